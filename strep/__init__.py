@@ -1,0 +1,1 @@
+"""Receives forked call media."""

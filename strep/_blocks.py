@@ -1,0 +1,130 @@
+"""A batch of decoded blocks as ragged arrays: what the engine gives to sinks. Floor 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ._types import Gap, GapCause, StreamInfo
+
+__all__ = ["Block", "BlockBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels)."""
+
+    stream: StreamInfo
+    position: int  # of the first frame on the stream's timeline, in sample frames
+    gap: Gap | None  # what is missing directly before ``position``
+    rtp_timestamp: int
+    arrival_ns: int  # of the packet the first frame came in
+    samples: npt.NDArray[np.int16]
+
+
+class BlockBatch:
+    """What became ready for all streams at once: ``m`` blocks in ragged arrays.
+
+    A block is a run of samples without a hole; blocks of one stream are adjacent and in time order; a hole before a
+    block is told by ``gap_frames`` and ``gap_cause``. ``position`` counts sample frames from the stream's first
+    sample and includes gaps, so ``position[i] == position[i-1] + frames[i-1] + gap_frames[i]`` within a stream.
+
+    Per block, shape (m,):
+      ``streams`` list of StreamInfo · ``index`` int64 stream row · ``position`` int64 · ``frames`` int64
+      ``gap_frames`` int64 · ``gap_cause`` uint8 (GapCause) · ``rtp_timestamp`` uint32 · ``arrival_ns`` int64
+      ``offset`` int64 (m+1,): block i's values are ``samples[offset[i]:offset[i+1]]`` (interleaved when the stream
+      has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
+      ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
+    Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
+    ``payload`` uint8: the encoded bytes exactly as received, end to end.
+    ``samples`` int16: decoded on first use and kept.
+
+    The arrays are fresh for every batch: a sink may keep them, but must not write to them.
+    """
+
+    __slots__ = (
+        "_decode",
+        "_samples",
+        "arrival_ns",
+        "frames",
+        "gap_cause",
+        "gap_frames",
+        "index",
+        "offset",
+        "packet_arrival_ns",
+        "packet_first",
+        "packet_frames",
+        "packet_rtp_timestamp",
+        "payload",
+        "payload_offset",
+        "position",
+        "rtp_timestamp",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        *,
+        streams: Sequence[StreamInfo],
+        index: npt.NDArray[np.int64],
+        position: npt.NDArray[np.int64],
+        frames: npt.NDArray[np.int64],
+        gap_frames: npt.NDArray[np.int64],
+        gap_cause: npt.NDArray[np.uint8],
+        rtp_timestamp: npt.NDArray[np.uint32],
+        arrival_ns: npt.NDArray[np.int64],
+        offset: npt.NDArray[np.int64],
+        payload: npt.NDArray[np.uint8],
+        payload_offset: npt.NDArray[np.int64],
+        packet_first: npt.NDArray[np.int64],
+        packet_frames: npt.NDArray[np.int64],
+        packet_arrival_ns: npt.NDArray[np.int64],
+        packet_rtp_timestamp: npt.NDArray[np.uint32],
+        decode: Callable[[], npt.NDArray[np.int16]],
+    ) -> None:
+        self.streams = streams
+        self.index = index
+        self.position = position
+        self.frames = frames
+        self.gap_frames = gap_frames
+        self.gap_cause = gap_cause
+        self.rtp_timestamp = rtp_timestamp
+        self.arrival_ns = arrival_ns
+        self.offset = offset
+        self.payload = payload
+        self.payload_offset = payload_offset
+        self.packet_first = packet_first
+        self.packet_frames = packet_frames
+        self.packet_arrival_ns = packet_arrival_ns
+        self.packet_rtp_timestamp = packet_rtp_timestamp
+        self._decode = decode
+        self._samples: npt.NDArray[np.int16] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def samples(self) -> npt.NDArray[np.int16]:
+        if self._samples is None:
+            self._samples = self._decode()
+        return self._samples
+
+    def __iter__(self) -> Iterator[Block]:
+        """Blocks one by one: for consumers of few streams. ``samples`` are views."""
+        samples = self.samples
+        for i, stream in enumerate(self.streams):
+            values = samples[self.offset[i] : self.offset[i + 1]]
+            if stream.channels > 1:
+                values = values.reshape(-1, stream.channels)
+            gap = int(self.gap_frames[i])
+            yield Block(
+                stream,
+                int(self.position[i]),
+                Gap(gap, GapCause(int(self.gap_cause[i]))) if gap else None,
+                int(self.rtp_timestamp[i]),
+                int(self.arrival_ns[i]),
+                values,
+            )

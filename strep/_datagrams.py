@@ -1,0 +1,50 @@
+"""A batch of datagrams as arrays: what every edge gives to the engine. Floor 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SLOT_MINIMUM", "DatagramBatch"]
+
+SLOT_MINIMUM = 64  # slab rows are at least this wide, so that fixed header offsets are always readable
+
+
+@dataclass(slots=True)
+class DatagramBatch:
+    """``n`` UDP payloads and what is known of them. Rows stand in order of arrival.
+
+    ``slab``       uint8, shape (n, width), C-contiguous rows, width ≥ SLOT_MINIMUM and a multiple of 8. Row i holds
+                   the first ``min(length[i], width)`` bytes of datagram i; the bytes after that are garbage.
+    ``length``     int32, the datagram's length on the wire; more than ``width`` means it was truncated.
+    ``arrival_ns`` int64, UTC nanoseconds, kernel time stamps where there are any.
+    ``source_hi, source_lo`` uint64, the source address as a 128-bit integer (IPv4 as ::ffff:a.b.c.d).
+    ``source_port, local_port`` uint16.
+
+    The slab belongs to the edge and is overwritten by its next batch: nobody keeps a view of it.
+    """
+
+    slab: npt.NDArray[np.uint8]
+    length: npt.NDArray[np.int32]
+    arrival_ns: npt.NDArray[np.int64]
+    source_hi: npt.NDArray[np.uint64]
+    source_lo: npt.NDArray[np.uint64]
+    source_port: npt.NDArray[np.uint16]
+    local_port: npt.NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def take(self, rows: npt.NDArray[np.intp] | slice) -> DatagramBatch:
+        """A batch of the given rows (copies, unless ``rows`` is a slice)."""
+        return DatagramBatch(
+            self.slab[rows],
+            self.length[rows],
+            self.arrival_ns[rows],
+            self.source_hi[rows],
+            self.source_lo[rows],
+            self.source_port[rows],
+            self.local_port[rows],
+        )

@@ -1,0 +1,63 @@
+"""Errors a user can cause. What a stranger sends never raises: it is counted.
+
+    StrepError
+    ├── ConfigurationError (also ValueError)   an argument is wrong; says what would be right
+    │   └── AddressError                       "udp:HOST:PORT" that is not one
+    ├── ParseError (also ValueError)           parse_datagram: carries .status
+    ├── BindError (also OSError)               a socket cannot be bound or set up
+    ├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
+    ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
+    └── SinkError                              a sink failed and was told to be loud about it
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AddressError",
+    "BindError",
+    "CaptureFileError",
+    "ConfigurationError",
+    "MissingExtraError",
+    "ParseError",
+    "SinkError",
+    "StrepError",
+]
+
+
+class StrepError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class ConfigurationError(StrepError, ValueError):
+    """An argument is wrong. The message says what is wrong and what would be right."""
+
+
+class AddressError(ConfigurationError):
+    """An address that is not ``udp:HOST:PORT`` or ``HOST:PORT``."""
+
+
+class ParseError(StrepError, ValueError):
+    """``parse_datagram`` was given bytes that are no STREP or RTP packet.
+
+    ``status`` is the :class:`strep.Status` the vectorized parser gives the same bytes.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BindError(StrepError, OSError):
+    """A socket cannot be bound (port taken, no such address, not permitted)."""
+
+
+class CaptureFileError(StrepError, ValueError):
+    """A file is not pcap or pcapng, or of a link type that carries no IP."""
+
+
+class MissingExtraError(StrepError, ImportError):
+    """A feature needs an optional dependency; the message has the install command."""
+
+
+class SinkError(StrepError):
+    """A sink failed; raised only where the caller asked for loud sinks."""

@@ -1,0 +1,134 @@
+"""Figures in the form that users read: per stream and in total. Floor 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._types import StreamInfo
+
+__all__ = ["StreamReport", "Totals"]
+
+
+@dataclass(slots=True)
+class StreamReport:
+    """The figures of one stream, RFC 3550 sections 6.4.1, A.3 and A.8.
+
+    ``packets_received`` counts every RTP packet of the stream, duplicates and late ones too.
+    ``packets_lost`` = sequence numbers that never came = expected - (received - duplicates).
+    ``rfc3550_lost`` = expected - received, which duplicates make smaller, even negative.
+    """
+
+    stream: StreamInfo
+    payload_types: list[int]
+    packets_received: int
+    packets_expected: int
+    packets_lost: int
+    rfc3550_lost: int
+    duplicates: int
+    reordered: int
+    late: int
+    jitter_ms_mean: float
+    jitter_ms_max: float
+    jitter_ms_last: float
+    samples: int  # sample frames on the timeline, gaps included
+    gap_samples: int
+    sources: int
+    last_arrival_ns: int
+    gaps: dict[str, int] = field(default_factory=dict)  # frames by cause
+    undecoded: int = 0  # packets of unknown payload types or other formats: dropped, counted
+    timestamp_jumps: int = 0
+    restarts: int = 0  # SSRC changes and sequence restarts
+    end: str = ""  # why the stream ended: "idle", "closed"
+
+    @property
+    def duration_s(self) -> float:
+        rate = self.stream.sample_rate
+        return self.samples / rate if rate else 0.0
+
+    def as_dict(self, files: list[str] | None = None) -> dict[str, Any]:
+        """The stream's entry in ``summary.json``."""
+        info = self.stream
+        return {
+            "call_leg_id": str(info.call_leg_id) if info.call_leg_id else None,
+            "name": info.name,
+            "leg": info.leg.label,
+            "direction": info.direction.label,
+            "codec": info.codec.name if info.codec else None,
+            "payload_types": self.payload_types,
+            "clock_rate": info.codec.clock_rate if info.codec else None,
+            "sample_rate": info.sample_rate or None,
+            "channels": info.channels,
+            "ssrcs": list(info.ssrcs),
+            "sources": self.sources,
+            "source": f"{info.source[0]}:{info.source[1]}",
+            "local_port": info.local_port,
+            "first_arrival_ns": info.first_arrival_ns,
+            "last_arrival_ns": self.last_arrival_ns,
+            "packets_received": self.packets_received,
+            "packets_expected": self.packets_expected,
+            "packets_lost": self.packets_lost,
+            "rfc3550_lost": self.rfc3550_lost,
+            "duplicates": self.duplicates,
+            "reordered": self.reordered,
+            "late": self.late,
+            "undecoded": self.undecoded,
+            "timestamp_jumps": self.timestamp_jumps,
+            "restarts": self.restarts,
+            "jitter_ms": {
+                "mean": round(self.jitter_ms_mean, 6),
+                "max": round(self.jitter_ms_max, 6),
+                "last": round(self.jitter_ms_last, 6),
+            },
+            "duration_s": round(self.duration_s, 6),
+            "samples": self.samples,
+            "gap_samples": self.gap_samples,
+            "gaps": self.gaps,
+            "end": self.end,
+            "files": files or [],
+        }
+
+
+@dataclass(slots=True)
+class Totals:
+    """What became of every datagram. At every moment
+
+    ``datagrams = delivered + duplicate + late + malformed + rejected + dropped + buffered``
+
+    and ``buffered`` (waiting in a jitter ring or on probation) is 0 once everything is closed.
+    ``kernel_dropped`` never reached us and is not part of ``datagrams``.
+    """
+
+    datagrams: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+    delivered: int = 0
+    duplicate: int = 0
+    late: int = 0
+    malformed: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    buffered: int = 0
+    kernel_dropped: int = 0
+    malformed_by: dict[str, int] = field(default_factory=dict)
+    rejected_by: dict[str, int] = field(default_factory=dict)
+    dropped_by: dict[str, int] = field(default_factory=dict)
+    streams_started: int = 0
+    streams_ended: int = 0
+    streams_refused: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """Always 0; anything else is a bug of ours."""
+        return self.datagrams - (
+            self.delivered
+            + self.duplicate
+            + self.late
+            + self.malformed
+            + self.rejected
+            + self.dropped
+            + self.buffered
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ``totals`` of ``summary.json``."""
+        return {name: getattr(self, name) for name in self.__slots__}

@@ -1,0 +1,128 @@
+"""The nouns of the project: legs, directions, kinds of datagrams, gaps, codecs, streams. Floor 0."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from dataclasses import dataclass, field
+
+__all__ = ["Codec", "DatagramKind", "Direction", "Gap", "GapCause", "Leg", "StreamInfo"]
+
+
+class Leg(enum.IntEnum):
+    """STREP's L bit."""
+
+    A = 0
+    B = 1
+
+    @property
+    def label(self) -> str:
+        return "ab"[self]
+
+
+class Direction(enum.IntEnum):
+    """STREP's D bit: what the platform received (inbound, ``rx``) or transmitted (outbound, ``tx``)."""
+
+    INBOUND = 0
+    OUTBOUND = 1
+
+    @property
+    def label(self) -> str:
+        return ("inbound", "outbound")[self]
+
+
+class DatagramKind(enum.IntEnum):
+    """What a datagram is by its first bits (STREP magic; RFC 7983; RFC 5761)."""
+
+    STREP = 0
+    RTP = 1
+    RTCP = 2
+    SIP = 3
+    T38 = 4  # T.38 UDPTL and STUN: first two bits 00, outside DTLS's range
+    DTLS = 5
+    OTHER = 6
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+class GapCause(enum.IntEnum):
+    """Why samples never came."""
+
+    NONE = 0
+    LOSS = 1  # sequence numbers are missing: lost on the network (or not forked: tx DTMF, comfort noise)
+    SILENCE = 2  # the timestamp advanced, the sequence did not skip: silence suppression (DTX)
+    HOLD = 3  # as SILENCE or RESTART, but 2 s or longer: hold, re-INVITE
+    RESTART = 4  # SSRC change, sequence restart or timestamp jump: length from arrival times
+    OVERRUN = 5  # our own drop: a consumer was too slow, or a bound was reached
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples that never came: ``samples`` per channel, and why."""
+
+    samples: int
+    cause: GapCause
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How payload bytes become samples.
+
+    ``encoding`` selects the decoder; ``frame_bytes`` is the payload bytes of one sample frame (all channels).
+    """
+
+    name: str  # RTP encoding name, upper case: PCMU, PCMA, L16
+    clock_rate: int  # RTP timestamp units per second
+    sample_rate: int  # audio sample frames per second
+    channels: int
+    frame_bytes: int
+
+    def __str__(self) -> str:
+        text = f"{self.name}/{self.clock_rate}"
+        return text if self.channels == 1 else f"{text}/{self.channels}"
+
+
+@dataclass(slots=True, eq=False)
+class StreamInfo:
+    """Who a stream is. One per admitted stream, shared by the engine, sinks and users.
+
+    ``index`` is the stream's row in the engine's arrays while it lives (rows are reused after a stream ended);
+    ``serial`` is unique within a run and counts admissions from 0. ``codec`` is None until the first packet of a
+    known payload type; it is set before the first block is delivered.
+    """
+
+    index: int
+    serial: int
+    call_leg_id: uuid.UUID | None
+    leg: Leg
+    direction: Direction
+    name: str  # directory-safe: the UUID's text, or "rtp-<port>-<ssrc as 8 hex digits>"
+    stem: str  # "a-inbound" …; "inbound"/"outbound" for plain RTP of known direction without a name
+    local_port: int
+    ssrc: int  # of the first source
+    source: tuple[str, int]  # address and port the first packet came from
+    payload_type: int  # of the first packet
+    first_arrival_ns: int  # first packet's arrival, UTC nanoseconds
+    origin_ns: int  # estimated arrival of sample 0 (minimum over the probation packets)
+    codec: Codec | None = None
+    ssrcs: list[int] = field(default_factory=list)
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample frames per second of the blocks; 0 while the codec is unknown."""
+        return self.codec.sample_rate if self.codec else 0
+
+    @property
+    def channels(self) -> int:
+        return self.codec.channels if self.codec else 1
+
+    @property
+    def pair(self) -> tuple[str, Leg]:
+        """What two directions of one call leg have in common."""
+        return self.name, self.leg

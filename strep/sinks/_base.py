@@ -1,0 +1,59 @@
+"""What a sink is. Floor 4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from .._blocks import BlockBatch
+    from .._report import StreamReport
+    from .._types import StreamInfo
+
+__all__ = ["BaseSink", "Sink"]
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Eats what the engine makes ready. Calls come in order, all from one thread (the event loop's), and must not
+    block: a sink that does I/O hands over to a thread of its own, through a bounded queue, and counts what it drops.
+
+    A sink that raises is quarantined: it is closed, gets no more calls, and is reported; no other sink notices.
+    """
+
+    def stream_started(self, stream: StreamInfo) -> None:
+        """A stream was admitted. ``stream.codec`` may still be None."""
+
+    def blocks(self, batch: BlockBatch) -> None:
+        """Audio of any number of streams became ready."""
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        """No more blocks of this stream will come. ``report`` holds its final figures."""
+
+    def close(self, timeout_s: float) -> None:
+        """Finish everything, within ``timeout_s``; blocking is allowed here (it is called in a thread)."""
+
+    def report(self) -> dict[str, Any]:
+        """JSON-ready figures: at least ``{"kind": str, "failed": str | None, "dropped_frames": int}``."""
+
+    def files(self, stream: StreamInfo) -> list[str]:
+        """Paths written for a stream, relative to the sink's directory; valid after ``close``."""
+
+
+class BaseSink:
+    """A sink that does nothing: override what you need."""
+
+    kind = "base"
+
+    def stream_started(self, stream: StreamInfo) -> None: ...
+
+    def blocks(self, batch: BlockBatch) -> None: ...
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None: ...
+
+    def close(self, timeout_s: float) -> None: ...
+
+    def report(self) -> dict[str, Any]:
+        return {"kind": self.kind, "failed": None, "dropped_frames": 0}
+
+    def files(self, stream: StreamInfo) -> list[str]:
+        return []
