@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SLOT_MINIMUM", "DatagramBatch"]
+__all__ = ["SLOT_MINIMUM", "DatagramBatch", "merged"]
 
 SLOT_MINIMUM = 64  # slab rows are at least this wide, so that fixed header offsets are always readable
 
@@ -48,3 +48,30 @@ class DatagramBatch:
             self.source_port[rows],
             self.local_port[rows],
         )
+
+
+def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
+    """Batches of several sockets that were read together, as one in order of arrival when they reach over more than
+    10 ms: then their order among each other matters to the engine. Otherwise they are given back as they are."""
+    if len(batches) < 2:
+        return batches
+    earliest = min(int(b.arrival_ns.min()) for b in batches)
+    latest = max(int(b.arrival_ns.max()) for b in batches)
+    if earliest // 10_000_000 == latest // 10_000_000:
+        return batches
+    width = max(b.slab.shape[1] for b in batches)
+    slab = np.zeros((sum(len(b) for b in batches), width), np.uint8)
+    done = 0
+    for b in batches:
+        slab[done : done + len(b), : b.slab.shape[1]] = b.slab
+        done += len(b)
+    one = DatagramBatch(
+        slab,
+        np.concatenate([b.length for b in batches]),
+        np.concatenate([b.arrival_ns for b in batches]),
+        np.concatenate([b.source_hi for b in batches]),
+        np.concatenate([b.source_lo for b in batches]),
+        np.concatenate([b.source_port for b in batches]),
+        np.concatenate([b.local_port for b in batches]),
+    )
+    return [one.take(np.argsort(one.arrival_ns, kind="stable"))]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ._types import StreamInfo
 
-__all__ = ["StreamReport", "Totals"]
+__all__ = ["StreamReport", "Totals", "summary_of"]
 
 
 @dataclass(slots=True)
@@ -132,3 +133,20 @@ class Totals:
     def as_dict(self) -> dict[str, Any]:
         """The ``totals`` of ``summary.json``."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+def summary_of(
+    totals: Totals,
+    reports: Iterable[StreamReport],
+    files: Callable[[StreamInfo], list[str]],
+    sinks: Sequence[dict[str, Any]],
+    sockets: Sequence[Any],
+) -> dict[str, Any]:
+    """What ``summary.json`` holds, the same for live runs and replays. ``sockets`` are dataclasses."""
+    return {
+        "schema": 1,
+        "totals": totals.as_dict(),
+        "streams": [report.as_dict(files(report.stream)) for report in reports],
+        "sinks": list(sinks),
+        "sockets": [asdict(socket) for socket in sockets],
+    }

@@ -103,6 +103,7 @@ class StreamInfo:
     leg: Leg
     direction: Direction
     name: str  # directory-safe: the UUID's text, or "rtp-<port>-<ssrc as 8 hex digits>"
+    leg_name: str  # as name, but the same for both directions of a leg: an unnamed rx/tx pair shares its first one's
     stem: str  # "a-inbound" …; "inbound"/"outbound" for plain RTP of known direction without a name
     local_port: int
     ssrc: int  # of the first source
@@ -125,4 +126,4 @@ class StreamInfo:
     @property
     def pair(self) -> tuple[str, Leg]:
         """What two directions of one call leg have in common."""
-        return self.name, self.leg
+        return self.leg_name, self.leg

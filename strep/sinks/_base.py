@@ -14,10 +14,11 @@ __all__ = ["BaseSink", "Sink"]
 
 @runtime_checkable
 class Sink(Protocol):
-    """Eats what the engine makes ready. Calls come in order, all from one thread (the event loop's), and must not
-    block: a sink that does I/O hands over to a thread of its own, through a bounded queue, and counts what it drops.
+    """Eats what the engine makes ready. Calls come in order, one at a time.
 
-    A sink that raises is quarantined: it is closed, gets no more calls, and is reported; no other sink notices.
+    They come from a thread that the receiver keeps for this sink, behind a bounded queue; a slow sink loses blocks of its
+    own (counted), nobody else's. A sink whose ``inline`` is true promises never to block and is called in the event
+    loop's thread. A sink that raises is quarantined: it gets no more calls and is reported; no other sink notices.
     """
 
     def stream_started(self, stream: StreamInfo) -> None:
@@ -43,6 +44,7 @@ class BaseSink:
     """A sink that does nothing: override what you need."""
 
     kind = "base"
+    inline = False  # True: never blocks, call it in the event loop's thread
 
     def stream_started(self, stream: StreamInfo) -> None: ...
 

@@ -1,0 +1,160 @@
+"""Engine events to sinks: in order, each sink on its own, none able to hurt another. Floor 5."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ._blocks import BlockBatch
+from ._engine import Ended, Event, Notice, Started
+from ._report import StreamReport
+from ._types import StreamInfo
+from .sinks._base import Sink
+
+__all__ = ["Dispatcher"]
+
+_log = logging.getLogger("strep")
+_QUEUE_BYTES: Final = 64 << 20
+_KEPT_REPORTS: Final = 100_000
+
+
+class _Lane:
+    """One sink: called in place when it says it never blocks (``inline``), otherwise from a thread of its own."""
+
+    def __init__(self, sink: Sink, lossless: bool) -> None:
+        self.sink = sink
+        self.failed: str | None = None
+        self.dropped_frames = 0
+        self._lossless = lossless
+        self._queue: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
+        self._closing = False
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        if not getattr(sink, "inline", False):
+            self._thread = threading.Thread(target=self._run, name=f"strep-{type(sink).__name__}", daemon=True)
+            self._thread.start()
+
+    def put(self, event: Event) -> None:
+        if self.failed is not None:
+            return
+        if self._thread is None:
+            self._call(event)
+            return
+        size = 3 * event.payload.nbytes if isinstance(event, BlockBatch) else 0
+        with self._condition:
+            if size and self._bytes + size > _QUEUE_BYTES:
+                if not self._lossless:
+                    self.dropped_frames += int(event.frames.sum()) if isinstance(event, BlockBatch) else 0
+                    return
+                self._condition.wait_for(lambda: self._bytes + size <= _QUEUE_BYTES or self.failed is not None)
+            self._queue.append((event, size))
+            self._bytes += size
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
+                    return
+                event, size = self._queue.popleft()
+            self._call(event)
+            with self._condition:
+                self._bytes -= size
+                self._condition.notify_all()
+                if self.failed is not None:
+                    return
+
+    def _call(self, event: Event) -> None:
+        try:
+            if isinstance(event, BlockBatch):
+                self.sink.blocks(event)
+            elif isinstance(event, Started):
+                self.sink.stream_started(event.stream)
+            elif isinstance(event, Ended):
+                self.sink.stream_ended(event.stream, event.report)
+        except Exception as error:
+            # quarantine: this sink gets nothing more, the others do not notice
+            self.failed = f"{type(error).__name__}: {error}"
+            _log.exception("sink %s failed and gets no more data", type(self.sink).__name__)
+
+    def close(self, timeout_s: float) -> None:
+        """Let the sink finish; blocks for at most about ``timeout_s``."""
+        worker = threading.Thread(target=self._close, args=(timeout_s,), name="strep-close", daemon=True)
+        worker.start()
+        worker.join(timeout_s)
+        if worker.is_alive():
+            self.failed = self.failed or f"did not finish within {timeout_s:g} s"
+
+    def _close(self, timeout_s: float) -> None:
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self.sink.close(timeout_s)
+        except Exception as error:
+            self.failed = self.failed or f"{type(error).__name__}: {error}"
+            _log.exception("sink %s failed to close", type(self.sink).__name__)
+
+    def report(self) -> dict[str, Any]:
+        try:
+            report = dict(self.sink.report())
+        except Exception as error:
+            report = {"kind": type(self.sink).__name__, "failed": f"{type(error).__name__}: {error}"}
+        report["failed"] = self.failed or report.get("failed")
+        report["dropped_frames"] = int(report.get("dropped_frames") or 0) + self.dropped_frames
+        return report
+
+
+class Dispatcher:
+    """Hands events to sinks and keeps the final figures of streams that ended.
+
+    ``lossless``: a sink that is slow holds the caller up instead of losing data (replays).
+    """
+
+    def __init__(self, sinks: Sequence[Sink], *, lossless: bool = False) -> None:
+        self._lanes = [_Lane(sink, lossless) for sink in sinks]
+        self.ended: deque[StreamReport] = deque(maxlen=_KEPT_REPORTS)
+
+    def handle(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Notice):
+                _log.warning("%s %s: %s", event.stream.name, event.stream.stem, event.text)
+                continue
+            for lane in self._lanes:
+                lane.put(event)
+            if isinstance(event, Ended):
+                self.ended.append(event.report)
+
+    def settle(self) -> None:
+        """Wait until sinks that write behind have room again (replays: nothing may be dropped)."""
+        for lane in self._lanes:
+            wait = getattr(lane.sink, "wait_for_room", None)
+            if wait is not None and lane.failed is None:
+                wait()
+
+    def close(self, timeout_s: float) -> None:
+        """Finish all sinks side by side."""
+        threads = [threading.Thread(target=lane.close, args=(timeout_s,), daemon=True) for lane in self._lanes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def reports(self) -> list[dict[str, Any]]:
+        return [lane.report() for lane in self._lanes]
+
+    def files(self, stream: StreamInfo) -> list[str]:
+        found: list[str] = []
+        for lane in self._lanes:
+            try:
+                found += lane.sink.files(stream)
+            except Exception:
+                _log.exception("sink %s cannot tell its files", type(lane.sink).__name__)
+        return found

@@ -1,0 +1,218 @@
+"""Blocks of any size in, frames of one size out: resampled, with position, RTP timestamp and gaps. Pure. Floor 4."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ._exceptions import ConfigurationError
+from ._types import Gap, GapCause
+from .resample import Resampler
+
+__all__ = ["Frame", "Framer"]
+
+Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """``n`` samples in a row of one stream.
+
+    ``samples``        int16, or float32 in [-1, 1): shape (n,), for more than one channel (n, channels)
+    ``position``       of the first sample, in samples at the frame's rate from the stream's beginning
+    ``rtp_timestamp``  of the first sample
+    ``arrival_ns``     UTC nanoseconds: when the packet came that the first sample was in (the latest before a gap)
+    ``gap``            samples of this frame (and of frames left out before it, in a long gap) that never came, and the
+                       cause of the first of them; they are zero. None: everything is here
+    ``missed``         samples that were there, but were thrown away since the frame before because the consumer was slow
+    ``padding``        zeros behind the end of the stream, in its last frame
+    """
+
+    samples: Samples
+    position: int
+    rtp_timestamp: int
+    arrival_ns: int
+    gap: Gap | None
+    missed: int = 0
+    padding: int = 0
+
+
+@dataclass(slots=True)
+class _Mark:
+    position: int  # in input frames
+    timestamp: int
+    arrival_ns: int
+
+
+@dataclass(slots=True)
+class _Hole:
+    begin: int
+    end: int
+    cause: GapCause
+
+
+class Framer:
+    """Cuts one stream into frames of ``ms`` milliseconds at ``rate``.
+
+    The frames are the same however the blocks were cut. Gaps up to 1 s are filled with zeros; of longer ones whole
+    frames are left out, ``position`` jumps and ``gap`` tells by how much.
+    """
+
+    def __init__(
+        self,
+        *,
+        ms: float,
+        rate_in: int,
+        clock_rate: int,
+        rate: int | None = None,
+        dtype: Literal["int16", "float32"] = "int16",
+        channels: int = 1,
+    ) -> None:
+        if dtype not in ("int16", "float32"):
+            raise ConfigurationError(f"dtype {dtype!r}: frames come as 'int16' or 'float32'")
+        self.rate = rate or rate_in
+        self.frame_size = round(self.rate * ms / 1000)
+        if self.frame_size < 1 or abs(self.frame_size * 1000 - self.rate * ms) > 1e-6:
+            raise ConfigurationError(
+                f"{ms} ms at {self.rate} Hz is {self.rate * ms / 1000:g} samples: choose a whole number of samples"
+            )
+        self._rate_in = rate_in
+        self._clock = clock_rate
+        self._dtype = dtype
+        self._channels = channels
+        self._resampler = Resampler(rate_in, self.rate, channels=channels, dtype=dtype)
+        self._pending: list[Samples] = []
+        self._pending_size = 0
+        self._next_in = 0  # next input frame to go into the resampler
+        self._position = 0  # of the next frame
+        self._marks: deque[_Mark] = deque()
+        self._mark = _Mark(0, 0, 0)
+        self._holes: deque[_Hole] = deque()
+        self._left_out = 0
+        self._missed = 0
+        self._begun = False
+
+    def miss(self, frames: int) -> None:
+        """The next block follows after ``frames`` that were thrown away (they are told as its gap)."""
+        self._missed += frames * self.rate // self._rate_in
+
+    def push(
+        self,
+        samples: npt.NDArray[np.int16],
+        position: int,
+        cause: GapCause,
+        marks: list[tuple[int, int, int]],
+    ) -> list[Frame]:
+        """Take a block at ``position`` (input frames); what lies between it and the block before is a gap.
+
+        ``marks``: per packet, (position, rtp_timestamp, arrival_ns). Returns the frames that are complete.
+        """
+        out: list[Frame] = []
+        if not self._begun:
+            # who begins to listen in mid-stream has no gap before that
+            self._begun = True
+            self._next_in = position
+            self._position = -(-position * self.rate // self._rate_in)
+        gap = position - self._next_in
+        if gap > 0:
+            self._holes.append(_Hole(self._next_in, position, cause))
+            if gap > self._rate_in:
+                out += self._jump(position)
+            else:
+                self._feed(np.zeros((gap,) if self._channels == 1 else (gap, self._channels), np.int16))
+            self._next_in = position
+        self._marks.extend(_Mark(*m) for m in marks)
+        self._feed(samples)
+        self._next_in += len(samples)
+        out += self._cut()
+        return out
+
+    def finish(self) -> list[Frame]:
+        """The rest: complete frames and the last one, padded."""
+        self._append(self._resampler.flush())
+        out = self._cut()
+        if self._pending_size:
+            padding = self.frame_size - self._pending_size
+            self._append(self._zeros(padding))
+            out += self._cut(padding)
+        return out
+
+    def _zeros(self, count: int) -> Samples:
+        return np.zeros((count,) if self._channels == 1 else (count, self._channels), self._dtype)
+
+    def _feed(self, samples: npt.NDArray[np.int16]) -> None:
+        if self._dtype == "float32":
+            self._append(self._resampler.process(samples.astype(np.float32) / np.float32(32768.0)))
+        else:
+            self._append(self._resampler.process(samples))
+
+    def _append(self, samples: Any) -> None:
+        if len(samples):
+            self._pending.append(samples)
+            self._pending_size += len(samples)
+
+    def _jump(self, position: int) -> list[Frame]:
+        """Leave out the whole frames inside a long gap and begin again at a frame boundary before ``position``."""
+        self._append(self._resampler.flush())
+        out = self._cut()
+        size = self.frame_size
+        if self._pending_size:
+            self._append(self._zeros(size - self._pending_size))
+            out += self._cut()
+        # first frame that holds samples from `position` on
+        target = -(-position * self.rate // self._rate_in)
+        begin = max(self._position, target // size * size)
+        self._left_out += begin - self._position
+        self._position = begin
+        self._resampler.reset()
+        self._append(self._zeros(target - begin))
+        return out
+
+    def _cut(self, padding: int = 0) -> list[Frame]:
+        if self._pending_size < self.frame_size:
+            return []
+        samples = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        out = []
+        size = self.frame_size
+        whole = len(samples) // size
+        for i in range(whole):
+            out.append(self._frame(samples[i * size : (i + 1) * size], padding))
+        rest = samples[whole * size :]
+        self._pending = [rest.copy()] if len(rest) else []
+        self._pending_size = len(rest)
+        return out
+
+    def _frame(self, samples: Samples, padding: int) -> Frame:
+        begin = self._position * self._rate_in // self.rate
+        end = (self._position + self.frame_size) * self._rate_in // self.rate
+        while self._marks and self._marks[0].position <= begin:
+            self._mark = self._marks.popleft()
+        mark = self._mark
+        if not mark.arrival_ns and self._marks:
+            mark = self._marks[0]
+        gap, cause = self._left_out, GapCause.NONE
+        for hole in self._holes:
+            if hole.begin >= end:
+                break
+            inside = min(end, hole.end) - max(begin, hole.begin)
+            if inside > 0 or self._left_out:
+                cause = cause or hole.cause
+            gap += max(0, inside) * self.rate // self._rate_in
+        while self._holes and self._holes[0].end <= end:
+            self._holes.popleft()
+        frame = Frame(
+            samples,
+            self._position,
+            (mark.timestamp + (begin - mark.position) * self._clock // self._rate_in) & 0xFFFF_FFFF,
+            mark.arrival_ns,
+            Gap(gap, cause) if gap else None,
+            self._missed,
+            padding,
+        )
+        self._left_out = self._missed = 0
+        self._position += self.frame_size
+        return frame

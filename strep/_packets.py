@@ -1,0 +1,100 @@
+"""Parsed packets on their way through the engine: columns, and where their payloads lie. Floor 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from ._streams.probation import HELD_COLUMNS, Held
+
+__all__ = ["KIND_AUTO", "KIND_BOUND", "KIND_CALL_LEG", "KIND_SHARED", "Packets"]
+
+# The third word of a stream's key: bit 0 leg, bit 1 direction, bits 2-3 kind, and for AUTO and SHARED, where nothing
+# but the SSRC tells streams apart, the SSRC in bits 32-63.
+KIND_CALL_LEG = 0  # hi, lo are a call_leg_id: STREP, or plain RTP on ports bound to a named leg
+KIND_AUTO = 1  # plain RTP on a listen port: lo is the local port
+KIND_BOUND = 2  # plain RTP on an rx or tx port of an unnamed pair: lo is the pair's number
+KIND_SHARED = 3  # plain RTP on the one port of an rx+tx pair: lo is the pair's number
+
+
+@dataclass(slots=True)
+class Packets:
+    """Columns of shape (n,). Payload i is ``slab[slab_rows[i], offset[i] : offset[i] + length[i]]``."""
+
+    hi: npt.NDArray[np.uint64]
+    lo: npt.NDArray[np.uint64]
+    tag: npt.NDArray[np.uint64]
+    sequence_number: npt.NDArray[np.uint16]
+    timestamp: npt.NDArray[np.uint32]
+    ssrc: npt.NDArray[np.uint32]
+    payload_type: npt.NDArray[np.uint8]
+    arrival_ns: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int32]
+    length: npt.NDArray[np.int32]
+    slab_rows: npt.NDArray[np.int64] | None  # None: 0..n-1
+    slab: npt.NDArray[np.uint8]
+    source_hi: npt.NDArray[np.uint64]
+    source_lo: npt.NDArray[np.uint64]
+    source_port: npt.NDArray[np.uint16]
+    local_port: npt.NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.hi)
+
+    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Packets:
+        if self.slab_rows is None:
+            chosen = np.arange(len(self), dtype=np.int64)[rows]
+        else:
+            chosen = self.slab_rows[rows]
+        values = {}
+        for f in fields(self):
+            if f.name == "slab":
+                values[f.name] = self.slab
+            elif f.name == "slab_rows":
+                values[f.name] = chosen
+            else:
+                values[f.name] = getattr(self, f.name)[rows]
+        return Packets(**values)
+
+    def rows(self) -> npt.NDArray[np.int64]:
+        return np.arange(len(self), dtype=np.int64) if self.slab_rows is None else self.slab_rows
+
+    def held_columns(self) -> npt.NDArray[np.void]:
+        """What probation keeps of a packet beside its payload."""
+        columns = np.zeros(len(self), HELD_COLUMNS)
+        for name in _HELD:
+            columns[name] = getattr(self, name)
+        return columns
+
+    @classmethod
+    def of_held(cls, held: Held, hi: int, lo: int, tag: int) -> Packets:
+        """Packets that probation gave back, all of one stream."""
+        columns = held.columns
+        n = len(columns)
+        values = {name: np.ascontiguousarray(columns[name]) for name in _HELD}
+        values["length"] = values["length"].astype(np.int32)
+        return cls(
+            hi=np.full(n, hi, np.uint64),
+            lo=np.full(n, lo, np.uint64),
+            tag=np.full(n, tag, np.uint64),
+            offset=np.zeros(n, np.int32),
+            slab_rows=None,
+            slab=held.slab,
+            **values,
+        )
+
+
+_HELD = (
+    "sequence_number",
+    "timestamp",
+    "ssrc",
+    "payload_type",
+    "arrival_ns",
+    "length",
+    "source_hi",
+    "source_lo",
+    "source_port",
+    "local_port",
+)

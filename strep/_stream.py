@@ -1,0 +1,261 @@
+"""Streams as users iterate them. Floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ._blocks import Block, BlockBatch
+from ._frames import Frame, Framer
+from ._report import StreamReport
+from ._types import Codec, Direction, Gap, GapCause, Leg, StreamInfo
+from .sinks._base import BaseSink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Stream", "StreamHub"]
+
+_Marks = list[tuple[int, int, int]]
+
+
+class _Subscription:
+    """A bounded queue of blocks of one stream for one consumer. What does not fit pushes out the oldest."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._blocks: deque[tuple[Block, _Marks]] = deque()
+        self._frames = 0
+        self.missed = 0  # frames thrown away, not told yet
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def put(self, block: Block, marks: _Marks) -> None:
+        self._blocks.append((block, marks))
+        self._frames += len(block.samples)
+        limit = self.limit_s * block.stream.sample_rate
+        while self._frames > limit and len(self._blocks) > 1:
+            old, _ = self._blocks.popleft()
+            self._frames -= len(old.samples)
+            self.missed += len(old.samples)
+        self._wake.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+    async def get(self) -> tuple[Block, _Marks, int] | None:
+        """The next block, its marks and the frames missed before it; None at the end."""
+        while not self._blocks:
+            if self._ended:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        block, marks = self._blocks.popleft()
+        self._frames -= len(block.samples)
+        missed, self.missed = self.missed, 0
+        return block, marks, missed
+
+
+class Stream:
+    """One direction of one call leg, while it lives and after. Made by iterating a :class:`strep.Receiver`."""
+
+    def __init__(self, info: StreamInfo, report: Callable[[StreamInfo], StreamReport]) -> None:
+        self.info = info
+        self._live_report = report
+        self._final: StreamReport | None = None
+        self._subscriptions: list[_Subscription] = []
+        # until somebody listens, the last seconds are kept for the first who does
+        self._early: _Subscription | None = _Subscription(5.0)
+        self._subscriptions.append(self._early)
+        self._ended = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.info.name} {self.info.leg.label}-{self.direction.label} {self.codec or '?'}>"
+
+    @property
+    def call_leg_id(self) -> uuid.UUID | None:
+        """None for plain RTP on a port nobody named."""
+        return self.info.call_leg_id
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def leg(self) -> Leg:
+        return self.info.leg
+
+    @property
+    def direction(self) -> Direction:
+        return self.info.direction
+
+    @property
+    def codec(self) -> Codec | None:
+        return self.info.codec
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def report(self) -> StreamReport:
+        """The stream's figures: present ones, or final ones when it has ended."""
+        return self._final or self._live_report(self.info)
+
+    async def wait_ended(self) -> StreamReport:
+        await self._ended.wait()
+        return self.report()
+
+    async def blocks(self, *, queue_s: float = 5.0) -> AsyncIterator[Block]:
+        """Blocks as they become ready (any size; a gap stands in ``block.gap``)."""
+        subscription = self._subscribe(queue_s)
+        try:
+            while (item := await subscription.get()) is not None:
+                block, _, missed = item
+                if missed:
+                    gap = Gap(missed + (block.gap.samples if block.gap else 0), GapCause.OVERRUN)
+                    block = Block(
+                        block.stream, block.position, gap, block.rtp_timestamp, block.arrival_ns, block.samples
+                    )
+                yield block
+        finally:
+            self._subscriptions.remove(subscription)
+
+    async def frames(
+        self,
+        *,
+        ms: float = 20,
+        rate: int | None = None,
+        dtype: Literal["int16", "float32"] = "int16",
+        queue_s: float = 5.0,
+    ) -> AsyncIterator[Frame]:
+        """Frames of ``ms`` milliseconds at ``rate`` (None: the stream's own).
+
+        ``queue_s`` seconds of audio wait for a slow consumer; then the oldest are thrown away: ``frame.missed``
+        counts them, and ``frame.gap`` with cause OVERRUN keeps positions exact.
+
+        Raises ConfigurationError when ``ms`` at ``rate`` is no whole number of samples.
+        """
+        subscription = self._subscribe(queue_s)
+        framer: Framer | None = None
+        try:
+            while (item := await subscription.get()) is not None:
+                block, marks, missed = item
+                if framer is None:
+                    codec = block.stream.codec
+                    framer = Framer(
+                        ms=ms,
+                        rate_in=block.stream.sample_rate,
+                        clock_rate=codec.clock_rate if codec else block.stream.sample_rate,
+                        rate=rate,
+                        dtype=dtype,
+                        channels=block.stream.channels,
+                    )
+                cause = block.gap.cause if block.gap else GapCause.NONE
+                if missed:
+                    framer.miss(missed)
+                    cause = GapCause.OVERRUN
+                for frame in framer.push(block.samples, block.position, cause, marks):
+                    yield frame
+            if framer is not None:
+                for frame in framer.finish():
+                    yield frame
+        finally:
+            self._subscriptions.remove(subscription)
+
+    def _subscribe(self, queue_s: float) -> _Subscription:
+        if self._early is not None:
+            subscription, self._early = self._early, None
+            subscription.limit_s = queue_s
+            return subscription
+        subscription = _Subscription(queue_s)
+        if self.ended:
+            subscription.end()
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def _put(self, block: Block, marks: _Marks) -> None:
+        for subscription in self._subscriptions:
+            subscription.put(block, marks)
+
+    def _end(self, report: StreamReport) -> None:
+        self._final = report
+        self._ended.set()
+        for subscription in self._subscriptions:
+            subscription.end()
+
+
+class StreamHub(BaseSink):
+    """Gives blocks to the streams that users hold."""
+
+    kind = "streams"
+    inline = True
+
+    def __init__(self, report: Callable[[StreamInfo], StreamReport], backlog: int = 20_000) -> None:
+        self._report = report
+        self._streams: dict[int, Stream] = {}  # by serial
+        self._new: deque[Stream] = deque()
+        self._backlog = backlog
+        self._wake = asyncio.Event()
+        self._closed = False
+        self.active = False  # somebody iterates
+
+    def activate(self, live: Iterable[StreamInfo]) -> None:
+        if not self.active:
+            self.active = True
+            for info in live:
+                self.stream_started(info)
+
+    def stream_started(self, stream: StreamInfo) -> None:
+        if not self.active or len(self._new) >= self._backlog:
+            return
+        handle = Stream(stream, self._report)
+        self._streams[stream.serial] = handle
+        self._new.append(handle)
+        self._wake.set()
+
+    def blocks(self, batch: BlockBatch) -> None:
+        if not self._streams:
+            return
+        first = batch.packet_first
+        for i, block in enumerate(batch):
+            stream = self._streams.get(block.stream.serial)
+            if stream is not None:
+                packets = slice(int(first[i]), int(first[i + 1]))
+                stream._put(block, _marks(batch, packets, block.position))
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        handle = self._streams.pop(stream.serial, None)
+        if handle is not None:
+            handle._end(report)
+
+    def finish(self) -> None:
+        self._closed = True
+        self._wake.set()
+
+    async def next(self) -> Stream | None:
+        while not self._new:
+            if self._closed:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        return self._new.popleft()
+
+
+def _marks(batch: BlockBatch, packets: slice, position: int) -> _Marks:
+    frames = batch.packet_frames[packets]
+    at: npt.NDArray[np.int64] = position + np.cumsum(frames) - frames
+    return list(
+        zip(
+            at.tolist(),
+            batch.packet_rtp_timestamp[packets].tolist(),
+            batch.packet_arrival_ns[packets].tolist(),
+            strict=True,
+        )
+    )

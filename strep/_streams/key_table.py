@@ -1,0 +1,125 @@
+"""160-bit keys → small integers, a whole batch at a time. Open addressing in numpy arrays."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["KeyTable"]
+
+U64 = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+
+_EMPTY: Final = -1
+_REMOVED: Final = -2
+
+
+class KeyTable:
+    """Maps (hi, lo, tag), three uint64, to a row chosen by the caller, 0 ≤ row < capacity.
+
+    All keys of a batch are probed together; the whole key is compared, so there are no false hits. The hash is seeded
+    per table: who does not know the seed cannot make keys collide on purpose. The seed changes the speed only.
+    """
+
+    def __init__(self, capacity: int, seed: int | None = None) -> None:
+        size = 16
+        while size < 4 * capacity:
+            size *= 2
+        # np.zeros is lazily backed by the kernel: a table for 20,000 streams costs what is used of it
+        self._size = size
+        self._mask = np.uint64(size - 1)
+        self._shift = np.uint64(64 - size.bit_length() + 1)
+        self._slots = np.full(size, _EMPTY, np.int64)
+        self._hi = np.zeros(capacity, np.uint64)
+        self._lo = np.zeros(capacity, np.uint64)
+        self._tag = np.zeros(capacity, np.uint64)
+        self._slot_of = np.zeros(capacity, np.int64)
+        self._used = 0  # slots that are not empty: live and removed
+        self._live = 0
+        rng = np.random.default_rng(secrets.randbits(64) if seed is None else seed)
+        k = rng.integers(1 << 62, 1 << 63, 4, dtype=np.uint64) | np.uint64(1)
+        self._k1, self._k2, self._k3, self._k4 = k
+
+    def __len__(self) -> int:
+        return self._live
+
+    def _hash(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.int64]:
+        h = hi * self._k1
+        h ^= h >> np.uint64(32)
+        h += lo
+        h *= self._k2
+        h ^= h >> np.uint64(29)
+        h += tag * self._k3
+        h *= self._k4
+        return (h >> self._shift).view(np.int64)
+
+    def find(self, hi: U64, lo: U64, tag: U64) -> Rows:
+        """Rows of the keys, int64 shape (n,), -1 where a key is unknown."""
+        place = self._hash(hi, lo, tag)
+        row = self._slots.take(place)
+        # negative rows (empty, removed) wrap around to some key; they are told apart below
+        miss = self._hi.take(row, mode="wrap")
+        miss ^= hi
+        miss |= self._lo.take(row, mode="wrap") ^ lo
+        miss |= self._tag.take(row, mode="wrap") ^ tag
+        if not miss.any() and row.min() >= 0:
+            return row
+        hit = (miss == 0) & (row >= 0)
+        found = np.where(hit, row, -1)
+        todo = np.flatnonzero(~hit & (row != _EMPTY))
+        while todo.size:
+            place[todo] = (place[todo] + 1) & (self._size - 1)
+            row = self._slots[place[todo]]
+            hit = (row >= 0) & (self._hi[row] == hi[todo]) & (self._lo[row] == lo[todo])
+            hit &= self._tag[row] == tag[todo]
+            found[todo[hit]] = row[hit]
+            todo = todo[~hit & (row != _EMPTY)]
+        return found
+
+    def add(self, rows: Rows, hi: U64, lo: U64, tag: U64) -> None:
+        """Enter keys that are not in the table, distinct among themselves, under the given rows."""
+        if 2 * (self._used + len(rows)) > self._size:
+            self._rebuild()
+        self._hi[rows] = hi
+        self._lo[rows] = lo
+        self._tag[rows] = tag
+        self._place(rows)
+        self._live += len(rows)
+
+    def _place(self, rows: Rows) -> None:
+        place = self._hash(self._hi[rows], self._lo[rows], self._tag[rows])
+        todo = np.arange(len(rows))
+        while todo.size:
+            there = self._slots[place[todo]]
+            free = there < 0
+            tries = todo[free]
+            self._slots[place[tries]] = rows[tries]
+            # several keys may have tried for one slot: the one that is there has won
+            won = self._slots[place[tries]] == rows[tries]
+            done = tries[won]
+            self._slot_of[rows[done]] = place[done]
+            self._used += int(np.count_nonzero(there[free][won] == _EMPTY))
+            todo = np.concatenate([todo[~free], tries[~won]])
+            place[todo] = (place[todo] + 1) & (self._size - 1)
+
+    def remove(self, rows: Rows) -> None:
+        """Forget the keys of these rows."""
+        self._slots[self._slot_of[rows]] = _REMOVED
+        self._live -= len(rows)
+
+    def _rebuild(self) -> None:
+        live = self._slots[self._slots >= 0]
+        self._slots.fill(_EMPTY)
+        self._used = 0
+        self._place(live)
+
+    def clear(self) -> None:
+        self._slots.fill(_EMPTY)
+        self._used = 0
+        self._live = 0
+
+    def key(self, row: int) -> tuple[int, int, int]:
+        return int(self._hi[row]), int(self._lo[row]), int(self._tag[row])

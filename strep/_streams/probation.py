@@ -1,0 +1,300 @@
+"""Sources that have not proved themselves: RFC 3550 A.1 with MIN_SEQUENTIAL = 2, for a whole batch at once.
+
+A packet of an unknown key, of another SSRC than its stream's, or far outside its stream's window comes here and is
+kept. When two packets in sequence have come, all that were kept are given back in order, so a real source loses nothing.
+A flood of invented ids only turns a pair of bounded arenas over: no stream, no file, no growing table.
+
+Candidates are kept in two generations. New ones enter the current generation; when it is full it becomes the previous
+one, and what the previous one still held is rejected. So a candidate lives for at least one full generation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .key_table import KeyTable
+
+__all__ = ["HELD_COLUMNS", "Held", "Probation", "Proofs"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+U8 = npt.NDArray[np.uint8]
+
+_PACKETS: Final = 32_768  # a generation
+_ARENA: Final = 12 << 20  # payload bytes a generation; touched as used
+
+HELD_COLUMNS: Final = np.dtype(
+    [
+        ("packet", np.int64),  # serial number of the packet here
+        ("prior", np.int64),  # the source's packet before it in the same generation, -1 if none
+        ("at", np.int64),
+        ("length", np.int64),
+        ("arrival_ns", np.int64),
+        ("source_hi", np.uint64),
+        ("source_lo", np.uint64),
+        ("timestamp", np.uint32),
+        ("ssrc", np.uint32),
+        ("sequence_number", np.uint16),
+        ("source_port", np.uint16),
+        ("local_port", np.uint16),
+        ("payload_type", np.uint8),
+    ]
+)
+
+
+@dataclass(slots=True)
+class Held:
+    """Packets given back: structured columns in order of arrival, and their payloads as slab rows."""
+
+    columns: npt.NDArray[np.void]
+    slab: U8
+
+
+@dataclass(slots=True)
+class Proofs:
+    """Sources of which two packets in sequence have come, in the order in which they proved themselves.
+
+    Columns, shape (k,): the key ``hi, lo, tag``; of the first pair ``sequence_number`` (of its first packet) and
+    ``packet`` (serial number of the packet that completed it); of the last pair of this offer ``last_sequence_number``
+    and ``last_arrival_ns`` (of its first packet).
+    """
+
+    hi: U64
+    lo: U64
+    tag: U64
+    sequence_number: npt.NDArray[np.uint16]
+    packet: I64
+    last_sequence_number: npt.NDArray[np.uint16]
+    last_arrival_ns: I64
+
+    def __len__(self) -> int:
+        return len(self.hi)
+
+
+class _Generation:
+    def __init__(self, seed: int | None) -> None:
+        self.table = KeyTable(_PACKETS, seed)
+        self.candidates = 0
+        self.packets = 0
+        self.bytes = 0
+        self.last_sequence = np.zeros(_PACKETS, np.uint16)
+        self.last_arrival_ns = np.zeros(_PACKETS, np.int64)
+        self.holding = np.zeros(_PACKETS, np.bool_)  # the candidate's last packet may begin a pair
+        self.last_packet = np.zeros(_PACKETS, np.int64)  # row in `columns`, -1 if none
+        self.columns = np.zeros(_PACKETS, HELD_COLUMNS)
+        self.arena = np.empty(_ARENA, np.uint8)
+        self.kept = 0  # packets not yet given back
+
+    def clear(self) -> int:
+        kept = self.kept
+        self.table.clear()
+        self.holding[: self.candidates] = False
+        self.candidates = self.packets = self.bytes = self.kept = 0
+        return kept
+
+
+class Probation:
+    def __init__(self, seed: int | None = None) -> None:
+        self._generations = [_Generation(seed), _Generation(seed)]
+        self._current = 0
+        self._serial = 0
+        self.expired = 0  # packets rejected because their source never proved itself
+
+    @property
+    def held(self) -> int:
+        """Packets waiting."""
+        return self._generations[0].kept + self._generations[1].kept
+
+    def clear(self) -> None:
+        """Reject everything that waits."""
+        for generation in self._generations:
+            self.expired += generation.clear()
+
+    def offer(
+        self,
+        hi: U64,
+        lo: U64,
+        tag: U64,
+        columns: npt.NDArray[np.void],
+        slab: U8,
+        slab_rows: I64,
+        payload_offset: I64,
+    ) -> list[Proofs]:
+        """Keep packets (in order of arrival) and tell which sources have proved themselves.
+
+        ``columns`` is of HELD_COLUMNS with ``packet``, ``prior`` and ``at`` left open. All packets are kept; the caller
+        takes those of a proven source with :meth:`release`, or leaves them here to expire.
+        """
+        proofs: list[Proofs] = []
+        done = 0
+        while done < len(columns):
+            generation = self._generations[self._current]
+            room = _PACKETS - generation.packets
+            ends = np.cumsum(columns["length"][done : done + room])
+            count = min(room, int(np.searchsorted(ends, _ARENA - generation.bytes, "right")))
+            if count <= 0:
+                self._current ^= 1
+                self.expired += self._generations[self._current].clear()
+                continue
+            part = slice(done, done + count)
+            proved = self._keep(
+                hi[part], lo[part], tag[part], columns[part], slab, slab_rows[part], payload_offset[part]
+            )
+            if proved is not None:
+                proofs.append(proved)
+            done += count
+        return proofs
+
+    def _keep(
+        self,
+        hi: U64,
+        lo: U64,
+        tag: U64,
+        columns: npt.NDArray[np.void],
+        slab: U8,
+        slab_rows: I64,
+        payload_offset: I64,
+    ) -> Proofs | None:
+        current = self._generations[self._current]
+        candidate = current.table.find(hi, lo, tag)
+        unknown = np.flatnonzero(candidate < 0)
+        if unknown.size:
+            self._adopt(current, hi, lo, tag, unknown, candidate)
+
+        first = current.packets
+        length = columns["length"]
+        at = current.bytes + np.cumsum(length) - length
+        kept = current.columns[first : first + len(columns)]
+        kept[:] = columns
+        kept["packet"] = self._serial + np.arange(len(columns))
+        kept["at"] = at
+        self._serial += len(columns)
+        _pack(current.arena, at, slab, slab_rows, payload_offset, length)
+        current.packets += len(columns)
+        current.bytes += int(length.sum())
+        current.kept += len(columns)
+
+        # each packet against the one before it of the same source
+        order = np.argsort(candidate, kind="stable")
+        who, sequence = candidate[order], columns["sequence_number"][order]
+        arrival = columns["arrival_ns"][order]
+        start = np.flatnonzero(np.r_[True, who[1:] != who[:-1]])
+        sources = who[start]
+        prior, prior_arrival = np.empty_like(sequence), np.empty_like(arrival)
+        holding, chain = np.ones(len(who), np.bool_), np.empty_like(order)
+        prior[1:], prior_arrival[1:], chain[1:] = sequence[:-1], arrival[:-1], first + order[:-1]
+        prior[start] = current.last_sequence[sources]
+        prior_arrival[start] = current.last_arrival_ns[sources]
+        holding[start] = current.holding[sources]
+        chain[start] = current.last_packet[sources]
+        kept["prior"][order] = chain
+        last = np.append(start[1:], len(who)) - 1
+        current.last_sequence[sources] = sequence[last]
+        current.last_arrival_ns[sources] = arrival[last]
+        current.last_packet[sources] = first + order[last]
+        current.holding[sources] = True
+
+        pair = np.flatnonzero(holding & (sequence == prior + np.uint16(1)))
+        if not pair.size:
+            return None
+        proven = who[pair]
+        opening = np.flatnonzero(np.r_[True, proven[1:] != proven[:-1]])
+        closing = pair[np.append(opening[1:], len(pair)) - 1]
+        opening = pair[opening]
+        in_order = np.argsort(order[opening], kind="stable")
+        opening, closing = opening[in_order], closing[in_order]
+        which = order[opening]
+        return Proofs(
+            hi[which],
+            lo[which],
+            tag[which],
+            prior[opening],
+            kept["packet"][which],
+            prior[closing],
+            prior_arrival[closing],
+        )
+
+    def _adopt(self, current: _Generation, hi: U64, lo: U64, tag: U64, unknown: I64, candidate: I64) -> None:
+        """Give candidates to keys the current generation does not know; those of the previous one move over."""
+        key = np.empty(unknown.size, np.dtype([("hi", np.uint64), ("lo", np.uint64), ("tag", np.uint64)]))
+        key["hi"], key["lo"], key["tag"] = hi[unknown], lo[unknown], tag[unknown]
+        _, index, inverse = np.unique(key, return_index=True, return_inverse=True)
+        rank = np.empty(index.size, np.int64)
+        rank[np.argsort(index, kind="stable")] = np.arange(index.size)
+        new = current.candidates + rank
+        candidate[unknown] = new[inverse.reshape(-1)]
+        chosen = unknown[index]
+        current.table.add(new, hi[chosen], lo[chosen], tag[chosen])
+        current.candidates += index.size
+        current.holding[new] = False
+        current.last_packet[new] = -1
+        previous = self._generations[self._current ^ 1]
+        if not previous.candidates:
+            return
+        old = previous.table.find(hi[chosen], lo[chosen], tag[chosen])
+        moving = np.flatnonzero(old >= 0)
+        if moving.size:
+            was, now = old[moving], new[moving]
+            current.last_sequence[now] = previous.last_sequence[was]
+            current.last_arrival_ns[now] = previous.last_arrival_ns[was]
+            current.holding[now] = previous.holding[was]
+            previous.holding[was] = False
+
+    def release(self, hi: int, lo: int, tag: int) -> Held:
+        """Everything kept for a key, in order of arrival; it is forgotten here."""
+        parts: list[npt.NDArray[np.void]] = []
+        rows: list[U8] = []
+        keys = [np.array([k], np.uint64) for k in (hi, lo, tag)]
+        for which in (self._current ^ 1, self._current):
+            generation = self._generations[which]
+            candidate = int(generation.table.find(*keys)[0])
+            if candidate < 0:
+                continue
+            generation.holding[candidate] = False
+            mine = []
+            packet = int(generation.last_packet[candidate])
+            while packet >= 0:
+                mine.append(packet)
+                packet = int(generation.columns["prior"][packet])
+            generation.last_packet[candidate] = -1
+            if not mine:
+                continue
+            columns = generation.columns[mine[::-1]]
+            generation.kept -= len(mine)
+            width = int(columns["length"].max())
+            at = np.minimum(columns["at"][:, None] + np.arange(width), _ARENA - 1)
+            parts.append(columns)
+            rows.append(generation.arena[at])
+        if not parts:
+            return Held(np.zeros(0, HELD_COLUMNS), np.zeros((0, 64), np.uint8))
+        width = max(64, *(r.shape[1] for r in rows))
+        slab = np.zeros((sum(len(r) for r in rows), width), np.uint8)
+        done = 0
+        for r in rows:
+            slab[done : done + len(r), : r.shape[1]] = r
+            done += len(r)
+        return Held(np.concatenate(parts), slab)
+
+
+def _pack(arena: U8, at: I64, slab: U8, slab_rows: I64, offset: I64, length: I64) -> None:
+    """``arena[at:at+length] = slab[slab_rows, offset:offset+length]``, grouped by length and offset."""
+    shape = length * 65_536 + offset
+    distinct = np.unique(shape)
+    if len(distinct) > 32:
+        total = int(length.sum())
+        within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
+        flat = slab.reshape(-1)
+        source = slab_rows * slab.shape[1] + offset
+        arena[np.repeat(at, length) + within] = flat[np.repeat(source, length) + within]
+        return
+    for one in distinct.tolist():
+        size, start = divmod(one, 65_536)
+        if size:
+            members = np.flatnonzero(shape == one)
+            item = np.dtype((np.void, size))
+            to = np.ndarray((len(arena) - size + 1,), item, arena, 0, (1,))
+            to[at[members]] = np.ndarray((len(slab),), item, slab, start, (slab.shape[1],))[slab_rows[members]]

@@ -1,0 +1,145 @@
+"""Reception statistics of all streams at once: RFC 3550 section 6.4.1, appendices A.3 and A.8.
+
+A stream may have several sources one after the other (SSRC changes, sequence restarts); expected packets are summed
+over them, jitter starts anew with each.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Reception"]
+
+I64 = npt.NDArray[np.int64]
+
+_DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
+
+
+class Reception:
+    def __init__(self, streams: int) -> None:
+        def counter() -> I64:
+            return np.zeros(streams, np.int64)
+
+        self.received = counter()  # every packet: RFC 3550's number
+        self.duplicates = counter()
+        self.late = counter()
+        self.reordered = counter()
+        self.base_ext = counter()  # lowest extended sequence number of the source
+        self.max_ext = counter()
+        self.expected_before = counter()  # of earlier sources
+        self.last_arrival_ns = counter()
+        # jitter, in RTP timestamp units
+        self.tick_rate = np.zeros(streams, np.float64)  # timestamp units a nanosecond, 0 while unknown
+        self._prior_arrival_ns = counter()
+        self._prior_timestamp = np.zeros(streams, np.uint32)
+        self.jitter = np.zeros(streams, np.float64)
+        self.jitter_max = np.zeros(streams, np.float64)
+        self.jitter_sum = np.zeros(streams, np.float64)
+        self.jitter_count = counter()
+
+    def open(self, row: int, first_ext: int, arrival_ns: int, timestamp: int) -> None:
+        for array in (self.received, self.duplicates, self.late, self.reordered, self.expected_before):
+            array[row] = 0
+        self.jitter_max[row] = 0.0
+        self.jitter_sum[row] = 0.0
+        self.jitter_count[row] = 0
+        self.tick_rate[row] = 0.0
+        self.last_arrival_ns[row] = arrival_ns
+        self._begin(np.array([row]), np.array([first_ext]), arrival_ns, timestamp)
+
+    def _begin(self, rows: I64, first_ext: I64, arrival_ns: I64 | int, timestamp: npt.ArrayLike) -> None:
+        self.base_ext[rows] = first_ext
+        self.max_ext[rows] = first_ext - 1
+        self.jitter[rows] = 0.0
+        self._prior_arrival_ns[rows] = arrival_ns
+        self._prior_timestamp[rows] = timestamp
+
+    def new_source(self, rows: I64, first_ext: I64, arrival_ns: I64, timestamp: npt.NDArray[np.uint32]) -> None:
+        self.expected_before[rows] += self.max_ext[rows] - self.base_ext[rows] + 1
+        self._begin(rows, first_ext, arrival_ns, timestamp)
+
+    def arrived(
+        self,
+        rows: I64,
+        ext: I64,
+        timestamp: npt.NDArray[np.uint32],
+        arrival_ns: I64,
+        timed: npt.NDArray[np.bool_] | None,
+        copies: npt.NDArray[np.bool_] | None,
+        different: bool,
+    ) -> None:
+        """Count packets in order of arrival.
+
+        ``timed`` says which are of a known codec (None: all), ``copies`` which came before (None: none),
+        ``different`` that every row stands at most once in ``rows``.
+        """
+        if different:
+            self._arrived_once(rows, ext, timestamp, arrival_ns, timed, copies)
+            return
+        # several packets of a stream: the first of each, then the second of each, ...
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        count = np.diff(np.r_[start, len(rows)])
+        for rank in range(int(count.max())):
+            members = order[start[count > rank] + rank]
+            self._arrived_once(
+                rows[members],
+                ext[members],
+                timestamp[members],
+                arrival_ns[members],
+                None if timed is None else timed[members],
+                None if copies is None else copies[members],
+            )
+
+    def _arrived_once(
+        self,
+        rows: I64,
+        ext: I64,
+        timestamp: npt.NDArray[np.uint32],
+        arrival_ns: I64,
+        timed: npt.NDArray[np.bool_] | None,
+        copies: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        self.received[rows] = self.received.take(rows) + 1
+        highest = self.max_ext.take(rows)
+        behind = ext < highest
+        if behind.any():
+            if copies is not None:
+                behind &= ~copies
+            self.reordered[rows[behind]] += 1
+            self.base_ext[rows] = np.minimum(self.base_ext[rows], ext)
+            self.max_ext[rows] = np.maximum(highest, ext)
+        else:
+            self.max_ext[rows] = ext
+        if copies is not None:
+            self.duplicates[rows[copies]] += 1
+        self.last_arrival_ns[rows] = arrival_ns
+        if timed is not None and not timed.all():
+            rows, timestamp, arrival_ns = rows[timed], timestamp[timed], arrival_ns[timed]
+        # A.8: D(i-1,i) = (R_i - R_i-1) - (S_i - S_i-1);  J += (|D| - J) / 16
+        change = (arrival_ns - self._prior_arrival_ns.take(rows)) * self.tick_rate.take(rows)
+        change -= (timestamp - self._prior_timestamp.take(rows)).view(np.int32)
+        np.abs(change, out=change)
+        jitter = self.jitter.take(rows)
+        jumped = change > self.tick_rate.take(rows) * _DISCONTINUITY_NS
+        if jumped.any():
+            change[jumped] = jitter[jumped]
+        change -= jitter
+        change *= 0.0625
+        jitter += change
+        self.jitter[rows] = jitter
+        self.jitter_sum[rows] = self.jitter_sum.take(rows) + jitter
+        self.jitter_max[rows] = np.maximum(self.jitter_max.take(rows), jitter)
+        self.jitter_count[rows] = self.jitter_count.take(rows) + 1
+        self._prior_arrival_ns[rows] = arrival_ns
+        self._prior_timestamp[rows] = timestamp
+
+    def came_late(self, rows: I64) -> None:
+        np.add.at(self.late, rows, 1)
+
+    def expected(self, rows: I64) -> I64:
+        return self.expected_before[rows] + self.max_ext[rows] - self.base_ext[rows] + 1

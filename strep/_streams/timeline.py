@@ -1,0 +1,286 @@
+"""Where packets stand on their stream's timeline, for all streams at once.
+
+A stream's position counts sample frames from its first audio packet. Per packet, with ``expected`` the RTP timestamp at
+which the packet before it ended and ``delta = timestamp - expected`` (signed, in frames):
+
+    delta = 0                        goes on without a gap
+    delta > 0                        a gap of delta frames: LOSS when sequence numbers are missing, else SILENCE (DTX)
+                                     (HOLD from 2 s on), as long as no more than 1 s of it is unexplained by arrival times
+    -frames < delta < 0              overlaps what is there: its first -delta frames are trimmed
+    otherwise, and for new sources   the timestamps say nothing: re-anchored, a RESTART gap as long as arrival times tell
+                                     (none below 100 ms, which is jitter)
+
+Example at 8 kHz, 20 ms packets: timestamps 160, 320, 640 → positions 0, 160, 480 with a gap of 160 before 480.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._types import Codec, GapCause
+from .ring import Popped
+
+__all__ = ["Placed", "Timeline"]
+
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+
+_CAUSES: Final = len(GapCause)
+
+
+@dataclass(slots=True)
+class Placed:
+    """Packets with audio (columns (p,)) and the blocks they make (columns (m,) resp. (m+1,))."""
+
+    row: I64
+    slot: I64
+    codec: npt.NDArray[np.int16]
+    frames: I64  # after trimming
+    trim: I64 | None  # frames to leave out at a packet's start
+    timestamp: U32
+    arrival_ns: I64
+    packet_first: I64  # (m+1,)
+    block_row: I64
+    position: I64
+    block_frames: I64
+    gap_frames: I64
+    gap_cause: npt.NDArray[np.uint8]
+
+
+class Timeline:
+    def __init__(self, streams: int, codecs: Sequence[Codec], codec_of_type: npt.NDArray[np.int16]) -> None:
+        self.codecs = tuple(codecs)
+        self._codec_of_type = codec_of_type.astype(np.int16)
+        self._frame_bytes = np.array([c.frame_bytes for c in codecs] + [1], np.int64)
+        self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1], np.int64)
+        self._rate = np.array([c.sample_rate for c in codecs] + [0], np.int64)
+        formats = [(c.sample_rate, c.clock_rate, c.channels) for c in codecs]
+        self._format = np.array([formats.index(f) for f in formats] + [-1], np.int64)
+        self.codec = np.full(streams, -1, np.int16)
+        self.position = np.zeros(streams, np.int64)  # where the next frame will stand
+        self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
+        self.timestamp_jumps = np.zeros(streams, np.int64)
+        self.undecoded = np.zeros(streams, np.int64)
+        self.restarted = np.zeros(streams, np.bool_)
+        self._begun = np.zeros(streams, np.bool_)
+        self._expected = np.zeros(streams, np.uint32)
+        self._prior_ext = np.zeros(streams, np.int64)
+        self._prior_arrival_ns = np.zeros(streams, np.int64)
+        self._prior_frames = np.zeros(streams, np.int64)
+        self._refused = 0
+        self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
+
+    def open(self, row: int, first_ext: int) -> None:
+        self.codec[row] = -1
+        self.position[row] = 0
+        self.gap_frames[row] = 0
+        self.timestamp_jumps[row] = 0
+        self.undecoded[row] = 0
+        self.restarted[row] = False
+        self._begun[row] = False
+        self._prior_ext[row] = first_ext - 1
+        self._skipped[row] = False
+
+    def new_source(self, rows: I64, first_ext: I64) -> None:
+        self.restarted[rows] = True
+        self._prior_ext[rows] = first_ext - 1
+        self._skipped[rows] = False
+
+    def take_undecoded(self) -> int:
+        """Packets without audio (unknown payload type, other format than their stream's) since the last call."""
+        refused, self._refused = self._refused, 0
+        return refused
+
+    def place(self, packets: Popped) -> Placed | None:
+        """Move the streams' positions past these packets. None when no packet has audio."""
+        codec = self._codec_of_type.take(packets.payload_type)
+        row = packets.row
+        start = _group_starts(row)
+        rows = row[start]
+        one = int(codec[0])
+        if one >= 0 and (codec == one).all() and (self.codec.take(rows) == one).all():
+            frames = packets.length // self._frame_bytes[one] if self._frame_bytes[one] > 1 else packets.length
+            span = frames if self._ratio[one] == 1 else frames // self._ratio[one]
+            expected = np.empty(len(row), np.uint32)
+            expected[1:] = packets.timestamp[:-1] + span[:-1].astype(np.uint32)
+            expected[start] = self._expected.take(rows)
+            smooth = (expected == packets.timestamp).all() and not self.restarted.take(rows).any()
+            if smooth and frames.min() > 0:
+                return self._place_smooth(packets, codec, frames, span, start, rows)
+        return self._place_any(packets, codec)
+
+    def _place_smooth(
+        self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64, span: I64, start: I64, rows: I64
+    ) -> Placed:
+        """Every packet goes on where the one before it ended: one block a stream."""
+        total = np.add.reduceat(frames, start)
+        position = self.position.take(rows)
+        self.position[rows] = position + total
+        end = np.append(start[1:], len(frames))
+        last = end - 1
+        self._expected[rows] = packets.timestamp[last] + span[last].astype(np.uint32)
+        self._prior_ext[rows] = packets.ext[last]
+        self._prior_arrival_ns[rows] = packets.arrival_ns[last]
+        self._prior_frames[rows] = frames[last]
+        self._skipped[rows] = False
+        none = np.zeros(len(rows), np.int64)
+        return Placed(
+            packets.row,
+            packets.slot,
+            codec,
+            frames,
+            None,
+            packets.timestamp,
+            packets.arrival_ns,
+            np.append(start, len(frames)),
+            rows,
+            position,
+            total,
+            none,
+            np.zeros(len(rows), np.uint8),
+        )
+
+    def _place_any(self, packets: Popped, codec: npt.NDArray[np.int16]) -> Placed | None:
+        row, ext = packets.row, packets.ext
+        start = _group_starts(row)
+        rows = row[start]
+        # sequence numbers missing before each packet, summed, so that packets without audio do not hide them
+        prior = np.empty_like(ext)
+        prior[1:] = ext[:-1]
+        prior[start] = self._prior_ext[rows]
+        missing = np.cumsum(ext - prior > 1)
+        last = np.append(start[1:], len(row)) - 1
+        self._prior_ext[rows] = ext[last]
+
+        frames = packets.length // self._frame_bytes[codec]
+        audio = (codec >= 0) & (frames > 0)
+        self._settle_codecs(row, codec, audio)
+        fits = self._format[codec] == self._format[self.codec[row]]
+        refused = row[~fits | (codec < 0)]
+        np.add.at(self.undecoded, refused, 1)
+        self._refused += refused.size
+        audio &= fits
+        keep = np.flatnonzero(audio)
+        if not keep.size:
+            # holes seen here still stand before the next audio packet
+            base = np.r_[0, missing][start]
+            self._skipped[rows] |= missing[last] > base
+            return None
+
+        base_of_row = dict(zip(rows.tolist(), np.r_[0, missing][start].tolist(), strict=True))
+        end_of_row = dict(zip(rows.tolist(), missing[last].tolist(), strict=True))
+        row, frames, codec = row[keep], frames[keep], codec[keep]
+        timestamp, arrival = packets.timestamp[keep], packets.arrival_ns[keep]
+        start = _group_starts(row)
+        audio_rows = row[start]
+        seen = missing[keep]
+        before = np.empty_like(seen)
+        before[1:] = seen[:-1]
+        before[start] = np.array([base_of_row[r] for r in audio_rows.tolist()], np.int64)
+        lost = seen > before
+        lost[start] |= self._skipped[audio_rows]
+        last = np.append(start[1:], len(row)) - 1
+        # what is missing after the last audio packet of a row waits for the next one
+        self._skipped[rows] |= np.array([end_of_row[r] > base_of_row[r] for r in rows.tolist()])
+        self._skipped[audio_rows] = np.array([end_of_row[r] for r in audio_rows.tolist()]) > seen[last]
+
+        gap, trim, cause = self._gaps(row, start, frames, codec, timestamp, arrival, lost)
+        frames = frames - trim
+        advance = gap + frames
+        ends = np.cumsum(advance)
+        before_group = np.r_[0, ends][start]
+        length = np.diff(np.append(start, len(row)))
+        position = ends - frames + np.repeat(self.position[audio_rows] - before_group, length)
+        self.position[audio_rows] = position[last] + frames[last]
+        self._begun[audio_rows] = True
+        np.add.at(self.gap_frames, (row, cause), gap)
+
+        opens = (gap > 0) | (cause != 0)
+        opens[start] = True
+        first = np.flatnonzero(opens)
+        return Placed(
+            row,
+            packets.slot[keep],
+            codec,
+            frames,
+            trim if trim.any() else None,
+            timestamp,
+            arrival,
+            np.append(first, len(row)),
+            row[first],
+            position[first],
+            np.add.reduceat(frames, first),
+            gap[first],
+            np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
+        )
+
+    def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
+        """Streams without a codec take that of their first packet with audio."""
+        new = np.flatnonzero(audio & (self.codec[row] < 0))
+        if new.size:
+            first, index = np.unique(row[new], return_index=True)
+            self.codec[first] = codec[new[index]]
+
+    def _gaps(
+        self,
+        row: I64,
+        start: I64,
+        frames: I64,
+        codec: npt.NDArray[np.int16],
+        timestamp: U32,
+        arrival: I64,
+        lost: npt.NDArray[np.bool_],
+    ) -> tuple[I64, I64, I64]:
+        """Per packet: gap before it, frames to trim off it, GapCause."""
+        rows = row[start]
+        ratio, rate = self._ratio[codec], self._rate[codec]
+        ends = timestamp + (frames // ratio).astype(np.uint32)
+        expected = _shifted(ends, start, self._expected[rows])
+        prior_arrival = _shifted(arrival, start, self._prior_arrival_ns[rows])
+        prior_frames = _shifted(frames, start, self._prior_frames[rows])
+        last = np.append(start[1:], len(row)) - 1
+        self._expected[rows] = ends[last]
+        self._prior_arrival_ns[rows] = arrival[last]
+        self._prior_frames[rows] = frames[last]
+
+        delta = (timestamp - expected).view(np.int32).astype(np.int64) * ratio
+        elapsed = np.maximum((arrival - prior_arrival) * rate // 1_000_000_000 - prior_frames, 0)
+        begins = np.zeros(len(row), np.bool_)
+        begins[start] = ~self._begun[rows]
+        restart = np.zeros(len(row), np.bool_)
+        restart[start] = self.restarted[rows]
+        self.restarted[rows] = False
+        forward = (delta > 0) & ((delta <= rate) | (delta <= elapsed + rate))
+        overlap = (delta < 0) & (-delta < frames)
+        jump = ~restart & ~begins & (delta != 0) & ~forward & ~overlap
+        np.add.at(self.timestamp_jumps, row[jump], 1)
+        anchored = restart | jump
+        gap = np.where(anchored, np.where(elapsed < rate // 10, 0, elapsed), np.where(forward, delta, 0))
+        gap[begins] = 0
+        trim = np.where(overlap & ~anchored & ~begins, -delta, 0)
+        cause = np.where(anchored, int(GapCause.RESTART), np.where(lost, int(GapCause.LOSS), int(GapCause.SILENCE)))
+        cause[(gap >= 2 * rate) & (cause != int(GapCause.LOSS))] = int(GapCause.HOLD)
+        cause[(gap == 0) & ~anchored] = int(GapCause.NONE)
+        cause[begins] = int(GapCause.NONE)
+        return gap, trim, cause
+
+
+def _group_starts(row: I64) -> I64:
+    """Where each run of equal rows begins."""
+    edge = np.empty(len(row), np.bool_)
+    edge[0] = True
+    np.not_equal(row[1:], row[:-1], out=edge[1:])
+    return np.flatnonzero(edge)
+
+
+def _shifted(values: npt.NDArray[np.generic], start: I64, first: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Each packet's predecessor's value; ``first`` for the packets at ``start``."""
+    shifted = np.empty_like(values)
+    shifted[1:] = values[:-1]
+    shifted[start] = first
+    return shifted

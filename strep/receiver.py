@@ -1,0 +1,375 @@
+"""The live receiver: sockets, the engine and the sinks on one event loop. Floor 5."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ._addresses import SourceFilter
+from ._admission import PortBinding, PortRole
+from ._codecs import PayloadTypes
+from ._datagrams import DatagramBatch, merged
+from ._dispatch import Dispatcher
+from ._engine import Engine, EngineConfig
+from ._exceptions import ConfigurationError
+from ._recording import Recorder
+from ._report import StreamReport, Totals, summary_of
+from ._stream import Stream, StreamHub
+from ._types import Codec
+from ._udp import UdpSocket, open_socket, parse_address
+from .sinks._base import Sink
+
+__all__ = ["Receiver", "SocketStatus"]
+
+_COALESCE_S: Final = 0.002  # after a wake-up: wait this long for more before looking again
+_COALESCE_BUSY_S: Final = 0.004
+_BUSY_DATAGRAMS: Final = 128
+_ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
+_GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
+
+
+@dataclass(frozen=True, slots=True)
+class SocketStatus:
+    """A bound socket: where it listens, and what the kernel granted and dropped."""
+
+    address: str
+    role: str  # "listen", "rx", "tx", "rx+tx"
+    transport: str
+    requested_buffer: int  # bytes
+    granted_buffer: int  # bytes, as the kernel counts them
+    kernel_dropped: int
+
+
+class Receiver:
+    """Receives forked media on one port (``listen``) and/or a pair of ports (``rx``, ``tx``).
+
+    ::
+
+        async with strep.Receiver("udp:0.0.0.0:9000", sinks=[strep.sinks.WavSink("calls/")]) as receiver:
+            async for stream in receiver:
+                asyncio.create_task(consume(stream))
+
+    ``listen``       "udp:HOST:PORT": STREP of any number of calls; plain RTP is taken too, a stream per SSRC.
+    ``rx``, ``tx``   plain RTP of one call leg, inbound and outbound; both may name the same port, then the SSRC tells
+                     them apart (the first source is taken for inbound).
+    ``call_leg_id``  names the leg of the rx/tx pair; without it streams are named by port and SSRC.
+    ``latency_ms``   how long a hole waits for its packet: 0 to 800; default 200 with sinks, 60 without.
+    ``payload_types``  dynamic types, {96: "L16/16000"}.
+    ``allow``        networks that may send, as CIDR; ``call_legs``: call_leg_ids that are admitted. Default: all.
+    ``max_streams``  newer streams are refused beyond this; ``idle_timeout_s`` ends streams that fell silent.
+    ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
+    ``transport``    "auto", "recvmmsg" (Linux) or "portable".
+
+    Raises ConfigurationError for wrong arguments, BindError from :meth:`start`.
+    """
+
+    def __init__(
+        self,
+        listen: str | None = None,
+        *,
+        rx: str | None = None,
+        tx: str | None = None,
+        call_leg_id: uuid.UUID | str | None = None,
+        sinks: Sequence[Sink] = (),
+        latency_ms: float | None = None,
+        payload_types: Mapping[int, str | Codec] | None = None,
+        allow: Sequence[str] = (),
+        call_legs: Iterable[uuid.UUID | str] | None = None,
+        max_streams: int = 20_000,
+        idle_timeout_s: float = 60.0,
+        pcap: str | PathLike[str] | None = None,
+        transport: str = "auto",
+        receive_buffer: int = 64 << 20,
+    ) -> None:
+        if listen is None and rx is None and tx is None:
+            raise ConfigurationError('no port to receive on: give listen="udp:0.0.0.0:9000", or rx= and tx=')
+        if transport not in ("auto", "recvmmsg", "portable"):
+            raise ConfigurationError(f'transport {transport!r}: "auto", "recvmmsg" or "portable"')
+        self._addresses = [
+            (parse_address(text), role)
+            for text, role in ((listen, PortRole.LISTEN), (rx, PortRole.RX), (tx, PortRole.TX))
+            if text is not None
+        ]
+        self._call_leg_id = parse_call_leg_id(call_leg_id)
+        self._options = engine_options(
+            latency_ms=200.0 if latency_ms is None and sinks else 60.0 if latency_ms is None else latency_ms,
+            payload_types=payload_types,
+            allow=allow,
+            call_legs=call_legs,
+            max_streams=max_streams,
+            idle_timeout_s=idle_timeout_s,
+        )
+        self._sinks = list(sinks)
+        self._pcap = pcap
+        self._transport = transport
+        self._receive_buffer = receive_buffer
+        self._sockets: list[tuple[UdpSocket, PortRole]] = []
+        self._engine: Engine | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._hub = StreamHub(self._report)
+        self._recorder: Recorder | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading = False
+        self._polls_without = 0
+        self._stopped = False
+        self._kernel_dropped = 0
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Bind the sockets and begin to receive."""
+        if self._engine is not None:
+            raise ConfigurationError("this receiver has been started before: make a new one")
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._open_sockets()
+            bindings = self._bindings()
+            self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
+            self._engine.audio = bool(self._sinks)
+            if self._pcap is not None:
+                self._recorder = Recorder(self._pcap, {port: int(b.role) for port, b in bindings.items()})
+        except BaseException:
+            for socket, _ in self._sockets:
+                socket.close()
+            raise
+        self._dispatcher = Dispatcher([*self._sinks, self._hub])
+        self._listen()
+
+    def _open_sockets(self) -> None:
+        by_address: dict[tuple[str, int], int] = {}
+        for address, role in self._addresses:
+            same = by_address.get((address.host, address.port))
+            if same is not None and address.port and role == PortRole.TX and self._sockets[same][1] == PortRole.RX:
+                self._sockets[same] = (self._sockets[same][0], PortRole.BOTH)
+                continue
+            socket = open_socket(address, transport=self._transport, receive_buffer=self._receive_buffer)
+            by_address[(address.host, address.port)] = len(self._sockets)
+            self._sockets.append((socket, role))
+        ports = [socket.local_port for socket, _ in self._sockets]
+        if len(set(ports)) < len(ports):
+            raise ConfigurationError(
+                f"one port on several addresses ({ports}): streams are told apart by port, choose different ones"
+            )
+
+    def _bindings(self) -> dict[int, PortBinding]:
+        pair = min((s.local_port for s, role in self._sockets if role), default=0)
+        return {
+            s.local_port: PortBinding(role, pair if role else 0, self._call_leg_id if role else None)
+            for s, role in self._sockets
+        }
+
+    async def stop(self, timeout_s: float = 1.8) -> None:
+        """Receive what has arrived, finish all streams and sinks. Safe to call twice."""
+        if self._engine is None or self._dispatcher is None or self._stopped:
+            return
+        self._stopped = True
+        self._unlisten()
+        while self._drain():
+            await asyncio.sleep(0)
+        self._dispatcher.handle(self._engine.flush())
+        self._kernel_dropped = self._count_kernel_dropped()
+        for socket, _ in self._sockets:
+            socket.close()
+        self._hub.finish()
+        closing = [asyncio.to_thread(self._dispatcher.close, timeout_s)]
+        if self._recorder is not None:
+            closing.append(asyncio.to_thread(self._recorder.close, timeout_s))
+        await asyncio.gather(*closing)
+
+    # --- streams --------------------------------------------------------------------------------------------------
+
+    async def __aiter__(self) -> AsyncIterator[Stream]:
+        """Streams as they are admitted (those that live already come first); ends when the receiver stops."""
+        if self._engine is not None and not self._hub.active:
+            self._engine.audio = True
+            self._engine.release_ns = 0
+            self._hub.activate(self._engine.registry.live())
+        while (stream := await self._hub.next()) is not None:
+            yield stream
+
+    # --- figures --------------------------------------------------------------------------------------------------
+
+    @property
+    def sockets(self) -> list[SocketStatus]:
+        return [
+            SocketStatus(
+                _address_text(s.address),
+                role.label,
+                s.transport,
+                s.requested_buffer,
+                s.granted_buffer,
+                0 if self._stopped else s.kernel_dropped(),
+            )
+            for s, role in self._sockets
+        ]
+
+    @property
+    def live_streams(self) -> int:
+        return self._engine.live_streams if self._engine else 0
+
+    def totals(self) -> Totals:
+        totals = self._engine.totals() if self._engine else Totals()
+        totals.kernel_dropped = self._kernel_dropped if self._stopped else self._count_kernel_dropped()
+        return totals
+
+    def reports(self) -> list[StreamReport]:
+        """Figures of all streams, ended and live, in order of admission."""
+        if self._engine is None or self._dispatcher is None:
+            return []
+        live = [self._engine.report(info) for info in self._engine.registry.live()]
+        return sorted([*self._dispatcher.ended, *live], key=lambda r: r.stream.serial)
+
+    def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
+        """The live streams with the most "packets", "lost" or "jitter": cheap with thousands."""
+        return self._engine.top(limit, key) if self._engine else []
+
+    def sink_reports(self) -> list[dict[str, Any]]:
+        reports = [r for r in self._dispatcher.reports() if r["kind"] != self._hub.kind] if self._dispatcher else []
+        if self._recorder is not None:
+            reports.append(self._recorder.report())
+        return reports
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds."""
+        files = self._dispatcher.files if self._dispatcher else lambda stream: []
+        return summary_of(self.totals(), self.reports(), files, self.sink_reports(), self.sockets)
+
+    def _report(self, info: Any) -> StreamReport:
+        if self._engine is None:
+            raise ConfigurationError("the receiver has not been started")
+        return self._engine.report(info)
+
+    def _count_kernel_dropped(self) -> int:
+        return sum(s.kernel_dropped() for s, _ in self._sockets)
+
+    # --- the pump -------------------------------------------------------------------------------------------------
+    # Asleep: readers are armed, and a timer for the engine's next deadline. After a wake-up the readers are off and a
+    # timer looks again every few milliseconds, so that a batch is worth its price; two looks without a datagram: asleep.
+
+    def _listen(self) -> None:
+        if self._loop is None or self._engine is None:
+            return
+        for socket, _ in self._sockets:
+            self._loop.add_reader(socket.fileno(), self._wake)
+        self._reading = True
+        deadline = self._engine.next_deadline_ns()
+        if deadline is not None:
+            wait = (deadline + _GUARD_NS - self._now_ns()) / 1e9
+            self._timer = self._loop.call_later(max(wait, 0.001), self._wake)
+
+    def _unlisten(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._reading and self._loop is not None:
+            self._reading = False
+            for socket, _ in self._sockets:
+                with contextlib.suppress(OSError, ValueError):
+                    self._loop.remove_reader(socket.fileno())
+
+    def _wake(self) -> None:
+        self._unlisten()
+        self._polls_without = 0
+        self._poll()
+
+    def _poll(self) -> None:
+        if self._loop is None or self._stopped:
+            return
+        count = self._drain()
+        if count:
+            self._polls_without = 0
+        else:
+            self._polls_without += 1
+            if self._polls_without > 1:
+                self._listen()
+                return
+        self._timer = self._loop.call_later(_COALESCE_BUSY_S if count >= _BUSY_DATAGRAMS else _COALESCE_S, self._poll)
+
+    def _now_ns(self) -> int:
+        return self._sockets[0][0].now_ns()
+
+    def _drain(self) -> int:
+        """Take what the sockets hold, at most a few batches each; returns how many datagrams."""
+        engine, dispatcher = self._engine, self._dispatcher
+        if engine is None or dispatcher is None:
+            return 0
+        now_ns = self._now_ns()
+        total = 0
+        for _ in range(_ROUNDS):
+            batches = [b for b in (s.receive() for s, _ in self._sockets) if b is not None and len(b)]
+            for batch in merged(batches):
+                total += len(batch)
+                self._take(batch, engine, dispatcher)
+            if not any(s.full for s, _ in self._sockets):
+                # everything stamped before `now` has been read
+                dispatcher.handle(engine.advance(now_ns - _GUARD_NS))
+                break
+        return total
+
+    def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
+        events = engine.receive(batch)
+        if self._recorder is not None:
+            self._recorder.write(batch)  # after the engine, which may have clamped arrival times
+        if events:
+            dispatcher.handle(events)
+
+
+def parse_call_leg_id(value: uuid.UUID | str | None) -> uuid.UUID | None:
+    if value is None or isinstance(value, uuid.UUID):
+        return value
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        raise ConfigurationError(
+            f"call_leg_id {value!r} is not a UUID like 428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
+        ) from None
+
+
+def engine_options(
+    *,
+    latency_ms: float,
+    payload_types: Mapping[int, str | Codec] | None,
+    allow: Sequence[str],
+    call_legs: Iterable[uuid.UUID | str] | None,
+    max_streams: int,
+    idle_timeout_s: float,
+) -> dict[str, Any]:
+    """Checked arguments for :class:`EngineConfig`, the same for live runs and replays."""
+    if not 0 <= latency_ms <= 800:
+        raise ConfigurationError(f"latency {latency_ms:g} ms: choose 0 to 800 ms")
+    if not 1 <= max_streams <= 1_000_000:
+        raise ConfigurationError(f"max_streams {max_streams}: choose 1 to 1000000")
+    if not idle_timeout_s >= 1:
+        raise ConfigurationError(f"idle timeout {idle_timeout_s:g} s: choose 1 s or more")
+    legs = None
+    if call_legs is not None:
+        legs = frozenset(leg.int for leg in (parse_call_leg_id(leg) for leg in call_legs) if leg is not None)
+    return {
+        "latency_ns": round(latency_ms * 1e6),
+        "payload_types": PayloadTypes(payload_types),
+        "sources": SourceFilter(allow) if allow else None,
+        "call_legs": legs,
+        "max_streams": max_streams,
+        "idle_ns": round(idle_timeout_s * 1e9),
+    }
+
+
+def _address_text(address: tuple[str, int]) -> str:
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
