@@ -60,8 +60,9 @@ class Registry:
                 self._legs.setdefault(binding.pair, binding.call_leg_id)
 
     @property
-    def full(self) -> bool:
-        return not self._free and len(self.info) >= self._max_streams
+    def room(self) -> int:
+        """How many more streams there may be."""
+        return len(self._free) + self._max_streams - len(self.info)
 
     def live(self) -> list[StreamInfo]:
         return [info for info in self.info if info is not None]

@@ -69,17 +69,18 @@ class Packets:
         return columns
 
     @classmethod
-    def of_held(cls, held: Held, hi: int, lo: int, tag: int) -> Packets:
-        """Packets that probation gave back, all of one stream."""
+    def of_held(
+        cls, held: Held, hi: npt.NDArray[np.uint64], lo: npt.NDArray[np.uint64], tag: npt.NDArray[np.uint64]
+    ) -> Packets:
+        """Packets that probation gave back; the keys are those of their streams, one per owner."""
         columns = held.columns
-        n = len(columns)
         values = {name: np.ascontiguousarray(columns[name]) for name in _HELD}
         values["length"] = values["length"].astype(np.int32)
         return cls(
-            hi=np.full(n, hi, np.uint64),
-            lo=np.full(n, lo, np.uint64),
-            tag=np.full(n, tag, np.uint64),
-            offset=np.zeros(n, np.int32),
+            hi=hi[held.owner],
+            lo=lo[held.owner],
+            tag=tag[held.owner],
+            offset=np.zeros(len(columns), np.int32),
             slab_rows=None,
             slab=held.slab,
             **values,

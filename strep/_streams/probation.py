@@ -48,9 +48,10 @@ HELD_COLUMNS: Final = np.dtype(
 
 @dataclass(slots=True)
 class Held:
-    """Packets given back: structured columns in order of arrival, and their payloads as slab rows."""
+    """Packets given back: structured columns, and their payloads as slab rows."""
 
     columns: npt.NDArray[np.void]
+    owner: I64  # which of the keys asked for
     slab: U8
 
 
@@ -74,6 +75,9 @@ class Proofs:
     def __len__(self) -> int:
         return len(self.hi)
 
+    def take(self, rows: I64 | slice) -> Proofs:
+        return Proofs(*(getattr(self, name)[rows] for name in self.__slots__))
+
 
 class _Generation:
     def __init__(self, seed: int | None) -> None:
@@ -88,6 +92,28 @@ class _Generation:
         self.columns = np.zeros(_PACKETS, HELD_COLUMNS)
         self.arena = np.empty(_ARENA, np.uint8)
         self.kept = 0  # packets not yet given back
+
+    def take(self, candidates: I64) -> Held:
+        """Give back what these candidates (-1: nobody) have here; ``owner`` counts in ``candidates``."""
+        mine: list[int] = []
+        owner: list[int] = []
+        prior = self.columns["prior"]
+        for i, candidate in enumerate(candidates.tolist()):
+            if candidate < 0:
+                continue
+            packet = int(self.last_packet[candidate])
+            while packet >= 0:
+                mine.append(packet)
+                owner.append(i)
+                packet = int(prior[packet])
+        known = candidates[candidates >= 0]
+        self.holding[known] = False
+        self.last_packet[known] = -1
+        self.kept -= len(mine)
+        columns = self.columns[mine]
+        width = max(64, int(columns["length"].max(initial=0)))
+        at = np.minimum(columns["at"][:, None] + np.arange(width), _ARENA - 1)
+        return Held(columns, np.array(owner, np.int64), self.arena[at])
 
     def clear(self) -> int:
         kept = self.kept
@@ -244,40 +270,22 @@ class Probation:
             current.holding[now] = previous.holding[was]
             previous.holding[was] = False
 
-    def release(self, hi: int, lo: int, tag: int) -> Held:
-        """Everything kept for a key, in order of arrival; it is forgotten here."""
-        parts: list[npt.NDArray[np.void]] = []
-        rows: list[U8] = []
-        keys = [np.array([k], np.uint64) for k in (hi, lo, tag)]
-        for which in (self._current ^ 1, self._current):
-            generation = self._generations[which]
-            candidate = int(generation.table.find(*keys)[0])
-            if candidate < 0:
-                continue
-            generation.holding[candidate] = False
-            mine = []
-            packet = int(generation.last_packet[candidate])
-            while packet >= 0:
-                mine.append(packet)
-                packet = int(generation.columns["prior"][packet])
-            generation.last_packet[candidate] = -1
-            if not mine:
-                continue
-            columns = generation.columns[mine[::-1]]
-            generation.kept -= len(mine)
-            width = int(columns["length"].max())
-            at = np.minimum(columns["at"][:, None] + np.arange(width), _ARENA - 1)
-            parts.append(columns)
-            rows.append(generation.arena[at])
-        if not parts:
-            return Held(np.zeros(0, HELD_COLUMNS), np.zeros((0, 64), np.uint8))
-        width = max(64, *(r.shape[1] for r in rows))
-        slab = np.zeros((sum(len(r) for r in rows), width), np.uint8)
-        done = 0
-        for r in rows:
-            slab[done : done + len(r), : r.shape[1]] = r
-            done += len(r)
-        return Held(np.concatenate(parts), slab)
+    def release(self, hi: U64, lo: U64, tag: U64) -> Held:
+        """Everything kept for these keys, key by key, each in order of arrival; they are forgotten here."""
+        previous, current = self._generations[self._current ^ 1], self._generations[self._current]
+        parts = [
+            generation.take(candidates)
+            for generation in (previous, current)
+            for candidates in [generation.table.find(hi, lo, tag)]
+        ]
+        columns = np.concatenate([p.columns for p in parts])
+        owner = np.concatenate([p.owner for p in parts])
+        slab = np.zeros((len(columns), max(p.slab.shape[1] for p in parts)), np.uint8)
+        first = len(parts[0].columns)
+        slab[:first, : parts[0].slab.shape[1]] = parts[0].slab
+        slab[first:, : parts[1].slab.shape[1]] = parts[1].slab
+        order = np.lexsort((columns["packet"], owner))
+        return Held(columns[order], owner[order], slab[order])
 
 
 def _pack(arena: U8, at: I64, slab: U8, slab_rows: I64, offset: I64, length: I64) -> None:

@@ -40,17 +40,17 @@ class Reception:
         self.jitter_sum = np.zeros(streams, np.float64)
         self.jitter_count = counter()
 
-    def open(self, row: int, first_ext: int, arrival_ns: int, timestamp: int) -> None:
+    def open(self, rows: I64, first_ext: I64, arrival_ns: I64, timestamp: npt.NDArray[np.uint32]) -> None:
         for array in (self.received, self.duplicates, self.late, self.reordered, self.expected_before):
-            array[row] = 0
-        self.jitter_max[row] = 0.0
-        self.jitter_sum[row] = 0.0
-        self.jitter_count[row] = 0
-        self.tick_rate[row] = 0.0
-        self.last_arrival_ns[row] = arrival_ns
-        self._begin(np.array([row]), np.array([first_ext]), arrival_ns, timestamp)
+            array[rows] = 0
+        self.jitter_max[rows] = 0.0
+        self.jitter_sum[rows] = 0.0
+        self.jitter_count[rows] = 0
+        self.tick_rate[rows] = 0.0
+        self.last_arrival_ns[rows] = arrival_ns
+        self._begin(rows, first_ext, arrival_ns, timestamp)
 
-    def _begin(self, rows: I64, first_ext: I64, arrival_ns: I64 | int, timestamp: npt.ArrayLike) -> None:
+    def _begin(self, rows: I64, first_ext: I64, arrival_ns: I64, timestamp: npt.NDArray[np.uint32]) -> None:
         self.base_ext[rows] = first_ext
         self.max_ext[rows] = first_ext - 1
         self.jitter[rows] = 0.0

@@ -107,18 +107,15 @@ class JitterRing:
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
-    def open(self, row: int, first_ext: int, payload_bytes: int) -> None:
-        """Give a row its slots and start it before ``first_ext``."""
-        self.large[row] = payload_bytes > _SMALL
-        if payload_bytes > _SMALL:
-            self.base[row] = self._large_slab.acquire()
-            self._large_meta = _grown(self._large_meta, len(self._large_slab.data))
-            self.any_large += 1
-        else:
-            self.base[row] = self._small_slab.acquire()
-            self._small_meta = _grown(self._small_meta, len(self._small_slab.data))
-        self.deadline_ns[row] = NEVER
-        self.restart(np.array([row]), np.array([first_ext]))
+    def open(self, rows: I64, first_ext: I64, payload_bytes: I64) -> None:
+        """Give rows their slots and start them before ``first_ext``."""
+        large = payload_bytes > _SMALL
+        self.large[rows] = large
+        self.any_large += int(np.count_nonzero(large))
+        self.base[rows] = [(self._large_slab if is_large else self._small_slab).acquire() for is_large in large.tolist()]
+        self._large_meta = _grown(self._large_meta, len(self._large_slab.data))
+        self._small_meta = _grown(self._small_meta, len(self._small_slab.data))
+        self.restart(rows, first_ext)
 
     def restart(self, rows: I64, first_ext: I64) -> None:
         """Begin a new sequence in rows whose packets have all left."""

@@ -75,16 +75,16 @@ class Timeline:
         self._refused = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
 
-    def open(self, row: int, first_ext: int) -> None:
-        self.codec[row] = -1
-        self.position[row] = 0
-        self.gap_frames[row] = 0
-        self.timestamp_jumps[row] = 0
-        self.undecoded[row] = 0
-        self.restarted[row] = False
-        self._begun[row] = False
-        self._prior_ext[row] = first_ext - 1
-        self._skipped[row] = False
+    def open(self, rows: I64, first_ext: I64) -> None:
+        self.codec[rows] = -1
+        self.position[rows] = 0
+        self.gap_frames[rows] = 0
+        self.timestamp_jumps[rows] = 0
+        self.undecoded[rows] = 0
+        self.restarted[rows] = False
+        self._begun[rows] = False
+        self._prior_ext[rows] = first_ext - 1
+        self._skipped[rows] = False
 
     def new_source(self, rows: I64, first_ext: I64) -> None:
         self.restarted[rows] = True

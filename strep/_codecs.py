@@ -1,0 +1,166 @@
+"""Codecs decoded with numpy: G.711 and L16; and the map from payload types to codecs (RFC 3551). Floor 2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ._exceptions import ConfigurationError
+from ._types import Codec
+
+__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "PayloadTypes", "decode", "encode", "silence_byte"]
+
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+
+PCMU: Final = Codec("PCMU", 8000, 8000, 1, 1)
+PCMA: Final = Codec("PCMA", 8000, 8000, 1, 1)
+L16_STEREO: Final = Codec("L16", 44_100, 44_100, 2, 4)
+L16_MONO: Final = Codec("L16", 44_100, 44_100, 1, 2)
+
+_STATIC: Final = {0: PCMU, 8: PCMA, 10: L16_STEREO, 11: L16_MONO}
+
+# RFC 3551 tables 4 and 5, and what these calls use of the dynamic range by habit: names for reports only
+_NAMES: Final = {
+    3: "GSM",
+    4: "G723",
+    5: "DVI4",
+    6: "DVI4",
+    7: "LPC",
+    9: "G722",
+    12: "QCELP",
+    13: "CN",
+    14: "MPA",
+    15: "G728",
+    16: "DVI4",
+    17: "DVI4",
+    18: "G729",
+    101: "often telephone-event",
+}
+
+
+def _mulaw_table() -> I16:
+    """ITU-T G.711 table 2b: sign, 3 bits segment, 4 bits step, all inverted; 14-bit values scaled to 16."""
+    code = ~np.arange(256, dtype=np.uint8)
+    segment = (code >> 4 & 7).astype(np.int32)
+    magnitude = (((code & 15).astype(np.int32) << 3) + 132 << segment) - 132
+    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
+
+
+def _alaw_table() -> I16:
+    """ITU-T G.711 table 1b: even bits inverted; 13-bit values scaled to 16."""
+    code = np.arange(256, dtype=np.uint8) ^ np.uint8(0x55)
+    segment = (code >> 4 & 7).astype(np.int32)
+    step = (code & 15).astype(np.int32) << 4
+    magnitude = np.where(segment == 0, step + 8, step + 264 << np.maximum(segment - 1, 0))
+    return np.where(code & 0x80, magnitude, -magnitude).astype(np.int16)
+
+
+_TABLES: Final = {"PCMU": _mulaw_table(), "PCMA": _alaw_table()}
+
+
+def _pairs(table: I16) -> npt.NDArray[np.uint32]:
+    """Two codes to two samples in one look-up: half as many, 1.8 times as fast."""
+    code = np.arange(65_536, dtype=np.uint16)
+    return table[code.view(np.uint8)].view(np.uint32)
+
+
+_PAIR_TABLES: Final = {name: _pairs(table) for name, table in _TABLES.items()}
+
+
+def _encode_table(name: str) -> U8:
+    """For each of the 65,536 samples the code that decodes nearest to it (of two as near, the smaller in size)."""
+    table = _TABLES[name].astype(np.int32)
+    codes = np.argsort(table, kind="stable")
+    values = table[codes]
+    samples = np.arange(-32_768, 32_768)
+    upper = np.clip(np.searchsorted(values, samples), 1, 255)
+    below, above = values[upper - 1], values[upper]
+    take_below = (samples - below < above - samples) | ((samples - below == above - samples) & (samples > 0))
+    best = np.where(take_below, upper - 1, upper)
+    encoded = codes[best].astype(np.uint8)
+    if name == "PCMU":
+        encoded[samples == 0] = 0xFF  # plus zero, not minus zero
+    return np.roll(encoded, -32_768)  # indexed by the sample as uint16
+
+
+_ENCODERS: Final = {name: _encode_table(name) for name in _TABLES}
+
+
+def decode(codec: Codec, payload: U8) -> I16:
+    """Samples of payload bytes end to end: int16 (values,), channels interleaved."""
+    if codec.name == "L16":
+        return payload[: payload.size // 2 * 2].view(">i2").astype(np.int16)
+    even = payload.size // 2
+    if payload.ctypes.data % 2 or even < 64:
+        return _TABLES[codec.name].take(payload)
+    pairs = _PAIR_TABLES[codec.name].take(payload[: even * 2].view(np.uint16)).view(np.int16)
+    return np.append(pairs, _TABLES[codec.name][payload[-1:]]) if payload.size % 2 else pairs
+
+
+def encode(codec: Codec, samples: I16) -> U8:
+    """Payload bytes of samples (channels interleaved): the inverse of :func:`decode`."""
+    if codec.name == "L16":
+        return np.ascontiguousarray(samples.astype(">i2")).view(np.uint8).reshape(-1)
+    return _ENCODERS[codec.name].take(np.ascontiguousarray(samples).view(np.uint16))
+
+
+def silence_byte(codec: Codec) -> int:
+    """The byte that decodes to silence."""
+    return {"PCMU": 0xFF, "PCMA": 0xD5}.get(codec.name, 0)
+
+
+_SPELLED = re.compile(r"(?P<name>[A-Za-z0-9-]+)(?:/(?P<rate>\d+))?(?:/(?P<channels>\d+))?")
+
+
+class PayloadTypes:
+    """Which codec a payload type is: the static ones of RFC 3551 and the dynamic ones that the user names.
+
+    ``overrides``: {96: "L16/16000", 97: "PCMU/8000"} or Codec objects. Raises ConfigurationError for what is no payload
+    type or no codec that is decoded here. ``codecs`` is a tuple, ``index_of`` int16 (128,): its index, -1 unknown.
+    """
+
+    def __init__(self, overrides: Mapping[int, str | Codec] | None = None) -> None:
+        codecs: list[Codec] = list(_STATIC.values())
+        index_of = np.full(128, -1, np.int16)
+        index_of[list(_STATIC)] = range(len(_STATIC))
+        for payload_type, spelled in (overrides or {}).items():
+            if not 0 <= payload_type <= 127:
+                raise ConfigurationError(f"payload type {payload_type}: choose 0 to 127 (dynamic ones are 96 to 127)")
+            codec = spelled if isinstance(spelled, Codec) else parse_codec(spelled)
+            if codec not in codecs:
+                codecs.append(codec)
+            index_of[payload_type] = codecs.index(codec)
+        self.codecs = tuple(codecs)
+        self.index_of = index_of
+
+    def static_name(self, payload_type: int) -> str | None:
+        """What RFC 3551 calls a payload type that is not decoded here; None for dynamic ones."""
+        return _NAMES.get(payload_type)
+
+    @staticmethod
+    def parse_option(text: str) -> tuple[int, Codec]:
+        """"96=L16/16000" → (96, Codec)."""
+        number, equals, spelled = text.partition("=")
+        if not equals or not number.isdigit() or not 0 <= int(number) <= 127:
+            raise ConfigurationError(f"{text!r}: give N=NAME/RATE with N from 0 to 127, like 96=L16/16000")
+        return int(number), parse_codec(spelled)
+
+
+def parse_codec(spelled: str) -> Codec:
+    """"L16/16000/2", "PCMU/8000" or "pcma" → Codec. Raises ConfigurationError."""
+    match = _SPELLED.fullmatch(spelled.strip())
+    name = match["name"].upper() if match else ""
+    if match is None or name not in ("PCMU", "PCMA", "L16"):
+        raise ConfigurationError(f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000 or L16/RATE[/CHANNELS]")
+    rate = int(match["rate"] or (44_100 if name == "L16" else 8000))
+    channels = int(match["channels"] or 1)
+    if not 4000 <= rate <= 192_000:
+        raise ConfigurationError(f"codec {spelled!r}: the rate must be 4000 to 192000 Hz")
+    if not 1 <= channels <= 2 or (channels == 2 and name != "L16"):
+        raise ConfigurationError(f"codec {spelled!r}: one channel, or two of L16")
+    return Codec(name, rate, rate, channels, channels * (2 if name == "L16" else 1))

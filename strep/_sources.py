@@ -1,0 +1,304 @@
+"""Sources come, change and are refused: probation, admission, SSRC changes, sequence restarts. Floor 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ._accounts import Accounts
+from ._packets import KIND_SHARED, Packets
+from ._state import StreamState
+from ._streams.probation import Held, Probation, Proofs
+from ._types import Direction, StreamInfo
+
+__all__ = ["Sources"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+SECOND_NS: Final = 1_000_000_000
+_ADMISSIONS: Final = 256  # new streams, and as many source changes, a tick: a flood of pairs costs a bounded time
+_MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, beyond it a restart
+_FIRST_EXT: Final = 1 << 20  # a source begins this far up, so that what is behind it stays positive
+_NEAR: Final = 32  # packets before the proving pair that belong to it
+_SSRCS_KEPT: Final = 64
+_SHARED_SILENCE_NS: Final = 500_000_000
+
+
+class Sources:
+    """Decides which packets belong to which stream's present source.
+
+    ``insert(packets, rows)`` takes packets that were held back; ``drain(rows)`` sends off all that streams still hold.
+    """
+
+    def __init__(
+        self,
+        state: StreamState,
+        accounts: Accounts,
+        insert: Callable[[Packets, I64], None],
+        drain: Callable[[I64], None],
+        started: Callable[[StreamInfo], None],
+    ) -> None:
+        self._state = state
+        self._accounts = accounts
+        self._insert = insert
+        self._drain = drain
+        self._started = started
+        self._probation = Probation()
+        self._admitted = 0  # in this tick
+        self._changes: dict[tuple[int, int, int], tuple[int, int]] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Something is to be decided at the next boundary."""
+        return bool(self._changes)
+
+    @property
+    def held(self) -> int:
+        """Packets on probation."""
+        return self._probation.held
+
+    def settle_accounts(self) -> None:
+        """Reject in the accounts what probation gave up since the last call."""
+        expired, self._probation.expired = self._probation.expired, 0
+        self._accounts.reject("probation", expired)
+
+    def close(self) -> None:
+        self._probation.clear()
+        self.settle_accounts()
+
+    def boundary(self) -> None:
+        self._admitted = 0
+        if self._changes:
+            self._change_sources()
+
+    # --- new packets ----------------------------------------------------------------------------------------------
+
+    def offer(self, packets: Packets) -> None:
+        """Packets that no present source accounts for: of unknown streams, other SSRCs, or far out of sequence."""
+        tag = (packets.tag & np.uint64(0xFFFF_FFFF)) | (packets.ssrc.astype(np.uint64) << np.uint64(32))
+        fits = packets.length <= self._state.ring.largest_payload
+        if not fits.all():
+            self._accounts.drop("oversize", int(np.count_nonzero(~fits)))
+            packets, tag = packets.take(fits), tag[fits]
+            if not len(packets):
+                return
+        columns = packets.held_columns()
+        offset = packets.offset.astype(np.int64)
+        for proofs in self._probation.offer(
+            packets.hi, packets.lo, tag, columns, packets.slab, packets.rows(), offset
+        ):
+            known = self._state.table.find(proofs.hi, proofs.lo, _stream_tag(proofs.tag)) >= 0
+            if known.any():
+                self._note_changes(proofs.take(np.flatnonzero(known)))
+            # beyond the limit they stay where they are, and prove themselves again with their next packet
+            new = np.flatnonzero(~known)[: _ADMISSIONS - self._admitted]
+            if new.size:
+                self._admitted += new.size
+                self._admit(proofs.take(new))
+
+    def _note_changes(self, proofs: Proofs) -> None:
+        for i in range(len(proofs)):
+            key = (int(proofs.hi[i]), int(proofs.lo[i]), int(proofs.tag[i]))
+            if key in self._changes or len(self._changes) < _ADMISSIONS:
+                self._changes[key] = int(proofs.last_sequence_number[i]), int(proofs.last_arrival_ns[i])
+
+    # --- admission ------------------------------------------------------------------------------------------------
+
+    def _admit(self, proofs: Proofs) -> None:
+        """Streams for sources that have proved themselves, as far as there is room and they are permitted."""
+        registry = self._state.registry
+        refused = max(0, len(proofs) - registry.room)
+        if refused:
+            # their packets stay on probation and end there
+            self._accounts.streams_refused += refused
+            proofs = proofs.take(slice(0, len(proofs) - refused))
+            if not len(proofs):
+                return
+        held = self._probation.release(proofs.hi, proofs.lo, proofs.tag)
+        stream_tag = _stream_tag(proofs.tag)
+        keys = list(zip(proofs.hi.tolist(), proofs.lo.tolist(), stream_tag.tolist(), strict=True))
+        permitted = np.array([registry.permits(*key) for key in keys])
+        if not permitted.all():
+            refused_packets = ~permitted[held.owner]
+            self._accounts.reject("call_leg", int(np.count_nonzero(refused_packets)))
+            self._accounts.streams_refused += int(np.count_nonzero(~permitted))
+            held = _only(held, ~refused_packets)
+            if not len(held.columns):
+                return
+
+        begins = _Beginnings(held, proofs, self._state)
+        admitted = np.zeros(len(proofs), np.bool_)
+        rows = np.zeros(len(proofs), np.int64)
+        ssrc = (proofs.tag >> np.uint64(32)).astype(np.uint32)
+        for n, i in enumerate(begins.owner.tolist()):
+            hi, lo, tag = keys[i]
+            first = begins.first[n]
+            direction = None
+            if (tag >> 2) & 3 == KIND_SHARED:
+                direction = self._direction_of_shared(lo, int(first["arrival_ns"]))
+                if direction is None:
+                    one = _only(held, held.owner == i)
+                    self._take_over_shared(keys[i], int(ssrc[i]), int(begins.first_ext[n]), one)
+                    continue
+            info = registry.admit(
+                hi,
+                lo,
+                tag,
+                direction=direction,
+                ssrc=int(ssrc[i]),
+                source=(int(first["source_hi"]), int(first["source_lo"]), int(first["source_port"])),
+                local_port=int(first["local_port"]),
+                payload_type=int(first["payload_type"]),
+                first_arrival_ns=int(first["arrival_ns"]),
+                origin_ns=int(begins.origin_ns[n]),
+            )
+            rows[i] = info.index
+            admitted[i] = True
+            if direction is not None:
+                # the second direction of a shared port looks at the first
+                self._open(rows[i : i + 1], proofs, stream_tag, ssrc, begins, np.array([n]))
+            self._started(info)
+        plain = np.flatnonzero(admitted[begins.owner] & ((stream_tag[begins.owner] >> np.uint64(2)) & np.uint64(3) != KIND_SHARED))
+        if plain.size:
+            self._open(rows[begins.owner[plain]], proofs, stream_tag, ssrc, begins, plain)
+        held = _only(held, admitted[held.owner])
+        if len(held.columns):
+            packets = Packets.of_held(held, proofs.hi, proofs.lo, stream_tag)
+            self._insert(packets, rows[held.owner])
+
+    def _open(
+        self,
+        rows: I64,
+        proofs: Proofs,
+        stream_tag: U64,
+        ssrc: npt.NDArray[np.uint32],
+        begins: _Beginnings,
+        which: I64,
+    ) -> None:
+        owner = begins.owner[which]
+        first = begins.first[which]
+        self._state.open(
+            rows,
+            proofs.hi[owner],
+            proofs.lo[owner],
+            stream_tag[owner],
+            ssrc[owner],
+            begins.first_ext[which],
+            first["arrival_ns"],
+            first["timestamp"],
+            begins.longest[which],
+        )
+
+    # --- changes of a stream's source -----------------------------------------------------------------------------
+
+    def _change_sources(self) -> None:
+        """At a boundary: sources that proved themselves while their stream's present source was silent take over."""
+        changes, self._changes = self._changes, {}
+        keys = [np.array(words, np.uint64) for words in zip(*changes, strict=True)]
+        rows = self._state.table.find(keys[0], keys[1], _stream_tag(keys[2]))
+        for key, row, (sequence_number, pair_arrival_ns) in zip(changes, rows.tolist(), changes.values(), strict=True):
+            if row < 0 or int(self._state.reception.last_arrival_ns[row]) > pair_arrival_ns:
+                continue  # the old source still sends: the new one stays on probation
+            held = self._probation.release(*(np.array([word], np.uint64) for word in key))
+            ahead = (held.columns["sequence_number"] - np.uint16(sequence_number)).view(np.int16)
+            near = (ahead >= -_NEAR) & (ahead <= 1)
+            if near.any():
+                self._change_source(row, key, key[2] >> 32, sequence_number + int(ahead[near].min()), held)
+
+    def _change_source(self, row: int, key: tuple[int, int, int], ssrc: int, sequence_number: int, held: Held) -> None:
+        state = self._state
+        rows = np.array([row])
+        self._drain(rows)
+        edge = int(state.ring.next[row])
+        jump = (sequence_number - edge) & 0xFFFF
+        same = ssrc == int(state.ssrc[row])
+        if same and jump < _MAX_DROPOUT:
+            # RFC 3550 A.1: in order, with a permissible gap
+            state.ring.restart(rows, np.array([edge + jump]))
+        else:
+            first_ext = np.array([_FIRST_EXT + (sequence_number & 0xFFFF)])
+            first = held.columns[:1]
+            state.ring.restart(rows, first_ext)
+            state.reception.new_source(rows, first_ext, first["arrival_ns"], first["timestamp"])
+            state.timeline.new_source(rows, first_ext)
+            state.restarts[row] += 1
+            if not same:
+                state.ssrc[row] = ssrc
+                state.sources[row] += 1
+                info = state.registry.info[row]
+                if info is not None and ssrc not in info.ssrcs and len(info.ssrcs) < _SSRCS_KEPT:
+                    info.ssrcs.append(ssrc)
+        words = (np.full(1, word, np.uint64) for word in key)
+        held.owner = np.zeros(len(held.columns), np.int64)
+        self._insert(Packets.of_held(held, *words), np.full(len(held.columns), row, np.int64))
+
+    # --- rx and tx on one port ------------------------------------------------------------------------------------
+
+    def _direction_of_shared(self, pair: int, since_ns: int) -> Direction | None:
+        """The first source is taken for inbound, the second for outbound. None: the new source takes the place of one
+        that has fallen silent, because both are there or there is only one, silent since a while."""
+        last = self._state.reception.last_arrival_ns
+        streams = self._shared_streams(pair)
+        taken = {info.direction for info in streams}
+        if len(streams) == 1 and since_ns - int(last[streams[0].index]) > _SHARED_SILENCE_NS:
+            return None
+        return next((direction for direction in Direction if direction not in taken), None)
+
+    def _shared_streams(self, pair: int) -> list[StreamInfo]:
+        found = []
+        for info in self._state.registry.live():
+            hi, lo, tag = self._state.table.key(info.index)
+            if hi == 0 and lo == pair and (tag >> 2) & 3 == KIND_SHARED:
+                found.append(info)
+        return found
+
+    def _take_over_shared(self, key: tuple[int, int, int], ssrc: int, first_ext: int, held: Held) -> None:
+        state = self._state
+        last = state.reception.last_arrival_ns
+        row = min((info.index for info in self._shared_streams(key[1])), key=lambda r: int(last[r]))
+        state.table.remove(np.array([row]))
+        state.table.add(np.array([row]), *(np.full(1, word, np.uint64) for word in key))
+        self._change_source(row, key, ssrc, first_ext, held)
+
+
+class _Beginnings:
+    """Where the streams of held packets begin. Per owner that holds packets, in ascending order of owners."""
+
+    def __init__(self, held: Held, proofs: Proofs, state: StreamState) -> None:
+        columns, owner = held.columns, held.owner
+        start = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+        self.owner = owner[start]
+        ahead = (columns["sequence_number"] - proofs.sequence_number[owner]).view(np.int16).astype(np.int64)
+        near = (columns["packet"] <= proofs.packet[owner]) & (ahead >= -_NEAR) & (ahead <= 1)
+        lowest = np.minimum.reduceat(np.where(near, ahead, _NEAR), start)
+        self.first_ext = _FIRST_EXT + proofs.sequence_number[self.owner].astype(np.int64) + lowest
+        at = np.minimum.reduceat(np.where(near, np.arange(len(owner)), len(owner)), start)
+        self.first = columns[at]  # in order of arrival
+        self.longest = np.maximum.reduceat(columns["length"], start)
+        # When sample 0 arrived, or would have without network delay: the minimum over the packets at hand. 0 where no
+        # packet is of a known codec: then it is known with the first audio.
+        codec = state.codec_of_type[columns["payload_type"]]
+        clocks = np.array([c.clock_rate for c in state.types.codecs] + [1], np.int64)
+        lowest_of = np.repeat(lowest, np.diff(np.append(start, len(owner))))
+        zero = near & (ahead == lowest_of)
+        zero_at = np.minimum.reduceat(np.where(zero, np.arange(len(owner)), len(owner)), start)
+        zero_timestamp = np.repeat(columns["timestamp"][zero_at], np.diff(np.append(start, len(owner))))
+        since = (columns["timestamp"] - zero_timestamp).view(np.int32).astype(np.int64) * SECOND_NS // clocks[codec]
+        usable = near & (codec >= 0)
+        never = np.iinfo(np.int64).max
+        origin = np.minimum.reduceat(np.where(usable, columns["arrival_ns"] - since, never), start)
+        self.origin_ns = np.where(origin == never, 0, origin)
+
+
+def _only(held: Held, rows: npt.NDArray[np.bool_]) -> Held:
+    return held if rows.all() else Held(held.columns[rows], held.owner[rows], held.slab[rows])
+
+
+def _stream_tag(tag: U64) -> U64:
+    """The stream's tag from a source's: only plain RTP told apart by SSRC has the SSRC in it."""
+    by_ssrc = (tag >> np.uint64(2)) & np.uint64(1)
+    return np.where(by_ssrc == 1, tag, tag & np.uint64(0xFFFF_FFFF))

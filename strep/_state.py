@@ -1,0 +1,140 @@
+"""All that is known of all streams: one struct of arrays per concern, one row a stream. Floor 3."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ._admission import Registry
+from ._codecs import PayloadTypes
+from ._report import StreamReport
+from ._streams.key_table import KeyTable
+from ._streams.reception import Reception
+from ._streams.ring import JitterRing
+from ._streams.timeline import Timeline
+from ._types import GapCause, StreamInfo
+
+__all__ = ["StreamState"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+_GAP_CAUSES: Final = tuple(GapCause)
+
+
+class StreamState:
+    def __init__(self, rows: int, types: PayloadTypes, registry: Registry) -> None:
+        self.types = types
+        self.registry = registry
+        self.table = KeyTable(rows)
+        self.ring = JitterRing(rows)
+        self.reception = Reception(rows)
+        self.timeline = Timeline(rows, types.codecs, types.index_of)
+        self.codec_of_type = types.index_of
+        self.ssrc = np.zeros(rows, np.uint32)  # of the present source
+        self.restarts = np.zeros(rows, np.int64)
+        self.sources = np.zeros(rows, np.int64)
+        self.types_seen = np.zeros((rows, 128), np.bool_)
+        self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
+
+    def open(
+        self,
+        rows: I64,
+        hi: U64,
+        lo: U64,
+        tag: U64,
+        ssrc: npt.NDArray[np.uint32],
+        first_ext: I64,
+        arrival_ns: I64,
+        timestamp: npt.NDArray[np.uint32],
+        payload_bytes: I64,
+    ) -> None:
+        """Start streams in free rows."""
+        self.table.add(rows, hi, lo, tag)
+        self.ssrc[rows] = ssrc
+        self.restarts[rows] = 0
+        self.sources[rows] = 1
+        self.types_seen[rows] = False
+        self.ring.open(rows, first_ext, payload_bytes)
+        self.reception.open(rows, first_ext, arrival_ns, timestamp)
+        self.timeline.open(rows, first_ext)
+        self.codecless.update(rows.tolist())
+
+    def close(self, row: int) -> None:
+        """Free a row; its key must have been removed from the table."""
+        self.ring.close(row)
+        self.registry.release(row)
+        self.codecless.discard(row)
+
+    def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
+        """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
+        seen = self.types_seen[row, payload_type]
+        if seen.all():
+            return []
+        unknown = []
+        new = np.flatnonzero(~seen)
+        for r, pt in np.unique(np.stack([row[new], payload_type[new]]), axis=1).T.tolist():
+            self.types_seen[r, pt] = True
+            index = int(self.codec_of_type[pt])
+            info = self.registry.info[r]
+            if index < 0 and info is not None:
+                unknown.append((info, pt))
+            elif not self.reception.tick_rate[r]:
+                self.reception.tick_rate[r] = self.types.codecs[index].clock_rate / 1e9
+        return unknown
+
+    def report(self, stream: StreamInfo, end: str = "") -> StreamReport:
+        """The figures of a live stream."""
+        row = stream.index
+        reception, timeline = self.reception, self.timeline
+        received = int(reception.received[row])
+        duplicates = int(reception.duplicates[row])
+        expected = int(reception.expected(np.array([row]))[0])
+        clock = stream.codec.clock_rate if stream.codec else 0
+        milliseconds = 1000.0 / clock if clock else 0.0
+        count = int(reception.jitter_count[row])
+        gaps = timeline.gap_frames[row]
+        causes = {c.label: int(gaps[c]) for c in _GAP_CAUSES if gaps[c]}
+        return StreamReport(
+            stream=stream,
+            payload_types=np.flatnonzero(self.types_seen[row]).tolist(),
+            packets_received=received,
+            packets_expected=expected,
+            packets_lost=expected - (received - duplicates),
+            rfc3550_lost=expected - received,
+            duplicates=duplicates,
+            reordered=int(reception.reordered[row]),
+            late=int(reception.late[row]),
+            jitter_ms_mean=float(reception.jitter_sum[row]) / count * milliseconds if count else 0.0,
+            jitter_ms_max=float(reception.jitter_max[row]) * milliseconds,
+            jitter_ms_last=float(reception.jitter[row]) * milliseconds,
+            samples=int(timeline.position[row]),
+            gap_samples=int(gaps.sum()),
+            sources=int(self.sources[row]),
+            last_arrival_ns=int(reception.last_arrival_ns[row]),
+            gaps=causes,
+            undecoded=int(timeline.undecoded[row]),
+            timestamp_jumps=int(timeline.timestamp_jumps[row]),
+            restarts=int(self.restarts[row]),
+            end=end,
+        )
+
+    def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
+        """The ``limit`` live streams with the most packets, lost packets or jitter."""
+        rows = np.array([i.index for i in self.registry.live()], np.int64)
+        if not rows.size:
+            return []
+        reception = self.reception
+        if key == "jitter":
+            rank = reception.jitter[rows]
+        elif key == "lost":
+            rank = (reception.expected(rows) - reception.received[rows] + reception.duplicates[rows]).astype(np.float64)
+        else:
+            rank = reception.received[rows].astype(np.float64)
+        if rows.size > limit:
+            part = np.argpartition(-rank, limit)[:limit]
+            rows, rank = rows[part], rank[part]
+        found = [self.registry.info[r] for r in rows[np.argsort(-rank, kind="stable")].tolist()]
+        return [self.report(info) for info in found if info is not None]

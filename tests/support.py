@@ -1,0 +1,175 @@
+"""What several tests need: datagrams by hand, the engine run over them, and what came out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import strep
+from strep._blocks import BlockBatch
+from strep._datagrams import DatagramBatch
+from strep._engine import Ended, Engine, EngineConfig, Event, Notice, Started
+from strep._report import StreamReport, Totals
+from strep._types import StreamInfo
+
+T0 = 1_700_000_000_000_000_000  # a whole second, UTC ns
+MS = 1_000_000
+LEG = uuid.UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
+
+
+def leg_id(number: int) -> uuid.UUID:
+    return uuid.UUID(int=LEG.int + number)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One datagram and when it came."""
+
+    ns: int
+    data: bytes
+    source: tuple[int, int] = (0xFFFF_0A00_0001, 40_000)  # ::ffff:10.0.0.1
+    local_port: int = 9000
+
+
+def packet(
+    sequence: int,
+    *,
+    timestamp: int | None = None,
+    ssrc: int = 0x1234,
+    payload: bytes | None = None,
+    payload_type: int = 0,
+    leg: int = 0,
+    call: uuid.UUID | None = LEG,
+    direction: int = 0,
+    frames: int = 160,
+) -> bytes:
+    """A datagram whose payload tells its sequence number (so that any mix-up shows)."""
+    if payload is None:
+        payload = payload_of(sequence, frames)
+    if timestamp is None:
+        timestamp = sequence * frames
+    return strep.build_datagram(
+        payload=payload,
+        payload_type=payload_type,
+        sequence_number=sequence & 0xFFFF,
+        rtp_timestamp=timestamp & 0xFFFF_FFFF,
+        ssrc=ssrc,
+        call_leg_id=call,
+        leg=strep.Leg(leg),
+        direction=strep.Direction(direction),
+    )
+
+
+def payload_of(sequence: int, frames: int = 160) -> bytes:
+    return bytes((sequence * 31 + i) & 0xFF for i in range(frames))
+
+
+def pcmu(payload: bytes) -> npt.NDArray[np.int16]:
+    """What a payload decodes to, by the textbook (ITU-T G.711), not by the code under test."""
+    out = []
+    for byte in payload:
+        value = ~byte & 0xFF
+        magnitude = (((value & 0x0F) << 3) + 0x84) << ((value & 0x70) >> 4)
+        out.append((0x84 - magnitude) if value & 0x80 else (magnitude - 0x84))
+    return np.array(out, np.int16)
+
+
+def steady(count: int, *, first: int = 0, start_ns: int = T0, ptime_ms: int = 20, **options: Any) -> list[Arrival]:
+    """``count`` packets in sequence, evenly spaced."""
+    return [Arrival(start_ns + k * ptime_ms * MS, packet(first + k, **options)) for k in range(count)]
+
+
+def batch_of(arrivals: Sequence[Arrival], *, width: int = 256, garbage: int = 0xA5) -> DatagramBatch:
+    n = len(arrivals)
+    slab = np.full((n, width), garbage, np.uint8)
+    length = np.zeros(n, np.int32)
+    for i, arrival in enumerate(arrivals):
+        kept = arrival.data[:width]
+        slab[i, : len(kept)] = np.frombuffer(kept, np.uint8)
+        length[i] = len(arrival.data)
+    return DatagramBatch(
+        slab,
+        length,
+        np.array([a.ns for a in arrivals], np.int64),
+        np.array([a.source[0] >> 64 for a in arrivals], np.uint64),
+        np.array([a.source[0] & 0xFFFF_FFFF_FFFF_FFFF for a in arrivals], np.uint64),
+        np.array([a.source[1] for a in arrivals], np.uint16),
+        np.array([a.local_port for a in arrivals], np.uint16),
+    )
+
+
+@dataclass
+class Result:
+    audio: dict[int, npt.NDArray[np.int16]] = field(default_factory=dict)  # by stream serial, gaps as zeros
+    gaps: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # (position, samples, cause)
+    started: list[StreamInfo] = field(default_factory=list)
+    reports: list[StreamReport] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+
+    def only(self) -> tuple[npt.NDArray[np.int16], StreamReport]:
+        """Audio and report of the one stream there is."""
+        if len(self.reports) != 1:
+            raise AssertionError(f"{len(self.reports)} streams")
+        return self.audio[0], self.reports[0]
+
+
+def run(
+    arrivals: Sequence[Arrival],
+    *,
+    cuts: Sequence[int] = (),
+    live: bool = False,
+    ticking: bool = False,
+    width: int = 256,
+    config: EngineConfig | None = None,
+) -> Result:
+    """The engine over ``arrivals``, cut into batches at ``cuts``; checks the accounts after every step.
+
+    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch.
+    """
+    engine = Engine(config)
+    engine.release_ns = 0 if live else 200 * MS
+    result = Result()
+    parts: dict[int, list[npt.NDArray[np.int16]]] = {}
+    positions: dict[int, int] = {}
+
+    def take(events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, BlockBatch):
+                for block in event:
+                    serial = block.stream.serial
+                    position = positions.get(serial, 0)
+                    if block.gap:
+                        result.gaps.setdefault(serial, []).append((position, block.gap.samples, block.gap.cause.label))
+                        parts.setdefault(serial, []).append(np.zeros(block.gap.samples, np.int16))
+                        position += block.gap.samples
+                    assert block.position == position
+                    parts.setdefault(serial, []).append(block.samples.reshape(-1))
+                    positions[serial] = position + len(block.samples)
+            elif isinstance(event, Started):
+                result.started.append(event.stream)
+            elif isinstance(event, Ended):
+                result.reports.append(event.report)
+            elif isinstance(event, Notice):
+                result.notices.append(event.text)
+        assert engine.totals().unaccounted == 0
+
+    done = 0
+    for cut in [*cuts, len(arrivals)]:
+        part = arrivals[done:cut]
+        done = max(done, cut)
+        if part:
+            take(engine.receive(batch_of(part, width=width)))
+            if ticking:
+                take(engine.advance(part[-1].ns))
+    take(engine.flush())
+    result.totals = engine.totals()
+    assert result.totals.buffered == 0
+    result.audio = {serial: np.concatenate(blocks) for serial, blocks in parts.items()}
+    result.reports.sort(key=lambda r: r.stream.serial)
+    return result

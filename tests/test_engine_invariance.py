@@ -1,0 +1,90 @@
+"""The outcome depends on datagrams and arrival times alone: not on batches, ticks, or when blocks are sent off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import MS, T0, Arrival, leg_id, packet, run
+
+
+def traffic(seed: int, streams: int, trouble: float, packets: int = 150) -> list[Arrival]:
+    """Streams with loss, duplicates, reordering, jitter, DTX, SSRC changes, restarts, jumps, outages and wraps."""
+    rng = np.random.default_rng(seed)
+    arrivals: list[Arrival] = []
+    for s in range(streams):
+        sequence = int(rng.integers(65_400, 65_536)) if s % 2 else int(rng.integers(0, 65_536))
+        timestamp, ssrc = int(rng.integers(0, 1 << 32)), s + 1
+        start = T0 + int(rng.integers(0, 20 * MS))
+        for k in range(packets):
+            chance = rng.random(10)
+            if chance[0] >= trouble:
+                ns = start + k * 20 * MS + int(rng.integers(0, 15 * MS))
+                if chance[1] < trouble:
+                    ns += int(rng.integers(0, 60 * MS if rng.random() < 0.7 else 1500 * MS))
+                data = packet(
+                    sequence,
+                    timestamp=timestamp,
+                    ssrc=ssrc,
+                    call=leg_id(s // 2),
+                    direction=s % 2,
+                    payload_type=101 if chance[2] < trouble / 5 else 8 if chance[2] > 1 - trouble / 5 else 0,
+                )
+                arrivals.append(Arrival(ns, data))
+                if chance[3] < trouble:
+                    arrivals.append(Arrival(ns + int(rng.integers(0, 50 * MS)), data))
+            sequence, timestamp = sequence + 1, timestamp + 160
+            rare = trouble / 10
+            if chance[4] < rare:
+                ssrc += 1000
+                sequence, timestamp = int(rng.integers(0, 65_536)), int(rng.integers(0, 1 << 32))
+            if chance[5] < rare:
+                sequence = int(rng.integers(0, 65_536))
+            if chance[6] < rare:
+                timestamp += int(rng.integers(0, 1 << 31))
+            if chance[7] < rare:
+                timestamp += 1600
+            if chance[8] < rare:
+                lost = int(rng.integers(10, 400))
+                sequence, timestamp = sequence + lost, timestamp + lost * 160
+            if chance[9] < rare:
+                arrivals.append(Arrival(start + k * 20 * MS, rng.bytes(int(rng.integers(0, 80)))))
+    return sorted(arrivals, key=lambda a: a.ns)
+
+
+@pytest.mark.parametrize(("streams", "trouble"), [(1, 0.1), (3, 0.05), (14, 0.004), (14, 0.0)])
+@given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_seed: int) -> None:
+    arrivals = traffic(seed, streams, trouble)
+    rng = np.random.default_rng(cut_seed)
+    whole = run(arrivals)
+    few = sorted(rng.integers(0, len(arrivals), 20).tolist())
+    many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 2).tolist())
+    for cuts, live, ticking in ((few, True, False), (many, False, True), (many, True, True)):
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking)
+        assert other.totals == whole.totals
+        assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
+        assert other.gaps == whole.gaps
+        assert other.audio.keys() == whole.audio.keys()
+        for serial, samples in whole.audio.items():
+            np.testing.assert_array_equal(other.audio[serial], samples)
+
+
+def test_packet_by_packet_equals_at_once() -> None:
+    arrivals = traffic(7, 3, 0.05)
+    whole = run(arrivals)
+    single = run(arrivals, cuts=list(range(1, len(arrivals))), live=True, ticking=True)
+    assert single.totals == whole.totals
+    assert [r.as_dict() for r in single.reports] == [r.as_dict() for r in whole.reports]
+    for serial, samples in whole.audio.items():
+        np.testing.assert_array_equal(single.audio[serial], samples)
+
+
+def test_arrival_times_that_go_back_are_clamped() -> None:
+    arrivals = traffic(3, 2, 0.0)
+    stepped = [Arrival(a.ns - (3_600_000 * MS if 50 <= i < 60 else 0), a.data) for i, a in enumerate(arrivals)]
+    result = run(stepped)
+    assert result.totals.late == 0
+    assert [r.packets_lost for r in result.reports] == [0, 0]
