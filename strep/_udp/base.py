@@ -1,0 +1,118 @@
+"""What every UDP edge has in common: a bound socket with a big buffer, and a slab to receive into."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import sys
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._addresses import MAPPED_PREFIX
+from .._datagrams import DatagramBatch
+from .._exceptions import BindError
+from .address import UdpAddress
+from .clock import SteadyClock
+
+__all__ = ["SocketBase", "UdpSocket", "bind_socket"]
+
+_SO_RCVBUFFORCE: Final = 33
+_SO_MEMINFO: Final = 55
+_MEMINFO_DROPS: Final = 8  # index of SK_MEMINFO_DROPS in the array of uint32
+
+
+class SocketBase:
+    """A non-blocking UDP socket. ``receive()`` gives a batch, valid until the next call, or None."""
+
+    transport = "base"
+
+    def __init__(self, address: UdpAddress, *, receive_buffer: int, rows: int, width: int, clock: SteadyClock) -> None:
+        self.requested_buffer = receive_buffer
+        self._rows = rows
+        self._width = width
+        self._clock = clock
+        self._socket = bind_socket(address, receive_buffer)
+        name = self._socket.getsockname()
+        self.address: tuple[str, int] = (name[0], name[1])
+        self.local_port: int = name[1]
+        self.granted_buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self.truncated = 0
+        self.full = False  # the last receive() filled all rows: there is more
+        # aligned to a cache line, so that headers of plain packets lie in one
+        raw = np.zeros(rows * width + 64, np.uint8)
+        start = -raw.ctypes.data % 64
+        self._slab: npt.NDArray[np.uint8] = raw[start : start + rows * width].reshape(rows, width)
+        self._ports = np.full(rows, self.local_port, np.uint16)
+
+    def receive(self) -> DatagramBatch | None:
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def now_ns(self) -> int:
+        """The clock of ``arrival_ns``."""
+        return self._clock.now_ns()
+
+    def kernel_dropped(self) -> int:
+        """Datagrams the kernel threw away because the buffer was full (Linux; 0 elsewhere)."""
+        if sys.platform != "linux" or self._socket.fileno() < 0:
+            return 0
+        try:
+            info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+        except OSError:
+            return 0
+        return int(struct.unpack_from("I", info, 4 * _MEMINFO_DROPS)[0])
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+UdpSocket = SocketBase
+
+
+def bind_socket(address: UdpAddress, receive_buffer: int) -> socket.socket:
+    """Raises BindError."""
+    sock = socket.socket(address.family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if address.family == socket.AF_INET6:
+            # [::] takes IPv4 too, as mapped addresses
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        _grant_buffer(sock, receive_buffer)
+        sock.bind((address.host, address.port))
+    except OSError as error:
+        sock.close()
+        reason = {
+            errno.EADDRINUSE: "the port is taken by another program: choose another one, or end that one",
+            errno.EACCES: "not permitted: choose a port of 1024 or more",
+            errno.EADDRNOTAVAIL: "no interface of this machine has that address: use 0.0.0.0 for all",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise BindError(error.errno, f"cannot listen on udp:{address}: {reason}") from error
+    return sock
+
+
+def _grant_buffer(sock: socket.socket, size: int) -> None:
+    if sys.platform == "linux":
+        # past net.core.rmem_max, where we have CAP_NET_ADMIN
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+            return
+    while size >= 1 << 16:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+            return
+        except OSError:  # BSDs refuse what they cannot grant
+            size //= 2
+
+
+def address_words(host: str) -> tuple[int, int]:
+    """A numeric address as the upper and lower 64 bits, IPv4 mapped."""
+    if ":" not in host:
+        return 0, MAPPED_PREFIX | int.from_bytes(socket.inet_aton(host), "big")
+    raw = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:], "big")

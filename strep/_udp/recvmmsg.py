@@ -1,0 +1,139 @@
+"""The Linux edge: recvmmsg into a slab, up to 1,024 datagrams a call. Nothing here runs per datagram.
+
+The kernel's structures are numpy structured arrays over preallocated memory, so lengths, sources and time stamps are
+columns for free. Their layout is that of 64-bit Linux (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``, ``cmsghdr``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import sys
+from typing import Final
+
+import numpy as np
+
+from .._addresses import MAPPED_PREFIX
+from .._datagrams import DatagramBatch
+from .address import UdpAddress
+from .base import SocketBase
+from .clock import SteadyClock
+
+__all__ = ["MmsgSocket", "recvmmsg_available"]
+
+_SO_TIMESTAMPNS: Final = 35
+_MSG_DONTWAIT: Final = 0x40
+_MSG_TRUNC: Final = 0x20  # as a flag: tell the length on the wire, not what fitted
+_NAME_BYTES: Final = 32
+_CONTROL_BYTES: Final = 64
+
+_MMSGHDR: Final = np.dtype(
+    {
+        "names": ["name", "namelen", "iov", "iovlen", "control", "controllen", "flags", "len"],
+        "formats": ["u8", "u4", "u8", "u8", "u8", "u8", "i4", "u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56],
+        "itemsize": 64,
+    }
+)
+
+
+def recvmmsg_available() -> bool:
+    """Whether this machine has the system call with the layout known here."""
+    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or sys.byteorder != "little":
+        return False
+    try:
+        return ctypes.CDLL(None).recvmmsg is not None
+    except (OSError, AttributeError):
+        return False
+
+
+class MmsgSocket(SocketBase):
+    transport = "recvmmsg"
+
+    def __init__(
+        self,
+        address: UdpAddress,
+        *,
+        receive_buffer: int = 64 << 20,
+        rows: int = 1024,
+        width: int = 2048,
+        clock: SteadyClock | None = None,
+    ) -> None:
+        super().__init__(address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock())
+        self._ipv6 = address.family == socket.AF_INET6
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._names = np.zeros((rows, _NAME_BYTES), np.uint8)
+        self._controls = np.zeros((rows, _CONTROL_BYTES), np.uint8)
+        self._iovecs = np.zeros(rows, np.dtype([("base", "u8"), ("len", "u8")]))
+        self._messages = np.zeros(rows, _MMSGHDR)
+        order = np.arange(rows, dtype=np.uint64)
+        self._iovecs["base"] = self._slab.ctypes.data + order * np.uint64(width)
+        self._iovecs["len"] = width
+        self._messages["name"] = self._names.ctypes.data + order * np.uint64(_NAME_BYTES)
+        self._messages["iov"] = self._iovecs.ctypes.data + order * np.uint64(16)
+        self._messages["iovlen"] = 1
+        self._messages["control"] = self._controls.ctypes.data + order * np.uint64(_CONTROL_BYTES)
+        # views that receive() uses each time
+        self._namelen = self._messages["namelen"]
+        self._controllen = self._messages["controllen"]
+        self._length = self._messages["len"]
+        self._kinds = self._controls.view(np.uint64)[:, 1]  # cmsg_level and cmsg_type as one word
+        self._seconds = self._controls.view(np.int64)[:, 2]
+        self._nanoseconds = self._controls.view(np.int64)[:, 3]
+        self._name_words = self._names.view(">u4")
+        self._source_ports = self._names.view(">u2")[:, 1]
+        self._used = rows
+        self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
+        self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+        self._pointer = self._messages.ctypes.data
+
+    def receive(self) -> DatagramBatch | None:
+        """What has arrived, at most ``rows`` datagrams; None when nothing has."""
+        used = self._used
+        # the kernel writes into both what it used; rows not used since are as they were
+        self._namelen[:used] = _NAME_BYTES
+        self._controllen[:used] = _CONTROL_BYTES
+        fd = self._socket.fileno()
+        count = self._call(fd, self._pointer, self._rows, _MSG_DONTWAIT | _MSG_TRUNC, None)
+        self._used = max(count, 0)
+        self.full = count == self._rows
+        if count <= 0:
+            if count < 0:
+                self._used = self._rows
+                code = ctypes.get_errno()
+                # ICMP errors of other sockets' traffic and interruptions say nothing of ours
+                if code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
+                    raise OSError(code, os.strerror(code))
+            return None
+        arrival = self._seconds[:count] * 1_000_000_000
+        arrival += self._nanoseconds[:count]
+        stamped = self._kinds[:count] == _STAMP
+        correction = self._clock.correction_ns()
+        if correction:
+            arrival += correction
+        if not stamped.all():
+            arrival[~stamped] = self._clock.now_ns()
+        words = self._name_words
+        if self._ipv6:
+            quads = words[:count, 2:6].astype(np.uint64)
+            hi = quads[:, 0] << np.uint64(32) | quads[:, 1]
+            lo = quads[:, 2] << np.uint64(32) | quads[:, 3]
+        else:
+            lo = words[:count, 1].astype(np.uint64)
+            lo |= np.uint64(MAPPED_PREFIX)
+            hi = np.zeros(count, np.uint64)
+        length = self._length[:count].astype(np.int32)
+        return DatagramBatch(
+            self._slab[:count],
+            length,
+            arrival,
+            hi,
+            lo,
+            self._source_ports[:count].astype(np.uint16),
+            self._ports[:count],
+        )
+
+
+_STAMP: Final = np.uint64(_SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET)
