@@ -1,0 +1,62 @@
+"""The WAV format: headers of one fixed size per format, so that sizes are rewritten in place; RF64 past 4 GiB.
+
+    RIFF size WAVE │ JUNK 28 …   │ fmt  │ fact (G.711) │ data size │ samples
+    RF64 -1   WAVE │ ds64 sizes  │ fmt  │ fact         │ data -1   │ samples      (EBU Tech 3306)
+
+The JUNK chunk keeps the place of ds64, so a file becomes RF64 without moving a sample.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["WavFormat"]
+
+_PCM: Final = 1
+_ALAW: Final = 6
+_MULAW: Final = 7
+_LIMIT: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class WavFormat:
+    """Encoding of a file: "pcm16", "PCMU" or "PCMA"."""
+
+    encoding: str
+    rate: int
+    channels: int
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.channels * (2 if self.encoding == "pcm16" else 1)
+
+    @property
+    def silence(self) -> int:
+        """The byte that is silence."""
+        return {"PCMU": 0xFF, "PCMA": 0xD5}.get(self.encoding, 0)
+
+    @property
+    def header_bytes(self) -> int:
+        return 80 if self.encoding == "pcm16" else 94
+
+    def header(self, data_bytes: int) -> bytes:
+        """The whole header for ``data_bytes`` of samples; always :attr:`header_bytes` long."""
+        tag = {"pcm16": _PCM, "PCMU": _MULAW, "PCMA": _ALAW}[self.encoding]
+        bits = 16 if tag == _PCM else 8
+        fmt = struct.pack("<HHIIHH", tag, self.channels, self.rate, self.rate * self.frame_bytes, self.frame_bytes, bits)
+        frames = data_bytes // self.frame_bytes
+        if tag != _PCM:
+            fmt += struct.pack("<H", 0)
+        chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt
+        if tag != _PCM:
+            chunks += b"fact" + struct.pack("<II", 4, min(frames, _LIMIT))
+        # a chunk of odd size is followed by a byte that its size does not count
+        riff = self.header_bytes - 8 + data_bytes + data_bytes % 2
+        if riff <= _LIMIT:
+            start = b"RIFF" + struct.pack("<I", riff) + b"WAVE" + b"JUNK" + struct.pack("<I", 28) + bytes(28)
+            return start + chunks + b"data" + struct.pack("<I", data_bytes)
+        sizes = struct.pack("<QQQI", riff, data_bytes, frames, 0)
+        start = b"RF64" + struct.pack("<I", _LIMIT) + b"WAVE" + b"ds64" + struct.pack("<I", 28) + sizes
+        return start + chunks + b"data" + struct.pack("<I", _LIMIT)

@@ -1,0 +1,402 @@
+"""WAV files: one per stream, or one stereo file per call leg. Written by a thread, never by the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+import time
+from collections import Counter, deque
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .._exceptions import ConfigurationError
+from ._base import BaseSink
+from ._wavfile import WavFormat
+from ._wavtree import WavFile, WavTree
+
+if TYPE_CHECKING:
+    from .._blocks import BlockBatch
+    from .._report import StreamReport
+    from .._types import Leg, StreamInfo
+    from ..resample import Resampler
+
+__all__ = ["WavSink"]
+
+_FLUSH_S: Final = 0.4  # how far a file's header may lag behind its samples
+_PAUSE_S: Final = 1.0  # how long nothing is tried after the disk was full
+_SHIFT_LIMIT_S: Final = 10.0
+_RESAMPLED_GAP_S: Final = 2  # longer gaps begin the resampler anew
+
+I16 = npt.NDArray[np.int16]
+_Job = tuple[Literal["blocks", "ended"], Any]
+
+
+class _Track:
+    """One stream on its way into a file."""
+
+    def __init__(self, file: WavFile, offset: int, channel: int | None, resampler: Resampler | None) -> None:
+        self.file = file
+        self.offset = offset  # frames between the file's beginning and the stream's
+        self.channel = channel
+        self.resampler = resampler
+        self.next_in = 0
+        self.next_out = 0
+
+
+class _LegFile:
+    """A stereo file and the streams that write into it."""
+
+    def __init__(self, file: WavFile, origin_ns: int) -> None:
+        self.file = file
+        self.origin_ns = origin_ns
+        self.serials: set[int] = set()
+        self.ever: list[int] = []
+
+
+class WavSink(BaseSink):
+    """Writes what is received to ``DIR/<call_leg_id>/<leg>-<direction>.wav`` or, with layout "stereo", both directions
+    of a leg to ``DIR/<call_leg_id>/<leg>.wav`` (inbound left, outbound right, aligned by arrival of their first packets).
+
+    ``layout``    "split" or "stereo"
+    ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
+    ``rate``      resample to this rate (pcm16 only); None: each stream's own
+    ``queue_bytes``  audio that may wait for a slow disk; beyond it blocks are dropped, counted, and silent in the file
+
+    Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the last
+    second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors never
+    reach the receiver: :meth:`report` tells them. Raises ConfigurationError for combinations that make no sense.
+    """
+
+    kind = "wav"
+    inline = True  # only queues
+
+    def __init__(
+        self,
+        directory: str | PathLike[str],
+        *,
+        layout: Literal["split", "stereo"] = "split",
+        encoding: Literal["pcm16", "native"] = "pcm16",
+        rate: int | None = None,
+        queue_bytes: int = 128 << 20,
+        max_open_files: int | None = None,
+    ) -> None:
+        if layout not in ("split", "stereo"):
+            raise ConfigurationError(f'layout {layout!r}: "split" or "stereo"')
+        if encoding not in ("pcm16", "native"):
+            raise ConfigurationError(f'encoding {encoding!r}: "pcm16" or "native"')
+        if encoding == "native" and layout == "stereo":
+            raise ConfigurationError(
+                'encoding "native" keeps each stream\'s bytes, which may differ by direction: use layout "split"'
+            )
+        if encoding == "native" and rate is not None:
+            raise ConfigurationError('encoding "native" cannot be resampled: leave the rate out, or use "pcm16"')
+        if rate is not None and not 4000 <= rate <= 192_000:
+            raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
+        self._stereo = layout == "stereo"
+        self._native = encoding == "native"
+        self._rate = rate
+        self._tree = WavTree(Path(directory), max_open_files or _descriptor_budget())
+        self._jobs: deque[tuple[_Job, int]] = deque()
+        self._queue_bytes = queue_bytes
+        self._waiting = 0
+        self._condition = threading.Condition()
+        self._closing = False
+        self._give_up_at = float("inf")
+        self._tracks: dict[int, _Track] = {}  # by serial
+        self._legs: dict[tuple[str, Leg], _LegFile] = {}
+        self._refused: set[int] = set()
+        self._done: dict[int, list[str]] = {}
+        self._paused_until = 0.0
+        self._failed: str | None = None
+        self._errors: Counter[str] = Counter()
+        self.dropped_frames = 0
+        self.refused_streams = 0
+        self._dirty: dict[int, WavFile] = {}
+        self._thread = threading.Thread(target=self._run, name="strep-wav", daemon=True)
+        self._thread.start()
+
+    # --- called by the receiver -----------------------------------------------------------------------------------
+
+    def blocks(self, batch: BlockBatch) -> None:
+        size = 3 * batch.payload.nbytes
+        with self._condition:
+            if self._waiting + size > self._queue_bytes and self._jobs:
+                self.dropped_frames += int(batch.frames.sum())
+                return
+            self._jobs.append((("blocks", batch), size))
+            self._waiting += size
+            self._condition.notify_all()
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        with self._condition:
+            self._jobs.append((("ended", stream), 0))
+            self._condition.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Block until the queue is at most half full (replays, which may wait)."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting <= self._queue_bytes // 2 or not self._thread.is_alive())
+
+    def close(self, timeout_s: float) -> None:
+        with self._condition:
+            self._closing = True
+            # leave time to complete what is open
+            self._give_up_at = time.monotonic() + 0.8 * timeout_s
+            self._condition.notify_all()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._failed = self._failed or f"the disk did not take everything within {timeout_s:g} s"
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "failed": self._failed,
+            "dropped_frames": self.dropped_frames,
+            "refused_streams": self.refused_streams,
+            "files": self._tree.files,
+            "errors": dict(self._errors),
+        }
+
+    def files(self, stream: StreamInfo) -> list[str]:
+        return self._done.get(stream.serial, [])
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                if not self._jobs and not self._closing:
+                    self._condition.wait(_FLUSH_S / 2 if self._dirty else None)
+                job, size = self._jobs.popleft() if self._jobs else (None, 0)
+            now = time.monotonic()
+            if job is None:
+                self._tell_all(now)
+                if self._closing:
+                    break
+                continue
+            if now > self._give_up_at:
+                self._give_up(job, size)
+                break
+            try:
+                if job[0] == "blocks":
+                    self._write_batch(job[1], now)
+                else:
+                    self._end(job[1])
+            except Exception as error:  # a bug here must not cost the other sinks or the process
+                self._fail(error, 0)
+            with self._condition:
+                self._waiting -= size
+                if not self._jobs or size:
+                    self._condition.notify_all()
+        self._finish_all()
+
+    def _give_up(self, job: _Job | None, size: int) -> None:
+        with self._condition:
+            left = [job, *(j for j, _ in self._jobs)]
+            self._jobs.clear()
+            self._waiting = 0
+            self._condition.notify_all()
+        self.dropped_frames += sum(int(j[1].frames.sum()) for j in left if j is not None and j[0] == "blocks")
+        self._failed = self._failed or "the disk was too slow to take everything before the end"
+
+    def _fail(self, error: Exception, frames: int) -> None:
+        self.dropped_frames += frames
+        name = errno.errorcode.get(error.errno or 0, "?") if isinstance(error, OSError) else type(error).__name__
+        self._errors[name] += 1
+        self._failed = self._failed or f"{name}: {error}"
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._paused_until = time.monotonic() + _PAUSE_S
+
+    def _write_batch(self, batch: BlockBatch, now: float) -> None:
+        if now < self._paused_until:
+            self.dropped_frames += int(batch.frames.sum())
+            return
+        simple = not self._stereo and self._rate is None
+        values: memoryview | I16
+        if self._native:
+            values, offset, width = memoryview(batch.payload), batch.payload_offset.tolist(), 1
+        else:
+            values, offset, width = memoryview(batch.samples.view(np.uint8)), (2 * batch.offset).tolist(), 2
+        position = batch.position.tolist()
+        tracks, tree, dirty = self._tracks, self._tree, self._dirty
+        for i, stream in enumerate(batch.streams):
+            try:
+                track = tracks.get(stream.serial)
+                if track is None:
+                    track = self._begin(stream)
+                    if track is None:
+                        self.dropped_frames += int(batch.frames[i])
+                        continue
+                file = track.file
+                if simple:
+                    begin, end = offset[i], offset[i + 1]
+                    if self._native and file.format.encoding == "pcm16":  # L16: network order on the wire
+                        data = memoryview(batch.payload[begin:end].view(">i2").astype(np.int16).view(np.uint8))
+                    else:
+                        data = values[begin:end]
+                    tree.write(file, data, position[i] * file.format.frame_bytes)
+                else:
+                    samples = batch.samples[offset[i] // width : offset[i + 1] // width]
+                    self._write_track(stream, track, samples, position[i])
+                if now - file.told_at >= _FLUSH_S:
+                    tree.tell(file, now)
+                    dirty.pop(id(file), None)
+                else:
+                    dirty[id(file)] = file
+            except OSError as error:
+                self._fail(error, int(batch.frames[i:].sum()) if self._paused_until > now else int(batch.frames[i]))
+                if self._paused_until > now:
+                    return
+
+    def _write_track(self, stream: StreamInfo, track: _Track, samples: I16, position: int) -> None:
+        """Through the resampler and into the right channel."""
+        if track.resampler is None:
+            self._put(stream, track, samples, position)
+            return
+        rate_in, rate_out = stream.sample_rate, track.file.format.rate
+        gap = position - track.next_in
+        if gap > _RESAMPLED_GAP_S * rate_in:
+            self._put(stream, track, track.resampler.flush(), track.next_out)
+            track.resampler.reset()
+            track.next_out = -(-position * rate_out // rate_in)
+        elif gap > 0:
+            zeros = np.zeros(gap * stream.channels, np.int16)
+            self._put_resampled(stream, track, zeros)
+        track.next_in = position + len(samples) // stream.channels
+        self._put_resampled(stream, track, samples)
+
+    def _put_resampled(self, stream: StreamInfo, track: _Track, samples: I16) -> None:
+        if track.resampler is None:
+            return
+        shaped = samples if stream.channels == 1 else samples.reshape(-1, stream.channels)
+        out = track.resampler.process(shaped)
+        self._put(stream, track, out, track.next_out)
+        track.next_out += len(out)
+
+    def _put(self, stream: StreamInfo, track: _Track, samples: I16, position: int) -> None:
+        if not len(samples):
+            return
+        if track.channel is None:
+            data = memoryview(np.ascontiguousarray(samples).reshape(-1).view(np.uint8))
+            self._tree.write(track.file, data, position * track.file.format.frame_bytes)
+            return
+        if stream.channels > 1:
+            samples = samples.reshape(-1, stream.channels).mean(axis=1).astype(np.int16)
+        self._tree.write_channel(track.file, track.channel, samples, position + track.offset)
+
+    def _begin(self, stream: StreamInfo) -> _Track | None:
+        """A stream's first block: its file. None when there is no descriptor for it."""
+        if stream.serial in self._refused:
+            return None
+        try:
+            track = self._begin_stereo(stream) if self._stereo else self._begin_split(stream)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._refused.add(stream.serial)
+            self.refused_streams += 1
+            self._errors[errno.errorcode[error.errno]] += 1
+            return None
+        self._tracks[stream.serial] = track
+        return track
+
+    def _begin_split(self, stream: StreamInfo) -> _Track:
+        codec = stream.codec.name if stream.codec else "L16"
+        encoding = codec if self._native and codec in ("PCMU", "PCMA") else "pcm16"
+        format_ = WavFormat(encoding, self._rate or stream.sample_rate, stream.channels)
+        file = self._tree.create(stream.name, stream.stem, format_)
+        return _Track(file, 0, None, self._resampler(stream, format_.rate))
+
+    def _begin_stereo(self, stream: StreamInfo) -> _Track:
+        leg = self._legs.get(stream.pair)
+        if leg is None:
+            format_ = WavFormat("pcm16", self._rate or stream.sample_rate, 2)
+            file = self._tree.create(stream.leg_name, stream.leg.label, format_)
+            leg = self._legs[stream.pair] = _LegFile(file, stream.origin_ns)
+        rate = leg.file.format.rate
+        offset = round((stream.origin_ns - leg.origin_ns) * rate / 1e9)
+        if offset < 0:
+            # the second direction began before the first one's first packet: both begin with it
+            if -offset <= _SHIFT_LIMIT_S * rate:
+                self._tree.shift(leg.file, -offset)
+                leg.origin_ns = stream.origin_ns
+                for serial in leg.serials:
+                    self._tracks[serial].offset -= offset
+            offset = 0
+        leg.serials.add(stream.serial)
+        leg.ever.append(stream.serial)
+        return _Track(leg.file, offset, int(stream.direction), self._resampler(stream, rate))
+
+    def _resampler(self, stream: StreamInfo, rate: int) -> Resampler | None:
+        if rate == stream.sample_rate:
+            return None
+        from ..resample import Resampler
+
+        return Resampler(stream.sample_rate, rate, channels=stream.channels)
+
+    def _end(self, stream: StreamInfo) -> None:
+        self._refused.discard(stream.serial)
+        track = self._tracks.pop(stream.serial, None)
+        if track is None:
+            return
+        if track.resampler is not None:
+            with self._disk_errors():
+                self._put(stream, track, track.resampler.flush(), track.next_out)
+        serials = [stream.serial]
+        if self._stereo:
+            leg = self._legs[stream.pair]
+            leg.serials.discard(stream.serial)
+            if leg.serials:
+                return
+            del self._legs[stream.pair]
+            serials = leg.ever
+        self._complete(track.file, serials)
+
+    def _complete(self, file: WavFile, serials: list[int]) -> None:
+        self._dirty.pop(id(file), None)
+        try:
+            name = self._tree.finish(file)
+        except OSError as error:
+            self._fail(error, 0)
+            name = self._tree.abandon(file)
+        for serial in serials:
+            self._done.setdefault(serial, []).append(name)
+
+    def _tell_all(self, now: float) -> None:
+        for file in list(self._dirty.values()):
+            with self._disk_errors():
+                self._tree.tell(file, now)
+        self._dirty.clear()
+
+    def _finish_all(self) -> None:
+        """Files whose streams never ended (the receiver was not stopped in order) keep their partial names."""
+        for serial, track in self._tracks.items():
+            self._done.setdefault(serial, []).append(self._tree.abandon(track.file))
+        self._tracks.clear()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Any:
+        try:
+            yield
+        except OSError as error:
+            self._fail(error, 0)
+
+
+def _descriptor_budget() -> int:
+    """How many files may be open: the process's limit, raised as far as it may be, less what others need."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(16, soft - 256) if soft != resource.RLIM_INFINITY else 1 << 20
