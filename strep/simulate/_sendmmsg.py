@@ -1,0 +1,92 @@
+"""Many datagrams a system call: sendmmsg, and UDP segmentation offload. Linux; a loop elsewhere. Floor 5."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import time
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._udp import UdpAddress
+from .._udp.recvmmsg import _MMSGHDR, recvmmsg_available
+
+__all__ = ["BatchSender"]
+
+_SOL_UDP: Final = 17
+_UDP_SEGMENT: Final = 103
+_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS
+_LARGEST: Final = 65_000
+
+
+class BatchSender:
+    """Sends rows of a slab to one address, in order. Blocks while the socket is full."""
+
+    def __init__(self, address: UdpAddress, *, rows: int = 1024, send_buffer: int = 8 << 20) -> None:
+        self._socket = socket.socket(address.family, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self._socket.connect((address.host, address.port))
+        self._rows = rows
+        self._iovecs = np.zeros(rows, np.dtype([("base", "u8"), ("len", "u8")]))
+        self._messages = np.zeros(rows, _MMSGHDR)
+        self._messages["iov"] = self._iovecs.ctypes.data + np.arange(rows, dtype=np.uint64) * np.uint64(16)
+        self._messages["iovlen"] = 1
+        self._vectored = recvmmsg_available()
+        if self._vectored:
+            self._call = ctypes.CDLL(None, use_errno=True).sendmmsg
+            self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+
+    def send(self, slab: npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer]) -> int:
+        """Send every row's first ``lengths[i]`` bytes; returns how many were sent (refused ones are left out)."""
+        sent = 0
+        for begin in range(0, len(slab), self._rows):
+            part = slab[begin : begin + self._rows]
+            sent += self._send_part(part, lengths[begin : begin + len(part)])
+        return sent
+
+    def _send_part(self, slab: npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer]) -> int:
+        n = len(slab)
+        if not self._vectored:
+            for row, length in zip(slab, lengths.tolist(), strict=True):
+                self._socket.send(row[:length])
+            return n
+        self._iovecs["base"][:n] = slab.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(slab.strides[0])
+        self._iovecs["len"][:n] = lengths
+        done = refused = 0
+        while done < n:
+            at = self._messages.ctypes.data + 64 * done
+            count = self._call(self._socket.fileno(), at, n - done, 0)
+            if count < 0:
+                code = ctypes.get_errno()
+                if code in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
+                    time.sleep(0.0002)
+                    continue
+                if code == errno.ECONNREFUSED:  # nobody listens (yet): told once per datagram, the next may pass
+                    refused += 1
+                    done += 1
+                    continue
+                raise OSError(code, os.strerror(code))
+            done += count
+        return n - refused
+
+    def send_segments(self, packed: npt.NDArray[np.uint8], size: int) -> int:
+        """Send a contiguous run of datagrams of ``size`` bytes each with UDP_SEGMENT: one call for up to 64 of them."""
+        flat = packed.reshape(-1)
+        step = min(_SEGMENTS, _LARGEST // size) * size
+        control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", size))]
+        for begin in range(0, flat.size, step):
+            while True:
+                try:
+                    self._socket.sendmsg([flat[begin : begin + step]], control)
+                    break
+                except (BlockingIOError, ConnectionRefusedError):
+                    time.sleep(0.0002)
+        return flat.size // size
+
+    def close(self) -> None:
+        self._socket.close()
