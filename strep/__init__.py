@@ -1,6 +1,66 @@
 """Receives forked call media: STREP-encapsulated or plain RTP, to WAV files, numpy arrays and async iterators.
 
-The names below are the public interface; modules with a leading underscore are not.
+The names below are the public interface, with those of :mod:`strep.sinks` and :mod:`strep.simulate`; modules with a
+leading underscore are not.
 """
-from ._parser import build_datagram, parse_datagram, Packet, Status
-from ._types import Direction, Leg
+
+import logging
+
+from . import sinks
+from ._blocks import Block, BlockBatch
+from ._exceptions import (
+    AddressError,
+    BindError,
+    CaptureFileError,
+    ConfigurationError,
+    MissingExtraError,
+    ParseError,
+    SinkError,
+    StrepError,
+)
+from ._frames import Frame
+from ._parser import Packet, Status, build_datagram, parse_datagram
+from ._report import StreamReport, Totals
+from ._stream import Stream
+from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, StreamInfo
+from ._version import __version__
+from .receiver import Receiver, SocketStatus
+from .replay import Replay, replay
+from .resample import Resampler
+
+__all__ = [
+    "AddressError",
+    "BindError",
+    "Block",
+    "BlockBatch",
+    "CaptureFileError",
+    "Codec",
+    "ConfigurationError",
+    "DatagramKind",
+    "Direction",
+    "Frame",
+    "Gap",
+    "GapCause",
+    "Leg",
+    "MissingExtraError",
+    "Packet",
+    "ParseError",
+    "Receiver",
+    "Replay",
+    "Resampler",
+    "SinkError",
+    "SocketStatus",
+    "Status",
+    "StrepError",
+    "Stream",
+    "StreamInfo",
+    "StreamReport",
+    "Totals",
+    "__version__",
+    "build_datagram",
+    "parse_datagram",
+    "replay",
+    "sinks",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -28,7 +28,7 @@ from .sinks._base import Sink
 __all__ = ["Receiver", "SocketStatus"]
 
 _COALESCE_S: Final = 0.002  # after a wake-up: wait this long for more before looking again
-_COALESCE_BUSY_S: Final = 0.004
+_COALESCE_BUSY_S: Final = 0.005
 _BUSY_DATAGRAMS: Final = 128
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue

@@ -26,8 +26,8 @@ U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
 SLOTS: Final = 64
-WINDOW: Final = 44  # packets ahead of the edge that are accepted; edge - next < FILL, so all fits into 64 slots
-FILL: Final = 16  # a run this long leaves at the next grid point even if nobody asks
+WINDOW: Final = 44  # packets ahead of the edge that are accepted; edge - next < FILL, so all fit into 64 slots
+FILL: Final = 20  # a run this long leaves at the next grid point even if nobody asks
 MISORDER: Final = 100  # RFC 3550 A.1 MAX_MISORDER: this far behind is late, further behind is another sequence
 HISTORY: Final = 64  # packets behind the edge of which is known whether they came
 NEVER: Final = np.iinfo(np.int64).max
@@ -35,6 +35,7 @@ NEVER: Final = np.iinfo(np.int64).max
 _ONE = np.uint64(1)
 _SMALL: Final = 256  # bytes a slot: 20 ms of G.711 is 160, 30 ms is 240
 _LARGE: Final = 2048
+_AT_ONCE: Final = 20_000
 
 
 class Popped:
@@ -97,7 +98,8 @@ class JitterRing:
         self.earliest_deadline_ns = NEVER  # lower bound over all streams
         self.base = np.zeros(streams, np.int64)
         self.large = np.zeros(streams, np.bool_)
-        self._small_slab = _Slab(_SMALL, min(streams, 64))
+        # memory that nobody touched costs nothing: room for all streams of the usual size at once, as far as sane
+        self._small_slab = _Slab(_SMALL, min(streams, _AT_ONCE))
         self._large_slab = _Slab(_LARGE, min(streams, 8))
         # what is known of a packet beside its payload: one word, and its arrival
         self._small_meta = np.zeros((len(self._small_slab.data), 2), np.uint64)

@@ -1,4 +1,4 @@
-"""The Linux edge: recvmmsg into a slab, up to 1,024 datagrams a call. Nothing here runs per datagram.
+"""The Linux edge: recvmmsg into a slab, up to 2,048 datagrams a call. Nothing here runs per datagram.
 
 The kernel's structures are numpy structured arrays over preallocated memory, so lengths, sources and time stamps are
 columns for free. Their layout is that of 64-bit Linux (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``, ``cmsghdr``).
@@ -57,7 +57,7 @@ class MmsgSocket(SocketBase):
         address: UdpAddress,
         *,
         receive_buffer: int = 64 << 20,
-        rows: int = 1024,
+        rows: int = 2048,
         width: int = 2048,
         clock: SteadyClock | None = None,
     ) -> None:

@@ -1,6 +1,19 @@
 """Sinks: what becomes of received audio. Floor 4."""
 
 from ._base import BaseSink, Sink
+from .analyzers import LevelMeter, Levels
+from .array import ArraySink, ArrayView
+from .callback import BatchCallbackSink, CallbackSink
 from .wav import WavSink
 
-__all__ = ["BaseSink", "Sink", "WavSink"]
+__all__ = [
+    "ArraySink",
+    "ArrayView",
+    "BaseSink",
+    "BatchCallbackSink",
+    "CallbackSink",
+    "LevelMeter",
+    "Levels",
+    "Sink",
+    "WavSink",
+]

@@ -1,0 +1,177 @@
+"""Audio kept in memory as numpy arrays: the last seconds of each stream, or all of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .._exceptions import ConfigurationError
+from ._base import BaseSink
+
+if TYPE_CHECKING:
+    from .._blocks import BlockBatch
+    from .._report import StreamReport
+    from .._types import StreamInfo
+
+__all__ = ["ArraySink", "ArrayView"]
+
+_ENDED_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayView:
+    """A copy of what is kept of a stream.
+
+    ``samples``   int16, or float32 in [-1, 1): shape (n,), or (n, channels)
+    ``mask``      bool (n,): True where a sample was received, False in gaps (there samples are 0)
+    ``position``  of the first sample on the stream's timeline, in frames; ``rate`` frames a second
+    """
+
+    samples: npt.NDArray[np.int16] | npt.NDArray[np.float32]
+    mask: npt.NDArray[np.bool_]
+    position: int
+    rate: int
+
+
+class _Kept:
+    """The last ``size`` frames of a stream as a ring, or, growing, all of them."""
+
+    def __init__(self, size: int, channels: int, growing: bool) -> None:
+        self.growing = growing
+        capacity = min(size, 8192) if growing else size
+        self.samples = np.zeros((capacity, channels), np.int16)
+        self.mask = np.zeros(capacity, np.bool_)
+        self.end = 0  # position after the last frame
+        self.ended = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.samples.nbytes + self.mask.nbytes
+
+    def grow(self, needed: int) -> None:
+        capacity = max(needed, 2 * len(self.samples))
+        samples = np.zeros((capacity, self.samples.shape[1]), np.int16)
+        mask = np.zeros(capacity, np.bool_)
+        samples[: self.end], mask[: self.end] = self.samples[: self.end], self.mask[: self.end]
+        self.samples, self.mask = samples, mask
+
+    def put(self, samples: npt.NDArray[np.int16], position: int) -> None:
+        capacity = len(self.samples)
+        # silence up to here, no more of it than there is room
+        self._write(None, max(self.end, position - capacity), position)
+        keep = min(len(samples), capacity)
+        end = position + len(samples)
+        self._write(samples[len(samples) - keep :], end - keep, end)
+        self.end = end
+
+    def _write(self, samples: npt.NDArray[np.int16] | None, begin: int, end: int) -> None:
+        capacity = len(self.samples)
+        while begin < end:
+            at = begin % capacity
+            count = min(end - begin, capacity - at)
+            self.samples[at : at + count] = 0 if samples is None else samples[:count]
+            self.mask[at : at + count] = samples is not None
+            samples = None if samples is None else samples[count:]
+            begin += count
+
+    def view(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_], int]:
+        begin = max(0, self.end - len(self.samples))
+        index = np.arange(begin, self.end) % len(self.samples)
+        return self.samples[index], self.mask[index], begin
+
+
+class ArraySink(BaseSink):
+    """Keeps the last ``seconds`` of each stream, or everything (None) as long as all together is below ``max_bytes``.
+
+    Arrays of ended streams stay until :meth:`forget`, of at most the 10,000 that ended last. Thread-safe.
+    """
+
+    kind = "array"
+    inline = True  # copies only
+
+    def __init__(
+        self,
+        seconds: float | None = None,
+        dtype: Literal["int16", "float32"] = "int16",
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        if seconds is not None and seconds <= 0:
+            raise ConfigurationError(f"seconds {seconds}: more than 0, or None for everything")
+        if dtype not in ("int16", "float32"):
+            raise ConfigurationError(f"dtype {dtype!r}: 'int16' or 'float32'")
+        self._seconds = seconds
+        self._dtype = dtype
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: dict[int, _Kept] = {}  # by serial
+        self._ended: OrderedDict[int, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self.dropped_frames = 0
+
+    def blocks(self, batch: BlockBatch) -> None:
+        with self._lock:
+            for block in batch:
+                self._put(block.stream, block.samples, block.position)
+
+    def _put(self, stream: StreamInfo, samples: npt.NDArray[np.int16], position: int) -> None:
+        kept = self._kept.get(stream.serial)
+        growing = self._seconds is None
+        if kept is None:
+            size = 1 << 62 if self._seconds is None else max(1, round(self._seconds * stream.sample_rate))
+            kept = _Kept(size, stream.channels, growing)
+            self._kept[stream.serial] = kept
+            self._bytes += kept.nbytes
+        needed = position + len(samples)
+        if growing and needed > len(kept.samples):
+            more = max(needed, 2 * len(kept.samples)) * (2 * stream.channels + 1) - kept.nbytes
+            if self._bytes + more > self._max_bytes:
+                self.dropped_frames += len(samples)
+                return
+            kept.grow(needed)
+            self._bytes += more
+        kept.put(samples.reshape(-1, stream.channels), position)
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        with self._lock:
+            if stream.serial in self._kept:
+                self._ended[stream.serial] = None
+            while len(self._ended) > _ENDED_KEPT:
+                self._forget(next(iter(self._ended)))
+
+    def forget(self, stream: StreamInfo) -> None:
+        """Free what is kept of a stream."""
+        with self._lock:
+            self._forget(stream.serial)
+
+    def _forget(self, serial: int) -> None:
+        self._ended.pop(serial, None)
+        kept = self._kept.pop(serial, None)
+        if kept is not None:
+            self._bytes -= kept.nbytes
+
+    def get(self, stream: StreamInfo) -> ArrayView:
+        """What is kept of a stream now; nothing (shape (0,)) of streams without audio so far."""
+        with self._lock:
+            kept = self._kept.get(stream.serial)
+            if kept is None:
+                samples, mask, position = np.zeros((0, stream.channels), np.int16), np.zeros(0, np.bool_), 0
+            else:
+                samples, mask, position = kept.view()
+        shaped = samples[:, 0] if stream.channels == 1 else samples
+        if self._dtype == "float32":
+            return ArrayView(shaped.astype(np.float32) / np.float32(32768), mask, position, stream.sample_rate)
+        return ArrayView(shaped, mask, position, stream.sample_rate)
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "failed": None,
+            "dropped_frames": self.dropped_frames,
+            "bytes": self._bytes,
+            "streams": len(self._kept),
+        }
