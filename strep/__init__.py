@@ -24,8 +24,8 @@ from ._report import StreamReport, Totals
 from ._stream import Stream
 from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, StreamInfo
 from ._version import __version__
-from .receiver import Receiver, SocketStatus
-from .replay import Replay, replay
+from ._receiver import Receiver, SocketStatus
+from ._replay import Replay, replay
 from .resample import Resampler
 
 __all__ = [

@@ -1,0 +1,48 @@
+"""The command line. Floor 6."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from .._exceptions import BindError, CaptureFileError, StrepError
+from .._version import __version__
+from .capture import capture
+from .demo import demo
+from .doctor import doctor
+from .options import EXIT_BIND, EXIT_FILE, EXIT_USAGE
+from .replay import inspect, replay
+from .simulate import simulate
+
+__all__ = ["cli", "main"]
+
+_EPILOG = """\b
+Exit codes: 0 fine · 1 a bug of ours · 2 wrong usage · 3 an input file cannot be used · 4 a port cannot be bound
+6 a sink failed (audio is missing from the files; the summary says how much) · 7 doctor found something that fails
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="strep")
+def cli() -> None:
+    """Receive forked call media (STREP and plain RTP) and record, replay, inspect or simulate it."""
+
+
+for _command in (capture, replay, inspect, simulate, demo, doctor):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Entry point: our own errors are one line and an exit code, not a traceback."""
+    try:
+        cli()
+    except BindError as error:
+        code = EXIT_BIND
+        text = error.strerror or str(error)
+    except CaptureFileError as error:
+        code, text = EXIT_FILE, str(error)
+    except StrepError as error:
+        code, text = EXIT_USAGE, str(error)
+    click.echo(f"strep: {text}", err=True)
+    sys.exit(code)

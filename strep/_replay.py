@@ -14,7 +14,7 @@ from ._exceptions import ConfigurationError
 from ._pcap import PcapReader
 from ._report import StreamReport, Totals, summary_of
 from ._types import Codec
-from .receiver import engine_options, parse_call_leg_id
+from ._receiver import engine_options, parse_call_leg_id
 from .sinks._base import Sink
 
 __all__ = ["Replay", "replay"]

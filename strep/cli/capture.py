@@ -1,0 +1,170 @@
+"""strep capture: receive, show, write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from .._receiver import Receiver
+from .._summary import write_summary
+from ..sinks import LevelMeter, Sink
+from .events import EventSink, emit
+from .options import (
+    EXIT_SINK,
+    console,
+    output_options,
+    payload_types,
+    run_async,
+    sink_failed,
+    source_options,
+    wav_sink,
+)
+from .tables import stream_table, totals_line
+
+__all__ = ["capture", "run_capture"]
+
+_REFRESH_S: Final = 0.33
+_SMALL_BUFFER: Final = 8 << 20
+
+
+@click.command()
+@click.option("--listen", metavar="ADDR:PORT", help="Port for STREP (and plain RTP). Default: 0.0.0.0:9000.")
+@click.option("--rx", metavar="ADDR:PORT", help="Port for plain RTP that the platform received (inbound).")
+@click.option("--tx", metavar="ADDR:PORT", help="Port for plain RTP that it transmitted (outbound); may be rx's.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Where files go; without it nothing is written.")
+@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
+@output_options
+@source_options
+@click.option("--pcap", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Record every datagram raw, for Wireshark and `strep replay`.")
+@click.option("--transport", type=click.Choice(["auto", "recvmmsg", "portable"]), default="auto", show_default=True)
+@click.option("--receive-buffer", type=click.IntRange(1 << 12, 1 << 30), default=64 << 20, show_default=True,
+              metavar="BYTES", help="Socket buffer to ask the kernel for.")
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
+def capture(**options: Any) -> None:
+    """Receive forked media until interrupted; write WAV files and summary.json to --out."""
+    if options["listen"] is None and options["rx"] is None and options["tx"] is None:
+        options["listen"] = "0.0.0.0:9000"
+    sys.exit(run_async(lambda: run_capture(**options)))
+
+
+
+async def run_capture(
+    *,
+    listen: str | None,
+    rx: str | None,
+    tx: str | None,
+    out: Path | None,
+    duration: float | None,
+    layout: str,
+    encoding: str,
+    rate: int | None,
+    call_leg_id: str | None,
+    latency: float,
+    allow: tuple[str, ...],
+    call_leg: tuple[str, ...],
+    pt: tuple[str, ...],
+    max_streams: int,
+    idle_timeout: float,
+    pcap: Path | None,
+    transport: str,
+    receive_buffer: int,
+    as_json: bool,
+) -> int:
+    """Everything that the command does; returns the exit code."""
+    err = console()
+    sinks: list[Sink] = []
+    meter = LevelMeter() if err.is_terminal else None
+    types = payload_types(pt)
+    if out is not None:
+        sinks.append(wav_sink(out, layout, encoding, rate))
+    if meter is not None:
+        sinks.append(meter)
+    if as_json:
+        sinks.append(EventSink())
+    receiver = Receiver(
+        listen,
+        rx=rx,
+        tx=tx,
+        call_leg_id=call_leg_id,
+        sinks=sinks,
+        latency_ms=latency,
+        payload_types=types,
+        allow=allow,
+        call_legs=call_leg or None,
+        max_streams=max_streams,
+        idle_timeout_s=idle_timeout,
+        pcap=pcap,
+        transport=transport,
+        receive_buffer=receive_buffer,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
+            loop.add_signal_handler(number, stop.set)
+    await receiver.start()
+    try:
+        _announce(err, receiver, as_json)
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(duration):
+                await _show_until(stop, err, receiver, meter)
+    finally:
+        await receiver.stop()
+    summary = receiver.summary()
+    if out is not None:
+        path = write_summary(out, summary)
+        err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
+    if as_json:
+        emit({"event": "summary", **summary})
+    err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
+    for report in summary["sinks"]:
+        if report.get("failed"):
+            err.print(f"[red]{report['kind']}: {report['failed']}[/]", soft_wrap=True)
+    return EXIT_SINK if sink_failed(summary["sinks"]) else 0
+
+
+
+
+def _announce(err: Console, receiver: Receiver, as_json: bool) -> None:
+    sockets = receiver.sockets
+    if as_json:
+        emit({"event": "listening", "sockets": [{"address": s.address, "role": s.role} for s in sockets]})
+    for s in sockets:
+        err.print(f"listening on udp:{s.address} ({s.role}, {s.transport}, buffer {s.granted_buffer >> 20} MiB)")
+        if s.granted_buffer < min(_SMALL_BUFFER, s.requested_buffer):
+            err.print(
+                f"[yellow]the receive buffer is small ({s.granted_buffer >> 10} KiB): bursts may be lost in the kernel; "
+                "raise it with: sysctl -w net.core.rmem_max=67108864[/]",
+                soft_wrap=True,
+            )
+
+
+async def _show_until(stop: asyncio.Event, err: Console, receiver: Receiver, meter: LevelMeter | None) -> None:
+    """Wait for the end; on a terminal with a table that is refreshed a few times a second."""
+    if not err.is_terminal:
+        await stop.wait()
+        return
+    began, last, last_at = time.monotonic(), 0, time.monotonic()
+    with Live(console=err, auto_refresh=False, transient=True) as live:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _REFRESH_S)
+            totals, now = receiver.totals(), time.monotonic()
+            speed = (totals.datagrams - last) / max(now - last_at, 1e-3)
+            last, last_at = totals.datagrams, now
+            # only the streams that fit are looked at: thousands cost no more
+            top = receiver.top(max(3, err.height - 6))
+            head = Text(f"{now - began:6.1f} s  {speed:,.0f} datagrams/s  {totals_line(totals, receiver.live_streams)}")
+            live.update(Group(head, stream_table(top, meter=meter)), refresh=True)

@@ -1,0 +1,96 @@
+"""strep demo: calls, forked and received on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import wave
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from .._receiver import Receiver
+from .._summary import write_summary
+from ..simulate import SimulationReport
+from ..simulate import simulate as run_simulation
+from ..sinks import WavSink
+from .options import EXIT_SINK, console, run_async, sink_failed
+from .tables import stream_table, totals_line
+
+__all__ = ["demo"]
+
+
+@click.command()
+@click.option("--calls", type=click.IntRange(1, 500), default=3, show_default=True, metavar="N")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=6.0, show_default=True, metavar="S")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("strep-demo"), show_default=True,
+              metavar="DIR", help="Each run writes into a new folder in it.")
+@click.option("--seed", type=int, metavar="N")
+def demo(calls: int, seconds: float, out: Path, seed: int | None) -> None:
+    """Fork a few simulated calls over loopback, with some loss and reordering, and record them. Needs no account."""
+    sys.exit(run_async(lambda: _demo(calls, seconds, out, seed)))
+
+
+async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
+    err = console()
+    folder = out / time.strftime("%Y%m%d-%H%M%S")
+    receiver = Receiver("udp:127.0.0.1:0", sinks=[WavSink(folder)], pcap=None)
+    await receiver.start()
+    try:
+        address = receiver.sockets[0].address
+        err.print(f"{calls} two-way calls → udp:{address} as STREP, 2 % lost and 2 % out of order on purpose")
+        with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+            task = progress.add_task("calls in progress", total=1.0)
+            sent = await run_simulation(
+                f"udp:{address}",
+                calls=calls,
+                duration_s=seconds,
+                loss=0.02,
+                reorder=0.02,
+                jitter_ms=4,
+                seed=seed,
+                progress=lambda part: progress.update(task, completed=part),
+            )
+            await asyncio.sleep(0.3)
+    finally:
+        await receiver.stop()
+    summary = receiver.summary()
+    write_summary(folder, summary)
+    _tell(Console(highlight=False, width=None if sys.stdout.isatty() else 140), receiver, summary, sent, folder)
+    return EXIT_SINK if sink_failed(summary["sinks"]) else 0
+
+
+def _tell(out: Console, receiver: Receiver, summary: dict[str, Any], sent: SimulationReport, folder: Path) -> None:
+    out.print(stream_table(receiver.reports()))
+    out.print()
+    out.print(totals_line(receiver.totals(), 0), soft_wrap=True)
+    counted = sum(s["packets_lost"] for s in summary["streams"])
+    verdict = "as many as were withheld" if counted == sent.lost else f"but {sent.lost} were withheld"
+    out.print(f"lost: {counted} counted, {verdict}")
+    files = [(s, folder / name) for s in summary["streams"] for name in s["files"]]
+    first = summary["streams"][0]["call_leg_id"] if files else None
+    out.print()
+    for stream, path in files:
+        if stream["call_leg_id"] == first:
+            out.print(f"{stream['direction']:>9} {_waveform(path, 72)}", soft_wrap=True)
+    out.print()
+    for _, path in files:
+        out.print(str(path), soft_wrap=True)
+    out.print(str(folder / "summary.json"), soft_wrap=True)
+
+
+def _waveform(path: Path, columns: int) -> str:
+    """A recording as one line of blocks: how loud, from left to right."""
+    with wave.open(str(path), "rb") as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float64)
+    if samples.size < columns:
+        return ""
+    parts = samples[: samples.size // columns * columns].reshape(columns, -1)
+    rms = np.sqrt((parts**2).mean(axis=1))
+    steps = np.clip(rms / max(rms.max(), 1.0) * 8.99, 0, 8).astype(int)
+    return "".join(" ▁▂▃▄▅▆▇█"[s] for s in steps)

@@ -1,0 +1,51 @@
+"""Newline-delimited JSON events on stdout, for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .._report import StreamReport
+from .._types import StreamInfo
+from ..sinks import BaseSink
+
+__all__ = ["EventSink", "emit"]
+
+
+def emit(event: dict[str, Any]) -> None:
+    """One event, one line, at once. Who closed the pipe no longer listens."""
+    try:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123  # nothing more can be said
+
+
+class EventSink(BaseSink):
+    """``stream_started`` and ``stream_ended`` as they happen. Has a thread of its own: a reader may be slow."""
+
+    kind = "events"
+
+    def __init__(self, write: Callable[[dict[str, Any]], None] = emit) -> None:
+        self._write = write
+
+    def stream_started(self, stream: StreamInfo) -> None:
+        self._write(
+            {
+                "event": "stream_started",
+                "call_leg_id": str(stream.call_leg_id) if stream.call_leg_id else None,
+                "name": stream.name,
+                "leg": stream.leg.label,
+                "direction": stream.direction.label,
+                "ssrc": stream.ssrc,
+                "payload_type": stream.payload_type,
+                "source": f"{stream.source[0]}:{stream.source[1]}",
+                "local_port": stream.local_port,
+                "first_arrival_ns": stream.first_arrival_ns,
+            }
+        )
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        self._write({"event": "stream_ended", **report.as_dict()})

@@ -1,0 +1,97 @@
+"""strep replay and strep inspect: recorded datagrams."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .._replay import Replay
+from .._replay import replay as run_replay
+from .._summary import write_summary
+from ..sinks import Sink
+from .events import EventSink, emit
+from .options import EXIT_SINK, console, output_options, payload_types, sink_failed, source_options, wav_sink
+from .tables import stream_table, totals_line
+
+__all__ = ["inspect", "replay"]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR")
+@click.option("--rx", metavar="PORT", help="Plain RTP to this port is what the platform received (inbound).")
+@click.option("--tx", metavar="PORT", help="Plain RTP to this port is what it transmitted (outbound).")
+@output_options
+@source_options
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
+def replay(
+    file: Path, out: Path, layout: str, encoding: str, rate: int | None, as_json: bool, **options: Any
+) -> None:
+    """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
+    types = payload_types(options["pt"])
+    sinks: list[Sink] = [wav_sink(out, layout, encoding, rate)]
+    if as_json:
+        sinks.append(EventSink())
+    result = _run(file, sinks, types, options)
+    summary = result.summary()
+    path = write_summary(out, summary)
+    err = console()
+    if as_json:
+        emit({"event": "summary", **summary})
+    err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
+    err.print(totals_line(result.totals(), 0), soft_wrap=True)
+    if sink_failed(summary["sinks"]):
+        err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
+        sys.exit(EXIT_SINK)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--rx", metavar="PORT", help="Plain RTP to this port is what the platform received (inbound).")
+@click.option("--tx", metavar="PORT", help="Plain RTP to this port is what it transmitted (outbound).")
+@source_options
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
+def inspect(file: Path, as_json: bool, **options: Any) -> None:
+    """Show the streams in a pcap or pcapng FILE with loss and jitter. Writes nothing."""
+    result = _run(file, [], payload_types(options["pt"]), options)
+    if as_json:
+        click.echo(json.dumps(result.summary()))
+        return
+    from rich.console import Console
+
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    out.print(stream_table(result.reports()))
+    out.print(totals_line(result.totals(), 0), soft_wrap=True)
+
+
+def _run(file: Path, sinks: list[Sink], types: Any, options: dict[str, Any]) -> Replay:
+    err = console()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    ) as progress:
+        task = progress.add_task(file.name, total=None)
+        return run_replay(
+            file,
+            sinks=sinks,
+            rx=options["rx"],
+            tx=options["tx"],
+            call_leg_id=options["call_leg_id"],
+            latency_ms=options["latency"],
+            payload_types=types,
+            allow=options["allow"],
+            call_legs=options["call_leg"] or None,
+            max_streams=options["max_streams"],
+            idle_timeout_s=options["idle_timeout"],
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
