@@ -20,12 +20,12 @@ from ._exceptions import (
 )
 from ._frames import Frame
 from ._parser import Packet, Status, build_datagram, parse_datagram
+from ._receiver import Receiver, SocketStatus
+from ._replay import Replay, replay
 from ._report import StreamReport, Totals
 from ._stream import Stream
 from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, StreamInfo
 from ._version import __version__
-from ._receiver import Receiver, SocketStatus
-from ._replay import Replay, replay
 from .resample import Resampler
 
 __all__ = [
@@ -51,10 +51,10 @@ __all__ = [
     "SinkError",
     "SocketStatus",
     "Status",
-    "StrepError",
     "Stream",
     "StreamInfo",
     "StreamReport",
+    "StrepError",
     "Totals",
     "__version__",
     "build_datagram",

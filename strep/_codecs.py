@@ -144,7 +144,7 @@ class PayloadTypes:
 
     @staticmethod
     def parse_option(text: str) -> tuple[int, Codec]:
-        """"96=L16/16000" → (96, Codec)."""
+        """ "96=L16/16000" → (96, Codec)."""
         number, equals, spelled = text.partition("=")
         if not equals or not number.isdigit() or not 0 <= int(number) <= 127:
             raise ConfigurationError(f"{text!r}: give N=NAME/RATE with N from 0 to 127, like 96=L16/16000")
@@ -152,7 +152,7 @@ class PayloadTypes:
 
 
 def parse_codec(spelled: str) -> Codec:
-    """"L16/16000/2", "PCMU/8000" or "pcma" → Codec. Raises ConfigurationError."""
+    """ "L16/16000/2", "PCMU/8000" or "pcma" → Codec. Raises ConfigurationError."""
     match = _SPELLED.fullmatch(spelled.strip())
     name = match["name"].upper() if match else ""
     if match is None or name not in ("PCMU", "PCMA", "L16"):

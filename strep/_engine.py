@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from ._types import DatagramKind, StreamInfo
 __all__ = ["Ended", "Engine", "EngineConfig", "Event", "Notice", "Started"]
 
 I64 = npt.NDArray[np.int64]
+_T = TypeVar("_T", bound=np.generic)
 
 TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
@@ -213,7 +214,7 @@ class Engine:
             port = batch.local_port if rows is None else batch.local_port[rows]
             self.registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
 
-        def pick(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        def pick(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
             return values if rows is None else values[rows]
 
         packets = Packets(
@@ -520,10 +521,10 @@ class Engine:
         offset = np.zeros(len(first), np.int64)
         channels = self._decoder.channels.take(self._timeline.codec.take(placed.block_row))
         np.cumsum(placed.block_frames * channels, out=offset[1:])
-        info = self.registry.info
+        info: list[Any] = self.registry.info  # live rows have one
         self._events.append(
             BlockBatch(
-                streams=[info[r] for r in placed.block_row.tolist()],  # type: ignore[misc]  # live rows have one
+                streams=[info[r] for r in placed.block_row.tolist()],
                 index=placed.block_row,
                 position=placed.position,
                 frames=placed.block_frames,

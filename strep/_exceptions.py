@@ -1,13 +1,13 @@
 """Errors a user can cause. What a stranger sends never raises: it is counted.
 
-    StrepError
-    ├── ConfigurationError (also ValueError)   an argument is wrong; says what would be right
-    │   └── AddressError                       "udp:HOST:PORT" that is not one
-    ├── ParseError (also ValueError)           parse_datagram: carries .status
-    ├── BindError (also OSError)               a socket cannot be bound or set up
-    ├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
-    ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
-    └── SinkError                              a sink failed and was told to be loud about it
+StrepError
+├── ConfigurationError (also ValueError)   an argument is wrong; says what would be right
+│   └── AddressError                       "udp:HOST:PORT" that is not one
+├── ParseError (also ValueError)           parse_datagram: carries .status
+├── BindError (also OSError)               a socket cannot be bound or set up
+├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
+├── MissingExtraError (also ImportError)   names the extra that installs what is missing
+└── SinkError                              a sink failed and was told to be loud about it
 """
 
 from __future__ import annotations

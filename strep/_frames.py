@@ -28,7 +28,7 @@ class Frame:
     ``arrival_ns``     UTC nanoseconds: when the packet came that the first sample was in (the latest before a gap)
     ``gap``            samples of this frame (and of frames left out before it, in a long gap) that never came, and the
                        cause of the first of them; they are zero. None: everything is here
-    ``missed``         samples that were there, but were thrown away since the frame before because the consumer was slow
+    ``missed``         samples that were there, but were thrown away since the last frame: the consumer was slow
     ``padding``        zeros behind the end of the stream, in its last frame
     """
 
@@ -175,12 +175,10 @@ class Framer:
     def _cut(self, padding: int = 0) -> list[Frame]:
         if self._pending_size < self.frame_size:
             return []
-        samples = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        out = []
+        samples: Any = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
         size = self.frame_size
         whole = len(samples) // size
-        for i in range(whole):
-            out.append(self._frame(samples[i * size : (i + 1) * size], padding))
+        out = [self._frame(samples[i * size : (i + 1) * size], padding) for i in range(whole)]
         rest = samples[whole * size :]
         self._pending = [rest.copy()] if len(rest) else []
         self._pending_size = len(rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ class Packets:
             chosen = np.arange(len(self), dtype=np.int64)[rows]
         else:
             chosen = self.slab_rows[rows]
-        values = {}
+        values: dict[str, Any] = {}
         for f in fields(self):
             if f.name == "slab":
                 values[f.name] = self.slab
@@ -74,7 +75,7 @@ class Packets:
     ) -> Packets:
         """Packets that probation gave back; the keys are those of their streams, one per owner."""
         columns = held.columns
-        values = {name: np.ascontiguousarray(columns[name]) for name in _HELD}
+        values: dict[str, Any] = {name: np.ascontiguousarray(columns[name]) for name in _HELD}
         values["length"] = values["length"].astype(np.int32)
         return cls(
             hi=hi[held.owner],

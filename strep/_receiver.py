@@ -31,6 +31,7 @@ _COALESCE_S: Final = 0.002  # after a wake-up: wait this long for more before lo
 _COALESCE_BUSY_S: Final = 0.005
 _BUSY_DATAGRAMS: Final = 128
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
+_LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
 
@@ -180,8 +181,9 @@ class Receiver:
             return
         self._stopped = True
         self._unlisten()
-        while self._drain():
-            await asyncio.sleep(0)
+        deadline = self._now_ns() + _LAST_DRAIN_NS
+        while self._drain() and self._now_ns() < deadline:
+            await asyncio.sleep(0)  # noqa: ASYNC110  # not waiting: letting others run
         self._dispatcher.handle(self._engine.flush())
         self._kernel_dropped = self._count_kernel_dropped()
         for socket, _ in self._sockets:
@@ -260,7 +262,7 @@ class Receiver:
 
     # --- the pump -------------------------------------------------------------------------------------------------
     # Asleep: readers are armed, and a timer for the engine's next deadline. After a wake-up the readers are off and a
-    # timer looks again every few milliseconds, so that a batch is worth its price; two looks without a datagram: asleep.
+    # timer looks again every few milliseconds, so that a batch is worth its price; two looks in vain: asleep.
 
     def _listen(self) -> None:
         if self._loop is None or self._engine is None:

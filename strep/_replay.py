@@ -12,9 +12,9 @@ from ._dispatch import Dispatcher
 from ._engine import Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._pcap import PcapReader
+from ._receiver import engine_options, parse_call_leg_id
 from ._report import StreamReport, Totals, summary_of
 from ._types import Codec
-from ._receiver import engine_options, parse_call_leg_id
 from .sinks._base import Sink
 
 __all__ = ["Replay", "replay"]

@@ -121,13 +121,7 @@ class Totals:
     def unaccounted(self) -> int:
         """Always 0; anything else is a bug of ours."""
         return self.datagrams - (
-            self.delivered
-            + self.duplicate
-            + self.late
-            + self.malformed
-            + self.rejected
-            + self.dropped
-            + self.buffered
+            self.delivered + self.duplicate + self.late + self.malformed + self.rejected + self.dropped + self.buffered
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -88,9 +88,7 @@ class Sources:
                 return
         columns = packets.held_columns()
         offset = packets.offset.astype(np.int64)
-        for proofs in self._probation.offer(
-            packets.hi, packets.lo, tag, columns, packets.slab, packets.rows(), offset
-        ):
+        for proofs in self._probation.offer(packets.hi, packets.lo, tag, columns, packets.slab, packets.rows(), offset):
             known = self._state.table.find(proofs.hi, proofs.lo, _stream_tag(proofs.tag)) >= 0
             if known.any():
                 self._note_changes(proofs.take(np.flatnonzero(known)))
@@ -162,7 +160,9 @@ class Sources:
                 # the second direction of a shared port looks at the first
                 self._open(rows[i : i + 1], proofs, stream_tag, ssrc, begins, np.array([n]))
             self._started(info)
-        plain = np.flatnonzero(admitted[begins.owner] & ((stream_tag[begins.owner] >> np.uint64(2)) & np.uint64(3) != KIND_SHARED))
+        plain = np.flatnonzero(
+            admitted[begins.owner] & ((stream_tag[begins.owner] >> np.uint64(2)) & np.uint64(3) != KIND_SHARED)
+        )
         if plain.size:
             self._open(rows[begins.owner[plain]], proofs, stream_tag, ssrc, begins, plain)
         held = _only(held, admitted[held.owner])

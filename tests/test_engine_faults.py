@@ -56,9 +56,7 @@ def test_duplicates_are_dropped_once() -> None:
 def test_reordering_within_the_window_is_restored() -> None:
     arrivals = steady(300)
     rng = np.random.default_rng(2)
-    shuffled = sorted(
-        (Arrival(a.ns + int(rng.integers(0, 150)) * MS, a.data) for a in arrivals), key=lambda a: a.ns
-    )
+    shuffled = sorted((Arrival(a.ns + int(rng.integers(0, 150)) * MS, a.data) for a in arrivals), key=lambda a: a.ns)
     highest, reordered = -1, 0
     for a in shuffled:
         sequence = int.from_bytes(a.data[26:28], "big")
@@ -101,9 +99,7 @@ def test_not_yet_late(delay_ms: int) -> None:
 
 def test_jitter_below_the_latency_loses_nothing() -> None:
     rng = np.random.default_rng(5)
-    arrivals = sorted(
-        (Arrival(a.ns + int(rng.integers(0, 195 * MS)), a.data) for a in steady(500)), key=lambda a: a.ns
-    )
+    arrivals = sorted((Arrival(a.ns + int(rng.integers(0, 195 * MS)), a.data) for a in steady(500)), key=lambda a: a.ns)
     audio, report = run(arrivals).only()
     assert (report.packets_lost, report.late, report.gap_samples) == (0, 0, 0)
     assert report.jitter_ms_mean > 10
@@ -144,9 +140,7 @@ def test_two_ssrcs_at_once_do_not_tear_the_stream() -> None:
 @pytest.mark.parametrize("again", [0, 20_000, 40_000, 65_500])
 def test_sequence_restart_loses_nothing(again: int) -> None:
     first = steady(100, first=30_000)
-    second = [
-        Arrival(T0 + (100 + k) * 20 * MS, packet(again + k, timestamp=(30_100 + k) * 160)) for k in range(100)
-    ]
+    second = [Arrival(T0 + (100 + k) * 20 * MS, packet(again + k, timestamp=(30_100 + k) * 160)) for k in range(100)]
     audio, report = run(first + second).only()
     assert (report.restarts, report.packets_lost, report.sources) == (1, 0, 1)
     assert report.samples == 200 * 160
@@ -167,7 +161,8 @@ def test_timestamp_jump_is_re_anchored(hours: int) -> None:
 
 
 def test_silence_suppression_is_a_gap_of_its_own_kind() -> None:
-    arrivals = [Arrival(T0 + (k + (30 if k >= 50 else 0)) * 20 * MS, packet(k, timestamp=(k + (30 if k >= 50 else 0)) * 160)) for k in range(100)]
+    slots = [k + (30 if k >= 50 else 0) for k in range(100)]
+    arrivals = [Arrival(T0 + at * 20 * MS, packet(k, timestamp=at * 160)) for k, at in enumerate(slots)]
     result = run(arrivals)
     _, report = result.only()
     assert result.gaps[0] == [(50 * 160, 30 * 160, "silence")]
@@ -176,7 +171,8 @@ def test_silence_suppression_is_a_gap_of_its_own_kind() -> None:
 
 def test_hold_is_told_from_silence_and_keeps_time() -> None:
     pause = 40 * 50  # packets: 40 s
-    arrivals = [Arrival(T0 + (k + (pause if k >= 50 else 0)) * 20 * MS, packet(k, timestamp=(k + (pause if k >= 50 else 0)) * 160)) for k in range(100)]
+    slots = [k + (pause if k >= 50 else 0) for k in range(100)]
+    arrivals = [Arrival(T0 + at * 20 * MS, packet(k, timestamp=at * 160)) for k, at in enumerate(slots)]
     result = run(arrivals)
     assert result.gaps[0] == [(50 * 160, pause * 160, "hold")]
     assert result.reports[0].duration_s == 42.0
@@ -189,7 +185,8 @@ def test_packets_of_any_duration(ptime_ms: int) -> None:
     del arrivals[100]
     audio, report = run(arrivals, width=640).only()
     assert (report.samples, report.gap_samples, report.packets_lost) == (200 * frames, frames, 1)
-    np.testing.assert_array_equal(audio[: 100 * frames], np.concatenate([pcmu(payload_of(k, frames)) for k in range(100)]))
+    before = np.concatenate([pcmu(payload_of(k, frames)) for k in range(100)])
+    np.testing.assert_array_equal(audio[: 100 * frames], before)
 
 
 def test_duration_changes_in_mid_stream() -> None:
@@ -240,7 +237,10 @@ def test_streams_of_a_call_are_kept_apart() -> None:
 
 def test_invented_ids_open_nothing_and_a_real_call_loses_nothing() -> None:
     rng = np.random.default_rng(3)
-    flood = [Arrival(T0 + i * 50_000, packet(int(rng.integers(0, 65_536)), call=leg_id(1000 + i), ssrc=i)) for i in range(20_000)]
+    flood = [
+        Arrival(T0 + i * 50_000, packet(int(rng.integers(0, 65_536)), call=leg_id(1000 + i), ssrc=i))
+        for i in range(20_000)
+    ]
     real = steady(50)
     result = run(sorted(flood + real, key=lambda a: a.ns), cuts=list(range(0, 20_000, 500)))
     audio, report = result.only()

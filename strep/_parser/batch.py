@@ -37,13 +37,17 @@ def parse_batch(slab: U8, length: I32) -> PacketColumns:
     words = np.ascontiguousarray(slab[:, :_PLAIN_STREP]).view(">u4").T.astype(np.uint32)
     first = words[0]
     shortest, longest = int(length.min()), int(length.max())
-    if longest <= width and shortest >= _PLAIN_STREP:
-        # C4..C7 18: magic, version 1, any leg and direction, HeaderLen 24
-        if ((first & np.uint32(0xFCFF0000)) == np.uint32(0xC4180000)).all() and _plain_rtp(words[6]):
-            return _plain(words, 6, length, True)
+    # C4..C7 18: magic, version 1, any leg and direction, HeaderLen 24
+    usual = longest <= width and shortest >= _PLAIN_STREP and _plain_strep(first)
+    if usual and _plain_rtp(words[6]):
+        return _plain(words, 6, length, True)
     if longest <= width and shortest >= RTP_FIXED and _plain_rtp(first):
         return _plain(words, 0, length, False)
     return _general(slab, length, words)
+
+
+def _plain_strep(word: U32) -> bool:
+    return bool(((word & np.uint32(0xFCFF0000)) == np.uint32(0xC4180000)).all())
 
 
 def _plain_rtp(word: U32) -> bool:
@@ -93,22 +97,26 @@ def _plain(words: U32, at: int, length: I32, strep: bool) -> PacketColumns:
 
 
 def _empty(n: int) -> PacketColumns:
-    def zeros(dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
-        return np.zeros(n, dtype)
+    def byte() -> U8:
+        return np.zeros(n, np.uint8)
 
     return PacketColumns(
-        *(zeros(np.uint8) for _ in range(5)),
-        zeros(np.uint64),
-        zeros(np.uint64),
-        zeros(np.int32),
-        zeros(np.uint8),
-        zeros(np.uint8),
-        zeros(np.uint16),
-        zeros(np.uint32),
-        zeros(np.uint32),
-        zeros(np.int32),
-        zeros(np.int32),
-    )  # type: ignore[arg-type]  # one dtype per field, in order
+        kind=byte(),
+        status=byte(),
+        version=byte(),
+        leg=byte(),
+        direction=byte(),
+        call_leg_hi=np.zeros(n, np.uint64),
+        call_leg_lo=np.zeros(n, np.uint64),
+        header_length=np.zeros(n, np.int32),
+        marker=byte(),
+        payload_type=byte(),
+        sequence_number=np.zeros(n, np.uint16),
+        rtp_timestamp=np.zeros(n, np.uint32),
+        ssrc=np.zeros(n, np.uint32),
+        payload_offset=np.zeros(n, np.int32),
+        payload_length=np.zeros(n, np.int32),
+    )
 
 
 def _general(slab: U8, length: I32, words: U32) -> PacketColumns:
@@ -184,7 +192,7 @@ def _general(slab: U8, length: I32, words: U32) -> PacketColumns:
     extended = ((rtp0[rows] >> np.uint32(4)) & np.uint32(1)).astype(np.bool_)
     whole_word = ~extended | (begin + 4 <= end)
     lengths_at = np.where(extended & whole_word, begin + 2, 0)
-    # the elements inside (RFC 8285, one- and two-byte, or any other profile) are skipped unread: only their length counts
+    # the elements inside (RFC 8285, one- and two-byte, or any other profile) are skipped unread by their length
     extension_words = slab[rows, lengths_at].astype(np.int64) << 8 | slab[rows, lengths_at + 1]
     begin = begin + np.where(extended, 4 + 4 * extension_words, 0)
     fits = whole_word & (begin <= end)

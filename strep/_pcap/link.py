@@ -106,8 +106,8 @@ def find_datagrams(data: U8, records: Records, skipped: Counter[str]) -> Datagra
             ours = (read.u32(first) == int.from_bytes(ROLE_MAC[:4], "big")) & (read.u8(first + 4) == ROLE_MAC[4])
             role[marked] = np.where(ours, read.u8(first + 5), -1)
     cooked, cooked2 = of(SLL), of(SLL2)
-    for rows, header, field in ((cooked, 16, 14), (cooked2, 20, 0)):
-        network[rows] = at[rows] + header
+    for rows, size, field in ((cooked, 16, 14), (cooked2, 20, 0)):
+        network[rows] = at[rows] + size
         ethertype[rows] = read.u16(at[rows] + field)
     raw, loop = of(*RAW), of(NULL, LOOP)
     network[raw] = at[raw]

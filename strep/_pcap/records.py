@@ -18,6 +18,8 @@ __all__ = ["Records", "walk"]
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
+_Row = tuple[int, int, int, int, int]  # the columns of Records
+
 _CHUNK: Final = 65_536  # records given at a time
 _LARGEST: Final = 1 << 18  # bytes of a record; more is damage
 _TRIES: Final = 64  # records read one by one after a run that was too short to be worth it
@@ -25,8 +27,8 @@ _TRIES: Final = 64  # records read one by one after a run that was too short to 
 
 @dataclass(slots=True)
 class Records:
-    """Captured frames. Columns of shape (n,), int64: ``at`` in the file, ``captured`` and ``wire`` bytes, ``arrival_ns``,
-    ``link`` (LINKTYPE). ``end`` is where the walk stands in the file."""
+    """Captured frames. Columns of shape (n,), int64: ``at`` in the file, ``captured`` and ``wire`` bytes,
+    ``arrival_ns``, ``link`` (LINKTYPE). ``end`` is where the walk stands in the file."""
 
     at: I64
     captured: I64
@@ -65,14 +67,14 @@ def _column(data: U8, order: str, at: int, count: int, stride: int) -> npt.NDArr
 def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Iterator[Records]:
     if data.size < 24:
         raise CaptureFileError("the file ends inside its pcap header")
-    link = struct.unpack_from(order + "I", data, 20)[0] & 0x0FFF_FFFF
+    link = struct.unpack_from(order + "I", data.data, 20)[0] & 0x0FFF_FFFF
     size, at = data.size, 24
-    header = struct.Struct(order + "IIII")
+    header, raw = struct.Struct(order + "IIII"), data.data
     while at + 16 <= size:
         parts: list[tuple[I64, I64]] = []
         count = 0
         while at + 16 <= size and count < _CHUNK:
-            captured = header.unpack_from(data, at)[2]
+            captured = header.unpack_from(raw, at)[2]
             if captured > _LARGEST or at + 16 + captured > size:
                 skipped["truncated_file" if captured <= _LARGEST else "bad_record"] += 1
                 size = at  # nothing after this can be trusted
@@ -89,7 +91,7 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
                 one_by_one: list[int] = []
                 sizes: list[int] = []
                 while at + 16 <= size and len(sizes) < _TRIES:
-                    captured = header.unpack_from(data, at)[2]
+                    captured = header.unpack_from(raw, at)[2]
                     if captured > _LARGEST or at + 16 + captured > size:
                         break
                     one_by_one.append(at)
@@ -132,15 +134,16 @@ class _Pcapng:
 
     def __init__(self, data: U8, skipped: Counter[str]) -> None:
         self._data = data
+        self._bytes = data.data
         self._skipped = skipped
         self._order = "<"
         self._interfaces: list[_Interface] = []
 
     def walk(self) -> Iterator[Records]:
         data, at = self._data, 0
-        rows: list[tuple[int, int, int, int, int]] = []
+        rows: list[_Row] = []
         while at + 12 <= data.size:
-            kind = struct.unpack_from(self._order + "I", data, at)[0]
+            kind = struct.unpack_from(self._order + "I", self._bytes, at)[0]
             if kind == 0x0A0D0D0A:
                 mark = bytes(data[at + 8 : at + 12])
                 if mark not in (b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"):
@@ -148,7 +151,7 @@ class _Pcapng:
                     break
                 self._order = "<" if mark == b"\x4d\x3c\x2b\x1a" else ">"
                 self._interfaces = []
-            length = struct.unpack_from(self._order + "I", data, at + 4)[0]
+            length = struct.unpack_from(self._order + "I", self._bytes, at + 4)[0]
             if length < 12 or length % 4 or at + length > data.size:
                 self._skipped["truncated_file" if at + length > data.size else "bad_block"] += 1
                 break
@@ -178,26 +181,27 @@ class _Pcapng:
         if rows:
             yield self._records(rows, at)
 
-    def _records(self, rows: list[tuple[int, int, int, int, int]], end: int) -> Records:
+    def _records(self, rows: list[_Row], end: int) -> Records:
         table = np.array(rows, np.int64)
-        return Records(*(np.ascontiguousarray(table[:, i]) for i in range(5)), end)
+        at, captured, wire, arrival_ns, link = (np.ascontiguousarray(table[:, i]) for i in range(5))
+        return Records(at, captured, wire, arrival_ns, link, end)
 
     def _interface(self, at: int, length: int) -> None:
         if length < 20:
             self._skipped["bad_block"] += 1
             return
-        link, snap = struct.unpack_from(self._order + "HxxI", self._data, at + 8)
+        link, snap = struct.unpack_from(self._order + "HxxI", self._bytes, at + 8)
         units, offset = 1_000_000, 0
         option, end = at + 16, at + length - 4
         while option + 4 <= end:
-            code, size = struct.unpack_from(self._order + "HH", self._data, option)
+            code, size = struct.unpack_from(self._order + "HH", self._bytes, option)
             if code == 0 or option + 4 + size > end:
                 break
             if code == 9 and size == 1:  # if_tsresol
                 value = int(self._data[option + 4])
                 units = 1 << (value & 0x7F) if value & 0x80 else 10 ** (value & 0x7F)
             elif code == 14 and size == 8:  # if_tsoffset
-                offset = struct.unpack_from(self._order + "q", self._data, option + 4)[0]
+                offset = struct.unpack_from(self._order + "q", self._bytes, option + 4)[0]
             option += 4 + (size + 3) // 4 * 4
         self._interfaces.append(_Interface(link, max(units, 1), offset, snap))
 
@@ -206,7 +210,7 @@ class _Pcapng:
         return min(max(stamp, 0), 1 << 62)
 
     def _packet(
-        self, number: int, high: int, low: int, captured: int, wire: int, at: int, room: int, rows: list[tuple[int, ...]]
+        self, number: int, high: int, low: int, captured: int, wire: int, at: int, room: int, rows: list[_Row]
     ) -> None:
         if number >= len(self._interfaces):
             self._skipped["unknown_interface"] += 1
@@ -216,25 +220,25 @@ class _Pcapng:
             interface = self._interfaces[number]
             rows.append((at, captured, wire, self._time_ns(interface, high, low), interface.link))
 
-    def _enhanced(self, at: int, length: int, rows: list[tuple[int, int, int, int, int]]) -> None:
+    def _enhanced(self, at: int, length: int, rows: list[_Row]) -> None:
         if length < 32:
             self._skipped["bad_block"] += 1
             return
-        number, high, low, captured, wire = struct.unpack_from(self._order + "5I", self._data, at + 8)
-        self._packet(number, high, low, captured, wire, at + 28, length - 32, rows)  # type: ignore[arg-type]
+        number, high, low, captured, wire = struct.unpack_from(self._order + "5I", self._bytes, at + 8)
+        self._packet(number, high, low, captured, wire, at + 28, length - 32, rows)
 
-    def _obsolete(self, at: int, length: int, rows: list[tuple[int, int, int, int, int]]) -> None:
+    def _obsolete(self, at: int, length: int, rows: list[_Row]) -> None:
         if length < 32:
             self._skipped["bad_block"] += 1
             return
-        number, high, low, captured, wire = struct.unpack_from(self._order + "HxxIIII", self._data, at + 8)
-        self._packet(number, high, low, captured, wire, at + 28, length - 32, rows)  # type: ignore[arg-type]
+        number, high, low, captured, wire = struct.unpack_from(self._order + "HxxIIII", self._bytes, at + 8)
+        self._packet(number, high, low, captured, wire, at + 28, length - 32, rows)
 
-    def _simple(self, at: int, length: int, rows: list[tuple[int, int, int, int, int]]) -> None:
+    def _simple(self, at: int, length: int, rows: list[_Row]) -> None:
         if length < 16 or not self._interfaces:
             self._skipped["bad_block"] += 1
             return
-        wire = struct.unpack_from(self._order + "I", self._data, at + 8)[0]
+        wire = struct.unpack_from(self._order + "I", self._bytes, at + 8)[0]
         captured = min(wire, length - 16, self._interfaces[0].snap or wire)
         rows.append((at + 12, captured, wire, 0, self._interfaces[0].link))  # it has no time
 

@@ -142,7 +142,8 @@ def _payload_sums(slab: U8, rows: I64, captured: I64) -> Word:
     width = -(-int(captured.max()) // 2) * 2
     if (captured == width).all():
         words = np.ascontiguousarray(slab[rows, :width]).view(">u2")
-        return words.sum(axis=1, dtype=np.int64)
+        whole: Word = words.sum(axis=1, dtype=np.int64)
+        return whole
     sums = np.zeros(len(rows), np.int64)
     for length in np.unique(captured).tolist():
         members = np.flatnonzero(captured == length)

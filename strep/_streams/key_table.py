@@ -54,7 +54,9 @@ class KeyTable:
         h ^= h >> np.uint64(29)
         h += tag * self._k3
         h *= self._k4
-        return (h >> self._shift).view(np.int64)
+        h >>= self._shift
+        place: npt.NDArray[np.int64] = h.view(np.int64)
+        return place
 
     def find(self, hi: U64, lo: U64, tag: U64) -> Rows:
         """Rows of the keys, int64 shape (n,), -1 where a key is unknown."""

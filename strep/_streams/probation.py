@@ -1,7 +1,7 @@
 """Sources that have not proved themselves: RFC 3550 A.1 with MIN_SEQUENTIAL = 2, for a whole batch at once.
 
 A packet of an unknown key, of another SSRC than its stream's, or far outside its stream's window comes here and is
-kept. When two packets in sequence have come, all that were kept are given back in order, so a real source loses nothing.
+kept. When two packets in sequence have come, all that were kept are given back: a real source loses nothing.
 A flood of invented ids only turns a pair of bounded arenas over: no stream, no file, no growing table.
 
 Candidates are kept in two generations. New ones enter the current generation; when it is full it becomes the previous

@@ -114,7 +114,9 @@ class JitterRing:
         large = payload_bytes > _SMALL
         self.large[rows] = large
         self.any_large += int(np.count_nonzero(large))
-        self.base[rows] = [(self._large_slab if is_large else self._small_slab).acquire() for is_large in large.tolist()]
+        self.base[rows] = [
+            (self._large_slab if is_large else self._small_slab).acquire() for is_large in large.tolist()
+        ]
         self._large_meta = _grown(self._large_meta, len(self._large_slab.data))
         self._small_meta = _grown(self._small_meta, len(self._small_slab.data))
         self.restart(rows, first_ext)
@@ -336,7 +338,8 @@ def _first_waiting(present: U64) -> I64:
     run = np.bitwise_count(present ^ (present + _ONE)).astype(np.uint64) - _ONE
     rest = present >> run  # begins with a 0
     gap = np.bitwise_count((rest & (~rest + _ONE)) - _ONE).astype(np.uint64)
-    return (run + gap).view(np.int64)
+    waiting: I64 = (run + gap).view(np.int64)
+    return waiting
 
 
 def _copy_payloads(
@@ -355,6 +358,7 @@ def _copy_payloads(
         return
     longest = int(length.max())
     first = int(offset[0])
+    groups: list[tuple[int, I64 | None]]
     if (offset == first).all():
         groups = [(first, None)]
     else:

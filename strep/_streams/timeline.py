@@ -5,9 +5,9 @@ which the packet before it ended and ``delta = timestamp - expected`` (signed, i
 
     delta = 0                        goes on without a gap
     delta > 0                        a gap of delta frames: LOSS when sequence numbers are missing, else SILENCE (DTX)
-                                     (HOLD from 2 s on), as long as no more than 1 s of it is unexplained by arrival times
+                                     (HOLD from 2 s on), if no more than 1 s of it is unexplained by arrival times
     -frames < delta < 0              overlaps what is there: its first -delta frames are trimmed
-    otherwise, and for new sources   the timestamps say nothing: re-anchored, a RESTART gap as long as arrival times tell
+    otherwise, and for new sources   the timestamps say nothing: re-anchored, a RESTART gap as arrival times tell
                                      (none below 100 ms, which is jitter)
 
 Example at 8 kHz, 20 ms packets: timestamps 160, 320, 640 → positions 0, 160, 480 with a gap of 160 before 480.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ __all__ = ["Placed", "Timeline"]
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
+
+_T = TypeVar("_T", bound=np.generic)
 
 _CAUSES: Final = len(GapCause)
 
@@ -278,7 +280,7 @@ def _group_starts(row: I64) -> I64:
     return np.flatnonzero(edge)
 
 
-def _shifted(values: npt.NDArray[np.generic], start: I64, first: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _shifted(values: npt.NDArray[_T], start: I64, first: npt.NDArray[_T]) -> npt.NDArray[_T]:
     """Each packet's predecessor's value; ``first`` for the packets at ``start``."""
     shifted = np.empty_like(values)
     shifted[1:] = values[:-1]

@@ -25,7 +25,7 @@ class UdpAddress:
 
 
 def parse_address(text: str) -> UdpAddress:
-    """"udp:0.0.0.0:9000", "127.0.0.1:9000", "[::1]:9000", ":9000" (all addresses); the prefix is optional.
+    """ "udp:0.0.0.0:9000", "127.0.0.1:9000", "[::1]:9000", ":9000" (all addresses); the prefix is optional.
 
     Raises AddressError.
     """
@@ -36,7 +36,7 @@ def parse_address(text: str) -> UdpAddress:
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isdigit() or int(port) > 65_535 or (":" in host and not bracketed):
         raise AddressError(f"{text!r} is not udp:ADDR:PORT: write udp:0.0.0.0:9000, 127.0.0.1:9000 or [::1]:9000")
-    host = host.strip("[]") or "0.0.0.0"  # noqa: S104  # that is what no host means
+    host = host.strip("[]") or "0.0.0.0"  # that is what no host means
     if host == "localhost":
         host = "127.0.0.1"
     try:

@@ -87,7 +87,7 @@ class PortableSocket(SocketBase):
             return False
         except OSError as error:
             if getattr(error, "winerror", None) == 10_040:  # WSAEMSGSIZE: longer than the row
-                size, source = _TOO_LONG, ("0.0.0.0", 0)  # noqa: S104
+                size, source = _TOO_LONG, ("0.0.0.0", 0)
             elif isinstance(error, ConnectionError):
                 return True
             else:

@@ -41,23 +41,36 @@ _SMALL_BUFFER: Final = 8 << 20
 @click.option("--listen", metavar="ADDR:PORT", help="Port for STREP (and plain RTP). Default: 0.0.0.0:9000.")
 @click.option("--rx", metavar="ADDR:PORT", help="Port for plain RTP that the platform received (inbound).")
 @click.option("--tx", metavar="ADDR:PORT", help="Port for plain RTP that it transmitted (outbound); may be rx's.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Where files go; without it nothing is written.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where files go; without it nothing is written.",
+)
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
 @output_options
 @source_options
-@click.option("--pcap", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Record every datagram raw, for Wireshark and `strep replay`.")
+@click.option(
+    "--pcap",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Record every datagram raw, for Wireshark and `strep replay`.",
+)
 @click.option("--transport", type=click.Choice(["auto", "recvmmsg", "portable"]), default="auto", show_default=True)
-@click.option("--receive-buffer", type=click.IntRange(1 << 12, 1 << 30), default=64 << 20, show_default=True,
-              metavar="BYTES", help="Socket buffer to ask the kernel for.")
+@click.option(
+    "--receive-buffer",
+    type=click.IntRange(1 << 12, 1 << 30),
+    default=64 << 20,
+    show_default=True,
+    metavar="BYTES",
+    help="Socket buffer to ask the kernel for.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def capture(**options: Any) -> None:
     """Receive forked media until interrupted; write WAV files and summary.json to --out."""
     if options["listen"] is None and options["rx"] is None and options["tx"] is None:
         options["listen"] = "0.0.0.0:9000"
     sys.exit(run_async(lambda: run_capture(**options)))
-
 
 
 async def run_capture(
@@ -135,8 +148,6 @@ async def run_capture(
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-
-
 def _announce(err: Console, receiver: Receiver, as_json: bool) -> None:
     sockets = receiver.sockets
     if as_json:
@@ -145,7 +156,7 @@ def _announce(err: Console, receiver: Receiver, as_json: bool) -> None:
         err.print(f"listening on udp:{s.address} ({s.role}, {s.transport}, buffer {s.granted_buffer >> 20} MiB)")
         if s.granted_buffer < min(_SMALL_BUFFER, s.requested_buffer):
             err.print(
-                f"[yellow]the receive buffer is small ({s.granted_buffer >> 10} KiB): bursts may be lost in the kernel; "
+                f"[yellow]the receive buffer is small ({s.granted_buffer >> 10} KiB): bursts may be lost; "
                 "raise it with: sysctl -w net.core.rmem_max=67108864[/]",
                 soft_wrap=True,
             )

@@ -28,8 +28,14 @@ __all__ = ["demo"]
 @click.command()
 @click.option("--calls", type=click.IntRange(1, 500), default=3, show_default=True, metavar="N")
 @click.option("--seconds", type=click.FloatRange(1, 600), default=6.0, show_default=True, metavar="S")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("strep-demo"), show_default=True,
-              metavar="DIR", help="Each run writes into a new folder in it.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("strep-demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Each run writes into a new folder in it.",
+)
 @click.option("--seed", type=int, metavar="N")
 def demo(calls: int, seconds: float, out: Path, seed: int | None) -> None:
     """Fork a few simulated calls over loopback, with some loss and reordering, and record them. Needs no account."""

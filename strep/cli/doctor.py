@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final, Literal
 
@@ -35,8 +36,13 @@ class Check:
 
 @click.command()
 @click.option("--listen", default="0.0.0.0:9000", show_default=True, metavar="ADDR:PORT")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="DIR",
-              help="Where recordings would go (default: here).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    metavar="DIR",
+    help="Where recordings would go (default: here).",
+)
 @click.option("--json", "as_json", is_flag=True)
 def doctor(listen: str, out: Path, as_json: bool) -> None:
     """Check port, buffers, system calls, clock and disk."""
@@ -55,8 +61,10 @@ def doctor(listen: str, out: Path, as_json: bool) -> None:
 def examine(address: UdpAddress, out: Path) -> Iterator[Check]:
     """All checks, in order."""
     yield from _port(address)
-    yield Check("recvmmsg", "ok", "available") if recvmmsg_available() else Check(
-        "recvmmsg", "warn", "not on this system: the portable path is used, at about a tenth of the speed"
+    yield (
+        Check("recvmmsg", "ok", "available")
+        if recvmmsg_available()
+        else Check("recvmmsg", "warn", "not on this system: the portable path is used, at about a tenth of the speed")
     )
     yield _timestamps()
     yield _uvloop()
@@ -109,10 +117,10 @@ def _timestamps() -> Check:
 
 def _uvloop() -> Check:
     try:
-        import uvloop
+        import uvloop  # noqa: F401  # is it there
     except ImportError:
         return Check("uvloop", "warn", "missing: asyncio's own loop is used (pip install uvloop)")
-    return Check("uvloop", "ok", uvloop.__version__)
+    return Check("uvloop", "ok", metadata.version("uvloop"))
 
 
 def _clock() -> Check:
@@ -144,7 +152,7 @@ def _disk(out: Path) -> Check:
     except OSError as error:
         return Check("disk", "fail", f"{folder} cannot be written: {error.strerror}; choose another --out")
     hours = free / 16_000 / 3600
-    text = f"{free / 1e9:.1f} GB free in {folder.resolve().name or '/'}: {hours:,.0f} stream hours of PCM; {speed:.0f} MB/s"
+    text = f"{free / 1e9:.1f} GB free: {hours:,.0f} stream hours of PCM; writes {speed:.0f} MB/s"
     return Check("disk", "warn" if free < 1e9 else "ok", text)
 
 
@@ -155,7 +163,9 @@ def _descriptors() -> Check:
         return Check("files", "ok", "no limit to look at on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
-        return Check("files", "warn", f"{hard} open files at most: more streams than that write slowly; raise ulimit -n")
+        return Check(
+            "files", "warn", f"{hard} open files at most: more streams than that write slowly; raise ulimit -n"
+        )
     return Check("files", "ok", f"{soft} open files, raised to {hard} when recording")
 
 

@@ -23,18 +23,32 @@ _PROBABILITY = click.FloatRange(0, 1)
 @click.option("--tx-to", metavar="udp:ADDR:PORT", help="Receiver of outbound plain RTP.")
 @click.option("--calls", type=click.IntRange(1, 10_000), default=3, show_default=True, metavar="N")
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True, metavar="S")
-@click.option("--codec", type=click.Choice(["PCMU", "PCMA", "L16"], case_sensitive=False), default="PCMU",
-              show_default=True, help="L16 is 16 kHz with payload type 96.")
+@click.option(
+    "--codec",
+    type=click.Choice(["PCMU", "PCMA", "L16"], case_sensitive=False),
+    default="PCMU",
+    show_default=True,
+    help="L16 is 16 kHz with payload type 96.",
+)
 @click.option("--ptime", type=click.FloatRange(1, 200), default=20.0, show_default=True, metavar="MS")
 @click.option("--loss", type=_PROBABILITY, default=0.0, metavar="P", help="Probability that a packet is lost.")
 @click.option("--duplicate", type=_PROBABILITY, default=0.0, metavar="P", help="... that it comes twice.")
 @click.option("--reorder", type=_PROBABILITY, default=0.0, metavar="P", help="... that it is held back.")
 @click.option("--jitter", type=click.FloatRange(0), default=0.0, metavar="MS", help="Random delay, uniform 0 to MS.")
-@click.option("--drift-ppm", type=click.FloatRange(-5000, 5000), default=0.0, metavar="X",
-              help="How much too fast the sender's clock runs.")
+@click.option(
+    "--drift-ppm",
+    type=click.FloatRange(-5000, 5000),
+    default=0.0,
+    metavar="X",
+    help="How much too fast the sender's clock runs.",
+)
 @click.option("--seed", type=int, metavar="N", help="Same seed, same packets.")
-@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="WAV",
-              help="Speak this instead of the bundled voices.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="WAV",
+    help="Speak this instead of the bundled voices.",
+)
 @click.option("--json", "as_json", is_flag=True, help="What was sent, as JSON on stdout.")
 def simulate(as_json: bool, **options: Any) -> None:
     """Fork simulated two-way calls to a receiver, in real time, with trouble on the way if asked for."""

@@ -82,7 +82,7 @@ class BatchSender:
         for begin in range(0, flat.size, step):
             while True:
                 try:
-                    self._socket.sendmsg([flat[begin : begin + step]], control)
+                    self._socket.sendmsg([flat[begin : begin + step].data], control)
                     break
                 except (BlockingIOError, ConnectionRefusedError):
                     time.sleep(0.0002)

@@ -66,7 +66,7 @@ class StreamTruth:
 
 @dataclass(slots=True)
 class Traffic:
-    """Packets in order of sending. Columns (n,): ``time_ns`` since the start, ``stream``, ``number`` (of the packet in its
+    """Packets in order of sending. Columns (n,): ``time_ns`` since the start, ``stream``, ``number`` (in its
     stream). Per stream: ``truth``, and the payloads uint8 (streams, packets, bytes)."""
 
     time_ns: I64

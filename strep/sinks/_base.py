@@ -16,8 +16,8 @@ __all__ = ["BaseSink", "Sink"]
 class Sink(Protocol):
     """Eats what the engine makes ready. Calls come in order, one at a time.
 
-    They come from a thread that the receiver keeps for this sink, behind a bounded queue; a slow sink loses blocks of its
-    own (counted), nobody else's. A sink whose ``inline`` is true promises never to block and is called in the event
+    They come from a thread that the receiver keeps for this sink, behind a bounded queue; a slow sink loses blocks of
+    its own (counted), nobody else's. A sink whose ``inline`` is true promises never to block and is called in the event
     loop's thread. A sink that raises is quarantined: it gets no more calls and is reported; no other sink notices.
     """
 

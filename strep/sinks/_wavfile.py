@@ -45,7 +45,9 @@ class WavFormat:
         """The whole header for ``data_bytes`` of samples; always :attr:`header_bytes` long."""
         tag = {"pcm16": _PCM, "PCMU": _MULAW, "PCMA": _ALAW}[self.encoding]
         bits = 16 if tag == _PCM else 8
-        fmt = struct.pack("<HHIIHH", tag, self.channels, self.rate, self.rate * self.frame_bytes, self.frame_bytes, bits)
+        fmt = struct.pack(
+            "<HHIIHH", tag, self.channels, self.rate, self.rate * self.frame_bytes, self.frame_bytes, bits
+        )
         frames = data_bytes // self.frame_bytes
         if tag != _PCM:
             fmt += struct.pack("<H", 0)

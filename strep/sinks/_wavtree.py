@@ -35,7 +35,7 @@ class WavFile:
 
 
 class WavTree:
-    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` descriptors, renames at the end."""
+    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` open, renames at the end."""
 
     def __init__(self, root: Path, max_open: int) -> None:
         self.root = root
@@ -128,7 +128,7 @@ class WavTree:
             old = os.pread(self.descriptor(file), min(size, file.end - at), file.format.header_bytes + at)
             both.reshape(-1)[: len(old) // 2] = np.frombuffer(old, np.int16)
         both[:, channel] = samples
-        self.write(file, memoryview(both.reshape(-1).view(np.uint8)), at)
+        self.write(file, both.reshape(-1).view(np.uint8).data, at)
 
     def shift(self, file: WavFile, frames: int) -> None:
         """Move everything later by ``frames``: a direction turned out to begin before the other."""

@@ -29,7 +29,7 @@ class Levels:
     """0 dBFS is a square wave of full scale (32,768), so a sine of full scale has -3.01 dBFS RMS. Silence is -120.
 
     ``rms_dbfs, peak_dbfs`` of everything received · ``last_rms_dbfs`` of the last block · ``clipped`` samples at full
-    scale · ``silent_s`` in all, ``silence_now_s`` of the present run · ``active_s`` the rest · gaps count in none of them
+    scale · ``silent_s`` in all, ``silence_now_s`` of the present run · ``active_s`` the rest · gaps count nowhere
     """
 
     rms_dbfs: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
 import time
 from collections import Counter, deque
@@ -61,16 +60,16 @@ class _LegFile:
 
 class WavSink(BaseSink):
     """Writes what is received to ``DIR/<call_leg_id>/<leg>-<direction>.wav`` or, with layout "stereo", both directions
-    of a leg to ``DIR/<call_leg_id>/<leg>.wav`` (inbound left, outbound right, aligned by arrival of their first packets).
+    of a leg to ``DIR/<call_leg_id>/<leg>.wav``: inbound left, outbound right, aligned by when their first packets came.
 
     ``layout``    "split" or "stereo"
     ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
     ``queue_bytes``  audio that may wait for a slow disk; beyond it blocks are dropped, counted, and silent in the file
 
-    Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the last
-    second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors never
-    reach the receiver: :meth:`report` tells them. Raises ConfigurationError for combinations that make no sense.
+    Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the
+    last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors
+    never reach the receiver: :meth:`report` tells them. Raises ConfigurationError for combinations that make no sense.
     """
 
     kind = "wav"
@@ -220,9 +219,9 @@ class WavSink(BaseSink):
         simple = not self._stereo and self._rate is None
         values: memoryview | I16
         if self._native:
-            values, offset, width = memoryview(batch.payload), batch.payload_offset.tolist(), 1
+            values, offset, width = batch.payload.data, batch.payload_offset.tolist(), 1
         else:
-            values, offset, width = memoryview(batch.samples.view(np.uint8)), (2 * batch.offset).tolist(), 2
+            values, offset, width = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist(), 2
         position = batch.position.tolist()
         tracks, tree, dirty = self._tracks, self._tree, self._dirty
         for i, stream in enumerate(batch.streams):
@@ -237,7 +236,7 @@ class WavSink(BaseSink):
                 if simple:
                     begin, end = offset[i], offset[i + 1]
                     if self._native and file.format.encoding == "pcm16":  # L16: network order on the wire
-                        data = memoryview(batch.payload[begin:end].view(">i2").astype(np.int16).view(np.uint8))
+                        data = batch.payload[begin:end].view(">i2").astype(np.int16).view(np.uint8).data
                     else:
                         data = values[begin:end]
                     tree.write(file, data, position[i] * file.format.frame_bytes)
@@ -283,7 +282,7 @@ class WavSink(BaseSink):
         if not len(samples):
             return
         if track.channel is None:
-            data = memoryview(np.ascontiguousarray(samples).reshape(-1).view(np.uint8))
+            data = np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data
             self._tree.write(track.file, data, position * track.file.format.frame_bytes)
             return
         if stream.channels > 1:
