@@ -182,8 +182,8 @@ class Receiver:
         self._stopped = True
         self._unlisten()
         deadline = self._now_ns() + _LAST_DRAIN_NS
-        while self._drain() and self._now_ns() < deadline:
-            await asyncio.sleep(0)  # noqa: ASYNC110  # not waiting: letting others run
+        while self._drain() and self._now_ns() < deadline:  # noqa: ASYNC110  # nothing is waited for
+            await asyncio.sleep(0)  # lets others run
         self._dispatcher.handle(self._engine.flush())
         self._kernel_dropped = self._count_kernel_dropped()
         for socket, _ in self._sockets:
