@@ -42,6 +42,7 @@ class WavTree:
         self._max_open = max(1, max_open)
         self._open: OrderedDict[int, WavFile] = OrderedDict()  # by id(), least recently used first
         self.files = 0
+        self.evicted = False  # a descriptor had to be closed: there are more files than may be open
 
     def create(self, directory: str, stem: str, format_: WavFormat) -> WavFile:
         """A new file DIR/directory/stem.part.wav; a number is added rather than overwriting anything."""
@@ -87,6 +88,7 @@ class WavTree:
             return os.open(path, flags)
 
     def _close_oldest(self) -> None:
+        self.evicted = True
         _, file = self._open.popitem(last=False)
         fd, file.fd = file.fd, -1
         os.close(fd)

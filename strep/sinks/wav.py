@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .._exceptions import ConfigurationError
 from ._base import BaseSink
 from ._wavfile import WavFormat
+from ._wavlanes import WavLanes
 from ._wavtree import WavFile, WavTree
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class WavSink(BaseSink):
         self._legs: dict[tuple[str, Leg], _LegFile] = {}
         self._refused: set[int] = set()
         self._done: dict[int, list[str]] = {}
+        self._lanes = WavLanes.of(self._tree)
         self._paused_until = 0.0
         self._failed: str | None = None
         self._errors: Counter[str] = Counter()
@@ -171,7 +173,8 @@ class WavSink(BaseSink):
         while True:
             with self._condition:
                 if not self._jobs and not self._closing:
-                    self._condition.wait(_FLUSH_S / 2 if self._dirty else None)
+                    lagging = self._dirty or (self._lanes is not None and self._lanes.lagging)
+                    self._condition.wait(_FLUSH_S / 2 if lagging else None)
                 job, size = self._jobs.popleft() if self._jobs else (None, 0)
             now = time.monotonic()
             if job is None:
@@ -217,6 +220,9 @@ class WavSink(BaseSink):
             self.dropped_frames += int(batch.frames.sum())
             return
         simple = not self._stereo and self._rate is None
+        chosen = self._lanes.write(batch, self._native, now) if simple and self._lanes is not None else None
+        if chosen is not None and not chosen:
+            return
         values: memoryview | I16
         if self._native:
             values, offset, width = batch.payload.data, batch.payload_offset.tolist(), 1
@@ -224,7 +230,8 @@ class WavSink(BaseSink):
             values, offset, width = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist(), 2
         position = batch.position.tolist()
         tracks, tree, dirty = self._tracks, self._tree, self._dirty
-        for i, stream in enumerate(batch.streams):
+        for i in range(len(batch)) if chosen is None else chosen:
+            stream = batch.streams[i]
             try:
                 track = tracks.get(stream.serial)
                 if track is None:
@@ -233,6 +240,8 @@ class WavSink(BaseSink):
                         self.dropped_frames += int(batch.frames[i])
                         continue
                 file = track.file
+                if self._lanes is not None:
+                    self._lanes.sync(stream.index, file)
                 if simple:
                     begin, end = offset[i], offset[i + 1]
                     if self._native and file.format.encoding == "pcm16":  # L16: network order on the wire
@@ -248,6 +257,8 @@ class WavSink(BaseSink):
                     dirty.pop(id(file), None)
                 else:
                     dirty[id(file)] = file
+                if self._lanes is not None and simple:
+                    self._lanes.adopt(stream.index, file)
             except OSError as error:
                 self._fail(error, int(batch.frames[i:].sum()) if self._paused_until > now else int(batch.frames[i]))
                 if self._paused_until > now:
@@ -344,6 +355,8 @@ class WavSink(BaseSink):
         track = self._tracks.pop(stream.serial, None)
         if track is None:
             return
+        if self._lanes is not None:
+            self._lanes.release(stream.index, track.file)
         if track.resampler is not None:
             with self._disk_errors():
                 self._put(stream, track, track.resampler.flush(), track.next_out)
@@ -372,9 +385,14 @@ class WavSink(BaseSink):
             with self._disk_errors():
                 self._tree.tell(file, now)
         self._dirty.clear()
+        if self._lanes is not None:
+            with self._disk_errors():
+                self._lanes.tell_all(now)
 
     def _finish_all(self) -> None:
         """Files whose streams never ended (the receiver was not stopped in order) keep their partial names."""
+        if self._lanes is not None:
+            self._lanes.close()
         for serial, track in self._tracks.items():
             self._done.setdefault(serial, []).append(self._tree.abandon(track.file))
         self._tracks.clear()
