@@ -1,6 +1,7 @@
 """Simulated forks: calls with speech over real UDP, impaired on purpose, with the truth told. Floor 5."""
 
+from .impair import Impairments
 from .sender import SimulationReport, play, simulate
-from .traffic import Impairments, StreamTruth, Traffic, make_traffic
+from .traffic import StreamTruth, Traffic, make_traffic
 
 __all__ = ["Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate"]

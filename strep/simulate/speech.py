@@ -12,13 +12,13 @@ import numpy.typing as npt
 from .._exceptions import ConfigurationError
 from ..resample import resample
 
-__all__ = ["bundled_voices", "read_wav"]
+__all__ = ["bundled_voices", "read_voices", "read_wav"]
 
 I16 = npt.NDArray[np.int16]
 
 
 def bundled_voices(rate: int = 8000) -> tuple[I16, I16]:
-    """Caller and agent, int16 (n,), of the same length."""
+    """Caller and agent, int16 (n,), of the same length. Raises ConfigurationError for a rate that is too odd."""
     voices = []
     for name in ("caller", "agent"):
         with resources.as_file(resources.files("strep") / "data" / f"{name}.wav") as path:
@@ -26,17 +26,29 @@ def bundled_voices(rate: int = 8000) -> tuple[I16, I16]:
     return voices[0], voices[1]
 
 
+def read_voices(path: str | PathLike[str], rate: int) -> tuple[I16, I16]:
+    """Both directions of a call from a 16-bit PCM WAV file: left inbound, right outbound; a mono file for both."""
+    channels = _read(path, rate)
+    return channels[0], channels[min(1, len(channels) - 1)]
+
+
 def read_wav(path: str | PathLike[str], rate: int) -> I16:
-    """The first channel of a 16-bit PCM WAV file at ``rate``. Raises ConfigurationError for others."""
+    """The first channel of a 16-bit PCM WAV file at ``rate``, int16 (n,). Raises ConfigurationError for others."""
+    return _read(path, rate)[0]
+
+
+def _read(path: str | PathLike[str], rate: int) -> list[I16]:
     try:
         with wave.open(str(path), "rb") as file:
             if file.getsampwidth() != 2:
                 raise ConfigurationError(f"{path}: {8 * file.getsampwidth()}-bit samples; give a 16-bit PCM WAV file")
-            data = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.int16)
             channels, own_rate = file.getnchannels(), file.getframerate()
+            data = np.frombuffer(file.readframes(file.getnframes()), np.uint8)
     except (OSError, EOFError, wave.Error) as error:
-        raise ConfigurationError(f"{path}: cannot be read as a WAV file ({error})") from error
-    samples = data[::channels]
+        raise ConfigurationError(f"{path}: cannot be read as a 16-bit PCM WAV file ({error})") from error
+    # a file that was cut off may end inside a frame
+    samples = data[: data.size // (2 * channels) * 2 * channels].view("<i2").astype(np.int16).reshape(-1, channels)
     if not samples.size:
         raise ConfigurationError(f"{path}: has no samples")
-    return samples if own_rate == rate else np.asarray(resample(samples, own_rate, rate))
+    columns = [np.ascontiguousarray(samples[:, c]) for c in range(channels)]
+    return columns if own_rate == rate else [np.asarray(resample(c, own_rate, rate), np.int16) for c in columns]

@@ -80,7 +80,10 @@ class ManyWrites:
         while done < n:
             try:
                 taken = self._call(
-                    self._submit, context, ctypes.c_long(n - done), ctypes.c_void_p(self._pointers.ctypes.data + 8 * done)
+                    self._submit,
+                    context,
+                    ctypes.c_long(n - done),
+                    ctypes.c_void_p(self._pointers.ctypes.data + 8 * done),
                 )
             except OSError as error:
                 # the first of them cannot even be tried (a bad descriptor, say): the others may

@@ -145,7 +145,9 @@ class WavLanes:
 
     def _tell(self, rows: I64, now: float) -> None:
         """Rewrite the headers of these lanes."""
-        for size, channels_bytes in {(int(h), int(f)) for h, f in zip(self._header[rows], self._frame[rows], strict=True)}:
+        for size, channels_bytes in {
+            (int(h), int(f)) for h, f in zip(self._header[rows], self._frame[rows], strict=True)
+        }:
             same = rows[(self._header[rows] == size) & (self._frame[rows] == channels_bytes)]
             if size != WavFormat("pcm16", 8000, 1).header_bytes:
                 continue  # G.711 files have a fact chunk: the sink's own way when they lag

@@ -1,0 +1,62 @@
+"""Simulated traffic as if it had been received: batches for the engine, and pcap files. Reads no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from .._datagrams import SLOT_MINIMUM, DatagramBatch
+from .._exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from .traffic import Traffic
+
+__all__ = ["START_NS", "batches", "write_pcap"]
+
+START_NS: Final = 1_700_000_000_000_000_000  # a whole second, UTC
+_SOURCE: Final = 0xFFFF_C000_0201  # 192.0.2.1, kept for documentation (RFC 5737)
+_FIRST_SOURCE_PORT: Final = 20_000
+_SOURCE_PORTS: Final = 40_000
+_ROWS: Final = 4096
+
+
+def batches(traffic: Traffic, *, strep: bool, rx_port: int, tx_port: int, start_ns: int) -> Iterator[DatagramBatch]:
+    """What a socket would give: each datagram arrives when it is sent, ``start_ns`` (UTC) being the start.
+
+    With STREP all go to ``rx_port``; without, inbound to ``rx_port`` and outbound to ``tx_port``. All directions of a
+    call leave from one port, as real forks do. Raises ConfigurationError for ports that are none.
+    """
+    for port in (rx_port, tx_port):
+        if not 0 < port < 65_536:
+            raise ConfigurationError(f"port {port}: choose 1 to 65535")
+    per_call = len(traffic.truth) // len({t.call_leg_id for t in traffic.truth})
+    for begin in range(0, len(traffic), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        data = traffic.datagrams(rows, strep=strep)
+        n, length = data.shape
+        slab = np.zeros((n, max(SLOT_MINIMUM, -(-length // 8) * 8)), np.uint8)
+        slab[:, :length] = data
+        local_port = np.where(traffic.direction(rows) == 1, rx_port if strep else tx_port, rx_port)
+        yield DatagramBatch(
+            slab,
+            np.full(n, length, np.int32),
+            start_ns + traffic.time_ns[rows],
+            np.zeros(n, np.uint64),
+            np.full(n, _SOURCE, np.uint64),
+            (_FIRST_SOURCE_PORT + traffic.stream[rows] // per_call % _SOURCE_PORTS).astype(np.uint16),
+            local_port.astype(np.uint16),
+        )
+
+
+def write_pcap(parts: Iterable[DatagramBatch], path: str | PathLike[str]) -> int:
+    """Write batches as a pcap file (nanoseconds, Ethernet, to 127.0.0.1); returns how many datagrams it holds."""
+    from .._pcap import PcapWriter
+
+    writer = PcapWriter(path)
+    try:
+        return sum(writer.write(part) for part in parts)
+    finally:
+        writer.close()
