@@ -112,8 +112,14 @@ class _Generation:
         self.kept -= len(mine)
         columns = self.columns[mine]
         width = max(64, int(columns["length"].max(initial=0)))
-        at = np.minimum(columns["at"][:, None] + np.arange(width), _ARENA - 1)
-        return Held(columns, np.array(owner, np.int64), self.arena[at])
+        # rows of one width: what stands behind a payload is never read
+        at = np.minimum(columns["at"], _ARENA - width)
+        shift = columns["at"] - at  # only for payloads at the arena's very end
+        items = np.ndarray((_ARENA - width + 1,), np.dtype((np.void, width)), self.arena, 0, (1,))
+        slab = items[at].view(np.uint8).reshape(len(at), width)
+        for i in np.flatnonzero(shift).tolist():
+            slab[i] = np.roll(slab[i], -int(shift[i]))
+        return Held(columns, np.array(owner, np.int64), slab)
 
     def clear(self) -> int:
         kept = self.kept
