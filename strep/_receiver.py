@@ -32,6 +32,7 @@ _COALESCE_BUSY_S: Final = 0.005
 _BUSY_DATAGRAMS: Final = 128
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
 _LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
+_RELEASE_NS: Final = 400_000_000  # without iteration: how long what is ready may wait for company
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
 
@@ -86,7 +87,7 @@ class Receiver:
         idle_timeout_s: float = 60.0,
         pcap: str | PathLike[str] | None = None,
         transport: str = "auto",
-        receive_buffer: int = 64 << 20,
+        receive_buffer: int = 128 << 20,
     ) -> None:
         if listen is None and rx is None and tx is None:
             raise ConfigurationError('no port to receive on: give listen="udp:0.0.0.0:9000", or rx= and tx=')
@@ -143,6 +144,7 @@ class Receiver:
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
             self._engine.audio = bool(self._sinks)
+            self._engine.release_ns = _RELEASE_NS
             if self._pcap is not None:
                 self._recorder = Recorder(self._pcap, {port: int(b.role) for port, b in bindings.items()})
         except BaseException:

@@ -25,7 +25,7 @@ def open_socket(
     address: UdpAddress,
     *,
     transport: str = "auto",
-    receive_buffer: int = 64 << 20,
+    receive_buffer: int = 128 << 20,
     clock: SteadyClock | None = None,
 ) -> UdpSocket:
     """A bound socket: "recvmmsg" (Linux), "portable", or "auto" for the better of them that works here.

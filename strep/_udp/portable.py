@@ -31,7 +31,7 @@ class PortableSocket(SocketBase):
         self,
         address: UdpAddress,
         *,
-        receive_buffer: int = 64 << 20,
+        receive_buffer: int = 128 << 20,
         rows: int = 256,
         width: int = 2048,
         clock: SteadyClock | None = None,

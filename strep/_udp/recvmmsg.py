@@ -56,7 +56,7 @@ class MmsgSocket(SocketBase):
         self,
         address: UdpAddress,
         *,
-        receive_buffer: int = 64 << 20,
+        receive_buffer: int = 128 << 20,
         rows: int = 2048,
         width: int = 2048,
         clock: SteadyClock | None = None,

@@ -22,7 +22,7 @@ __all__ = ["WavLanes"]
 
 I64 = npt.NDArray[np.int64]
 
-_FLUSH_S: Final = 0.4  # how far a header may lag behind its samples
+_FLUSH_S: Final = 0.25  # how far a header may lag behind its samples
 _RIFF_LIMIT: Final = 0xFFFF_0000
 
 
@@ -32,6 +32,7 @@ class WavLanes:
     def __init__(self, tree: WavTree, writes: ManyWrites) -> None:
         self._tree = tree
         self._writes = writes
+        self._formats: list[WavFormat] = []
         self._fd = np.full(0, -1, np.int64)
         self._grow(256)
 
@@ -53,7 +54,7 @@ class WavLanes:
             ("_header", np.int64),
             ("_frame", np.int64),
             ("_fills", np.bool_),
-            ("_rate", np.int64),
+            ("_kind", np.int64),
         ):
             new = np.zeros(rows, dtype)
             if old:
@@ -68,7 +69,7 @@ class WavLanes:
         self._header: I64
         self._frame: I64
         self._fills: npt.NDArray[np.bool_]
-        self._rate: I64
+        self._kind: I64  # row of _formats
 
     @property
     def lagging(self) -> bool:
@@ -79,16 +80,17 @@ class WavLanes:
         """Give a file that the sink has opened to this row."""
         if row >= len(self._fd):
             self._grow(max(2 * len(self._fd), row + 1))
-        plain = file.format.encoding == "pcm16" and file.end < _RIFF_LIMIT and not self._tree.evicted
-        native = file.format.encoding != "pcm16" and not self._tree.evicted and file.end < _RIFF_LIMIT
-        self._fd[row] = file.fd if plain or native else -1
+        fast = file.end < _RIFF_LIMIT and not self._tree.evicted
+        self._fd[row] = file.fd if fast else -1
         self._end[row] = file.end
         self._told[row] = file.told
         self._told_at[row] = file.told_at
         self._header[row] = file.format.header_bytes
         self._frame[row] = file.format.frame_bytes
         self._fills[row] = bool(file.format.silence)
-        self._rate[row] = file.format.rate
+        if file.format not in self._formats:
+            self._formats.append(file.format)
+        self._kind[row] = self._formats.index(file.format)
 
     def sync(self, row: int, file: WavFile) -> None:
         """Tell the file object what the lane has written."""
@@ -145,26 +147,17 @@ class WavLanes:
 
     def _tell(self, rows: I64, now: float) -> None:
         """Rewrite the headers of these lanes."""
-        for size, channels_bytes in {
-            (int(h), int(f)) for h, f in zip(self._header[rows], self._frame[rows], strict=True)
-        }:
-            same = rows[(self._header[rows] == size) & (self._frame[rows] == channels_bytes)]
-            if size != WavFormat("pcm16", 8000, 1).header_bytes:
-                continue  # G.711 files have a fact chunk: the sink's own way when they lag
-            for rate in np.unique(self._rate[same]).tolist():
-                members = same[self._rate[same] == rate]
-                template = np.frombuffer(WavFormat("pcm16", rate, channels_bytes // 2).header(0), np.uint8)
-                headers = np.tile(template, (len(members), 1))
-                end = self._end[members]
-                headers[:, 4:8] = (end + size - 8).astype("<u4").view(np.uint8).reshape(-1, 4)
-                headers[:, size - 4 : size] = end.astype("<u4").view(np.uint8).reshape(-1, 4)
-                address = headers.ctypes.data + size * np.arange(len(members), dtype=np.uint64)
-                done = self._writes.write(
-                    self._fd[members], address, np.full(len(members), size), np.zeros(len(members), np.int64)
-                )
-                told = members[done == size]
-                self._told[told] = self._end[told]
-                self._told_at[told] = now
+        for kind in np.unique(self._kind[rows]).tolist():
+            members = rows[self._kind[rows] == kind]
+            end = self._end[members]
+            headers = self._formats[kind].headers(end)
+            size = headers.shape[1]
+            address = headers.ctypes.data + size * np.arange(len(members), dtype=np.uint64)
+            at = np.zeros(len(members), np.int64)
+            done = self._writes.write(self._fd[members], address, np.full(len(members), size), at)
+            told = members[done == size]
+            self._told[told] = self._end[told]
+            self._told_at[told] = now
 
     def tell_all(self, now: float) -> None:
         """Bring all headers up to date."""
