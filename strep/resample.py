@@ -58,7 +58,7 @@ class Resampler:
         self._same = self._up == self._down
         self._dtype = np.dtype(dtype)
         self._channels = channels
-        self._taps, self._middle = _filter(self._up, self._down)
+        self._taps, self._middle = _filter(self._up, self._down) if not self._same else (np.ones(1), 0)
         self.lookahead = 0 if self._same else -(-self._middle // self._up)
         self.delay_ms = 1000.0 * self.lookahead / rate_in
         self.reset()
