@@ -45,6 +45,8 @@ def walk(data: U8, skipped: Counter[str]) -> Iterator[Records]:
     """
     magic = bytes(data[:4])
     if magic in _PCAP:
+        if data.size < 24:
+            raise CaptureFileError("the file ends inside its pcap header")
         return _walk_pcap(data, *_PCAP[magic], skipped)
     if magic == b"\x0a\x0d\x0d\x0a":
         return _Pcapng(data, skipped).walk()
@@ -65,8 +67,6 @@ def _column(data: U8, order: str, at: int, count: int, stride: int) -> npt.NDArr
 
 
 def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Iterator[Records]:
-    if data.size < 24:
-        raise CaptureFileError("the file ends inside its pcap header")
     link = struct.unpack_from(order + "I", data.data, 20)[0] & 0x0FFF_FFFF
     size, at = data.size, 24
     header, raw = struct.Struct(order + "IIII"), data.data
