@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from socket import socketpair
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,7 +23,7 @@ from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub
 from ._types import Codec
-from ._udp import UdpSocket, open_socket, parse_address
+from ._udp import PortableSocket, UdpSocket, open_socket, parse_address
 from .sinks._base import Sink
 
 __all__ = ["Receiver", "SocketStatus"]
@@ -119,6 +120,7 @@ class Receiver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False
+        self._watching = True  # the loop can watch sockets; otherwise (Windows' proactor) datagram endpoints do
         self._polls_without = 0
         self._stopped = False
         self._kernel_dropped = 0
@@ -139,6 +141,7 @@ class Receiver:
         if self._engine is not None:
             raise ConfigurationError("this receiver has been started before: make a new one")
         self._loop = asyncio.get_running_loop()
+        self._watching = _can_watch(self._loop)
         try:
             self._open_sockets()
             bindings = self._bindings()
@@ -152,16 +155,22 @@ class Receiver:
                 socket.close()
             raise
         self._dispatcher = Dispatcher([*self._sinks, self._hub])
+        if not self._watching:
+            for socket, _ in self._sockets:
+                if isinstance(socket, PortableSocket):
+                    await socket.attach(self._loop, self._wake)
         self._listen()
+        self._wake()  # what came before we listened
 
     def _open_sockets(self) -> None:
         by_address: dict[tuple[str, int], int] = {}
+        transport = self._transport if self._watching else "portable"
         for address, role in self._addresses:
             same = by_address.get((address.host, address.port))
             if same is not None and address.port and role == PortRole.TX and self._sockets[same][1] == PortRole.RX:
                 self._sockets[same] = (self._sockets[same][0], PortRole.BOTH)
                 continue
-            socket = open_socket(address, transport=self._transport, receive_buffer=self._receive_buffer)
+            socket = open_socket(address, transport=transport, receive_buffer=self._receive_buffer)
             by_address[(address.host, address.port)] = len(self._sockets)
             self._sockets.append((socket, role))
         ports = [socket.local_port for socket, _ in self._sockets]
@@ -198,12 +207,15 @@ class Receiver:
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    async def __aiter__(self) -> AsyncIterator[Stream]:
+    def __aiter__(self) -> AsyncIterator[Stream]:
         """Streams as they are admitted (those that live already come first); ends when the receiver stops."""
         if self._engine is not None and not self._hub.active:
             self._engine.audio = True
             self._engine.release_ns = 0
             self._hub.activate(self._engine.registry.live())
+        return self._streams()
+
+    async def _streams(self) -> AsyncIterator[Stream]:
         while (stream := await self._hub.next()) is not None:
             yield stream
 
@@ -269,8 +281,9 @@ class Receiver:
     def _listen(self) -> None:
         if self._loop is None or self._engine is None:
             return
-        for socket, _ in self._sockets:
-            self._loop.add_reader(socket.fileno(), self._wake)
+        if self._watching:
+            for socket, _ in self._sockets:
+                self._loop.add_reader(socket.fileno(), self._wake)
         self._reading = True
         deadline = self._engine.next_deadline_ns()
         if deadline is not None:
@@ -281,13 +294,15 @@ class Receiver:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._reading and self._loop is not None:
-            self._reading = False
+        reading, self._reading = self._reading, False
+        if reading and self._watching and self._loop is not None:
             for socket, _ in self._sockets:
                 with contextlib.suppress(OSError, ValueError):
                     self._loop.remove_reader(socket.fileno())
 
     def _wake(self) -> None:
+        if not self._reading:
+            return  # an endpoint's first datagram, but the timer looks anyway
         self._unlisten()
         self._polls_without = 0
         self._poll()
@@ -332,6 +347,18 @@ class Receiver:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
         if events:
             dispatcher.handle(events)
+
+
+def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop tells when a socket is readable."""
+    ours, other = socketpair()
+    with ours, other:
+        try:
+            loop.add_reader(ours.fileno(), int)
+        except NotImplementedError:
+            return False
+        loop.remove_reader(ours.fileno())
+        return True
 
 
 def parse_call_leg_id(value: uuid.UUID | str | None) -> uuid.UUID | None:
