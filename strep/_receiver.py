@@ -33,7 +33,10 @@ _COALESCE_BUSY_S: Final = 0.005
 _BUSY_DATAGRAMS: Final = 128
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
 _LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
-_RELEASE_NS: Final = 400_000_000  # without iteration: how long what is ready may wait for company
+# without iteration: how long what is ready may wait for company; longer where there are many streams
+_RELEASE_NS: Final = 100_000_000
+_RELEASE_BUSY_NS: Final = 400_000_000
+_BUSY_STREAMS: Final = 500
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
 
@@ -147,7 +150,6 @@ class Receiver:
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
             self._engine.audio = bool(self._sinks)
-            self._engine.release_ns = _RELEASE_NS
             if self._pcap is not None:
                 self._recorder = Recorder(self._pcap, {port: int(b.role) for port, b in bindings.items()})
         except BaseException:
@@ -329,6 +331,8 @@ class Receiver:
         if engine is None or dispatcher is None:
             return 0
         now_ns = self._now_ns()
+        if not self._hub.active:
+            engine.release_ns = _RELEASE_BUSY_NS if engine.live_streams > _BUSY_STREAMS else _RELEASE_NS
         total = 0
         for _ in range(_ROUNDS):
             batches = [b for b in (s.receive() for s, _ in self._sockets) if b is not None and len(b)]

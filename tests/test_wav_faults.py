@@ -1,0 +1,371 @@
+"""What files are worth when things go wrong: killed processes, full disks, no descriptors, slow writers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from live import hashes, samples_of
+from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run, steady
+
+from strep._dispatch import Dispatcher
+from strep._engine import Engine
+from strep.sinks import WavSink
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors as of POSIX")
+
+# --- SIGKILL: FAULTS 31 ----------------------------------------------------------------------------------------------
+
+KILLS = int(os.environ.get("STREP_KILLS", "60"))
+STREAMS = 4
+AT_ONCE = 10
+
+# imports everything once, then is a receiver in a forked child for every line it is told
+_ZYGOTE = """
+import asyncio, os, sys
+import strep
+from strep.sinks import WavSink
+
+def child(port, folder, encoding, layout):
+    async def main():
+        async with strep.Receiver(f"127.0.0.1:{port}", sinks=[WavSink(folder, encoding=encoding, layout=layout)]):
+            open(folder + ".ready", "w").close()
+            await asyncio.Event().wait()
+    asyncio.run(main())
+
+for line in sys.stdin:
+    if (pid := os.fork()) == 0:
+        sys.stdin.close()
+        child(*line.split())
+    print(pid, flush=True)
+"""
+
+
+def four_programs_read(paths: list[Path]) -> dict[Path, int]:
+    """Frames in each file; `wave` or libsndfile raise, ffmpeg and sox complain, when one is not sound."""
+    frames = {}
+    for path in paths:
+        info = soundfile.info(path)
+        frames[path] = info.frames
+        if info.subtype == "PCM_16":  # `wave` knows no G.711
+            with wave.open(str(path)) as file:
+                assert file.getnframes() == info.frames
+                assert len(file.readframes(info.frames)) == info.frames * 2 * info.channels
+    if shutil.which("sox"):
+        told = subprocess.run(["soxi", "-s", *map(str, paths)], capture_output=True, text=True, check=True)
+        assert not told.stderr
+        assert [int(n) for n in told.stdout.split()] == [frames[p] for p in paths]
+    if shutil.which("ffmpeg"):
+        inputs = [a for p in paths for a in ("-i", str(p))]
+        maps = [a for i in range(len(paths)) for a in ("-map", str(i))]
+        command = ["ffmpeg", "-v", "error", "-nostdin", *inputs, *maps, "-f", "null", "-"]
+        assert not subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return frames
+
+
+@pytest.mark.witness
+@pytest.mark.timeout(300)
+def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_path: Path) -> None:
+    rng = random.Random(31)
+    zygote = subprocess.Popen(
+        [sys.executable, "-c", _ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    children: list[int] = []
+    try:
+        for first in range(0, KILLS, AT_ONCE):
+            opened = [_start(zygote, tmp_path / str(first + k), rng) for k in range(min(AT_ONCE, KILLS - first))]
+            children += [pid for pid, *_ in opened]
+            killed = _feed_and_kill(opened, rng)
+            _check(tmp_path, opened, killed)
+    finally:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        zygote.stdin.close()  # type: ignore[union-attr]
+        zygote.wait(10)
+        zygote.stdout.close()  # type: ignore[union-attr]
+
+
+def _start(zygote: Any, folder: Path, rng: random.Random) -> tuple[int, int, Path, int]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    encoding, layout = rng.choice([("pcm16", "split"), ("native", "split"), ("pcm16", "stereo")])
+    zygote.stdin.write(f"{port} {folder} {encoding} {layout}\n")
+    pid = int(zygote.stdout.readline())
+    ready = folder.with_name(folder.name + ".ready")
+    deadline = time.monotonic() + 20
+    while not ready.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return pid, port, folder, 1 if layout == "split" else 2
+
+
+def _feed_and_kill(opened: list[tuple[int, int, Path, int]], rng: random.Random) -> list[list[float]]:
+    """Streams to all of them in real time; each is killed at a moment of its own. Returns when packets were sent."""
+    began = time.monotonic()
+    ends = [began + rng.uniform(0.05, 2.5) for _ in opened]
+    sent: list[list[float]] = [[] for _ in opened]
+    alive = [True] * len(opened)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        k = 0
+        while any(alive):
+            now = time.monotonic()
+            if now >= began + 0.02 * k:
+                for i, (_, port, _, _) in enumerate(opened):
+                    for s in range(STREAMS * alive[i]):
+                        data = packet(k, call=leg_id(s // 2), direction=s % 2)
+                        plain.sendto(data, ("127.0.0.1", port))
+                    if alive[i]:
+                        sent[i].append(time.monotonic())
+                k += 1
+            for i, (pid, *_) in enumerate(opened):
+                if alive[i] and time.monotonic() >= ends[i]:
+                    os.kill(pid, signal.SIGKILL)
+                    ends[i] = time.monotonic()
+                    alive[i] = False
+            time.sleep(0.001)
+    # of each packet: how long before the kill it was sent
+    return [[end - at for at in times] for end, times in zip(ends, sent, strict=True)]
+
+
+def _check(root: Path, opened: list[tuple[int, int, Path, int]], killed: list[list[float]]) -> None:
+    paths = {i: sorted(folder.rglob("*.wav")) for i, (_, _, folder, _) in enumerate(opened)}
+    whole = [p for found in paths.values() for p in found if p.stat().st_size]
+    frames = four_programs_read(whole)
+    for i, (_, _, _, channels) in enumerate(opened):
+        # what was sent a second before the kill is there
+        due = sum(age >= 1.0 for age in killed[i])
+        if due > 1:
+            assert len(paths[i]) == STREAMS // channels
+        for path in paths[i]:
+            assert path.name.endswith(".part.wav")
+            # a file that was being created may be empty; it lacks nothing that is due
+            there = frames.get(path, 0)
+            assert there >= due * 160
+            if there:
+                samples = samples_of(path)
+                wanted = np.concatenate([pcmu(payload_of(k)) for k in range(there // 160 + 1)])[:there]
+                for channel in samples.reshape(-1, channels).T:
+                    # with two channels one may lag behind the other within the last second
+                    good = np.flatnonzero(channel != wanted)
+                    assert not len(good) or (channels == 2 and good[0] >= due * 160 and not channel[good].any())
+
+
+# --- a full disk: FAULTS 29 ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if not shutil.which("mount") or os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_pauses_the_files_and_they_go_on(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(400 << 10))
+    sink = WavSink(small_disk / "out")
+    engine = Engine()
+    dispatcher = Dispatcher([sink])
+    arrivals = steady(1000)
+    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(1000)])
+    # 1,000 packets are 320 kB: there is room for about a third
+    dispatcher.handle(engine.receive(batch_of(arrivals[:600])))
+    _settle(sink)
+    report = sink.report()
+    assert "ENOSPC" in report["errors"]
+    assert report["failed"]
+    lost_at_first = report["dropped_frames"]
+    assert 0 < lost_at_first < 600 * 160
+    four_programs_read(list((small_disk / "out").rglob("*.wav")))
+    ballast.unlink()
+    sink._paused_until = 0.0  # as if the pause had passed
+    dispatcher.handle(engine.receive(batch_of(arrivals[600:])))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    (path,) = (small_disk / "out").rglob("*.wav")
+    assert not path.name.endswith(".part.wav")
+    samples = samples_of(path)
+    assert len(samples) == 1000 * 160
+    wrong = np.flatnonzero(samples != wanted)
+    assert not samples[wrong].any()  # what was lost is silence, at its place
+    assert len(np.flatnonzero(samples[-300 * 160 :] != wanted[-300 * 160 :])) == 0
+    # blocks are lost whole; samples that are 0 anyway do not show as wrong
+    assert 0 < len(wrong) <= sink.report()["dropped_frames"]
+    four_programs_read([path])
+
+
+def _settle(sink: WavSink) -> None:
+    """Wait until the writing thread has taken everything."""
+    deadline = time.monotonic() + 20
+    while sink._jobs or sink._waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_disk_that_is_full_from_the_start_is_told(small_disk: Path) -> None:
+    with contextlib.suppress(OSError):
+        (small_disk / "ballast").write_bytes(bytes(1 << 20))
+    sink = WavSink(small_disk / "out")
+    engine, dispatcher = Engine(), Dispatcher([sink])
+    dispatcher.handle(engine.receive(batch_of(steady(200))))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    report = sink.report()
+    assert report["failed"]
+    assert report["dropped_frames"] == 200 * 160
+
+
+# --- descriptors: FAULTS 36 ------------------------------------------------------------------------------------------
+
+_FEW = """
+import os, resource, sys, time
+sys.path[:0] = [{tests!r}]
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+from pathlib import Path
+import strep
+from strep._dispatch import Dispatcher
+from strep._engine import Engine
+from strep.sinks import WavSink
+from support import Arrival, T0, MS, batch_of, leg_id, packet
+engine, sink = Engine(), WavSink({out!r})
+dispatcher = Dispatcher([sink])
+def feed(streams, first, count):
+    batch = [Arrival(T0 + 20 * MS * k, packet(k, call=leg_id(n))) for k in range(first, first + count) for n in streams]
+    dispatcher.handle(engine.receive(batch_of(batch)))
+    while sink._jobs or sink._waiting: time.sleep(0.002)
+"""
+
+
+def script(tmp_path: Path, limit: int, body: str) -> dict[str, Any]:
+    head = _FEW.format(tests=str(Path(__file__).parent), limit=limit, out=str(tmp_path / "out"))
+    tail = "\ndispatcher.handle(engine.flush()); dispatcher.close(30)\nimport json; print(json.dumps(sink.report()))"
+    done = subprocess.run([sys.executable, "-c", head + body + tail], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    import json
+
+    return dict(json.loads(done.stdout))
+
+
+def test_more_streams_than_descriptors(tmp_path: Path) -> None:
+    report = script(tmp_path, 90, "feed(range(120), 0, 40); feed(range(120), 40, 40)")
+    assert (report["failed"], report["dropped_frames"], report["refused_streams"]) == (None, 0, 0)
+    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(80)])
+    for n in range(120):
+        np.testing.assert_array_equal(samples_of(tmp_path / "out" / str(leg_id(n)) / "a-inbound.wav"), wanted)
+
+
+def test_without_a_descriptor_the_newest_streams_are_refused(tmp_path: Path) -> None:
+    body = """
+feed(range(5), 0, 40)
+others = []
+while True:
+    try: others.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError: break
+feed(range(8), 40, 40)
+for fd in others: os.close(fd)
+feed(range(8), 80, 40)
+"""
+    report = script(tmp_path, 400, body)
+    assert report["refused_streams"] == 3
+    assert report["errors"] == {"EMFILE": 3}
+    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(120)])
+    for n in range(5):  # old calls go on
+        np.testing.assert_array_equal(samples_of(tmp_path / "out" / str(leg_id(n)) / "a-inbound.wav"), wanted)
+    assert len(list((tmp_path / "out").rglob("*.wav"))) == 5
+    assert report["dropped_frames"] == 3 * 80 * 160
+
+
+# --- slow and broken writers -----------------------------------------------------------------------------------------
+
+
+def test_a_slow_disk_loses_blocks_of_files_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = WavSink(tmp_path, queue_bytes=50_000)
+    write = sink._write_batch
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.05)
+        write(*arguments)
+
+    monkeypatch.setattr(sink, "_write_batch", slow)
+    engine, dispatcher = Engine(), Dispatcher([sink])
+    engine.release_ns = 20 * MS
+    arrivals = steady(1000)
+    began = time.monotonic()
+    for begin in range(0, 1000, 10):
+        dispatcher.handle(engine.receive(batch_of(arrivals[begin : begin + 10])))
+    assert time.monotonic() - began < 2.5  # 100 batches of 50 ms would be 5 s: nobody waited for the disk
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    (path,) = tmp_path.rglob("*.wav")
+    samples = samples_of(path)
+    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(1000)])
+    assert sink.report()["dropped_frames"] > 0
+    wrong = samples != wanted[: len(samples)]
+    assert not samples[wrong].any()
+    assert 1000 * 160 - np.count_nonzero(~wrong) <= sink.report()["dropped_frames"]
+
+
+def test_a_directory_that_vanishes_is_made_again(tmp_path: Path) -> None:
+    sink = WavSink(tmp_path / "out")
+    for n in (0, 1):
+        engine, dispatcher = Engine(), Dispatcher([sink])
+        dispatcher.handle(engine.receive(batch_of(steady(20, call=leg_id(n)))))
+        dispatcher.handle(engine.flush())
+        _settle(sink)
+        if n == 0:
+            shutil.rmtree(tmp_path / "out")
+    dispatcher.close(10)
+    assert set(hashes(tmp_path / "out")) == {f"{leg_id(1)}/a-inbound.wav"}
+
+
+def test_a_path_that_cannot_be_is_a_failure_of_the_sink_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file, not a directory")
+    sink = WavSink(tmp_path / "out")
+    engine, dispatcher = Engine(), Dispatcher([sink])
+    dispatcher.handle(engine.receive(batch_of(steady(20))))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    report = dispatcher.reports()[0]
+    assert report["failed"]
+    assert report["dropped_frames"] == 20 * 160
+    assert engine.totals().delivered == 20
+
+
+def test_a_jump_far_ahead_costs_no_disk(tmp_path: Path) -> None:
+    """FAULTS 8, in the file: the hour is not written."""
+    ahead = [Arrival(T0 + (1000 + 20 * k) * MS, packet(50 + k, timestamp=(3600 * 8000 + 160 * k))) for k in range(50)]
+    arrivals = steady(50) + ahead
+    sink = WavSink(tmp_path)
+    engine, dispatcher = Engine(), Dispatcher([sink])
+    dispatcher.handle(engine.receive(batch_of(arrivals)))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    (path,) = tmp_path.rglob("*.wav")
+    assert soundfile.info(path).frames < 3 * 8000
+    assert run(arrivals).only()[1].timestamp_jumps == 1
