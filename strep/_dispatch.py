@@ -46,11 +46,11 @@ class _Lane:
             return
         size = 3 * event.payload.nbytes if isinstance(event, BlockBatch) else 0
         with self._condition:
-            if size and self._bytes + size > _QUEUE_BYTES:
+            if self._bytes and size and self._bytes + size > _QUEUE_BYTES:
                 if not self._lossless:
                     self.dropped_frames += int(event.frames.sum()) if isinstance(event, BlockBatch) else 0
                     return
-                self._condition.wait_for(lambda: self._bytes + size <= _QUEUE_BYTES or self.failed is not None)
+                self._condition.wait_for(lambda: self._bytes + size <= max(size, _QUEUE_BYTES) or self.failed is not None)
             self._queue.append((event, size))
             self._bytes += size
             self._condition.notify_all()

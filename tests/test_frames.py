@@ -1,0 +1,117 @@
+"""Frames are the same however the blocks were cut; gaps, positions and time stamps are exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import strep
+from strep import GapCause
+from strep._frames import Frame, Framer
+from strep.resample import resample
+
+Part = tuple[int, int]  # samples, gap before them
+
+
+def pushed(parts: list[Part], cuts: int, **options: object) -> tuple[list[Frame], np.ndarray]:
+    """Frames of these parts, each cut into blocks of ``cuts`` samples; and the audio with zeros in its gaps."""
+    framer = Framer(**{"ms": 20, "rate_in": 8000, "clock_rate": 8000, **options})  # type: ignore[arg-type]
+    rng = np.random.default_rng(1)
+    frames: list[Frame] = []
+    audio: list[np.ndarray] = []
+    position = 0
+    for size, gap in parts:
+        samples = rng.integers(-9000, 9000, size).astype(np.int16)
+        audio += [np.zeros(gap, np.int16), samples]
+        position += gap
+        cause = GapCause.LOSS if gap else GapCause.NONE
+        for begin in range(0, size, cuts):
+            block = samples[begin : begin + cuts]
+            mark = [(position + begin, 1000 + position + begin, 10**6 + position + begin)]
+            frames += framer.push(block, position + begin, cause if not begin else GapCause.NONE, mark)
+        position += size
+    frames += framer.finish()
+    return frames, np.concatenate(audio)
+
+
+parts_strategy = st.lists(
+    st.tuples(st.integers(1, 700), st.sampled_from([0, 0, 1, 159, 160, 500])), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts_strategy,
+    st.integers(1, 400),
+    st.sampled_from([(None, "int16"), (16_000, "float32"), (24_000, "int16"), (8000, "float32")]),
+    st.sampled_from([10, 20, 32]),
+)
+def test_the_cut_into_blocks_does_not_matter(
+    parts: list[Part], cuts: int, form: tuple[int | None, str], ms: float
+) -> None:
+    parts = [(parts[0][0], 0), *parts[1:]]
+    rate, dtype = form
+    whole, audio = pushed(parts, 10_000, rate=rate, dtype=dtype, ms=ms)
+    frames, _ = pushed(parts, cuts, rate=rate, dtype=dtype, ms=ms)
+    assert len(frames) == len(whole)
+    for a, b in zip(frames, whole, strict=True):
+        np.testing.assert_array_equal(a.samples, b.samples)
+        assert (a.position, a.gap, a.padding, a.missed) == (b.position, b.gap, b.padding, b.missed)
+    size = round((rate or 8000) * ms / 1000)
+    assert [f.position for f in frames] == [size * i for i in range(len(frames))]
+    got = np.concatenate([f.samples for f in frames])
+    assert got.dtype == np.dtype(dtype)
+    wanted = audio if dtype == "int16" else (audio / np.float32(32768)).astype(np.float32)
+    wanted = resample(wanted, 8000, rate or 8000)
+    np.testing.assert_array_equal(got[: len(wanted)], wanted)
+    assert frames[-1].padding == len(got) - len(wanted) < size
+    # every sample that never came is told, in the frame where it is missing
+    assert sum(f.gap.samples for f in frames if f.gap) == pytest.approx(
+        sum(g for _, g in parts) * (rate or 8000) / 8000, abs=3 * len(parts)
+    )
+
+
+def test_time_stamps_of_frames_between_packets() -> None:
+    frames, _ = pushed([(480, 0), (480, 160)], 240, ms=10)
+    assert [f.rtp_timestamp for f in frames] == [1000 + 80 * i for i in range(14)]
+    # the packet that a frame's first sample came in; in a gap the last one before it
+    assert [f.arrival_ns - 10**6 for f in frames] == [0, 0, 0, 240, 240, 240, 240, 240, 640, 640, 640, 880, 880, 880]
+
+
+def test_of_a_long_gap_whole_frames_are_left_out() -> None:
+    frames, _ = pushed([(400, 0), (320, 80_000)], 160)
+    assert [f.position for f in frames] == [0, 160, 320, 80_320, 80_480, 80_640]
+    gaps = [f.gap.samples if f.gap else 0 for f in frames]
+    assert sum(gaps) == 80_000
+    assert gaps[:2] == [0, 0]
+    assert all(f.gap is None or f.gap.cause is GapCause.LOSS for f in frames)
+    # 400 samples fill two frames and half of the third, 80,400 lies in the middle of one
+    assert frames[2].samples[:80].any()
+    assert not frames[2].samples[80:].any()
+    assert not frames[3].samples[:80].any()
+
+
+def test_missed_samples_are_told_once() -> None:
+    framer = Framer(ms=20, rate_in=8000, clock_rate=8000)
+    first = framer.push(np.ones(160, np.int16), 0, GapCause.NONE, [(0, 0, 1)])
+    framer.miss(320)
+    rest = framer.push(np.ones(480, np.int16), 480, GapCause.OVERRUN, [(480, 480, 2)])
+    assert [f.missed for f in first + rest] == [0, 320, 0, 0, 0, 0]
+    assert [f.gap for f in first + rest] == [
+        None, strep.Gap(160, GapCause.OVERRUN), strep.Gap(160, GapCause.OVERRUN), None, None, None
+    ]  # fmt: skip
+
+
+def test_who_begins_in_the_middle_has_no_gap_before() -> None:
+    framer = Framer(ms=20, rate_in=8000, clock_rate=8000)
+    (frame,) = framer.push(np.ones(160, np.int16), 12_345, GapCause.LOSS, [(12_345, 7, 9)])
+    assert (frame.position, frame.gap, frame.rtp_timestamp, frame.arrival_ns) == (12_345, None, 7, 9)
+
+
+def test_two_channels() -> None:
+    framer = Framer(ms=10, rate_in=16_000, clock_rate=16_000, channels=2, dtype="float32")
+    frames = framer.push(np.full((320, 2), 16_384, np.int16), 0, GapCause.NONE, [(0, 0, 1)])
+    assert [f.samples.shape for f in frames] == [(160, 2), (160, 2)]
+    assert frames[0].samples[0, 0] == np.float32(0.5)
