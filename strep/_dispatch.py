@@ -50,7 +50,8 @@ class _Lane:
                 if not self._lossless:
                     self.dropped_frames += int(event.frames.sum()) if isinstance(event, BlockBatch) else 0
                     return
-                self._condition.wait_for(lambda: self._bytes + size <= max(size, _QUEUE_BYTES) or self.failed is not None)
+                limit = max(size, _QUEUE_BYTES)
+                self._condition.wait_for(lambda: self._bytes + size <= limit or self.failed is not None)
             self._queue.append((event, size))
             self._bytes += size
             self._condition.notify_all()

@@ -151,7 +151,7 @@ class Receiver:
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
             self._engine.audio = bool(self._sinks)
             if self._pcap is not None:
-                self._recorder = Recorder(self._pcap, {port: int(b.role) for port, b in bindings.items()})
+                self._recorder = self._record(self._pcap, {port: int(b.role) for port, b in bindings.items()})
         except BaseException:
             for socket, _ in self._sockets:
                 socket.close()
@@ -163,6 +163,15 @@ class Receiver:
                     await socket.attach(self._loop, self._wake)
         self._listen()
         self._wake()  # what came before we listened
+
+    @staticmethod
+    def _record(path: str | PathLike[str], roles: dict[int, int]) -> Recorder:
+        try:
+            return Recorder(path, roles)
+        except OSError as error:
+            raise ConfigurationError(
+                f"pcap {path} cannot be written: {error.strerror}; choose a file in a directory that can be"
+            ) from error
 
     def _open_sockets(self) -> None:
         by_address: dict[tuple[str, int], int] = {}

@@ -15,6 +15,7 @@ from ._blocks import Block, BlockBatch
 from ._frames import Frame, Framer
 from ._report import StreamReport
 from ._types import Codec, Direction, Gap, GapCause, Leg, StreamInfo
+from .resample import prepare
 from .sinks._base import BaseSink
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class Stream:
 
         Raises ConfigurationError when ``ms`` at ``rate`` is no whole number of samples.
         """
+        if rate is not None:
+            await asyncio.to_thread(prepare)
         subscription = self._subscribe(queue_s)
         framer: Framer | None = None
         try:

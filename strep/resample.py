@@ -7,17 +7,16 @@ Output sample k stands at time k / rate_out: the delay is compensated, positions
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import gcd
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import firwin, upfirdn
 
 from ._exceptions import ConfigurationError
 
-__all__ = ["Resampler", "resample"]
+__all__ = ["Resampler", "prepare", "resample"]
 
 _SIDE: Final = 16  # samples of the lower rate on each side
 _BETA: Final = 5.9  # Kaiser: more than 60 dB
@@ -25,12 +24,25 @@ _BETA: Final = 5.9  # Kaiser: more than 60 dB
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 
+@cache
+def _signal() -> Any:
+    """scipy.signal takes longer to import than everything else: only who resamples pays for it."""
+    from scipy import signal
+
+    return signal
+
+
+def prepare() -> None:
+    """Do now what the first Resampler would otherwise do: for threads that nobody waits for."""
+    _signal()
+
+
 @lru_cache(maxsize=64)
 def _filter(up: int, down: int) -> tuple[npt.NDArray[np.float64], int]:
     """Taps at the upsampled rate, and the index of the middle one, which is a multiple of ``down``."""
     widest = max(up, down)
     half = _SIDE * widest
-    taps = firwin(2 * half + 1, 1 / widest, window=("kaiser", _BETA)) * up
+    taps = _signal().firwin(2 * half + 1, 1 / widest, window=("kaiser", _BETA)) * up
     pad = -half % down
     return np.concatenate([np.zeros(pad), taps]), half + pad
 
@@ -100,7 +112,7 @@ class Resampler:
         first = self._start * up // down
         begin = self._samples_out + self._middle // down - first
         # each output is one dot product in a fixed order, whatever else is computed beside it
-        out = upfirdn(self._taps, self._kept, up, down, axis=0)[begin : begin + until - self._samples_out]
+        out = _signal().upfirdn(self._taps, self._kept, up, down, axis=0)[begin : begin + until - self._samples_out]
         self._samples_out = until
         lowest = -(-(until * down + self._middle - len(self._taps) + 1) // up)
         start = max(lowest // down * down, self._start)

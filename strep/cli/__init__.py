@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -33,8 +34,16 @@ for _command in (capture, replay, inspect, simulate, demo, doctor):
     cli.add_command(_command)
 
 
+class _StderrHandler(logging.Handler):
+    """Warnings, a line each, on what is stderr at the time: a live table moves out of their way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
 def main() -> None:
     """Entry point: our own errors are one line and an exit code, not a traceback."""
+    logging.basicConfig(format="strep: %(message)s", handlers=[_StderrHandler()])
     try:
         cli()
     except BindError as error:

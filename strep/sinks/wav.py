@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._exceptions import ConfigurationError
+from ..resample import Resampler, prepare
 from ._base import BaseSink
 from ._wavfile import WavFormat
 from ._wavlanes import WavLanes
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .._blocks import BlockBatch
     from .._report import StreamReport
     from .._types import Leg, StreamInfo
-    from ..resample import Resampler
 
 __all__ = ["WavSink"]
 
@@ -100,6 +100,8 @@ class WavSink(BaseSink):
             raise ConfigurationError('encoding "native" cannot be resampled: leave the rate out, or use "pcm16"')
         if rate is not None and not 4000 <= rate <= 192_000:
             raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
+        if rate is not None or layout == "stereo":
+            prepare()
         self._stereo = layout == "stereo"
         self._native = encoding == "native"
         self._rate = rate
@@ -349,8 +351,6 @@ class WavSink(BaseSink):
     def _resampler(self, stream: StreamInfo, rate: int) -> Resampler | None:
         if rate == stream.sample_rate:
             return None
-        from ..resample import Resampler
-
         return Resampler(stream.sample_rate, rate, channels=stream.channels)
 
     def _end(self, stream: StreamInfo) -> None:
