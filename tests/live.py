@@ -8,7 +8,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,6 +76,7 @@ async def send_paced(
 ) -> None:
     """Faster than real time, but no faster than the window of a stream allows."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        plain.setblocking(False)
         for begin in range(0, len(datagrams), chunk):
             for data in datagrams[begin : begin + chunk]:
                 plain.sendto(data, address)
@@ -115,7 +116,3 @@ def check_truth(truth: StreamTruth, report: strep.StreamReport) -> None:
     assert report.rfc3550_lost == truth.rfc3550_lost
     assert report.reordered == truth.reordered
     assert report.late == 0
-
-
-async def gather_all(*tasks: Awaitable[Any]) -> None:
-    await asyncio.gather(*tasks)

@@ -1,0 +1,110 @@
+"""Every example and the README's own code, run as they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import LEG, batch_of, steady
+
+from strep._pcap import PcapWriter
+from strep.simulate import Impairments, make_traffic, play
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not here")
+
+SAYS = {
+    "record.py": [r"inbound 1\.\d+ s .*/a\.wav", r"outbound 1\.\d+ s .*/a\.wav"],
+    "frames.py": [r"inbound: 1\.\d+ s, \d+ ms of them missing, [1-9]\d* packets lost"],
+    "batch_analytics.py": [r"(inbound|outbound): \d\d+\.\d dB"],
+    "last_seconds.py": [r"inbound: 1\.\d+ s from 0\.00 s on, -\d+ dBFS"],
+    "monitor.py": [r"4 streams, \d+ datagrams, 0 kernel drops", r"inbound: \d+ lost, jitter \d+\.\d ms, -\d+ dBFS"],
+    "own_sink.py": [r"inbound from 127\.0\.0\.1", r"at [01]\.\d\d s: \d+ samples of loss", r"ended \(closed\): [1-9]"],
+}
+
+
+async def run_example(command: list[str], cwd: Path) -> str:
+    """The program, and two calls with loss played to it; what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    try:
+        first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        assert first.startswith("listening on"), (await process.communicate())[1].decode()
+        port = int(first.rpartition(":")[2])
+        traffic = make_traffic(calls=2, duration_s=1.5, impairments=Impairments(loss=0.1, protect_first=3), seed=2)
+        await play(traffic, f"udp:127.0.0.1:{port}")
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert not err, err.decode()
+    return out.decode()
+
+
+@pytest.mark.parametrize("name", SAYS)
+async def test_examples_that_listen(name: str, tmp_path: Path) -> None:
+    folder = [str(tmp_path / "calls")] if name == "record.py" else []
+    out = await run_example([str(EXAMPLES / name), "udp:127.0.0.1:0", *folder, "3"], tmp_path)
+    for pattern in SAYS[name]:
+        assert re.search(pattern, out), out
+    if folder:
+        assert len(list((tmp_path / "calls").rglob("*.wav"))) == 2
+        assert (tmp_path / "calls" / "summary.json").is_file()
+
+
+def test_the_example_that_replays(tmp_path: Path) -> None:
+    writer = PcapWriter(tmp_path / "a.pcap")
+    writer.write(batch_of(steady(100)))
+    writer.close()
+    command = [sys.executable, str(EXAMPLES / "replay_file.py"), "a.pcap", "out"]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert f"{LEG} inbound PCMU/8000: 2.00 s, 0 lost" in out
+    assert "100 of 100 datagrams delivered" in out
+    assert (tmp_path / "out" / str(LEG) / "a-inbound.wav").is_file()
+
+
+def test_every_example_is_told_and_run() -> None:
+    names = {path.name for path in EXAMPLES.glob("*.py")}
+    assert names == {*SAYS, "replay_file.py"}
+    told = (EXAMPLES / "README.md").read_text()
+    assert all(f"[`{name}`]({name})" in told for name in names)
+
+
+async def test_the_code_in_the_readme(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 14
+    fields = re.search(r"^ +(frame\..*?)(  #.*)?$", code, re.MULTILINE)
+    assert fields
+    # the same code, told to listen on a free port and to show what it gets
+    shown = code.replace(fields[0], fields[0].replace(fields[1], f"print({fields[1]}, flush=True)"))
+    shown = shown.replace("0.0.0.0:9000", "127.0.0.1:0").replace(
+        " as receiver:", ' as receiver:\n        print("listening on", receiver.sockets[0].address, flush=True)'
+    )
+    (tmp_path / "readme.py").write_text(shown)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(tmp_path / "readme.py"), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    try:
+        port = int((await asyncio.wait_for(process.stdout.readline(), 30)).decode().rpartition(":")[2])
+        sending = asyncio.create_task(play(make_traffic(calls=1, duration_s=1.5, seed=2), f"udp:127.0.0.1:{port}"))
+        text = ""
+        while text.count("None") < 20:  # the gap of each frame
+            text += (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        await sending
+        assert process.returncode is None
+    finally:
+        process.kill()
+        _, err = await process.communicate()
+    assert not err, err.decode()
