@@ -26,6 +26,7 @@ class _Lane:
 
     def __init__(self, sink: Sink, lossless: bool) -> None:
         self.sink = sink
+        self.wants_audio = bool(getattr(sink, "wants_audio", True))
         self.failed: str | None = None
         self.dropped_frames = 0
         self._lossless = lossless
@@ -129,7 +130,8 @@ class Dispatcher:
                 _log.warning("%s %s: %s", event.stream.name, event.stream.stem, event.text)
                 continue
             for lane in self._lanes:
-                lane.put(event)
+                if lane.wants_audio or not isinstance(event, BlockBatch):
+                    lane.put(event)
             if isinstance(event, Ended):
                 self.ended.append(event.report)
 

@@ -75,7 +75,7 @@ def replay(
     given = _given_bindings(rx, tx, leg)
     with PcapReader(path) as reader:
         engine = Engine(EngineConfig(**options, bindings=given))
-        engine.audio = bool(sinks)
+        engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
         dispatcher = Dispatcher(sinks, lossless=True)
         try:
             for batch in reader.batches():

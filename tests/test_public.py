@@ -70,7 +70,7 @@ FLOORS = [
     {"_codecs", "_streams", "resample", "_packets", "_accounts"},
     {"_admission", "_state", "_sources", "_engine"},
     {"sinks", "_frames"},
-    {"_udp", "_pcap", "_recording", "_dispatch", "_stream", "_receiver", "_replay", "_summary", "simulate"},
+    {"_udp", "_pcap", "_recording", "_dispatch", "_stream", "_receiver", "_replay", "_summary", "simulate", "bench"},
     {"cli", "__init__", "__main__", "_version"},
 ]
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

@@ -9,6 +9,7 @@ import click
 
 from .._exceptions import BindError, CaptureFileError, StrepError
 from .._version import __version__
+from .bench import bench
 from .capture import capture
 from .demo import demo
 from .doctor import doctor
@@ -21,16 +22,17 @@ __all__ = ["cli", "main"]
 _EPILOG = """\b
 Exit codes: 0 fine · 1 a bug of ours · 2 wrong usage · 3 an input file cannot be used · 4 a port cannot be bound
 6 a sink failed (audio is missing from the files; the summary says how much) · 7 doctor found something that fails
+8 bench found an answer that is wrong
 """
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="strep")
 def cli() -> None:
-    """Receive forked call media (STREP and plain RTP) and record, replay, inspect or simulate it."""
+    """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""
 
 
-for _command in (capture, replay, inspect, simulate, demo, doctor):
+for _command in (capture, replay, inspect, simulate, demo, doctor, bench):
     cli.add_command(_command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 import time
@@ -72,6 +73,7 @@ def capture(**options: Any) -> None:
         options["listen"] = "0.0.0.0:9000"
     # the thread that writes files gives the interpreter back sooner when datagrams wait (default: 5 ms)
     sys.setswitchinterval(0.0005)
+    gc.freeze()  # what has been imported stays: not to be looked through again each time
     sys.exit(run_async(lambda: run_capture(**options)))
 
 

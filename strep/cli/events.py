@@ -27,6 +27,7 @@ class EventSink(BaseSink):
     """``stream_started`` and ``stream_ended`` as they happen. Has a thread of its own: a reader may be slow."""
 
     kind = "events"
+    wants_audio = False
 
     def __init__(self, write: Callable[[dict[str, Any]], None] = emit) -> None:
         self._write = write

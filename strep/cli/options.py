@@ -22,6 +22,7 @@ __all__ = [
     "EXIT_FILE",
     "EXIT_SINK",
     "EXIT_USAGE",
+    "EXIT_WRONG",
     "console",
     "output_options",
     "payload_types",
@@ -36,14 +37,15 @@ EXIT_FILE: Final = 3
 EXIT_BIND: Final = 4
 EXIT_SINK: Final = 6
 EXIT_DOCTOR: Final = 7
+EXIT_WRONG: Final = 8
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 
-def console() -> Console:
-    """Everything human goes to stderr; rich heeds NO_COLOR and whether that is a terminal."""
-    return Console(stderr=True, highlight=False)
+def console(*, stderr: bool = True) -> Console:
+    """Everything human goes to stderr, but results; rich heeds NO_COLOR and whether that is a terminal."""
+    return Console(stderr=stderr, highlight=False)
 
 
 def output_options(function: _F) -> _F:

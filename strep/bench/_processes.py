@@ -1,0 +1,97 @@
+"""Processes under measurement: started on one core, their CPU time and memory read from the kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from .._exceptions import StrepError
+
+__all__ = ["Ended", "Measured", "MeasurementError", "run_load"]
+
+_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
+
+
+class MeasurementError(StrepError):
+    """A process under measurement did not do what it was started for; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What is known of a process once it has ended."""
+
+    said: str  # the rest of its standard output
+    finish_s: float  # from SIGTERM
+    memory_mib: float  # resident, at its peak
+
+
+class Measured:
+    """A child process pinned to ``core``. As a context manager it is gone at the end, whatever happens."""
+
+    def __init__(self, command: Sequence[str], core: int, log: Path) -> None:
+        self._log = log
+        with open(log, "wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PIN, str(core), *command], stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def line(self) -> str:
+        """The next line of its standard output. Raises MeasurementError when it has ended instead."""
+        line = self.process.stdout.readline() if self.process.stdout is not None else ""
+        if not line:
+            raise MeasurementError(f"a measured process ended early: {self._log.read_text(errors='replace').strip()}")
+        return line
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its threads until now, user and system, to a clock tick."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+    def end(self, timeout_s: float = 60.0) -> Ended:
+        """Ask it to finish and wait until it has; it is killed after ``timeout_s``."""
+        began = time.monotonic()
+        watchdog = threading.Timer(timeout_s, self.process.kill)
+        watchdog.start()
+        try:
+            self.process.send_signal(signal.SIGTERM)
+            said = self.process.stdout.read() if self.process.stdout is not None else ""
+            _, status, usage = os.wait4(self.process.pid, 0)
+        finally:
+            watchdog.cancel()
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        if not said:
+            raise MeasurementError(f"a measured process said nothing: {self._log.read_text(errors='replace').strip()}")
+        return Ended(said, time.monotonic() - began, usage.ru_maxrss / 1024)
+
+
+# taskset, without needing it
+_PIN: Final = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execvp(sys.argv[2], sys.argv[2:])"
+
+
+def run_load(port: int, core: int, log: Path, *, streams: int, rate: float, duration_s: float) -> str:
+    """The generator's report, as it printed it. Raises MeasurementError."""
+    command = [sys.executable, "-m", "strep.simulate.load", "--to", f"udp:127.0.0.1:{port}"]
+    command += ["--streams", str(streams), "--rate", str(rate), "--duration", str(duration_s)]
+    with Measured(command, core, log) as generator:
+        return generator.line()
