@@ -8,6 +8,7 @@ not of how they were cut into batches: a replay equals the live run.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -30,13 +31,17 @@ from ._streams.payloads import Decoder, gather
 from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW, Popped
 from ._types import DatagramKind, StreamInfo
 
-__all__ = ["Ended", "Engine", "EngineConfig", "Event", "Notice", "Started"]
+__all__ = ["TICK_NS", "Ended", "Engine", "EngineConfig", "Event", "Notice", "Started"]
 
 I64 = npt.NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
 
 TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
+_SHORT: Final = 1000  # ticks of a batch that came as one does live
+_WORTHWHILE: Final = 256  # packets of several ticks
+
+Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +112,14 @@ class Engine:
         """Take a batch. Its ``arrival_ns`` is clamped in place to not before the engine's present tick."""
         if not len(batch):
             return []
-        tick = self._clamp(batch)
+        parts = self._clamp(batch)
         self.accounts.datagrams += len(batch)
         packets, at = self._parse(batch)
-        if tick is None:
-            if packets is not None:
-                self._take_tick(packets)
-        elif packets is not None:
-            self._take_ticks(packets, tick if at is None else tick[at])
+        if packets is not None:
+            if at is not None:
+                parts = [(t, *at.searchsorted((begin, end)).tolist()) for t, begin, end in parts]
+                parts = [part for part in parts if part[1] < part[2]]
+            self._take_ticks(packets, parts)
         return self._take_events()
 
     def advance(self, now_ns: int) -> list[Event]:
@@ -172,31 +177,32 @@ class Engine:
 
     # --- datagrams → packets --------------------------------------------------------------------------------------
 
-    def _clamp(self, batch: DatagramBatch) -> I64 | None:
-        """Make arrival times not go back behind a tick; returns ticks when the batch is of several."""
+    def _clamp(self, batch: DatagramBatch) -> list[Part]:
+        """Make arrival times not go back behind a tick; returns which datagrams are of which tick."""
         arrival = batch.arrival_ns
-        first, last = int(arrival.min()) // TICK_NS, int(arrival.max()) // TICK_NS
-        if first == last >= self._tick:
-            if last > self._tick:
-                self._boundary(last)
-            return None
+        first, last = int(arrival[0]) // TICK_NS, int(arrival[-1]) // TICK_NS
+        if self._tick <= first and last - first < _SHORT and (arrival[1:] >= arrival[:-1]).all():
+            grid = np.arange(first + 1, last + 1) * TICK_NS
+            cuts = [0, *arrival.searchsorted(grid).tolist(), len(arrival)]
+            return [(first + i, cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1) if cuts[i] < cuts[i + 1]]
         tick = np.maximum(np.maximum.accumulate(arrival // TICK_NS), self._tick)
         np.maximum(arrival, tick * TICK_NS, out=arrival)
-        if tick[0] == tick[-1]:
-            if tick[0] > self._tick:
-                self._boundary(int(tick[0]))
-            return None
-        return tick
+        cuts = [0, *(np.flatnonzero(tick[1:] != tick[:-1]) + 1).tolist(), len(arrival)]
+        return list(zip(tick[cuts[:-1]].tolist(), cuts[:-1], cuts[1:], strict=True))
 
     def _parse(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
         columns = parse_batch(batch.slab, batch.length)
-        self.accounts.kinds += np.bincount(columns.kind, minlength=len(DatagramKind))
         rows: I64 | None = None
-        good = columns.status == Status.OK
-        if not good.all():
-            self.accounts.count_statuses(columns.status)
-            rows = np.flatnonzero(good)
+        if columns.uniform is not None:  # all sound, all of one kind: the usual case
+            self.accounts.kinds[columns.uniform] += len(columns)
+            good = np.True_
+        else:
+            self.accounts.kinds += np.bincount(columns.kind, minlength=len(DatagramKind))
+            good = columns.status == Status.OK
+            if not good.all():
+                self.accounts.count_statuses(columns.status)
+                rows = np.flatnonzero(good)
         if self.config.sources is not None:
             allowed = self.config.sources.allows(batch.source_hi, batch.source_lo)
             if not allowed.all():
@@ -209,8 +215,8 @@ class Engine:
         tag = columns.direction.astype(np.uint64)
         tag <<= np.uint64(1)
         tag |= columns.leg
-        strep = columns.kind == DatagramKind.STREP
-        if not strep.all():
+        strep = None if columns.uniform == DatagramKind.STREP else columns.kind == DatagramKind.STREP
+        if strep is not None and not strep.all():
             port = batch.local_port if rows is None else batch.local_port[rows]
             self.registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
 
@@ -239,39 +245,81 @@ class Engine:
 
     # --- ticks ----------------------------------------------------------------------------------------------------
 
-    def _take_ticks(self, packets: Packets, tick: I64) -> None:
-        """Packets of several ticks, ticks ascending."""
-        starts = np.flatnonzero(np.r_[True, tick[1:] != tick[:-1]]).tolist()
-        ends = [*starts[1:], len(tick)]
+    def _take_ticks(self, packets: Packets, parts: list[Part]) -> None:
+        """Packets of one tick or several, ticks ascending."""
         done = 0
-        while done < len(starts):
-            begin = starts[done]
-            now = int(tick[begin])
-            if now > self._tick:
-                self._boundary(now)
+        while done < len(parts):
+            tick, begin, end = parts[done]
+            if tick > self._tick:
+                self._boundary(tick)
+            if len(parts) - done > 1:
                 # until the second ends, streams that merely go on in sequence need no ticks
-                second = (now * TICK_NS // SECOND_NS + 1) * SECOND_NS // TICK_NS
-                upto = int(np.searchsorted(tick, second))
-                last = int(np.searchsorted(tick, tick[upto - 1]))  # its last tick is taken the ordinary way
-                if last - begin > 256:
-                    rest = self._take_smooth(packets.take(slice(begin, last)))
-                    self._take_rest(packets, tick, begin, last, rest)
-                    done = starts.index(last)
+                second = (tick * TICK_NS // SECOND_NS + 1) * SECOND_NS // TICK_NS
+                upto = bisect.bisect_left(parts, second, done, key=_tick_of)
+                if upto - done > 1 and self._take_together(packets, parts[done:upto]):
+                    done = upto
                     continue
-            self._take_tick(packets.take(slice(begin, ends[done])))
+                last = parts[upto - 1][1]  # the last tick is taken the ordinary way
+                if last - begin > _WORTHWHILE:
+                    rest = self._take_smooth(packets.take(slice(begin, last)))
+                    self._take_rest(packets, parts[done : upto - 1], begin + np.flatnonzero(rest))
+                    done = upto - 1
+                    continue
+            self._take_tick(packets if end - begin == len(packets) else packets.take(slice(begin, end)))
             done += 1
 
-    def _take_rest(self, packets: Packets, tick: I64, begin: int, end: int, rest: npt.NDArray[np.bool_]) -> None:
-        """Tick by tick what :meth:`_take_smooth` left of packets begin:end."""
-        rows = begin + np.flatnonzero(rest)
-        if rows.size:
-            ticks = tick[rows]
-            for part in np.split(rows, np.flatnonzero(ticks[1:] != ticks[:-1]) + 1):
-                if tick[part[0]] > self._tick:
-                    self._boundary(int(tick[part[0]]))
-                self._take_tick(packets.take(part))
-        if tick[end] > self._tick:
-            self._boundary(int(tick[end]))
+    def _take_rest(self, packets: Packets, parts: list[Part], rows: I64) -> None:
+        """Tick by tick those packets of ``parts`` that stand in ``rows``."""
+        for tick, begin, end in parts:
+            mine = rows[slice(*rows.searchsorted((begin, end)).tolist())]
+            if mine.size:
+                if tick > self._tick:
+                    self._boundary(tick)
+                self._take_tick(packets.take(mine))
+
+    def _take_together(self, packets: Packets, parts: list[Part]) -> bool:
+        """Take packets of several ticks of one second, the first begun, when hardly a stream has more than one of them.
+
+        Packets that come just when expected are judged the same in any tick: they are taken at once at the beginning
+        of the last one, after the others of earlier ticks. Says False, and does nothing, where that is not worthwhile.
+        """
+        ring = self._ring
+        begin, end = parts[0][1], parts[-1][2]
+        if self._sources.waiting:  # a boundary on the way would change streams
+            return False
+        mine = packets if end - begin == len(packets) else packets.take(slice(begin, end))
+        row = self._table.find(mine.hi, mine.lo, mine.tag)
+        if not ring.all_different(row):
+            return False
+        contiguous, run = ring.contiguous(row)
+        ext = ring.next.take(row, mode="clip") + run
+        expected = contiguous
+        expected &= mine.sequence_number == ext.astype(np.uint16)
+        expected &= self.state.ssrc.take(row, mode="clip") == mine.ssrc
+        expected &= ext - ring.edge.take(row, mode="clip") < WINDOW
+        expected &= row >= 0
+        if int(mine.length.max()) > ring.small_payload:
+            large = ring.large.take(row, mode="clip")
+            expected &= mine.length <= np.where(large, ring.largest_payload, ring.small_payload)
+        others = np.flatnonzero(~expected)
+        if len(others) > len(row) // 4:
+            return False
+        earlier = parts[-1][1] - begin
+        before_last = int(others.searchsorted(earlier))
+        self._take_rest(packets, parts[:-1], begin + others[:before_last])
+        self._boundary(parts[-1][0])
+        if others.size:
+            chosen = np.flatnonzero(expected)
+            earlier = int(chosen.searchsorted(earlier))
+            self._accept(mine.take(chosen), row[chosen], ext[chosen])
+            row, ext = row[chosen], ext[chosen]
+        else:
+            self._accept(mine, row, ext)
+        # had the earlier ones been taken in their ticks, the edge would have moved behind them by now
+        ring.edge[row[:earlier]] = ext[:earlier] + 1
+        if before_last < len(others):
+            self._take_tick(mine.take(others[before_last:]))
+        return True
 
     def _take_smooth(self, packets: Packets) -> npt.NDArray[np.bool_]:
         """Take all packets of the streams whose packets all go on in sequence; tells which are left."""
@@ -390,24 +438,28 @@ class Engine:
                 packets, row, ext = packets.take(fits), row[fits], ext[fits]
                 if not row.size:
                     return
-        self._note_types(row, packets.payload_type)
-        timed = self._timed(packets)
         offset = ext - ring.next.take(row)
         different = ring.all_different(row)
         if different and int(offset.min()) >= 0:
             seen = ring.present.take(row) >> offset.view(np.uint64)
             seen &= np.uint64(1)
             if not seen.any():
-                self._reception.arrived(row, ext, packets.timestamp, packets.arrival_ns, timed, None, True)
-                self._store(packets, row, ext, True)
+                self._accept(packets, row, ext)
                 return
-        self._insert_doubtful(packets, row, ext, ext - ring.edge.take(row), timed, different)
+        self._insert_doubtful(packets, row, ext, ext - ring.edge.take(row), different)
 
-    def _insert_doubtful(
-        self, packets: Packets, row: I64, ext: I64, ahead: I64, timed: npt.NDArray[np.bool_] | None, different: bool
-    ) -> None:
+    def _accept(self, packets: Packets, row: I64, ext: I64) -> None:
+        """Packets that are new and in the window, at most one a stream."""
+        self._note_types(row, packets.payload_type)
+        timed = self._timed(packets)
+        self._reception.arrived(row, ext, packets.timestamp, packets.arrival_ns, timed, None, True)
+        self._store(packets, row, ext, True)
+
+    def _insert_doubtful(self, packets: Packets, row: I64, ext: I64, ahead: I64, different: bool) -> None:
         """Packets of which some may be duplicate or late. ``ahead`` is counted from the edge."""
         ring = self._ring
+        self._note_types(row, packets.payload_type)
+        timed = self._timed(packets)
         copies = np.zeros(len(row), np.bool_)
         if not different:
             _, first = np.unique(row << 16 | packets.sequence_number, return_index=True)
@@ -459,7 +511,11 @@ class Engine:
 
     def _timed(self, packets: Packets) -> npt.NDArray[np.bool_] | None:
         """Packets whose timestamps run with a known clock; None: all."""
-        known = self._codec_of_type.take(packets.payload_type) >= 0
+        types = packets.payload_type
+        first = types[0]
+        if self._codec_of_type[first] >= 0 and (types == first).all():
+            return None
+        known = self._codec_of_type.take(types) >= 0
         return None if known.all() else known
 
     def _note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> None:
@@ -557,6 +613,10 @@ class Engine:
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
         return events
+
+
+def _tick_of(part: Part) -> int:
+    return part[0]
 
 
 def _joined(parts: list[I64]) -> I64:

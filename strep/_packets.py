@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,19 +45,31 @@ class Packets:
         return len(self.hi)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Packets:
-        if self.slab_rows is None:
-            chosen = np.arange(len(self), dtype=np.int64)[rows]
+        slab, chosen = self.slab, self.slab_rows
+        if chosen is not None:
+            chosen = chosen[rows]
+        elif isinstance(rows, slice):
+            slab = slab[rows]
         else:
-            chosen = self.slab_rows[rows]
-        values: dict[str, Any] = {}
-        for f in fields(self):
-            if f.name == "slab":
-                values[f.name] = self.slab
-            elif f.name == "slab_rows":
-                values[f.name] = chosen
-            else:
-                values[f.name] = getattr(self, f.name)[rows]
-        return Packets(**values)
+            chosen = np.arange(len(self))[rows]
+        return Packets(
+            self.hi[rows],
+            self.lo[rows],
+            self.tag[rows],
+            self.sequence_number[rows],
+            self.timestamp[rows],
+            self.ssrc[rows],
+            self.payload_type[rows],
+            self.arrival_ns[rows],
+            self.offset[rows],
+            self.length[rows],
+            chosen,
+            slab,
+            self.source_hi[rows],
+            self.source_lo[rows],
+            self.source_port[rows],
+            self.local_port[rows],
+        )
 
     def rows(self) -> npt.NDArray[np.int64]:
         return np.arange(len(self), dtype=np.int64) if self.slab_rows is None else self.slab_rows

@@ -17,7 +17,7 @@ from ._admission import PortBinding, PortRole
 from ._codecs import PayloadTypes
 from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
-from ._engine import Engine, EngineConfig
+from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
@@ -30,6 +30,7 @@ __all__ = ["Receiver", "SocketStatus"]
 
 _COALESCE_S: Final = 0.002  # after a wake-up: wait this long for more before looking again
 _COALESCE_BUSY_S: Final = 0.005
+_AFTER_TICK_NS: Final = 200_000
 _BUSY_DATAGRAMS: Final = 128
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
 _LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
@@ -149,7 +150,7 @@ class Receiver:
             self._open_sockets()
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
-            self._engine.audio = bool(self._sinks)
+            self._engine.audio = any(getattr(sink, "wants_audio", True) for sink in self._sinks)
             if self._pcap is not None:
                 self._recorder = self._record(self._pcap, {port: int(b.role) for port, b in bindings.items()})
         except BaseException:
@@ -329,7 +330,16 @@ class Receiver:
             if self._polls_without > 1:
                 self._listen()
                 return
-        self._timer = self._loop.call_later(_COALESCE_BUSY_S if count >= _BUSY_DATAGRAMS else _COALESCE_S, self._poll)
+        self._timer = self._loop.call_later(self._pause_s(count), self._poll)
+
+    def _pause_s(self, count: int) -> float:
+        """How long to wait for more after ``count`` datagrams."""
+        if count < _BUSY_DATAGRAMS:
+            return _COALESCE_S
+        if self._hub.active:
+            return _COALESCE_BUSY_S
+        # nobody waits for single frames: take each tick of the engine whole
+        return (TICK_NS - self._now_ns() % TICK_NS + _AFTER_TICK_NS) / 1e9
 
     def _now_ns(self) -> int:
         return self._sockets[0][0].now_ns()

@@ -21,6 +21,7 @@ __all__ = ["StreamState"]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
+_NO_TYPE: Final = 255
 _GAP_CAUSES: Final = tuple(GapCause)
 
 
@@ -37,6 +38,7 @@ class StreamState:
         self.restarts = np.zeros(rows, np.int64)
         self.sources = np.zeros(rows, np.int64)
         self.types_seen = np.zeros((rows, 128), np.bool_)
+        self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
         self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
 
     def open(
@@ -57,6 +59,7 @@ class StreamState:
         self.restarts[rows] = 0
         self.sources[rows] = 1
         self.types_seen[rows] = False
+        self._last_type[rows] = _NO_TYPE
         self.ring.open(rows, first_ext, payload_bytes)
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
         self.timeline.open(rows, first_ext)
@@ -70,8 +73,11 @@ class StreamState:
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
         """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
+        if (self._last_type.take(row) == payload_type).all():
+            return []
         seen = self.types_seen[row, payload_type]
         if seen.all():
+            self._last_type[row] = payload_type
             return []
         unknown = []
         new = np.flatnonzero(~seen)

@@ -53,7 +53,7 @@ def traffic(seed: int, streams: int, trouble: float, packets: int = 150) -> list
     return sorted(arrivals, key=lambda a: a.ns)
 
 
-@pytest.mark.parametrize(("streams", "trouble"), [(1, 0.1), (3, 0.05), (14, 0.004), (14, 0.0)])
+@pytest.mark.parametrize(("streams", "trouble"), [(1, 0.1), (3, 0.05), (14, 0.004), (14, 0.0), (40, 0.01)])
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_seed: int) -> None:

@@ -73,7 +73,10 @@ def test_tables_of_different_seeds_place_keys_differently() -> None:
     n = 2000
     hi = np.arange(n, dtype=np.uint64)
     zero = np.zeros(n, np.uint64)
-    places = [KeyTable(n)._hash(hi, zero, zero) for _ in range(2)]
+    tables = [KeyTable(n), KeyTable(n)]
+    for table in tables:
+        table.add(np.arange(n), hi, zero, zero)  # which gives it its size
+    places = [table._hash(hi, zero, zero) for table in tables]
     assert np.count_nonzero(places[0] == places[1]) < 20
     # and consecutive keys do not crowd: at most a handful share a slot
     assert np.bincount(places[0]).max() <= 8

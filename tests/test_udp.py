@@ -107,12 +107,12 @@ def test_an_ipv6_socket_takes_ipv4_too(transport: str) -> None:
 
 def test_more_than_a_batch(transport: str) -> None:
     with pair(transport) as (ours, plain):
-        for k in range(3000):
+        for k in range(5000):
             plain.send(k.to_bytes(4, "big"))
         batches = all_of(ours)
         assert len(batches) > 1
         numbers = np.concatenate([b.slab[:, :4].copy().view(">u4")[:, 0] for b in batches])
-        np.testing.assert_array_equal(numbers, np.arange(3000))
+        np.testing.assert_array_equal(numbers, np.arange(5000))
         assert not ours.full
         assert ours.receive() is None
 

@@ -6,7 +6,8 @@ and padding) takes the short way: a handful of array operations. Others go the l
 
 from __future__ import annotations
 
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 
 _PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED
+_MOST: Final = 4096
 
 
 def parse_batch(slab: U8, length: I32) -> PacketColumns:
@@ -33,66 +35,91 @@ def parse_batch(slab: U8, length: I32) -> PacketColumns:
     n, width = slab.shape
     if not n:
         return _empty(0)
-    # nine big-endian words: both headers of the usual datagram
-    words = np.ascontiguousarray(slab[:, :_PLAIN_STREP]).view(">u4").T.astype(np.uint32)
-    first = words[0]
+    slab = np.ascontiguousarray(slab)
     shortest, longest = int(length.min()), int(length.max())
-    # C4..C7 18: magic, version 1, any leg and direction, HeaderLen 24
-    usual = longest <= width and shortest >= _PLAIN_STREP and _plain_strep(first)
-    if usual and _plain_rtp(words[6]):
-        return _plain(words, 6, length, True)
-    if longest <= width and shortest >= RTP_FIXED and _plain_rtp(first):
-        return _plain(words, 0, length, False)
-    return _general(slab, length, words)
+    if longest <= width:
+        if shortest >= _PLAIN_STREP and _plain_strep(_column(slab, 0, np.uint16)) and _plain_rtp(slab, STREP_LENGTH):
+            return _plain(slab, STREP_LENGTH, length)
+        if shortest >= RTP_FIXED and _plain_rtp(slab, 0):
+            return _plain(slab, 0, length)
+    return _general(slab, length)
 
 
-def _plain_strep(word: U32) -> bool:
-    return bool(((word & np.uint32(0xFCFF0000)) == np.uint32(0xC4180000)).all())
+def _column(slab: U8, at: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A view of what stands at ``at`` in every row."""
+    return np.ndarray((len(slab),), kind, slab, at, (slab.strides[0],))
 
 
-def _plain_rtp(word: U32) -> bool:
-    """Whether all are version 2, without padding, extension and CSRC, and not RTCP."""
-    plain = (word & np.uint32(0xFF000000)) == np.uint32(0x80000000)
-    # RFC 5761: second byte 192..223 is RTCP, 110xxxxx
-    plain &= (word & np.uint32(0x00E00000)) != np.uint32(0x00C00000)
+@lru_cache(maxsize=16)
+def _constants(value: int, kind: str) -> npt.NDArray[Any]:
+    constants = np.full(_MOST, value, kind)
+    constants.flags.writeable = False
+    return constants
+
+
+def _constant(value: int, kind: str, n: int) -> npt.NDArray[Any]:
+    """The same value ``n`` times; shared, not to be written to."""
+    return _constants(value, kind)[:n] if n <= _MOST else np.full(n, value, kind)
+
+
+def _bits(two: bytes) -> np.uint16:
+    """A mask for two bytes as they lie in memory."""
+    return np.uint16(np.frombuffer(two, np.uint16)[0])
+
+
+# C4..C7 18: magic, version 1, any leg and direction, HeaderLen 24
+_STREP_MASK: Final = _bits(b"\xfc\xff")
+_STREP_BITS: Final = _bits(b"\xc4\x18")
+# version 2 without padding, extension and CSRC; RFC 5761: second byte 192..223, 110xxxxx, is RTCP
+_RTP_MASK: Final = _bits(b"\xff\x00")
+_RTP_BITS: Final = _bits(b"\x80\x00")
+_RTCP_MASK: Final = _bits(b"\x00\xe0")
+_RTCP_BITS: Final = _bits(b"\x00\xc0")
+
+
+def _plain_strep(first: npt.NDArray[np.uint16]) -> bool:
+    return bool(((first & _STREP_MASK) == _STREP_BITS).all())
+
+
+def _plain_rtp(slab: U8, at: int) -> bool:
+    first = _column(slab, at, np.uint16)
+    plain = (first & _RTP_MASK) == _RTP_BITS
+    plain &= (first & _RTCP_MASK) != _RTCP_BITS
     return bool(plain.all())
 
 
-def _plain(words: U32, at: int, length: I32, strep: bool) -> PacketColumns:
-    n = words.shape[1]
-    word = words[at]
-    second = (word >> np.uint32(16)).astype(np.uint8)
-    header = (at + 3) * 4
-    zero = np.zeros(n, np.uint8)
-    if strep:
-        bits = words[0] >> np.uint32(24)
-        hi = words[2].astype(np.uint64)
-        hi <<= np.uint64(32)
-        hi |= words[3]
-        lo = words[4].astype(np.uint64)
-        lo <<= np.uint64(32)
-        lo |= words[5]
-        leg = ((bits >> np.uint32(1)) & np.uint32(1)).astype(np.uint8)
-        direction = (bits & np.uint32(1)).astype(np.uint8)
+def _plain(slab: U8, at: int, length: I32) -> PacketColumns:
+    """Headers without options; the RTP header begins at ``at``."""
+    n = len(slab)
+    second = _column(slab, at + 1, np.uint8)
+    zero = _constant(0, "u1", n)
+    kind = DatagramKind.STREP if at else DatagramKind.RTP
+    if at:
+        first = _column(slab, 0, np.uint8)
+        direction = first & np.uint8(1)
+        leg = (first >> np.uint8(1)) & np.uint8(1)
+        hi = _column(slab, 8, ">u8").astype(np.uint64)
+        lo = _column(slab, 16, ">u8").astype(np.uint64)
     else:
         hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-        leg, direction = zero.copy(), zero.copy()
+        leg = direction = zero
     return PacketColumns(
-        kind=zero.copy() if strep else np.full(n, DatagramKind.RTP, np.uint8),
+        kind=_constant(int(kind), "u1", n),
         status=zero,
-        version=np.full(n, int(strep), np.uint8),
+        version=_constant(1 if at else 0, "u1", n),
         leg=leg,
         direction=direction,
         call_leg_hi=hi,
         call_leg_lo=lo,
-        header_length=np.full(n, STREP_LENGTH if strep else 0, np.int32),
+        header_length=_constant(at, "i4", n),
         marker=second >> np.uint8(7),
         payload_type=second & np.uint8(0x7F),
-        sequence_number=word.astype(np.uint16),
-        rtp_timestamp=words[at + 1],
-        ssrc=words[at + 2],
-        payload_offset=np.full(n, header, np.int32),
-        payload_length=length - np.int32(header),
+        sequence_number=_column(slab, at + 2, ">u2").astype(np.uint16),
+        rtp_timestamp=_column(slab, at + 4, ">u4").astype(np.uint32),
+        ssrc=_column(slab, at + 8, ">u4").astype(np.uint32),
+        payload_offset=_constant(at + RTP_FIXED, "i4", n),
+        payload_length=length - np.int32(at + RTP_FIXED),
+        uniform=int(kind),
     )
 
 
@@ -119,8 +146,10 @@ def _empty(n: int) -> PacketColumns:
     )
 
 
-def _general(slab: U8, length: I32, words: U32) -> PacketColumns:
+def _general(slab: U8, length: I32) -> PacketColumns:
     n, width = slab.shape
+    # nine big-endian words: both headers of the usual datagram
+    words = np.ascontiguousarray(slab[:, :_PLAIN_STREP]).view(">u4").T.astype(np.uint32)
     out = _empty(n)
     status = out.status
     kept = np.minimum(length, width)

@@ -35,9 +35,11 @@ class PacketColumns:
     ssrc: npt.NDArray[np.uint32]
     payload_offset: npt.NDArray[np.int32]
     payload_length: npt.NDArray[np.int32]
+    uniform: int | None = None  # the DatagramKind of all, when all are OK and of one kind; None: look
 
     def __len__(self) -> int:
         return len(self.kind)
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice) -> PacketColumns:
-        return PacketColumns(*(getattr(self, f.name)[rows] for f in fields(self)))
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "uniform"}
+        return PacketColumns(**columns, uniform=self.uniform)

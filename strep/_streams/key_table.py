@@ -15,6 +15,8 @@ Rows = npt.NDArray[np.int64]
 
 _EMPTY: Final = -1
 _REMOVED: Final = -2
+_SMALLEST: Final = 1024  # slots
+_STEPS: Final = np.arange(1, 9)
 
 
 class KeyTable:
@@ -25,14 +27,8 @@ class KeyTable:
     """
 
     def __init__(self, capacity: int, seed: int | None = None) -> None:
-        size = 16
-        while size < 4 * capacity:
-            size *= 2
+        self._resize(_SMALLEST)
         # np.zeros is lazily backed by the kernel: a table for 20,000 streams costs what is used of it
-        self._size = size
-        self._mask = np.uint64(size - 1)
-        self._shift = np.uint64(64 - size.bit_length() + 1)
-        self._slots = np.full(size, _EMPTY, np.int64)
         self._hi = np.zeros(capacity, np.uint64)
         self._lo = np.zeros(capacity, np.uint64)
         self._tag = np.zeros(capacity, np.uint64)
@@ -45,6 +41,12 @@ class KeyTable:
 
     def __len__(self) -> int:
         return self._live
+
+    def _resize(self, size: int) -> None:
+        """Empty slots, a power of two; few enough that they stay in the core's cache."""
+        self._size = size
+        self._shift = np.uint64(64 - size.bit_length() + 1)
+        self._slots = np.full(size, _EMPTY, np.int64)
 
     def _hash(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.int64]:
         h = hi * self._k1
@@ -62,29 +64,36 @@ class KeyTable:
         """Rows of the keys, int64 shape (n,), -1 where a key is unknown."""
         place = self._hash(hi, lo, tag)
         row = self._slots.take(place)
-        # negative rows (empty, removed) wrap around to some key; they are told apart below
-        miss = self._hi.take(row, mode="wrap")
+        # negative rows (empty, removed) look at the first key; they are told apart below
+        miss = self._hi.take(row, mode="clip")
         miss ^= hi
-        miss |= self._lo.take(row, mode="wrap") ^ lo
-        miss |= self._tag.take(row, mode="wrap") ^ tag
-        if not miss.any() and row.min() >= 0:
-            return row
-        hit = (miss == 0) & (row >= 0)
-        found = np.where(hit, row, -1)
-        todo = np.flatnonzero(~hit & (row != _EMPTY))
-        while todo.size:
-            place[todo] = (place[todo] + 1) & (self._size - 1)
-            row = self._slots[place[todo]]
-            hit = (row >= 0) & (self._hi[row] == hi[todo]) & (self._lo[row] == lo[todo])
-            hit &= self._tag[row] == tag[todo]
-            found[todo[hit]] = row[hit]
-            todo = todo[~hit & (row != _EMPTY)]
+        miss |= self._lo.take(row, mode="clip") ^ lo
+        miss |= self._tag.take(row, mode="clip") ^ tag
+        unsure = miss != 0
+        if row.min() < 0:
+            unsure |= row < 0
+        todo = np.flatnonzero(unsure)
+        if todo.size:
+            todo = todo[row[todo] != _EMPTY]  # which is the answer
+            row[todo] = self._search(place[todo], hi[todo], lo[todo], tag[todo])
+        return row
+
+    def _search(self, place: Rows, hi: U64, lo: U64, tag: U64) -> Rows:
+        """Rows of keys that do not stand in their first slot, a few slots of all of them at a time."""
+        row = self._slots.take((place[:, None] + _STEPS) & (self._size - 1))
+        miss = self._hi.take(row, mode="clip") ^ hi[:, None]
+        miss |= self._lo.take(row, mode="clip") ^ lo[:, None]
+        miss |= self._tag.take(row, mode="clip") ^ tag[:, None]
+        found: Rows = np.where((miss == 0) & (row >= 0), row, -1).max(axis=1)
+        todo = np.flatnonzero((found < 0) & (row != _EMPTY).all(axis=1))
+        if todo.size:
+            found[todo] = self._search(place[todo] + len(_STEPS), hi[todo], lo[todo], tag[todo])
         return found
 
     def add(self, rows: Rows, hi: U64, lo: U64, tag: U64) -> None:
         """Enter keys that are not in the table, distinct among themselves, under the given rows."""
-        if 2 * (self._used + len(rows)) > self._size:
-            self._rebuild()
+        if 4 * (self._used + len(rows)) > self._size:
+            self._rebuild(self._live + len(rows))
         self._hi[rows] = hi
         self._lo[rows] = lo
         self._tag[rows] = tag
@@ -112,9 +121,13 @@ class KeyTable:
         self._slots[self._slot_of[rows]] = _REMOVED
         self._live -= len(rows)
 
-    def _rebuild(self) -> None:
+    def _rebuild(self, streams: int) -> None:
+        """Drop what was removed, and make room for ``streams``, an eighth of the slots."""
         live = self._slots[self._slots >= 0]
-        self._slots.fill(_EMPTY)
+        size = self._size
+        while size < 8 * streams:
+            size *= 2
+        self._resize(size)
         self._used = 0
         self._place(live)
 

@@ -33,6 +33,7 @@ HISTORY: Final = 64  # packets behind the edge of which is known whether they ca
 NEVER: Final = np.iinfo(np.int64).max
 
 _ONE = np.uint64(1)
+_PAIR: Final = np.dtype((np.void, 16))
 _SMALL: Final = 256  # bytes a slot: 20 ms of G.711 is 160, 30 ms is 240
 _LARGE: Final = 2048
 _AT_ONCE: Final = 20_000
@@ -199,8 +200,7 @@ class JitterRing:
             if small.any():
                 self._store(False, small, slot, meta, arrival_ns, slab, slab_rows, payload_offset, payload_length)
         else:
-            self._small_meta[slot, 0] = meta
-            self._small_meta[slot, 1] = arrival_ns
+            _write_meta(self._small_meta, slot, meta, arrival_ns)
             _copy_payloads(self._small_slab.data, slot, slab, slab_rows, payload_offset, payload_length)
 
     def _store(
@@ -217,8 +217,7 @@ class JitterRing:
     ) -> None:
         slot = slot[chosen]
         where = self._large_meta if large else self._small_meta
-        where[slot, 0] = meta[chosen]
-        where[slot, 1] = arrival_ns[chosen]
+        _write_meta(where, slot, meta[chosen], arrival_ns[chosen])
         source = np.flatnonzero(chosen) if slab_rows is None else slab_rows[chosen]
         target = self._large_slab.data if large else self._small_slab.data
         _copy_payloads(target, slot, slab, source, payload_offset[chosen], payload_length[chosen])
@@ -246,6 +245,14 @@ class JitterRing:
         """How many packets may leave: the trailing ones of ``present``."""
         present = self.present.take(rows)
         return (np.bitwise_count(present ^ (present + _ONE)) - _ONE.astype(np.uint8)).astype(np.int64)
+
+    def contiguous(self, rows: I64) -> tuple[npt.NDArray[np.bool_], I64]:
+        """Whether rows have no hole, and their runs; rows may be -1, about which this says nothing."""
+        present = self.present.take(rows, mode="clip")
+        beyond = present + _ONE
+        run = np.bitwise_count(present ^ beyond).astype(np.int64)
+        run -= 1
+        return (present & beyond) == 0, run
 
     def settle(self, rows: I64) -> I64:
         """At a grid point: move the edges of these rows up; returns their runs."""
@@ -323,6 +330,13 @@ class JitterRing:
 
     def payload_slab(self, large: bool) -> U8:
         return self._large_slab.data if large else self._small_slab.data
+
+
+def _write_meta(where: U64, slot: I64, word: U64, arrival_ns: I64) -> None:
+    both = np.empty((len(slot), 2), np.uint64)
+    both[:, 0] = word
+    both[:, 1] = arrival_ns.view(np.uint64)
+    where.view(_PAIR)[slot, 0] = both.view(_PAIR)[:, 0]
 
 
 def _grown(meta: U64, length: int) -> U64:

@@ -18,7 +18,7 @@ from .._exceptions import BindError
 from .address import UdpAddress
 from .clock import SteadyClock
 
-__all__ = ["SocketBase", "UdpSocket", "bind_socket"]
+__all__ = ["SocketBase", "UdpSocket", "aligned_slab", "bind_socket"]
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
@@ -42,10 +42,7 @@ class SocketBase:
         self.granted_buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.truncated = 0
         self.full = False  # the last receive() filled all rows: there is more
-        # aligned to a cache line, so that headers of plain packets lie in one
-        raw = np.zeros(rows * width + 64, np.uint8)
-        start = -raw.ctypes.data % 64
-        self._slab: npt.NDArray[np.uint8] = raw[start : start + rows * width].reshape(rows, width)
+        self._slab = aligned_slab(rows, width)
         self._ports = np.full(rows, self.local_port, np.uint16)
 
     def receive(self) -> DatagramBatch | None:
@@ -73,6 +70,13 @@ class SocketBase:
 
 
 UdpSocket = SocketBase
+
+
+def aligned_slab(rows: int, width: int) -> npt.NDArray[np.uint8]:
+    """Zeros, uint8 (rows, width), aligned to a cache line, so that headers of plain packets lie in one."""
+    raw = np.zeros(rows * width + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + rows * width].reshape(rows, width)
 
 
 def bind_socket(address: UdpAddress, receive_buffer: int) -> socket.socket:
