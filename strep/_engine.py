@@ -85,6 +85,7 @@ class Engine:
 
     # how often what is ready is sent off; 0: at once. Changes when blocks come, never what is in them
     release_ns = 200_000_000
+    release_groups = 1  # streams take turns within that time: smaller batches, which stay in the cache
     audio = True  # False: figures only, no blocks
 
     def __init__(self, config: EngineConfig | None = None) -> None:
@@ -102,8 +103,9 @@ class Engine:
         self._codec_of_type = types.index_of
         self._tick = 0
         self._touched: list[I64] = []
-        self._unreleased = False  # something may be ready in the ring
+        self._unreleased = 0  # in how many groups of rows something may be ready in the ring
         self._next_release_tick = 0
+        self._turn = 0  # the group that is released next
         self._events: list[Event] = []
 
     # --- the three things that happen -----------------------------------------------------------------------------
@@ -377,11 +379,13 @@ class Engine:
             self._end_idle(now_ns)
 
     def _release(self) -> None:
-        """Send off all that is ready."""
-        self._next_release_tick = self._tick + self.release_ns // TICK_NS
-        self._unreleased = False
-        top = len(self.registry.info)
-        self._pop_ready(np.flatnonzero(self._ring.present[:top] & np.uint64(1)))
+        """Send off all that is ready in the rows whose turn it is."""
+        groups = self.release_groups
+        self._next_release_tick = self._tick + self.release_ns // TICK_NS // groups
+        self._unreleased = min(self._unreleased, groups) - 1
+        self._turn = (self._turn + 1) % groups
+        present = self._ring.present[self._turn : len(self.registry.info) : groups]
+        self._pop_ready(self._turn + groups * np.flatnonzero(present & np.uint64(1)))
 
     def _give_up_holes(self, now_ns: int) -> None:
         ring = self._ring
@@ -393,7 +397,7 @@ class Engine:
             self._pop_ready(rows)
             ring.skip_hole(rows, self.config.latency_ns)
             self._touched.append(rows)
-            self._unreleased = True
+            self._unreleased = self.release_groups
         ring.earliest_deadline_ns = int(deadlines.min()) if len(deadlines) else NEVER
 
     def _end_idle(self, now_ns: int) -> None:
@@ -496,7 +500,7 @@ class Engine:
         )
         self._touched.append(row)
         if self.release_ns:
-            self._unreleased = True
+            self._unreleased = self.release_groups
             return
         self._pop_ready(row if different else np.unique(row))
 

@@ -36,7 +36,8 @@ _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers s
 _LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
 # without iteration: how long what is ready may wait for company; longer where there are many streams
 _RELEASE_NS: Final = 100_000_000
-_RELEASE_BUSY_NS: Final = 400_000_000
+_RELEASE_BUSY_NS: Final = 300_000_000  # under 20 packets, which leave anyway
+_RELEASE_BUSY_GROUPS: Final = 6
 _BUSY_STREAMS: Final = 500
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
@@ -224,6 +225,7 @@ class Receiver:
         if self._engine is not None and not self._hub.active:
             self._engine.audio = True
             self._engine.release_ns = 0
+            self._engine.release_groups = 1
             self._hub.activate(self._engine.registry.live())
         return self._streams()
 
@@ -351,7 +353,9 @@ class Receiver:
             return 0
         now_ns = self._now_ns()
         if not self._hub.active:
-            engine.release_ns = _RELEASE_BUSY_NS if engine.live_streams > _BUSY_STREAMS else _RELEASE_NS
+            busy = engine.live_streams > _BUSY_STREAMS
+            engine.release_ns = _RELEASE_BUSY_NS if busy else _RELEASE_NS
+            engine.release_groups = _RELEASE_BUSY_GROUPS if busy else 1
         total = 0
         for _ in range(_ROUNDS):
             batches = [b for b in (s.receive() for s, _ in self._sockets) if b is not None and len(b)]
