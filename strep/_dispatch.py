@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ._blocks import BlockBatch
-from ._engine import Ended, Event, Notice, Started
+from ._events import Ended, Event, Notice, Started
 from ._report import StreamReport
 from ._types import StreamInfo
 from .sinks._base import Sink

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +19,19 @@ import numpy.typing as npt
 from ._accounts import Accounts
 from ._addresses import SourceFilter
 from ._admission import PortBinding, Registry
-from ._blocks import BlockBatch
 from ._codecs import PayloadTypes
 from ._datagrams import DatagramBatch
+from ._events import Ended, Event, Notice, Started
+from ._outlet import Outlet
 from ._packets import Packets
 from ._parser import Status, parse_batch
 from ._report import StreamReport, Totals
 from ._sources import Sources
 from ._state import StreamState
-from ._streams.payloads import Decoder, gather
-from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW, Popped
+from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW
 from ._types import DatagramKind, StreamInfo
 
-__all__ = ["TICK_NS", "Ended", "Engine", "EngineConfig", "Event", "Notice", "Started"]
+__all__ = ["TICK_NS", "Engine", "EngineConfig"]
 
 I64 = npt.NDArray[np.int64]
 _T = TypeVar("_T", bound=np.generic)
@@ -55,28 +55,6 @@ class EngineConfig:
     bindings: Mapping[int, PortBinding] = field(default_factory=dict)  # by local port
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    stream: StreamInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    stream: StreamInfo
-    report: StreamReport
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something about a stream that is worth one line, said once."""
-
-    stream: StreamInfo
-    text: str
-
-
-Event = Started | Ended | Notice | BlockBatch
-
-
 class Engine:
     """Feed it batches with :meth:`receive`, tell it the time with :meth:`advance`, and take the events.
 
@@ -86,7 +64,6 @@ class Engine:
     # how often what is ready is sent off; 0: at once. Changes when blocks come, never what is in them
     release_ns = 200_000_000
     release_groups = 1  # streams take turns within that time: smaller batches, which stay in the cache
-    audio = True  # False: figures only, no blocks
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         self.config = config = config or EngineConfig()
@@ -97,9 +74,8 @@ class Engine:
         self._table = self.state.table
         self._ring = self.state.ring
         self._reception = self.state.reception
-        self._timeline = self.state.timeline
         self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._started)
-        self._decoder = Decoder(types.codecs)
+        self._outlet = Outlet(self.state, self.accounts, types)
         self._codec_of_type = types.index_of
         self._tick = 0
         self._touched: list[I64] = []
@@ -157,6 +133,19 @@ class Engine:
     def now_ns(self) -> int:
         """Beginning of the present tick."""
         return self._tick * TICK_NS
+
+    @property
+    def audio(self) -> bool:
+        """Whether blocks are made; False: figures only."""
+        return self._outlet.wanted
+
+    @audio.setter
+    def audio(self, wanted: bool) -> None:
+        self._outlet.want_blocks(wanted)
+
+    def forgo_payloads(self) -> None:
+        """While ``audio`` is False keep no payloads either; set to True, blocks then begin with the packets to come."""
+        self._outlet.forgo_payloads()
 
     # --- figures --------------------------------------------------------------------------------------------------
 
@@ -548,7 +537,7 @@ class Engine:
         if not ready.all():
             rows, run = rows[ready], run[ready]
         if rows.size:
-            self._emit(self._ring.pop(rows, run))
+            self._events += self._outlet.emit(self._ring.pop(rows, run))
 
     def _end(self, rows: I64, reason: str) -> None:
         if not rows.size:
@@ -561,55 +550,6 @@ class Engine:
                 self._events.append(Ended(info, self.report(info, reason)))
             self.state.close(row)
             self.accounts.streams_ended += 1
-
-    def _emit(self, popped: Popped) -> None:
-        placed = self._timeline.place(popped)
-        undecoded = self._timeline.take_undecoded()
-        self.accounts.delivered += len(popped) - undecoded
-        if undecoded:
-            self.accounts.drop("payload_type", undecoded)
-        if placed is None:
-            return
-        if self.state.codecless:
-            self._name_codecs(placed.block_row, placed.arrival_ns[placed.packet_first[:-1]])
-        if not self.audio:
-            return
-        payload, begin = gather(self._ring, placed, self._decoder.frame_bytes)
-        stream_codec = self._timeline.codec.take(placed.row)
-        decode, payload, begin = self._decoder.prepare(payload, begin, placed.codec, stream_codec)
-        first = placed.packet_first
-        offset = np.zeros(len(first), np.int64)
-        channels = self._decoder.channels.take(self._timeline.codec.take(placed.block_row))
-        np.cumsum(placed.block_frames * channels, out=offset[1:])
-        info: list[Any] = self.registry.info  # live rows have one
-        self._events.append(
-            BlockBatch(
-                streams=[info[r] for r in placed.block_row.tolist()],
-                index=placed.block_row,
-                position=placed.position,
-                frames=placed.block_frames,
-                gap_frames=placed.gap_frames,
-                gap_cause=placed.gap_cause,
-                rtp_timestamp=placed.timestamp[first[:-1]],
-                arrival_ns=placed.arrival_ns[first[:-1]],
-                offset=offset,
-                payload=payload,
-                payload_offset=begin[first],
-                packet_first=first,
-                packet_frames=placed.frames,
-                packet_arrival_ns=placed.arrival_ns,
-                packet_rtp_timestamp=placed.timestamp,
-                decode=decode,
-            )
-        )
-
-    def _name_codecs(self, rows: I64, arrival_ns: I64) -> None:
-        for row, arrival in zip(rows.tolist(), arrival_ns.tolist(), strict=True):
-            info = self.registry.info[row]
-            if row in self.state.codecless and info is not None:
-                info.codec = self.config.payload_types.codecs[int(self._timeline.codec[row])]
-                info.origin_ns = info.origin_ns or arrival
-                self.state.codecless.discard(row)
 
     def _started(self, info: StreamInfo) -> None:
         self._events.append(Started(info))

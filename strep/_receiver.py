@@ -356,6 +356,8 @@ class Receiver:
             busy = engine.live_streams > _BUSY_STREAMS
             engine.release_ns = _RELEASE_BUSY_NS if busy else _RELEASE_NS
             engine.release_groups = _RELEASE_BUSY_GROUPS if busy else 1
+            if busy:
+                engine.forgo_payloads()
         total = 0
         for _ in range(_ROUNDS):
             batches = [b for b in (s.receive() for s, _ in self._sockets) if b is not None and len(b)]

@@ -76,6 +76,7 @@ def replay(
     with PcapReader(path) as reader:
         engine = Engine(EngineConfig(**options, bindings=given))
         engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
+        engine.forgo_payloads()
         dispatcher = Dispatcher(sinks, lossless=True)
         try:
             for batch in reader.batches():

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import strep
 from strep._blocks import BlockBatch
 from strep._datagrams import DatagramBatch
-from strep._engine import Ended, Engine, EngineConfig, Event, Notice, Started
+from strep._engine import Engine, EngineConfig
+from strep._events import Ended, Event, Notice, Started
 from strep._report import StreamReport, Totals
 from strep._types import StreamInfo
 

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import MS, T0, Arrival, leg_id, packet, run
+from support import MS, T0, Arrival, batch_of, leg_id, packet, run
+
+from strep._blocks import BlockBatch
+from strep._engine import Engine
+from strep._events import Ended
 
 
 def traffic(seed: int, streams: int, trouble: float, packets: int = 150) -> list[Arrival]:
@@ -88,3 +92,38 @@ def test_arrival_times_that_go_back_are_clamped() -> None:
     result = run(stepped)
     assert result.totals.late == 0
     assert [r.packets_lost for r in result.reports] == [0, 0]
+
+
+@pytest.mark.parametrize(("release_ns", "forgone"), [(0, True), (200 * MS, True), (200 * MS, False)])
+@given(seed=st.integers(0, 1 << 32), share=st.floats(0.05, 0.9))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_audio_wanted_later_begins_with_whole_packets(release_ns: int, forgone: bool, seed: int, share: float) -> None:
+    arrivals = traffic(seed, 4, 0.03)
+    whole = run(arrivals)
+    middle = int(share * len(arrivals))
+    engine = Engine()
+    engine.release_ns = release_ns
+    engine.audio = False
+    if forgone:
+        engine.forgo_payloads()
+    assert not [e for e in engine.receive(batch_of(arrivals[:middle])) if isinstance(e, BlockBatch)]
+    engine.audio = True
+    events = [*engine.receive(batch_of(arrivals[middle:])), *engine.flush()]
+    end: dict[int, int] = {}
+    for batch in (e for e in events if isinstance(e, BlockBatch)):
+        for block in batch:
+            serial = block.stream.serial
+            if serial in end:
+                assert end[serial] == block.position - (block.gap.samples if block.gap else 0)
+            end[serial] = block.position + len(block.samples)
+            np.testing.assert_array_equal(
+                block.samples.reshape(-1), whole.audio[serial][block.position : end[serial]], str(serial)
+            )
+    assert engine.totals() == whole.totals
+    reports = {e.report.stream.serial: e.report.as_dict() for e in events if isinstance(e, Ended)}
+    for report in whole.reports:
+        if report.stream.serial in reports:  # the others ended before
+            assert reports[report.stream.serial] == report.as_dict()
+    half_second_later = [a for a in arrivals[middle:] if a.ns > arrivals[middle].ns + 500 * MS]
+    if half_second_later:
+        assert any(end[s] == len(whole.audio[s]) for s in end)

@@ -13,7 +13,8 @@ import numpy as np
 sys.path[:0] = [{tests!r}]
 from support import MS, T0, Arrival, batch_of, leg_id, packet
 from strep._datagrams import DatagramBatch
-from strep._engine import Ended, Engine
+from strep._engine import Engine
+from strep._events import Ended
 from strep._parser import write_headers
 
 IDS, STEP, REAL = 1_000_000, 2_000, 20

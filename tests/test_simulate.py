@@ -22,7 +22,8 @@ from support import pcmu
 from strep import Direction, Leg, parse_datagram
 from strep._blocks import BlockBatch
 from strep._codecs import PayloadTypes, encode, parse_codec
-from strep._engine import Ended, Engine, EngineConfig, Started
+from strep._engine import Engine, EngineConfig
+from strep._events import Ended, Started
 from strep._exceptions import AddressError, ConfigurationError
 from strep._pcap import PcapReader
 from strep.simulate import Impairments, Traffic, make_traffic, play, simulate

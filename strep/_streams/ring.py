@@ -65,6 +65,17 @@ class Popped:
     def __len__(self) -> int:
         return len(self.row)
 
+    def take(self, chosen: npt.NDArray[np.bool_]) -> Popped:
+        return Popped(
+            self.row[chosen],
+            self.ext[chosen],
+            self.slot[chosen],
+            self.timestamp[chosen],
+            self.length[chosen],
+            self.payload_type[chosen],
+            self.arrival_ns[chosen],
+        )
+
 
 class _Slab:
     """Payload slots of one size, 64 a stream, handed out by stream. Grows by doubling."""
@@ -107,6 +118,7 @@ class JitterRing:
         self._large_meta = np.zeros((len(self._large_slab.data), 2), np.uint64)
         self._mark = np.zeros(streams, np.int64)
         self.any_large = 0
+        self.keep_payloads = True  # False: nobody will read them
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -201,7 +213,8 @@ class JitterRing:
                 self._store(False, small, slot, meta, arrival_ns, slab, slab_rows, payload_offset, payload_length)
         else:
             _write_meta(self._small_meta, slot, meta, arrival_ns)
-            _copy_payloads(self._small_slab.data, slot, slab, slab_rows, payload_offset, payload_length)
+            if self.keep_payloads:
+                _copy_payloads(self._small_slab.data, slot, slab, slab_rows, payload_offset, payload_length)
 
     def _store(
         self,
@@ -218,6 +231,8 @@ class JitterRing:
         slot = slot[chosen]
         where = self._large_meta if large else self._small_meta
         _write_meta(where, slot, meta[chosen], arrival_ns[chosen])
+        if not self.keep_payloads:
+            return
         source = np.flatnonzero(chosen) if slab_rows is None else slab_rows[chosen]
         target = self._large_slab.data if large else self._small_slab.data
         _copy_payloads(target, slot, slab, source, payload_offset[chosen], payload_length[chosen])
