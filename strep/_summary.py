@@ -17,6 +17,18 @@ def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
     partial = folder / f".summary.{os.getpid()}.json"
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(_text(summary), encoding="utf-8")
     os.replace(partial, path)
     return path
+
+
+def _text(summary: dict[str, Any]) -> str:
+    """JSON to be read by people too: a line for each stream (and json's C encoder, which cannot indent)."""
+    lines = []
+    for key, value in summary.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -23,6 +23,7 @@ from live import hashes, samples_of
 from support import LEG, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, steady
 
 from strep._pcap import PcapWriter
+from strep._summary import write_summary
 
 STREP = [sys.executable, "-m", "strep"]
 
@@ -345,3 +346,11 @@ def test_help_and_version() -> None:
     import strep
 
     assert strep.__version__ in strep_command("--version").stdout
+
+
+def test_a_summary_has_a_line_for_each_stream(tmp_path: Path) -> None:
+    summary = {"schema": 1, "totals": {"a": [1]}, "streams": [{"x": 'é"\n'}, {"x": 2}], "sinks": [], "sockets": {}}
+    text = write_summary(tmp_path, summary).read_text(encoding="utf-8")
+    assert json.loads(text) == summary
+    assert text.splitlines()[3:7] == [' "streams": [', '  {"x": "\\u00e9\\"\\n"},', '  {"x": 2}', " ],"]
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]

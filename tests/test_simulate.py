@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import shutil
@@ -26,8 +27,10 @@ from strep._engine import Engine, EngineConfig
 from strep._events import Ended, Started
 from strep._exceptions import AddressError, ConfigurationError
 from strep._pcap import PcapReader
+from strep._udp.address import parse_address
 from strep.simulate import Impairments, Traffic, make_traffic, play, simulate
 from strep.simulate import load as load_module
+from strep.simulate._sendmmsg import BatchSender
 from strep.simulate.load import call_leg_id_of, expected_payload, expected_samples, main, send_load
 from strep.simulate.speech import bundled_voices, read_voices, read_wav
 
@@ -539,3 +542,27 @@ def test_speech_survives_its_coding():
     assert truth.samples.tolist() == pcmu(encode(parse_codec("PCMU"), voice).tobytes()).tolist()
     error = np.abs(truth.samples.astype(int) - voice)
     assert np.all(error <= np.maximum(4, np.abs(voice.astype(int)) / 16))
+
+
+@pytest.mark.parametrize("vectored", [True, False])
+def test_datagrams_that_nobody_takes_are_counted(vectored: bool) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker:
+        taker.bind(("127.0.0.1", 0))
+        sender = BatchSender(parse_address(f"127.0.0.1:{taker.getsockname()[1]}"), rows=16)
+        if vectored and not sender._vectored:
+            pytest.skip("sendmmsg is not available here")
+        sender._vectored = vectored
+        slab, lengths = np.zeros((40, 32), np.uint8), np.full(40, 32)
+        assert sender.send(slab, lengths) == 40
+        for _ in range(40):
+            assert len(taker.recv(100)) == 32
+    # an ICMP answer refuses the send after the one that nobody took
+    sent = [sender.send(slab, lengths) for _ in range(3)]
+    sender.close()
+    assert all(0 <= n < 40 for n in sent)
+
+
+def test_an_address_that_cannot_be_reached_leaves_no_socket() -> None:
+    with pytest.raises(OSError, match=r"nreachable|nvalid|ermission"):
+        BatchSender(parse_address("255.255.255.255:9"))
+    gc.collect()  # an open socket would warn, and warnings are errors

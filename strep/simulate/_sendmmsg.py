@@ -30,7 +30,11 @@ class BatchSender:
     def __init__(self, address: UdpAddress, *, rows: int = 1024, send_buffer: int = 8 << 20) -> None:
         self._socket = socket.socket(address.family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        self._socket.connect((address.host, address.port))
+        try:
+            self._socket.connect((address.host, address.port))
+        except OSError:
+            self._socket.close()
+            raise
         self._rows = rows
         self._iovecs = np.zeros(rows, np.dtype([("base", "u8"), ("len", "u8")]))
         self._messages = np.zeros(rows, _MMSGHDR)
@@ -52,9 +56,13 @@ class BatchSender:
     def _send_part(self, slab: npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer]) -> int:
         n = len(slab)
         if not self._vectored:
+            refused = 0
             for row, length in zip(slab, lengths.tolist(), strict=True):
-                self._socket.send(row[:length])
-            return n
+                try:
+                    self._socket.send(row[:length])
+                except ConnectionRefusedError:
+                    refused += 1
+            return n - refused
         self._iovecs["base"][:n] = slab.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(slab.strides[0])
         self._iovecs["len"][:n] = lengths
         done = refused = 0

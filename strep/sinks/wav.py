@@ -34,6 +34,7 @@ _FLUSH_S: Final = 0.25  # how far a file's header may lag behind its samples
 _PAUSE_S: Final = 1.0  # how long nothing is tried after the disk was full
 _SHIFT_LIMIT_S: Final = 10.0
 _RESAMPLED_GAP_S: Final = 2  # longer gaps begin the resampler anew
+_KEPT_NAMES: Final = 100_000  # streams whose files are still known after they ended, as their reports are
 
 I16 = npt.NDArray[np.int16]
 _Job = tuple[Literal["blocks", "ended"], Any]
@@ -68,7 +69,8 @@ class WavSink(BaseSink):
     ``layout``    "split" or "stereo"
     ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
-    ``queue_bytes``  audio that may wait for a slow disk; beyond it blocks are dropped, counted, and silent in the file
+    ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
+    silent in the file
 
     Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the
     last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors
@@ -85,7 +87,7 @@ class WavSink(BaseSink):
         layout: Literal["split", "stereo"] = "split",
         encoding: Literal["pcm16", "native"] = "pcm16",
         rate: int | None = None,
-        queue_bytes: int = 256 << 20,
+        queue_bytes: int = 512 << 20,
         max_open_files: int | None = None,
     ) -> None:
         if layout not in ("split", "stereo"):
@@ -129,7 +131,7 @@ class WavSink(BaseSink):
     # --- called by the receiver -----------------------------------------------------------------------------------
 
     def blocks(self, batch: BlockBatch) -> None:
-        size = 3 * batch.payload.nbytes
+        size = 2 * batch.payload.nbytes  # encoded bytes and the packets' columns: it is decoded when its turn comes
         with self._condition:
             if self._waiting + size > self._queue_bytes and self._jobs:
                 self.dropped_frames += int(batch.frames.sum())
@@ -382,6 +384,8 @@ class WavSink(BaseSink):
             name = self._tree.abandon(file)
         for serial in serials:
             self._done.setdefault(serial, []).append(name)
+        while len(self._done) > _KEPT_NAMES:
+            del self._done[next(iter(self._done))]
 
     def _tell_all(self, now: float) -> None:
         for file in list(self._dirty.values()):
@@ -412,7 +416,7 @@ def _give_way() -> None:
     """Let the receiving thread go first where both want the same core (Linux: niceness is per thread)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 2)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
 
 
 def _descriptor_budget() -> int:
