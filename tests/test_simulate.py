@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import wave
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import pcmu
 
-from strep import Direction, Leg, parse_datagram
+from strep import Direction, Leg, ParseError, parse_datagram
 from strep._blocks import BlockBatch
 from strep._codecs import PayloadTypes, encode, parse_codec
 from strep._engine import Engine, EngineConfig
@@ -32,6 +33,7 @@ from strep.simulate import Impairments, Traffic, make_traffic, play, simulate
 from strep.simulate import load as load_module
 from strep.simulate._sendmmsg import BatchSender
 from strep.simulate.load import call_leg_id_of, expected_payload, expected_samples, main, send_load
+from strep.simulate.schedule import PATTERNS, Even, Listed, make_schedule, truth_of
 from strep.simulate.speech import bundled_voices, read_voices, read_wav
 
 LINUX = sys.platform == "linux"
@@ -502,11 +504,69 @@ def test_streams_and_seeds_have_payloads_of_their_own():
 
 
 def test_sequence_numbers_and_timestamps_of_a_long_load_wrap():
-    rounds = load_module._Rounds(1, 0)
-    last, first = (parse_datagram(row.tobytes()) for row in rounds.write(0x10000 * 410 - 1, 2))
+    even = Even(1, 1.0, 0x10000 * 411)
+    slab, lengths = load_module.PacketWriter(even, 0).write(*even.packets(0x10000 * 410 - 1, 0x10000 * 410 + 1))
+    assert lengths.tolist() == [196, 196]
+    last, first = (parse_datagram(row.tobytes()) for row in slab)
     assert (last.sequence_number, first.sequence_number) == (0xFFFF, 0)
     assert (last.rtp_timestamp, first.rtp_timestamp) == ((0x10000 * 410 - 1) * 160 % 2**32, 0x10000 * 410 * 160 % 2**32)
     assert first.payload == expected_payload(0, 0x10000 * 410 % 997 + 1, 0)[-160:].tobytes()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_schedule_is_sent_as_it_says_and_its_truth_is_what_the_datagrams_tell(pattern: str):
+    load = {"streams": 8, "rate": 400.0, "duration_s": 8.0, "churn": 2.0}
+    schedule = make_schedule(pattern, **load)
+    assert schedule.total == pytest.approx(3200, rel=0.1)
+    times = [schedule.intended_s(i) for i in range(schedule.total)]
+    assert times == sorted(times)
+    assert all(schedule.due(t + 1e-9) >= i + 1 for i, t in enumerate(times))
+    writer = load_module.PacketWriter(schedule, 5)
+    received: Counter[int] = Counter()
+    numbers: dict[int, list[int]] = {}
+    bad = 0
+    for begin in range(0, schedule.total, 1000):
+        end = min(begin + 1000, schedule.total)
+        stream, number, _ = schedule.packets(begin, end)
+        slab, lengths = writer.write(stream, number, schedule.packets(begin, end)[2])
+        for row, length, s, k in zip(slab, lengths.tolist(), stream.tolist(), number.tolist(), strict=True):
+            try:
+                packet = parse_datagram(row[:length].tobytes())
+            except ParseError:
+                bad += 1
+                continue
+            frames = int(schedule.shape.frames[s])
+            assert packet.call_leg_id == call_leg_id_of(s)
+            assert packet.payload == expected_payload(s, k + 1, 5, frames)[-frames:].tobytes()
+            assert packet.sequence_number == (int(schedule.shape.first_sequence[s]) + k) % 65_536
+            assert packet.rtp_timestamp == (int(schedule.shape.first_timestamp[s]) + k * frames) % 2**32
+            received[s] += 1
+            numbers.setdefault(s, []).append(k)
+    truth = truth_of(schedule)
+    assert truth.malformed == bad
+    assert (bad > 0) == (pattern == "impaired")
+    for s, ks in numbers.items():
+        seen: set[int] = set()
+        highest, reordered = -1, 0
+        for k in ks:
+            reordered += k < highest and k not in seen
+            highest = max(highest, k)
+            seen.add(k)
+        assert truth.received[s] == received[s]
+        assert truth.duplicates[s] == len(ks) - len(seen)
+        assert truth.reordered[s] == reordered
+        assert truth.lost[s] == highest + 1 - len(seen)
+    total = (truth.duplicates.sum(), truth.reordered.sum(), truth.lost.sum())
+    assert all(total) if pattern == "impaired" else not any(total)
+
+
+def test_churn_keeps_as_many_streams_alive():
+    schedule = make_schedule("churn", streams=100, rate=5000, duration_s=6, churn=40)
+    assert isinstance(schedule, Listed)
+    for second in range(6):
+        here = (schedule.time_s >= second) & (schedule.time_s < second + 0.1)
+        assert len(set(schedule.stream[here].tolist())) == pytest.approx(100, abs=6)
+    assert len(set(schedule.stream.tolist())) == pytest.approx(340, abs=20)
 
 
 def test_the_load_program_prints_json(capsys: pytest.CaptureFixture[str]):

@@ -23,16 +23,18 @@ from .._exceptions import ConfigurationError, StrepError
 from .._parser import write_headers
 from .._udp import parse_address
 from ._sendmmsg import BatchSender
+from .schedule import PATTERNS, Schedule, make_schedule
 
 __all__ = ["VERIFY_SEED", "LoadReport", "call_leg_id_of", "expected_payload", "expected_samples", "main", "send_load"]
 
 U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
 
 VERIFY_SEED: Final = 20_261_123
 _BLOCKS: Final = 997
 _FRAMES: Final = 160
+_MOST_FRAMES: Final = 240
 _HEADER: Final = 36
-_SIZE: Final = _HEADER + _FRAMES
 _ROWS: Final = 1024
 _FEWEST: Final = 64  # datagrams that are worth a system call while there is time
 _SLICE_S: Final = 0.001
@@ -42,7 +44,7 @@ _MOST_STREAMS: Final = 1_000_000
 
 @lru_cache(maxsize=4)
 def _table(seed: int) -> U8:
-    table = np.random.default_rng(seed).integers(0, 256, (_BLOCKS, _FRAMES)).astype(np.uint8)
+    table = np.random.default_rng(seed).integers(0, 256, (_BLOCKS, _MOST_FRAMES)).astype(np.uint8)
     table.flags.writeable = False  # everybody gets the same one
     return table
 
@@ -52,14 +54,16 @@ def call_leg_id_of(stream: int) -> uuid.UUID:
     return uuid.UUID(int=0x5712E900_0000_4000_8000_000000000000 + stream // 2)
 
 
-def expected_payload(stream: int, packets: int, seed: int = VERIFY_SEED) -> U8:
-    """All payload bytes of a stream's first ``packets`` packets, PCMU, uint8 (packets * 160,)."""
-    return _table(seed)[(7 * stream + np.arange(packets)) % _BLOCKS].reshape(-1)
+def expected_payload(stream: int, packets: int, seed: int = VERIFY_SEED, frames: int = _FRAMES) -> U8:
+    """All payload bytes of a stream's first ``packets`` packets, PCMU, uint8 (packets * frames,)."""
+    return _table(seed)[(7 * stream + np.arange(packets)) % _BLOCKS, :frames].reshape(-1)
 
 
-def expected_samples(stream: int, packets: int, seed: int = VERIFY_SEED) -> npt.NDArray[np.int16]:
-    """What a receiver that lost nothing has of a stream's first ``packets`` packets, int16 (packets * 160,), 8 kHz."""
-    return decode(PCMU, expected_payload(stream, packets, seed))
+def expected_samples(
+    stream: int, packets: int, seed: int = VERIFY_SEED, frames: int = _FRAMES
+) -> npt.NDArray[np.int16]:
+    """What a receiver that lost nothing has of a stream's first packets, int16 (packets * frames,), 8 kHz."""
+    return decode(PCMU, expected_payload(stream, packets, seed, frames))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,16 @@ class LoadReport:
     streams: int = 0
     packets_a_stream: int = 0
     refused: int = 0  # meant but not sent: nobody listened
+    behind_ms_p99: float = 0.0
+    start_ns: int = 0  # when time 0 of the schedule was, on CLOCK_MONOTONIC
 
 
-class _Rounds:
-    """Datagrams number ``done`` to ``done + count`` of all, written into one slab again and again."""
+class PacketWriter:
+    """Datagrams of a schedule, written into one slab again and again."""
 
-    def __init__(self, streams: int, seed: int) -> None:
+    def __init__(self, schedule: Schedule, seed: int) -> None:
+        self._shape = shape = schedule.shape
+        streams = len(shape.frames)
         number = np.arange(streams)
         ids = [call_leg_id_of(s) for s in range(0, streams, 2)]
         template = np.zeros((streams, _HEADER), np.uint8)
@@ -92,24 +100,49 @@ class _Rounds:
             rtp_timestamp=0,
             ssrc=number + 1,
         )
-        self._streams = streams
-        self.slab = np.zeros((_ROWS, _SIZE), np.uint8)
+        most = int(shape.frames.max())
+        self.size = _HEADER + most
+        self.uniform = bool((shape.frames == most).all())
+        self.slab = np.zeros((_ROWS, self.size), np.uint8)
         # whole headers and payloads as single items: numpy copies each with one memcpy
         self._heads = np.ndarray((streams,), np.dtype((np.void, _HEADER)), template)
-        self._blocks = np.ndarray((_BLOCKS,), np.dtype((np.void, _FRAMES)), _table(seed).copy())
-        self._head = np.ndarray((_ROWS,), np.dtype((np.void, _HEADER)), self.slab, 0, (_SIZE,))
-        self._sequence = np.ndarray((_ROWS,), ">u2", self.slab, 26, (_SIZE,))
-        self._timestamp = np.ndarray((_ROWS,), ">u4", self.slab, 28, (_SIZE,))
-        self._block = np.ndarray((_ROWS,), np.dtype((np.void, _FRAMES)), self.slab, _HEADER, (_SIZE,))
+        blocks = np.ascontiguousarray(_table(seed)[:, :most])
+        self._blocks = np.ndarray((_BLOCKS,), np.dtype((np.void, most)), blocks)
+        self._head = np.ndarray((_ROWS,), np.dtype((np.void, _HEADER)), self.slab, 0, (self.size,))
+        self._sequence = np.ndarray((_ROWS,), ">u2", self.slab, 26, (self.size,))
+        self._timestamp = np.ndarray((_ROWS,), ">u4", self.slab, 28, (self.size,))
+        self._ssrc = np.ndarray((_ROWS,), ">u4", self.slab, 32, (self.size,))
+        self._block = np.ndarray((_ROWS,), np.dtype((np.void, most)), self.slab, _HEADER, (self.size,))
+        self._lengths = np.full(_ROWS, self.size)
 
-    def write(self, done: int, count: int) -> U8:
-        packet = np.arange(done, done + count)
-        k, stream = np.divmod(packet, self._streams)
+    def write(
+        self,
+        stream: I64,
+        number: I64,
+        malformed: npt.NDArray[np.bool_] | None = None,
+    ) -> tuple[U8, I64]:
+        """The datagrams of these packets, at most 1,024, and their lengths; valid until the next call."""
+        count, shape = len(stream), self._shape
         self._head[:count] = self._heads[stream]
-        self._sequence[:count] = k & 0xFFFF
-        self._timestamp[:count] = (k * _FRAMES) & 0xFFFF_FFFF
-        self._block[:count] = self._blocks[(7 * stream + k) % _BLOCKS]
-        return self.slab[:count]
+        self._sequence[:count] = (number + shape.first_sequence[stream]) & 0xFFFF
+        frames = shape.frames[stream]
+        self._timestamp[:count] = (number * frames + shape.first_timestamp[stream]) & 0xFFFF_FFFF
+        if shape.change_every:
+            self._ssrc[:count] = shape.ssrc(stream, number)
+        self._block[:count] = self._blocks[(7 * stream + number) % _BLOCKS]
+        lengths = self._lengths[:count] if self.uniform else _HEADER + frames
+        if malformed is not None and malformed.any():
+            lengths = lengths.copy()
+            self._damage(np.flatnonzero(malformed), number, lengths)
+        return self.slab[:count], lengths
+
+    def _damage(self, rows: I64, number: I64, lengths: I64) -> None:
+        """Four ways to be no packet, in turn."""
+        way = number[rows] % 4
+        lengths[rows[way == 0]] = 20  # ends within the STREP header
+        self.slab[rows[way == 1], 0] = 0xC8  # STREP version 2
+        self.slab[rows[way == 2], 1] = 12  # a header length that version 1 does not have
+        self.slab[rows[way == 3], 24] = 0x40  # RTP version 1
 
 
 def send_load(
@@ -118,45 +151,57 @@ def send_load(
     streams: int,
     rate: float,
     duration_s: float,
+    pattern: str = "even",
+    churn: float = 200.0,
     segment: bool = False,
+    spin: bool = False,
     warm_up_s: float = 0.0,
     seed: int = VERIFY_SEED,
 ) -> LoadReport:
-    """Send ``rate`` packets/s, evenly phased over ``streams``, for ``duration_s``; PCMU, 196-byte datagrams.
+    """Send ``rate`` packets/s of ``streams`` streams for ``duration_s``; PCMU, 196-byte datagrams of 20 ms.
 
-    Every stream gets the same number of packets. ``segment`` uses UDP segmentation offload, which costs the sender far
-    less. Lateness in the first ``warm_up_s`` seconds does not count for ``behind_ms_max``. ``seed`` makes the payloads;
-    the checker needs the same one. Blocks. Raises ConfigurationError, AddressError.
+    ``pattern``: see :func:`strep.simulate.schedule.make_schedule`; with "even" every stream gets the same number of
+    packets. ``segment`` uses UDP segmentation offload, which costs the sender far less (packets of one size only).
+    ``spin``: never sleep, so that packets leave within microseconds of their time. Lateness in the first ``warm_up_s``
+    seconds does not count for ``behind_ms``. ``seed`` makes the payloads; the checker needs the same one. Blocks.
+    Raises ConfigurationError, AddressError.
     """
     if not 1 <= streams <= _MOST_STREAMS:
         raise ConfigurationError(f"{streams} streams: choose 1 to {_MOST_STREAMS}")
     if not (0 < rate < 1e9 and 0 < duration_s < 1e6):
         raise ConfigurationError(f"{rate} packets/s for {duration_s} s: both are positive")
-    total = round(rate * duration_s) // streams * streams
-    if not total:
-        raise ConfigurationError(f"{rate} packets/s for {duration_s} s: not one packet for each of {streams} streams")
     if seed < 0:
         raise ConfigurationError(f"seed {seed}: 0 or more")
-    rounds = _Rounds(streams, seed)
-    lengths = np.full(_ROWS, _SIZE)
-    behind = 0.0
+    schedule = make_schedule(pattern, streams=streams, rate=rate, duration_s=duration_s, churn=churn)
+    total = schedule.total
+    if not total:
+        raise ConfigurationError(f"{rate} packets/s for {duration_s} s: not one packet for each of {streams} streams")
+    writer = PacketWriter(schedule, seed)
+    if segment and not (writer.uniform and pattern != "impaired"):
+        raise ConfigurationError(f"pattern {pattern!r} has packets of several sizes: UDP segmentation cannot send them")
+    lags: list[float] = []
+    lag_counts: list[int] = []
     done = sent = 0
     sender = BatchSender(parse_address(to))
+    few = 1 if spin else _FEWEST
     try:
-        start = time.monotonic()
+        start_ns = time.monotonic_ns()
         while done < total:
-            due = min(int((time.monotonic() - start) * rate) + 1, total)
+            now = (time.monotonic_ns() - start_ns) / 1e9
+            due = min(schedule.due(now), total)
             count = min(due - done, _ROWS)
-            if count < min(_FEWEST, total - done) and (due - done) / rate < 2 * _SLICE_S:
-                time.sleep(_SLICE_S)
+            if count < min(few, total - done) and now - schedule.intended_s(done) < 2 * _SLICE_S:
+                if not spin:
+                    time.sleep(_SLICE_S)
                 continue
-            slab = rounds.write(done, count)
-            sent += sender.send_segments(slab, _SIZE) if segment else sender.send(slab, lengths[:count])
-            now = time.monotonic() - start
+            slab, lengths = writer.write(*schedule.packets(done, done + count))
+            sent += sender.send_segments(slab, writer.size) if segment else sender.send(slab, lengths)
+            now = (time.monotonic_ns() - start_ns) / 1e9
             if now >= warm_up_s:
-                behind = max(behind, now - done / rate)
+                lags.append(now - schedule.intended_s(done))
+                lag_counts.append(count)
             done += count
-        elapsed = time.monotonic() - start
+        elapsed = (time.monotonic_ns() - start_ns) / 1e9
     finally:
         sender.close()
     return LoadReport(
@@ -164,12 +209,22 @@ def send_load(
         elapsed_s=elapsed,
         rate=sent / elapsed,
         intended_rate=rate,
-        behind_ms_max=1000 * behind,
-        generator_was_the_limit=done / elapsed < _KEPT * rate,
+        behind_ms_max=1000 * max(lags, default=0.0),
+        behind_ms_p99=1000 * _weighted_quantile(lags, lag_counts, 0.99),
+        generator_was_the_limit=(schedule.intended_s(total - 1) + 1 / rate) / elapsed < _KEPT,
         streams=streams,
         packets_a_stream=total // streams,
         refused=done - sent,
+        start_ns=start_ns,
     )
+
+
+def _weighted_quantile(values: list[float], weights: list[int], share: float) -> float:
+    if not values:
+        return 0.0
+    order = np.argsort(values)
+    reached = np.cumsum(np.array(weights)[order])
+    return float(np.array(values)[order][np.searchsorted(reached, share * reached[-1])])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -179,7 +234,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=50_000, help="packets a second, of all streams together")
     parser.add_argument("--duration", type=float, default=10, help="seconds")
+    parser.add_argument("--pattern", choices=PATTERNS, default="even")
+    parser.add_argument("--churn", type=float, default=200, help="streams a second that end and begin (pattern churn)")
     parser.add_argument("--segment", action="store_true", help="use UDP segmentation offload")
+    parser.add_argument("--spin", action="store_true", help="never sleep: packets leave when they should")
     parser.add_argument("--verify-seed", type=int, default=VERIFY_SEED, help="what the payloads are drawn from")
     options = parser.parse_args(arguments)
     try:
@@ -188,7 +246,10 @@ def main(arguments: list[str] | None = None) -> int:
             streams=options.streams,
             rate=options.rate,
             duration_s=options.duration,
+            pattern=options.pattern,
+            churn=options.churn,
             segment=options.segment,
+            spin=options.spin,
             seed=options.verify_seed,
         )
     except StrepError as error:
