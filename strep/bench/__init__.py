@@ -1,6 +1,8 @@
-"""What this machine carries: load on one core, the receiver on another, every answer checked. Floor 5."""
+"""What this machine carries: loads from one core, the receiver on another, every answer checked. Floor 5."""
 
 from ._machine import Machine, machine
-from .capacity import Capacity, Trial, measure_capacity
+from ._outcome import Outcome, Spread
+from ._settings import Settings
+from .workloads import WORKLOADS, run_workload
 
-__all__ = ["Capacity", "Machine", "Trial", "machine", "measure_capacity"]
+__all__ = ["WORKLOADS", "Machine", "Outcome", "Settings", "Spread", "machine", "run_workload"]

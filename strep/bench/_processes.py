@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from .._exceptions import StrepError
 
-__all__ = ["Ended", "Measured", "MeasurementError", "run_load"]
+__all__ = ["Ended", "Measured", "MeasurementError"]
 
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
@@ -68,6 +68,19 @@ class Measured:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * _TICK_S
 
+    def wake_ups(self) -> int:
+        """How often its threads have given up the core to wait."""
+        total = 0
+        for status in Path(f"/proc/{self.process.pid}/task").glob("*/status"):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+            total += int(fields["voluntary_ctxt_switches"])
+        return total
+
+    def memory_mib(self) -> float:
+        """Resident now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
     def end(self, timeout_s: float = 60.0) -> Ended:
         """Ask it to finish and wait until it has; it is killed after ``timeout_s``."""
         began = time.monotonic()
@@ -87,11 +100,3 @@ class Measured:
 
 # taskset, without needing it
 _PIN: Final = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execvp(sys.argv[2], sys.argv[2:])"
-
-
-def run_load(port: int, core: int, log: Path, *, streams: int, rate: float, duration_s: float) -> str:
-    """The generator's report, as it printed it. Raises MeasurementError."""
-    command = [sys.executable, "-m", "strep.simulate.load", "--to", f"udp:127.0.0.1:{port}"]
-    command += ["--streams", str(streams), "--rate", str(rate), "--duration", str(duration_s)]
-    with Measured(command, core, log) as generator:
-        return generator.line()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -15,29 +15,47 @@ from rich.table import Table
 
 from .options import EXIT_WRONG, console
 
+if TYPE_CHECKING:
+    from ..bench import Outcome
+
 __all__ = ["bench"]
 
-_WIDE: Final = 130
+_WIDE: Final = 160
 
 
 @click.command()
-@click.option("--streams", type=click.IntRange(1, 20_000), default=4000, show_default=True, metavar="N")
+@click.argument("workloads", nargs=-1, metavar="[WORKLOAD]...")
+@click.option("--quick", is_flag=True, help="Fewer and shorter runs: a first look, not a figure to quote.")
+@click.option("--runs", type=click.IntRange(1), metavar="N", help="Runs of each measurement (default: the workload's).")
+@click.option(
+    "--streams",
+    type=click.IntRange(1, 20_000),
+    default=4000,
+    show_default=True,
+    metavar="N",
+    help="Of the workload ratio.",
+)
 @click.option(
     "--rate",
     type=click.FloatRange(1),
     default=250_000.0,
     show_default=True,
     metavar="R",
-    help="Packets a second, of all streams together.",
+    help="Of the workload ratio: packets a second, of all streams together.",
 )
-@click.option("--duration", type=click.FloatRange(min=0.1), default=10.0, show_default=True, metavar="S")
-@click.option("--trials", type=click.IntRange(1), default=3, show_default=True, metavar="N")
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0.1),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="Of the workload ratio.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
-    help="Where the measured WAVs go until the end (default: the temporary directory); "
-    "320 bytes a packet, for each trial.",
+    help="Where measured files go until the end (default: the temporary directory).",
 )
 @click.option(
     "--json",
@@ -46,58 +64,100 @@ _WIDE: Final = 130
     metavar="FILE",
     help="Write everything measured.",
 )
-def bench(streams: int, rate: float, duration: float, trials: int, out: Path | None, json_file: Path | None) -> None:
-    """Measure what one core carries, beside the C program that only receives and discards; check every sample.
+@click.option("--list", "list_only", is_flag=True, help="Say what the workloads are.")
+def bench(
+    workloads: tuple[str, ...],
+    quick: bool,
+    runs: int | None,
+    streams: int,
+    rate: float,
+    duration: float,
+    out: Path | None,
+    json_file: Path | None,
+    list_only: bool,
+) -> None:
+    """Measure what this machine carries, and check every answer. Without a WORKLOAD: all of them.
 
     The receiver runs on one core, the generator on another.
     """
-    from ..bench import machine, measure_capacity
+    from ..bench import WORKLOADS, Settings, machine, run_workload
 
+    if list_only:
+        for name, (text, _) in WORKLOADS.items():
+            click.echo(f"{name:12} {text}")
+        return
+    if unknown := [name for name in workloads if name not in WORKLOADS]:
+        raise click.UsageError(f"no workload {unknown[0]!r}: choose from {', '.join(WORKLOADS)}")
     err = console()
+    here = machine()
+    outcomes = []
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        capacity = measure_capacity(
-            streams=streams, rate=rate, duration_s=duration, trials=trials, directory=out,
-            progress=lambda receiver, n: progress.update(task, description=f"{receiver} {n + 1}/{trials}"),
-        )  # fmt: skip
-    here = machine()
-    title = f"{streams:,} streams, {rate:,.0f} packets/s, {duration:g} s; median (range) of {trials}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("receiver", "lost", "missing", "wrong", "CPU µs/packet", "x floor", "% of a core", "MiB", "finish s"):
-        table.add_column(name, justify="left" if name == "receiver" else "right")
-    for name, trial in capacity.trials.items():
-        table.add_row(
-            name,
-            str(sum(t.sent - t.datagrams + t.lost for t in trial)),
-            str(sum(t.missing for t in trial)),
-            str(sum(t.wrong for t in trial)),
-            _spread([t.cpu_us for t in trial]),
-            _spread(capacity.ratios(name)),
-            f"{median(t.cpu_us * t.sent / duration for t in trial) / 1e4:.0f}",
-            f"{median(t.memory_mib for t in trial):.0f}",
-            f"{median(t.finish_s for t in trial):.2f}",
-        )
-    out_console = console(stderr=False)
-    if not out_console.is_terminal:
-        out_console.width = _WIDE
-    out_console.print(table)
-    out_console.print(
+        for name in workloads or WORKLOADS:
+            settings = Settings(
+                quick=quick, runs=runs, directory=out, streams=streams, rate=rate, duration_s=duration,
+                progress=lambda text, name=name: progress.update(task, description=f"{name}: {text}"),  # type: ignore[misc]
+            )  # fmt: skip
+            outcome = run_workload(name, settings)
+            outcomes.append(outcome)
+            _show(outcome)
+            if json_file is not None:  # as far as it has come: a workload takes minutes
+                json_file.write_text(json.dumps(_report(asdict(here), outcomes), indent=1) + "\n")
+    console(stderr=False).print(
         f"{here.processor}, {here.cores} cores, {here.memory_gib:g} GiB; {here.system}; Python {here.python}, "
         f"numpy {here.numpy}, strep {here.strep}",
         soft_wrap=True,
     )
-    if "floor" not in capacity.trials:
-        err.print("[yellow]no C compiler: no floor to compare with (apt install gcc)[/]")
-    every = [t for group in capacity.trials.values() for t in group]
-    if any(t.generator_was_the_limit for t in every):
-        err.print("[yellow]the generator was the limit in some trials: ask for a lower --rate[/]")
-    if json_file is not None:
-        json_file.write_text(json.dumps({"machine": asdict(here), "capacity": capacity.as_dict()}, indent=1) + "\n")
-    sys.exit(0 if all(t.exact for t in every) else EXIT_WRONG)
+    sys.exit(EXIT_WRONG if any(o.wrong for o in outcomes) else 0)
 
 
-def _spread(values: list[float]) -> str:
-    if not values:
+def _report(here: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:
+    return {
+        "machine": here,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": " ".join(["strep", *sys.argv[1:]]),
+        "outcomes": [outcome.as_dict() for outcome in outcomes],
+    }
+
+
+def _show(outcome: Outcome) -> None:
+    table = Table(
+        title=f"{outcome.workload}: {outcome.title}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for number, name in enumerate(outcome.columns):
+        words = bool(outcome.rows) and isinstance(outcome.rows[0][number], str)
+        table.add_column(name, justify="left" if words else "right")
+    for row in outcome.rows:
+        table.add_row(*(_cell(cell) for cell in row))
+    out = console(stderr=False)
+    if not out.is_terminal:
+        out.width = _WIDE
+    out.print(table)
+    for note in outcome.notes:
+        out.print(f"  {note}", soft_wrap=True)
+    for wrong in outcome.wrong:
+        out.print(f"  [red]wrong: {wrong}[/]", soft_wrap=True)
+    out.print()
+
+
+def _cell(cell: Any) -> str:
+    from ..bench import Spread
+
+    if cell is None:
         return ""
-    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if len(values) > 1 else f"{values[0]:.2f}"
+    if isinstance(cell, Spread):
+        if cell.runs == 1:
+            return _number(cell.median)
+        return f"{_number(cell.median)} ({_number(cell.low)}–{_number(cell.high)})"
+    return cell if isinstance(cell, str) else _number(cell)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 100 else f"{value:.2f}"

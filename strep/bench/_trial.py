@@ -1,0 +1,199 @@
+"""One run: a receiver on one core, a load from another, the answers compared with what was sent. Floor 5."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ..simulate.load import call_leg_id_of, expected_samples
+from ..simulate.schedule import Schedule, make_schedule
+from ._machine import core_pair
+from ._processes import Measured, MeasurementError
+
+__all__ = ["RECEIVERS", "Load", "Trial", "capture_command", "is_right", "run_trial"]
+
+RECEIVERS: Final = ("floor", "monitor", "arrays", "wav")
+"""What is measured: the C program that discards; ``strep capture``; all streams decoded; ``strep capture --out``."""
+
+_SETTLE_S: Final = 0.5
+_IDLE: Final = 0.02  # CPU seconds in that time: nothing is going on any more
+_FRAMES: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent; see :func:`strep.simulate.load.send_load`."""
+
+    streams: int
+    rate: float
+    duration_s: float
+    pattern: str = "even"
+    churn: float = 200.0
+    segment: bool = False
+    spin: bool = False
+
+    def schedule(self) -> Schedule:
+        return make_schedule(
+            self.pattern, streams=self.streams, rate=self.rate, duration_s=self.duration_s, churn=self.churn
+        )
+
+    def command(self, port: int) -> list[str]:
+        """The generator, aimed at a port of this machine."""
+        command = [sys.executable, "-m", "strep.simulate.load", "--to", f"udp:127.0.0.1:{port}"]
+        command += ["--streams", str(self.streams), "--rate", str(self.rate), "--duration", str(self.duration_s)]
+        command += ["--pattern", self.pattern, "--churn", str(self.churn)]
+        return command + ["--segment"] * self.segment + ["--spin"] * self.spin
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of one receiver under one load."""
+
+    receiver: str
+    sent: int
+    behind_ms_max: float  # how far behind its intended times the generator was at most
+    generator_was_the_limit: bool
+    datagrams: int
+    kernel_dropped: int
+    lost: int
+    missing: int  # sample frames that a sink did not get
+    wrong: int  # files whose audio is not what was sent, sample for sample
+    cpu_us: float  # CPU time per packet, all threads, from before the first packet until nothing is left to do
+    memory_mib: float  # at its peak
+    finish_s: float  # from SIGTERM to the end: files finished, summary written
+    summary: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    load: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # the generator's report
+
+    @property
+    def exact(self) -> bool:
+        """Everything that was sent came, and every sample of it is right."""
+        return self.sent == self.datagrams and not (self.kernel_dropped or self.lost or self.missing or self.wrong)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name not in ("summary", "load")}
+
+
+def run_trial(
+    receiver: str,
+    load: Load,
+    work: Path,
+    *,
+    floor: Path | None = None,
+    command: Sequence[str] = (),
+    options: Sequence[str] = (),
+    samples: int | None = None,
+    watch: Callable[[Measured], None] | None = None,
+) -> Trial:
+    """Run one of RECEIVERS, or ``command``, under a load. ``options`` are added to ``strep capture``'s; ``watch`` is
+    called with the receiver's process twice a second while the load lasts.
+
+    The files of ``samples`` streams are compared with what was sent (None: of all, which only even loads allow).
+    Everything below ``work`` is removed. Raises MeasurementError.
+    """
+    core, other = core_pair()
+    out = Path(tempfile.mkdtemp(dir=work))
+    os.sync()  # what earlier trials left to the disk is not this one's
+    commands = {
+        "floor": [str(floor)],
+        "monitor": [*capture_command(), *options],
+        "arrays": [sys.executable, "-m", "strep.bench._listen", "arrays"],
+        "wav": [*capture_command(), "--out", str(out), *options],
+    }
+    try:
+        with Measured(command or commands[receiver], core, work / "receiver.log") as process:
+            port = _port(process.line())
+            before = process.cpu_s()
+            with Measured(load.command(port), other, work / "load.log") as generator:
+                while watch is not None and generator.process.poll() is None:
+                    watch(process)
+                    time.sleep(_SETTLE_S)
+                sent = json.loads(generator.line())
+            cpu_s = _settled(process) - before
+            ended = process.end()
+        datagrams, dropped, lost, missing, summary = _figures(ended.said)
+        wrong = _count_wrong(out, load, sent["packets_a_stream"], samples) if receiver == "wav" else 0
+    finally:
+        shutil.rmtree(out)
+    return Trial(
+        receiver=receiver,
+        sent=sent["sent"],
+        behind_ms_max=sent["behind_ms_max"],
+        generator_was_the_limit=sent["generator_was_the_limit"],
+        datagrams=datagrams,
+        kernel_dropped=dropped,
+        lost=lost,
+        missing=missing,
+        wrong=wrong,
+        cpu_us=1e6 * cpu_s / max(datagrams, 1),
+        memory_mib=ended.memory_mib,
+        finish_s=ended.finish_s,
+        summary=summary,
+        load=sent,
+    )
+
+
+def capture_command() -> list[str]:
+    return [sys.executable, "-m", "strep", "capture", "--json", "--listen", "127.0.0.1:0"]
+
+
+def _settled(process: Measured) -> float:
+    """CPU seconds once what has been received is worked off."""
+    cpu_s = -1.0
+    for _ in range(20):
+        earlier, cpu_s = cpu_s, process.cpu_s()
+        if cpu_s - earlier < _IDLE:
+            break
+        time.sleep(_SETTLE_S)
+    return cpu_s
+
+
+def _port(line: str) -> int:
+    if line.startswith("port "):
+        return int(line.split()[1])
+    return int(json.loads(line)["sockets"][0]["address"].rpartition(":")[2])
+
+
+def _figures(said: str) -> tuple[int, int, int, int, dict[str, Any]]:
+    """Datagrams, kernel drops, lost packets, sample frames that a sink did not get, the summary."""
+    last = said.splitlines()[-1]
+    if last.startswith("datagrams "):
+        words = last.split()
+        return int(words[1]), int(words[5]), 0, 0, {}
+    summary = json.loads(last)
+    if summary.get("event") != "summary":
+        raise MeasurementError(f"a receiver's last line is no summary: {last[:200]}")
+    totals = summary["totals"]
+    lost = sum(stream["packets_lost"] for stream in summary["streams"])
+    missing = sum(sink["dropped_frames"] for sink in summary["sinks"])
+    if "frames" in summary:
+        missing += totals["delivered"] * _FRAMES - summary["frames"]
+    return totals["datagrams"], totals["kernel_dropped"], lost, missing, summary
+
+
+def _count_wrong(out: Path, load: Load, packets: int, samples: int | None) -> int:
+    chosen = range(load.streams)
+    if samples is not None and samples < load.streams:
+        chosen = range(0, load.streams, load.streams // samples)
+    return sum(not is_right(out, stream, packets) for stream in chosen)
+
+
+def is_right(out: Path, stream: int, packets: int) -> bool:
+    """Whether a stream's file holds exactly what an even load sent."""
+    path = out / str(call_leg_id_of(stream)) / f"a-{('inbound', 'outbound')[stream % 2]}.wav"
+    try:
+        with wave.open(str(path), "rb") as file:
+            there = np.frombuffer(file.readframes(packets * _FRAMES + 1), "<i2")
+    except (OSError, wave.Error, EOFError):
+        return False
+    return np.array_equal(there, expected_samples(stream, packets))
