@@ -115,16 +115,13 @@ class BlockBatch:
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""
         samples = self.samples
-        for i, stream in enumerate(self.streams):
-            values = samples[self.offset[i] : self.offset[i + 1]]
+        offset = self.offset.tolist()
+        columns = (self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns)
+        for stream, begin, end, position, gap, cause, timestamp, arrival_ns in zip(
+            self.streams, offset, offset[1:], *(column.tolist() for column in columns), strict=False
+        ):
+            values = samples[begin:end]
             if stream.channels > 1:
                 values = values.reshape(-1, stream.channels)
-            gap = int(self.gap_frames[i])
-            yield Block(
-                stream,
-                int(self.position[i]),
-                Gap(gap, GapCause(int(self.gap_cause[i]))) if gap else None,
-                int(self.rtp_timestamp[i]),
-                int(self.arrival_ns[i]),
-                values,
-            )
+            hole = Gap(gap, GapCause(cause)) if gap else None
+            yield Block(stream, position, hole, timestamp, arrival_ns, values)

@@ -40,6 +40,7 @@ TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
+_MANY_TICKS: Final = 4  # or so many ticks, however few packets
 
 Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
@@ -251,7 +252,7 @@ class Engine:
                     done = upto
                     continue
                 last = parts[upto - 1][1]  # the last tick is taken the ordinary way
-                if last - begin > _WORTHWHILE:
+                if last - begin > _WORTHWHILE or upto - done > _MANY_TICKS:
                     rest = self._take_smooth(packets.take(slice(begin, last)))
                     self._take_rest(packets, parts[done : upto - 1], begin + np.flatnonzero(rest))
                     done = upto - 1
@@ -385,8 +386,8 @@ class Engine:
                 break
             self._pop_ready(rows)
             ring.skip_hole(rows, self.config.latency_ns)
+            self._pop_ready(rows)  # what waited behind a hole has waited long enough
             self._touched.append(rows)
-            self._unreleased = self.release_groups
         ring.earliest_deadline_ns = int(deadlines.min()) if len(deadlines) else NEVER
 
     def _end_idle(self, now_ns: int) -> None:

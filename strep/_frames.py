@@ -95,6 +95,7 @@ class Framer:
         self._left_out = 0
         self._missed = 0
         self._begun = False
+        self._plain = self.rate == rate_in  # and the resampler hands on what it gets
 
     def miss(self, frames: int) -> None:
         """The next block follows after ``frames`` that were thrown away (they are told as its gap)."""
@@ -111,6 +112,15 @@ class Framer:
 
         ``marks``: per packet, (position, rtp_timestamp, arrival_ns). Returns the frames that are complete.
         """
+        if (
+            self._plain
+            and position == self._next_in
+            and len(samples) == self.frame_size
+            and len(marks) == 1
+            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out)
+        ):
+            # a packet is a frame: the usual case, and worth a way of its own at 50,000 a second
+            return [self._whole(samples, marks[0])]
         out: list[Frame] = []
         if not self._begun:
             # who begins to listen in mid-stream has no gap before that
@@ -130,6 +140,17 @@ class Framer:
         self._next_in += len(samples)
         out += self._cut()
         return out
+
+    def _whole(self, samples: npt.NDArray[np.int16], mark: tuple[int, int, int]) -> Frame:
+        values: Samples = samples
+        if self._dtype == "float32":
+            values = samples.astype(np.float32) / np.float32(32768.0)
+        self._begun = True
+        self._mark = _Mark(*mark)
+        frame = Frame(values, self._position, mark[1], mark[2], None)
+        self._next_in += self.frame_size
+        self._position += self.frame_size
+        return frame
 
     def finish(self) -> list[Frame]:
         """The rest: complete frames and the last one, padded."""

@@ -17,8 +17,9 @@ from ._admission import PortBinding, PortRole
 from ._codecs import PayloadTypes
 from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
-from ._engine import TICK_NS, Engine, EngineConfig
+from ._engine import Engine, EngineConfig
 from ._exceptions import ConfigurationError
+from ._pacing import Pacing
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub
@@ -28,17 +29,8 @@ from .sinks._base import Sink
 
 __all__ = ["Receiver", "SocketStatus"]
 
-_COALESCE_S: Final = 0.002  # after a wake-up: wait this long for more before looking again
-_COALESCE_BUSY_S: Final = 0.005
-_AFTER_TICK_NS: Final = 200_000
-_BUSY_DATAGRAMS: Final = 128
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
 _LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
-# without iteration: how long what is ready may wait for company; longer where there are many streams
-_RELEASE_NS: Final = 100_000_000
-_RELEASE_BUSY_NS: Final = 300_000_000  # under 20 packets, which leave anyway
-_RELEASE_BUSY_GROUPS: Final = 6
-_BUSY_STREAMS: Final = 500
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
 
@@ -119,6 +111,7 @@ class Receiver:
         self._receive_buffer = receive_buffer
         self._sockets: list[tuple[UdpSocket, PortRole]] = []
         self._engine: Engine | None = None
+        self._pacing = Pacing(0, prompt=True, buffer=0)
         self._dispatcher: Dispatcher | None = None
         self._hub = StreamHub(self._report)
         self._recorder: Recorder | None = None
@@ -151,7 +144,13 @@ class Receiver:
             self._open_sockets()
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
-            self._engine.audio = any(getattr(sink, "wants_audio", True) for sink in self._sinks)
+            listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
+            self._engine.audio = bool(listeners)
+            self._pacing = Pacing(
+                self._options["latency_ns"],
+                prompt=any(getattr(sink, "prompt", True) for sink in listeners),
+                buffer=min(socket.granted_buffer for socket, _ in self._sockets),
+            )
             if self._pcap is not None:
                 self._recorder = self._record(self._pcap, {port: int(b.role) for port, b in bindings.items()})
         except BaseException:
@@ -224,8 +223,8 @@ class Receiver:
         """Streams as they are admitted (those that live already come first); ends when the receiver stops."""
         if self._engine is not None and not self._hub.active:
             self._engine.audio = True
-            self._engine.release_ns = 0
-            self._engine.release_groups = 1
+            self._pacing.iterated = True
+            self._engine.release_ns, self._engine.release_groups = self._pacing.release(0)
             self._hub.activate(self._engine.registry.live())
         return self._streams()
 
@@ -332,16 +331,7 @@ class Receiver:
             if self._polls_without > 1:
                 self._listen()
                 return
-        self._timer = self._loop.call_later(self._pause_s(count), self._poll)
-
-    def _pause_s(self, count: int) -> float:
-        """How long to wait for more after ``count`` datagrams."""
-        if count < _BUSY_DATAGRAMS:
-            return _COALESCE_S
-        if self._hub.active:
-            return _COALESCE_BUSY_S
-        # nobody waits for single frames: take each tick of the engine whole
-        return (TICK_NS - self._now_ns() % TICK_NS + _AFTER_TICK_NS) / 1e9
+        self._timer = self._loop.call_later(self._pacing.pause_s(count, self._now_ns()), self._poll)
 
     def _now_ns(self) -> int:
         return self._sockets[0][0].now_ns()
@@ -352,12 +342,10 @@ class Receiver:
         if engine is None or dispatcher is None:
             return 0
         now_ns = self._now_ns()
-        if not self._hub.active:
-            busy = engine.live_streams > _BUSY_STREAMS
-            engine.release_ns = _RELEASE_BUSY_NS if busy else _RELEASE_NS
-            engine.release_groups = _RELEASE_BUSY_GROUPS if busy else 1
-            if busy:
-                engine.forgo_payloads()
+        streams = engine.live_streams
+        engine.release_ns, engine.release_groups = self._pacing.release(streams)
+        if self._pacing.is_busy(streams) and not self._hub.active:
+            engine.forgo_payloads()
         total = 0
         for _ in range(_ROUNDS):
             batches = [b for b in (s.receive() for s, _ in self._sockets) if b is not None and len(b)]

@@ -34,30 +34,37 @@ class _Subscription:
         self._blocks: deque[tuple[Block, _Marks]] = deque()
         self._frames = 0
         self.missed = 0  # frames thrown away, not told yet
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
         self._ended = False
 
     def put(self, block: Block, marks: _Marks) -> None:
-        self._blocks.append((block, marks))
         self._frames += len(block.samples)
-        limit = self.limit_s * block.stream.sample_rate
-        while self._frames > limit and len(self._blocks) > 1:
-            old, _ = self._blocks.popleft()
-            self._frames -= len(old.samples)
-            self.missed += len(old.samples)
-        self._wake.set()
+        if self._blocks:
+            limit = self.limit_s * block.stream.sample_rate
+            while self._frames > limit and self._blocks:
+                old, _ = self._blocks.popleft()
+                self._frames -= len(old.samples)
+                self.missed += len(old.samples)
+        self._blocks.append((block, marks))
+        if self._waiter is not None:
+            self._rouse()
 
     def end(self) -> None:
         self._ended = True
-        self._wake.set()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def get(self) -> tuple[Block, _Marks, int] | None:
         """The next block, its marks and the frames missed before it; None at the end."""
         while not self._blocks:
             if self._ended:
                 return None
-            self._wake.clear()
-            await self._wake.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         block, marks = self._blocks.popleft()
         self._frames -= len(block.samples)
         missed, self.missed = self.missed, 0
@@ -226,12 +233,12 @@ class StreamHub(BaseSink):
     def blocks(self, batch: BlockBatch) -> None:
         if not self._streams:
             return
-        first = batch.packet_first
+        first = batch.packet_first.tolist()
+        marks = _marks(batch)
         for i, block in enumerate(batch):
             stream = self._streams.get(block.stream.serial)
             if stream is not None:
-                packets = slice(int(first[i]), int(first[i + 1]))
-                stream._put(block, _marks(batch, packets, block.position))
+                stream._put(block, marks[first[i] : first[i + 1]])
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         handle = self._streams.pop(stream.serial, None)
@@ -251,14 +258,10 @@ class StreamHub(BaseSink):
         return self._new.popleft()
 
 
-def _marks(batch: BlockBatch, packets: slice, position: int) -> _Marks:
-    frames = batch.packet_frames[packets]
-    at: npt.NDArray[np.int64] = position + np.cumsum(frames) - frames
-    return list(
-        zip(
-            at.tolist(),
-            batch.packet_rtp_timestamp[packets].tolist(),
-            batch.packet_arrival_ns[packets].tolist(),
-            strict=True,
-        )
-    )
+def _marks(batch: BlockBatch) -> _Marks:
+    """Of every packet of the batch: where its first frame stands in its stream, RTP timestamp, arrival."""
+    frames = batch.packet_frames
+    before: npt.NDArray[np.int64] = np.cumsum(frames) - frames
+    first = batch.packet_first[:-1]
+    at = before + np.repeat(batch.position - before[first], np.diff(batch.packet_first))
+    return list(zip(at.tolist(), batch.packet_rtp_timestamp.tolist(), batch.packet_arrival_ns.tolist(), strict=True))

@@ -68,7 +68,7 @@ FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
     {"_codecs", "_streams", "resample", "_packets", "_accounts"},
-    {"_admission", "_state", "_sources", "_events", "_outlet", "_engine"},
+    {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
     {"sinks", "_frames"},
     {"_udp", "_pcap", "_recording", "_dispatch", "_stream", "_receiver", "_replay", "_summary", "simulate", "bench"},
     {"cli", "__init__", "__main__", "_version"},

@@ -45,6 +45,7 @@ class BaseSink:
 
     kind = "base"
     inline = False  # True: never blocks, call it in the event loop's thread
+    prompt = True  # False: blocks may come some 100 ms later than the latency asks for, which costs less
     wants_audio = True  # False: blocks() is not for this sink; when none wants them they are not made
 
     def stream_started(self, stream: StreamInfo) -> None: ...

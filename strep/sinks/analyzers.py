@@ -49,6 +49,7 @@ class LevelMeter(BaseSink):
 
     kind = "level"
     inline = True
+    prompt = False
 
     def __init__(self, silence_dbfs: float = -50.0) -> None:
         self._silence = silence_dbfs

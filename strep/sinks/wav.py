@@ -79,6 +79,7 @@ class WavSink(BaseSink):
 
     kind = "wav"
     inline = True  # only queues
+    prompt = False
 
     def __init__(
         self,
