@@ -248,9 +248,6 @@ class Engine:
                 # until the second ends, streams that merely go on in sequence need no ticks
                 second = (tick * TICK_NS // SECOND_NS + 1) * SECOND_NS // TICK_NS
                 upto = bisect.bisect_left(parts, second, done, key=_tick_of)
-                if upto - done > 1 and self._take_together(packets, parts[done:upto]):
-                    done = upto
-                    continue
                 last = parts[upto - 1][1]  # the last tick is taken the ordinary way
                 if last - begin > _WORTHWHILE or upto - done > _MANY_TICKS:
                     rest = self._take_smooth(packets.take(slice(begin, last)))
@@ -268,50 +265,6 @@ class Engine:
                 if tick > self._tick:
                     self._boundary(tick)
                 self._take_tick(packets.take(mine))
-
-    def _take_together(self, packets: Packets, parts: list[Part]) -> bool:
-        """Take packets of several ticks of one second, the first begun, when hardly a stream has more than one of them.
-
-        Packets that come just when expected are judged the same in any tick: they are taken at once at the beginning
-        of the last one, after the others of earlier ticks. Says False, and does nothing, where that is not worthwhile.
-        """
-        ring = self._ring
-        begin, end = parts[0][1], parts[-1][2]
-        if self._sources.waiting:  # a boundary on the way would change streams
-            return False
-        mine = packets if end - begin == len(packets) else packets.take(slice(begin, end))
-        row = self._table.find(mine.hi, mine.lo, mine.tag)
-        if not ring.all_different(row):
-            return False
-        contiguous, run = ring.contiguous(row)
-        ext = ring.next.take(row, mode="clip") + run
-        expected = contiguous
-        expected &= mine.sequence_number == ext.astype(np.uint16)
-        expected &= self.state.ssrc.take(row, mode="clip") == mine.ssrc
-        expected &= ext - ring.edge.take(row, mode="clip") < WINDOW
-        expected &= row >= 0
-        if int(mine.length.max()) > ring.small_payload:
-            large = ring.large.take(row, mode="clip")
-            expected &= mine.length <= np.where(large, ring.largest_payload, ring.small_payload)
-        others = np.flatnonzero(~expected)
-        if len(others) > len(row) // 4:
-            return False
-        earlier = parts[-1][1] - begin
-        before_last = int(others.searchsorted(earlier))
-        self._take_rest(packets, parts[:-1], begin + others[:before_last])
-        self._boundary(parts[-1][0])
-        if others.size:
-            chosen = np.flatnonzero(expected)
-            earlier = int(chosen.searchsorted(earlier))
-            self._accept(mine.take(chosen), row[chosen], ext[chosen])
-            row, ext = row[chosen], ext[chosen]
-        else:
-            self._accept(mine, row, ext)
-        # had the earlier ones been taken in their ticks, the edge would have moved behind them by now
-        ring.edge[row[:earlier]] = ext[:earlier] + 1
-        if before_last < len(others):
-            self._take_tick(mine.take(others[before_last:]))
-        return True
 
     def _take_smooth(self, packets: Packets) -> npt.NDArray[np.bool_]:
         """Take all packets of the streams whose packets all go on in sequence; tells which are left."""
@@ -433,14 +386,22 @@ class Engine:
                 if not row.size:
                     return
         offset = ext - ring.next.take(row)
-        different = ring.all_different(row)
-        if different and int(offset.min()) >= 0:
-            seen = ring.present.take(row) >> offset.view(np.uint64)
-            seen &= np.uint64(1)
-            if not seen.any():
-                self._accept(packets, row, ext)
-                return
-        self._insert_doubtful(packets, row, ext, ext - ring.edge.take(row), different)
+        seen = ring.present.take(row) >> offset.view(np.uint64)
+        seen &= np.uint64(1)
+        doubtful = seen != 0
+        doubtful |= offset < 0
+        repeated = ring.repeated(row)
+        if repeated is not None:
+            doubtful |= repeated
+        if not doubtful.any():
+            self._accept(packets, row, ext)
+            return
+        sure = np.flatnonzero(~doubtful)
+        if sure.size:
+            self._accept(packets.take(sure), row[sure], ext[sure])
+            rest = np.flatnonzero(doubtful)
+            packets, row, ext = packets.take(rest), row[rest], ext[rest]
+        self._insert_doubtful(packets, row, ext, ext - ring.edge.take(row), repeated is None)
 
     def _accept(self, packets: Packets, row: I64, ext: I64) -> None:
         """Packets that are new and in the window, at most one a stream."""

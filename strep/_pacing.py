@@ -13,7 +13,6 @@ from ._engine import TICK_NS
 __all__ = ["Pacing"]
 
 _SOON_S: Final = 0.002
-_ITERATED_BUSY_S: Final = 0.005
 _BUSY_DATAGRAMS: Final = 128
 _AFTER_TICK_NS: Final = 200_000
 _QUIET_DATAGRAMS: Final = 64
@@ -51,7 +50,7 @@ class Pacing:
     def pause_s(self, datagrams: int, now_ns: int) -> float:
         """How long to wait before looking again, after a look that found so many datagrams."""
         if self.iterated:
-            return _SOON_S if datagrams < _BUSY_DATAGRAMS else _ITERATED_BUSY_S
+            return _SOON_S
         if self._long_pauses and datagrams < _QUIET_DATAGRAMS:
             return _QUIET_S
         if datagrams < _BUSY_DATAGRAMS and self._prompt:

@@ -1,7 +1,7 @@
 """The vectorized parser: a slab of datagrams in, columns out. Never raises, never reads beyond a datagram's length.
 
-A batch in which every datagram has the same plain shape (STREP version 1 or nothing, then RTP without CSRC, extension
-and padding) takes the short way: a handful of array operations. Others go the long way.
+Datagrams of the same plain shape (STREP version 1 or nothing, then RTP without CSRC, extension and padding) take the
+short way, a handful of array operations, if most of a batch are of it. Others go the long way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._types import DatagramKind
-from .columns import PacketColumns
+from .columns import COLUMN_NAMES, PacketColumns
 from .layout import DTLS_FIRST, DTLS_LAST, RTCP_FIRST, RTCP_LAST, RTP_FIXED, STREP_LENGTH, Status
 
 __all__ = ["parse_batch"]
@@ -32,16 +32,17 @@ def parse_batch(slab: U8, length: I32) -> PacketColumns:
     ``slab`` uint8 (n, width), width at least 64 and a multiple of 4, rows contiguous; ``length`` int32 (n,), the
     datagrams' lengths on the wire (more than width: truncated). What stands behind a datagram's end is never used.
     """
-    n, width = slab.shape
+    n = len(slab)
     if not n:
         return _empty(0)
     slab = np.ascontiguousarray(slab)
-    shortest, longest = int(length.min()), int(length.max())
-    if longest <= width:
-        if shortest >= _PLAIN_STREP and _plain_strep(_column(slab, 0, np.uint16)) and _plain_rtp(slab, STREP_LENGTH):
-            return _plain(slab, STREP_LENGTH, length)
-        if shortest >= RTP_FIXED and _plain_rtp(slab, 0):
-            return _plain(slab, 0, length)
+    for at in (STREP_LENGTH, 0):
+        plain = _plain_rows(slab, at, length)
+        count = int(np.count_nonzero(plain))
+        if count == n:
+            return _plain(slab, at, length)
+        if 2 * count > n:
+            return _mixed(slab, at, length, np.flatnonzero(~plain))
     return _general(slab, length)
 
 
@@ -77,15 +78,32 @@ _RTCP_MASK: Final = _bits(b"\x00\xe0")
 _RTCP_BITS: Final = _bits(b"\x00\xc0")
 
 
-def _plain_strep(first: npt.NDArray[np.uint16]) -> bool:
-    return bool(((first & _STREP_MASK) == _STREP_BITS).all())
-
-
-def _plain_rtp(slab: U8, at: int) -> bool:
+def _plain_rows(slab: U8, at: int, length: I32) -> npt.NDArray[np.bool_]:
+    """Which datagrams are whole, and have headers without options; the RTP header begins at ``at``."""
     first = _column(slab, at, np.uint16)
-    plain = (first & _RTP_MASK) == _RTP_BITS
+    plain: npt.NDArray[np.bool_] = (first & _RTP_MASK) == _RTP_BITS
     plain &= (first & _RTCP_MASK) != _RTCP_BITS
-    return bool(plain.all())
+    if at:
+        plain &= (_column(slab, 0, np.uint16) & _STREP_MASK) == _STREP_BITS
+    if int(length.min()) < at + RTP_FIXED:
+        plain &= length >= at + RTP_FIXED
+    if int(length.max()) > slab.shape[1]:
+        plain &= length <= slab.shape[1]
+    return plain
+
+
+def _mixed(slab: U8, at: int, length: I32, others: npt.NDArray[np.int64]) -> PacketColumns:
+    """Most are plain; ``others`` are not."""
+    columns = _plain(slab, at, length)
+    rest = _general(slab[others], length[others])
+    for name in COLUMN_NAMES:
+        column = getattr(columns, name)
+        if not column.flags.writeable:
+            column = column.copy()
+            setattr(columns, name, column)
+        column[others] = getattr(rest, name)
+    columns.uniform = None
+    return columns
 
 
 def _plain(slab: U8, at: int, length: I32) -> PacketColumns:

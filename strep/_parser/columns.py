@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PacketColumns"]
+__all__ = ["COLUMN_NAMES", "PacketColumns"]
 
 
 @dataclass(slots=True)
@@ -41,5 +42,8 @@ class PacketColumns:
         return len(self.kind)
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice) -> PacketColumns:
-        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "uniform"}
+        columns = {name: getattr(self, name)[rows] for name in COLUMN_NAMES}
         return PacketColumns(**columns, uniform=self.uniform)
+
+
+COLUMN_NAMES: Final = tuple(f.name for f in fields(PacketColumns) if f.name != "uniform")

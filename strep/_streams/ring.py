@@ -175,9 +175,17 @@ class JitterRing:
     # --- in -------------------------------------------------------------------------------------------------------
 
     def all_different(self, rows: I64) -> bool:
+        return self.repeated(rows) is None
+
+    def repeated(self, rows: I64) -> npt.NDArray[np.bool_] | None:
+        """Which entries name a row that others name too; None: all are different."""
         order = np.arange(len(rows))
         self._mark[rows] = order
-        return bool((self._mark.take(rows) == order).all())
+        others = np.flatnonzero(self._mark.take(rows) != order)
+        if not others.size:
+            return None
+        self._mark[rows[others]] = -1
+        return self._mark.take(rows) < 0
 
     def insert(
         self,
@@ -260,14 +268,6 @@ class JitterRing:
         """How many packets may leave: the trailing ones of ``present``."""
         present = self.present.take(rows)
         return (np.bitwise_count(present ^ (present + _ONE)) - _ONE.astype(np.uint8)).astype(np.int64)
-
-    def contiguous(self, rows: I64) -> tuple[npt.NDArray[np.bool_], I64]:
-        """Whether rows have no hole, and their runs; rows may be -1, about which this says nothing."""
-        present = self.present.take(rows, mode="clip")
-        beyond = present + _ONE
-        run = np.bitwise_count(present ^ beyond).astype(np.int64)
-        run -= 1
-        return (present & beyond) == 0, run
 
     def settle(self, rows: I64) -> I64:
         """At a grid point: move the edges of these rows up; returns their runs."""

@@ -16,8 +16,8 @@ from ._trial import Load, Trial, run_trial
 
 __all__ = ["differences", "measure", "wrong_files"]
 
-_STREAMS: Final = 3000
-_RATE: Final = 150_000.0
+_STREAMS: Final = 4000
+_RATE: Final = 200_000.0
 _SAMPLED: Final = 60
 _GOAL: Final = 0.8
 COLUMNS: Final = (

@@ -23,7 +23,7 @@ PATTERNS: Final = ("even", "phase", "impaired", "churn")
 _PERIOD_S: Final = 0.02
 _GUARD: Final = 10  # packets at a stream's beginning, end and SSRC change that nothing happens to
 _LOSS, _DUPLICATES, _REORDERED, _MALFORMED = 0.01, 0.01, 0.02, 0.01
-_CHANGE_EVERY: Final = 250
+_CHANGE_EVERY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
