@@ -270,7 +270,8 @@ class Engine:
         """Take all packets of the streams whose packets all go on in sequence; tells which are left."""
         ring = self._ring
         row = self._table.find(packets.hi, packets.lo, packets.tag)
-        order = np.argsort(row, kind="stable")
+        # 16 bits are sorted by radix, several times as fast
+        order = np.argsort(row.astype(np.uint16) if self.config.max_streams < 0xFFFF else row, kind="stable")
         row = row[order]
         known = row >= 0
         present = ring.present[row]

@@ -70,18 +70,23 @@ class PcapReader:
             self.frames += len(records.at)
             found = find_datagrams(self._data, records, self.skipped)
             self.datagrams += len(found.at)
-            marked = found.role >= 0
-            if marked.any():
-                pairs = np.unique(np.stack([found.local_port[marked], found.role[marked]]), axis=1)
-                for port, role in pairs.T.tolist():
-                    if role <= 3:
-                        self.roles.setdefault(port, role)
+            self._note_roles(found)
             second = found.arrival_ns // _SECOND_NS
             cuts = np.flatnonzero(second[1:] != second[:-1]) + 1
             for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(second)], strict=True):
                 yield from self._cut(found, begin, end, max_rows)
             self.position_bytes = records.end
         self.position_bytes = self.size_bytes
+
+    def _note_roles(self, found: Datagrams) -> None:
+        """What the frames say their local ports are for."""
+        if not len(found.role):
+            return
+        pair = found.local_port.astype(np.int64) << 8 | (found.role & 0xFF)
+        pairs = pair[:1] if (pair == pair[0]).all() else np.unique(pair)
+        for port, role in zip((pairs >> 8).tolist(), (pairs & 0xFF).tolist(), strict=True):
+            if role <= 3:
+                self.roles.setdefault(port, role)
 
     def _cut(self, found: Datagrams, begin: int, end: int, max_rows: int) -> Iterator[DatagramBatch]:
         while begin < end:
