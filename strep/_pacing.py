@@ -47,6 +47,11 @@ class Pacing:
             groups = max(1, min(groups, release_ns // TICK_NS))
         return release_ns, groups
 
+    def whole_ticks(self, datagrams: int) -> bool:
+        """Whether, after a look that found so many datagrams, the next one is at the beginning of a tick, for which
+        what belongs to that tick may wait."""
+        return datagrams >= _BUSY_DATAGRAMS and not self.iterated
+
     def pause_s(self, datagrams: int, now_ns: int) -> float:
         """How long to wait before looking again, after a look that found so many datagrams."""
         if self.iterated:

@@ -17,7 +17,7 @@ from ._admission import PortBinding, PortRole
 from ._codecs import PayloadTypes
 from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
-from ._engine import Engine, EngineConfig
+from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._pacing import Pacing
 from ._recording import Recorder
@@ -120,6 +120,7 @@ class Receiver:
         self._reading = False
         self._watching = True  # the loop can watch sockets; otherwise (Windows' proactor) datagram endpoints do
         self._polls_without = 0
+        self._found = 0  # datagrams at the last look
         self._stopped = False
         self._kernel_dropped = 0
 
@@ -323,8 +324,10 @@ class Receiver:
     def _poll(self) -> None:
         if self._loop is None or self._stopped:
             return
-        count = self._drain()
-        if count:
+        now_ns = self._now_ns()
+        tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._found) else None
+        self._found = count = self._drain(tick_ns)
+        if count or any(s.held_back for s, _ in self._sockets):
             self._polls_without = 0
         else:
             self._polls_without += 1
@@ -336,8 +339,9 @@ class Receiver:
     def _now_ns(self) -> int:
         return self._sockets[0][0].now_ns()
 
-    def _drain(self) -> int:
-        """Take what the sockets hold, at most a few batches each; returns how many datagrams."""
+    def _drain(self, before_ns: int | None = None) -> int:
+        """Take what the sockets hold, at most a few batches each, if possible only what came before ``before_ns``;
+        returns how many datagrams."""
         engine, dispatcher = self._engine, self._dispatcher
         if engine is None or dispatcher is None:
             return 0
@@ -348,13 +352,16 @@ class Receiver:
             engine.forgo_payloads()
         total = 0
         for _ in range(_ROUNDS):
-            batches = [b for b in (s.receive() for s, _ in self._sockets) if b is not None and len(b)]
+            batches = [b for b in (s.receive(before_ns) for s, _ in self._sockets) if b is not None and len(b)]
             for batch in merged(batches):
                 total += len(batch)
                 self._take(batch, engine, dispatcher)
             if not any(s.full for s, _ in self._sockets):
-                # everything stamped before `now` has been read
-                dispatcher.handle(engine.advance(now_ns - _GUARD_NS))
+                # everything stamped before has been read
+                until_ns = now_ns - _GUARD_NS
+                if before_ns is not None:
+                    until_ns = min(until_ns, before_ns)
+                dispatcher.handle(engine.advance(until_ns))
                 break
         return total
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import packet
 
 import strep
@@ -115,6 +117,44 @@ def test_more_than_a_batch(transport: str) -> None:
         np.testing.assert_array_equal(numbers, np.arange(5000))
         assert not ours.full
         assert ours.receive() is None
+
+
+@pytest.mark.skipif(not recvmmsg_available(), reason="no recvmmsg here")
+@pytest.mark.parametrize("host", HOSTS)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_what_is_held_back_comes_first_and_whole(host: str, data: st.DataObject) -> None:
+    """Whatever the sizes (small rows, long ones, many long ones) and wherever a batch is cut."""
+    with pair("recvmmsg", host) as (ours, plain):
+        sent: list[bytes] = []
+        got: list[bytes] = []
+        arrivals: list[int] = []
+
+        def take(before_ns: int | None) -> int:
+            batch = ours.receive(before_ns)
+            if batch is None:
+                return 0
+            rows = zip(batch.slab, batch.length.tolist(), strict=True)
+            got.extend(row[: min(length, batch.slab.shape[1])].tobytes() for row, length in rows)
+            arrivals.extend(batch.arrival_ns.tolist())
+            assert set(batch.source_port.tolist()) == {plain.getsockname()[1]}
+            assert len(set(zip(batch.source_hi.tolist(), batch.source_lo.tolist(), strict=True))) == 1
+            return len(batch)
+
+        size = st.sampled_from([0, 36, 196, 256, 257, 300, 1400])
+        for _ in range(data.draw(st.integers(1, 5))):
+            for part in range(2):
+                for length in data.draw(st.lists(size, max_size=12)):
+                    sent.append((b"%05d" % len(sent) * 300)[:length])
+                    plain.send(sent[-1])
+                if not part:
+                    cut_ns, early = ours.now_ns(), len(sent)
+            take(cut_ns)
+            assert len(got) == early
+            assert ours.held_back == len(sent) - early
+        take(None)
+        assert (got, ours.held_back) == (sent, 0)
+        assert arrivals == sorted(arrivals)
 
 
 def proc_drops(port: int) -> int:

@@ -45,8 +45,17 @@ class SocketBase:
         self._slab = aligned_slab(rows, width)
         self._ports = np.full(rows, self.local_port, np.uint16)
 
-    def receive(self) -> DatagramBatch | None:
+    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
+        """What has arrived, as much as there is room for; None when nothing has.
+
+        ``before_ns`` is a wish: what arrived since then should rather stand in the next batch, with what follows it.
+        """
         raise NotImplementedError
+
+    @property
+    def held_back(self) -> int:
+        """Datagrams that the next receive() gives first."""
+        return 0
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -51,7 +51,7 @@ class PortableSocket(SocketBase):
         self._count = 0
         self._transport: asyncio.DatagramTransport | None = None
 
-    def receive(self) -> DatagramBatch | None:
+    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
         if self._transport is None:
             while self._count < self._rows and self._receive_one():
                 pass

@@ -93,6 +93,8 @@ class MmsgSocket(SocketBase):
         self._name_words = self._names.view(">u4")
         self._source_ports = self._names.view(">u2")[:, 1]
         self._used = rows
+        self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
+        self._held: tuple[int, int] = 0, 0  # which rows of it come first in the next one
         self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._pointer = self._messages.ctypes.data
@@ -113,10 +115,12 @@ class MmsgSocket(SocketBase):
         count = len(length)
         small = length <= _DENSE
         if self._whole_rows:
+            self._whole_slab = True
             if count - int(np.count_nonzero(small)) < count // _FEW:
                 self._scatter(False)
             return self._slab[:count]
-        if small.all():
+        self._whole_slab = not small.all()
+        if not self._whole_slab:
             return self._dense[:count]
         large = np.flatnonzero(~small)
         self._slab[:count, :_DENSE] = self._dense[:count]
@@ -125,23 +129,51 @@ class MmsgSocket(SocketBase):
             self._scatter(True)
         return self._slab[:count]
 
-    def receive(self) -> DatagramBatch | None:
-        """What has arrived, at most ``rows`` datagrams; None when nothing has."""
-        used = self._used
+    def _bring_forward(self) -> int:
+        """Move the rows that were held back to the front; returns how many."""
+        begin, end = self._held
+        self._held = 0, 0
+        count = end - begin
+        if not count:
+            return 0
+        here, there = slice(0, count), slice(begin, end)
+        self._names[here] = self._names[there]
+        self._controls[here] = self._controls[there]
+        self._length[here] = self._length[there]
+        if not self._whole_slab:
+            self._dense[here] = self._dense[there]
+        elif self._whole_rows:
+            self._slab[here] = self._slab[there]
+        else:
+            self._dense[here] = self._slab[there, :_DENSE]
+            self._rest[here] = self._slab[there, _DENSE:]
+        return count
+
+    @property
+    def held_back(self) -> int:
+        return self._held[1] - self._held[0]
+
+    def _receive_behind(self, held: int) -> int:
+        """Let the kernel fill rows from ``held`` on; returns how many rows there are then."""
         # the kernel writes into both what it used; rows not used since are as they were
-        self._namelen[:used] = _NAME_BYTES
-        self._controllen[:used] = _CONTROL_BYTES
-        fd = self._socket.fileno()
-        count = self._call(fd, self._pointer, self._rows, _MSG_DONTWAIT | _MSG_TRUNC, None)
-        self._used = max(count, 0)
-        self.full = count == self._rows
-        if count <= 0:
-            if count < 0:
-                self._used = self._rows
-                code = ctypes.get_errno()
-                # ICMP errors of other sockets' traffic and interruptions say nothing of ours
-                if code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
-                    raise OSError(code, os.strerror(code))
+        self._namelen[held : self._used] = _NAME_BYTES
+        self._controllen[held : self._used] = _CONTROL_BYTES
+        at, room = self._pointer + _MMSGHDR.itemsize * held, self._rows - held
+        count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
+        self.full = count == room
+        if count < 0:
+            self._used = self._rows
+            code = ctypes.get_errno()
+            # ICMP errors of other sockets' traffic and interruptions say nothing of ours
+            if code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
+                raise OSError(code, os.strerror(code))
+            return held
+        self._used = held + count
+        return held + count
+
+    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
+        count = self._receive_behind(self._bring_forward())
+        if not count:
             return None
         arrival = self._seconds[:count] * 1_000_000_000
         arrival += self._nanoseconds[:count]
@@ -161,12 +193,20 @@ class MmsgSocket(SocketBase):
             lo |= np.uint64(MAPPED_PREFIX)
             hi = np.zeros(count, np.uint64)
         length = self._length[:count].astype(np.int32)
+        slab = self._gathered(length)
+        if before_ns is not None:
+            late = arrival >= before_ns
+            if late[-1] and (cut := int(late.argmax())) >= count - self._rows // 2:
+                self._held = cut, count
+                if not cut:
+                    return None
+                count = cut
         return DatagramBatch(
-            self._gathered(length),
-            length,
-            arrival,
-            hi,
-            lo,
+            slab[:count],
+            length[:count],
+            arrival[:count],
+            hi[:count],
+            lo[:count],
             self._source_ports[:count].astype(np.uint16),
             self._ports[:count],
         )
