@@ -19,6 +19,7 @@ __all__ = ["latencies_ns", "measure"]
 
 _STREAMS: Final = 1000
 _WARM_UP_S: Final = 1.0
+_SINGLE_SENDS: Final = 200_000.0  # packets/s, above which the generator needs segmentation offload
 _REAL_TIME: Final = 50.0 * _STREAMS
 COLUMNS: Final = (
     "consumer",
@@ -53,7 +54,8 @@ def measure(settings: Settings) -> Outcome:
             histogram, trials = Histogram(), []
             for run in range(runs):
                 settings.progress(f"{consumer}, {rate:,.0f} packets/s, {pattern}, {run + 1}/{runs}")
-                values, trial = _run(consumer, Load(_STREAMS, rate, seconds, pattern, spin=True), work)
+                load = Load(_STREAMS, rate, seconds, pattern, segment=rate > _SINGLE_SENDS, spin=True)
+                values, trial = _run(consumer, load, work)
                 histogram.add(values)
                 trials.append(trial)
             _row(outcome, consumer, share, rate, pattern, histogram, trials)
