@@ -8,11 +8,13 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from .._exceptions import ConfigurationError
 from .._udp import UdpAddress
 from .._udp.recvmmsg import _MMSGHDR, recvmmsg_available
 
@@ -25,13 +27,28 @@ _LARGEST: Final = 65_000
 
 
 class BatchSender:
-    """Sends rows of a slab to one address, in order. Blocks while the socket is full."""
+    """Sends rows of a slab to one address, in order, or each to one of several ``ports`` of it (IPv4, nobody told when
+    nobody listens). Blocks while the socket is full.
+    """
 
-    def __init__(self, address: UdpAddress, *, rows: int = 1024, send_buffer: int = 8 << 20) -> None:
+    def __init__(
+        self, address: UdpAddress, *, ports: Sequence[int] = (), rows: int = 1024, send_buffer: int = 8 << 20
+    ) -> None:
+        if ports and address.family != socket.AF_INET:
+            raise ConfigurationError(f"{address.host}: many ports of one address are for IPv4")
         self._socket = socket.socket(address.family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+        self._destinations = [(address.host, port) for port in ports]
+        self._names = np.zeros(
+            len(ports), np.dtype([("family", "u2"), ("port", ">u2"), ("host", "S4"), ("zero", "S8")])
+        )
         try:
-            self._socket.connect((address.host, address.port))
+            if ports:
+                self._names["family"] = socket.AF_INET
+                self._names["port"] = ports
+                self._names["host"] = socket.inet_aton(address.host)
+            else:
+                self._socket.connect((address.host, address.port))
         except OSError:
             self._socket.close()
             raise
@@ -45,24 +62,39 @@ class BatchSender:
             self._call = ctypes.CDLL(None, use_errno=True).sendmmsg
             self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
 
-    def send(self, slab: npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer]) -> int:
-        """Send every row's first ``lengths[i]`` bytes; returns how many were sent (refused ones are left out)."""
+    def send(
+        self,
+        slab: npt.NDArray[np.uint8],
+        lengths: npt.NDArray[np.integer],
+        to: npt.NDArray[np.integer] | None = None,
+    ) -> int:
+        """Send every row's first ``lengths[i]`` bytes, to the port number ``to[i]`` of ``ports`` if there are several;
+        returns how many were sent (refused ones are left out).
+        """
         sent = 0
         for begin in range(0, len(slab), self._rows):
-            part = slab[begin : begin + self._rows]
-            sent += self._send_part(part, lengths[begin : begin + len(part)])
+            part = slice(begin, begin + self._rows)
+            sent += self._send_part(slab[part], lengths[part], None if to is None else to[part])
         return sent
 
-    def _send_part(self, slab: npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer]) -> int:
+    def _send_part(
+        self, slab: npt.NDArray[np.uint8], lengths: npt.NDArray[np.integer], to: npt.NDArray[np.integer] | None
+    ) -> int:
         n = len(slab)
         if not self._vectored:
             refused = 0
-            for row, length in zip(slab, lengths.tolist(), strict=True):
+            for i, (row, length) in enumerate(zip(slab, lengths.tolist(), strict=True)):
                 try:
-                    self._socket.send(row[:length])
+                    if to is None:
+                        self._socket.send(row[:length])
+                    else:
+                        self._socket.sendto(row[:length], self._destinations[int(to[i])])
                 except ConnectionRefusedError:
                     refused += 1
             return n - refused
+        if to is not None:
+            self._messages["name"][:n] = self._names.ctypes.data + to.astype(np.uint64) * np.uint64(16)
+            self._messages["namelen"][:n] = 16
         self._iovecs["base"][:n] = slab.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(slab.strides[0])
         self._iovecs["len"][:n] = lengths
         done = refused = 0

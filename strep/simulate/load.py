@@ -2,6 +2,7 @@
 
 Packet k of stream s carries block (7 s + k) mod 997 of a table drawn from a seed, so what a receiver wrote can be
 checked exactly. The loop is open: each packet has an intended time, and the report says how far behind it was sent.
+Plain RTP is the same without the STREP header, with SSRC s + 1, for receivers that know nothing of STREP.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ _BLOCKS: Final = 997
 _FRAMES: Final = 160
 _MOST_FRAMES: Final = 240
 _HEADER: Final = 36
+_STREP: Final = 24  # of these, before the RTP header
 _ROWS: Final = 1024
 _FEWEST: Final = 64  # datagrams that are worth a system call while there is time
 _SLICE_S: Final = 0.001
 _KEPT: Final = 0.98  # of the intended rate, below which the generator was the limit
 _MOST_STREAMS: Final = 1_000_000
+_PORT_STEP: Final = 2  # RTP on even ports: some receivers open the next one for RTCP
 
 
 @lru_cache(maxsize=4)
@@ -84,7 +87,7 @@ class LoadReport:
 class PacketWriter:
     """Datagrams of a schedule, written into one slab again and again."""
 
-    def __init__(self, schedule: Schedule, seed: int) -> None:
+    def __init__(self, schedule: Schedule, seed: int, plain: bool = False) -> None:
         self._shape = shape = schedule.shape
         streams = len(shape.frames)
         number = np.arange(streams)
@@ -100,19 +103,22 @@ class PacketWriter:
             rtp_timestamp=0,
             ssrc=number + 1,
         )
+        if plain:
+            template = template[:, _STREP:].copy()
         most = int(shape.frames.max())
-        self.size = _HEADER + most
+        self._header = header = template.shape[1]
+        self.size = header + most
         self.uniform = bool((shape.frames == most).all())
         self.slab = np.zeros((_ROWS, self.size), np.uint8)
         # whole headers and payloads as single items: numpy copies each with one memcpy
-        self._heads = np.ndarray((streams,), np.dtype((np.void, _HEADER)), template)
+        self._heads = np.ndarray((streams,), np.dtype((np.void, header)), template)
         blocks = np.ascontiguousarray(_table(seed)[:, :most])
         self._blocks = np.ndarray((_BLOCKS,), np.dtype((np.void, most)), blocks)
-        self._head = np.ndarray((_ROWS,), np.dtype((np.void, _HEADER)), self.slab, 0, (self.size,))
-        self._sequence = np.ndarray((_ROWS,), ">u2", self.slab, 26, (self.size,))
-        self._timestamp = np.ndarray((_ROWS,), ">u4", self.slab, 28, (self.size,))
-        self._ssrc = np.ndarray((_ROWS,), ">u4", self.slab, 32, (self.size,))
-        self._block = np.ndarray((_ROWS,), np.dtype((np.void, most)), self.slab, _HEADER, (self.size,))
+        self._head = np.ndarray((_ROWS,), np.dtype((np.void, header)), self.slab, 0, (self.size,))
+        self._sequence = np.ndarray((_ROWS,), ">u2", self.slab, header - 10, (self.size,))
+        self._timestamp = np.ndarray((_ROWS,), ">u4", self.slab, header - 8, (self.size,))
+        self._ssrc = np.ndarray((_ROWS,), ">u4", self.slab, header - 4, (self.size,))
+        self._block = np.ndarray((_ROWS,), np.dtype((np.void, most)), self.slab, header, (self.size,))
         self._lengths = np.full(_ROWS, self.size)
 
     def write(
@@ -130,7 +136,7 @@ class PacketWriter:
         if shape.change_every:
             self._ssrc[:count] = shape.ssrc(stream, number)
         self._block[:count] = self._blocks[(7 * stream + number) % _BLOCKS]
-        lengths = self._lengths[:count] if self.uniform else _HEADER + frames
+        lengths = self._lengths[:count] if self.uniform else self._header + frames
         if malformed is not None and malformed.any():
             lengths = lengths.copy()
             self._damage(np.flatnonzero(malformed), number, lengths)
@@ -157,14 +163,16 @@ def send_load(
     spin: bool = False,
     warm_up_s: float = 0.0,
     seed: int = VERIFY_SEED,
+    plain: bool = False,
+    port_a_stream: bool = False,
 ) -> LoadReport:
     """Send ``rate`` packets/s of ``streams`` streams for ``duration_s``; PCMU, 196-byte datagrams of 20 ms.
 
     ``pattern``: see :func:`strep.simulate.schedule.make_schedule`; with "even" every stream gets the same number of
     packets. ``segment`` uses UDP segmentation offload, which costs the sender far less (packets of one size only).
     ``spin``: never sleep, so that packets leave within microseconds of their time. Lateness in the first ``warm_up_s``
-    seconds does not count for ``behind_ms``. ``seed`` makes the payloads; the checker needs the same one. Blocks.
-    Raises ConfigurationError, AddressError.
+    seconds does not count for ``behind_ms``. ``seed`` makes the payloads; the checker needs the same one. ``plain``
+    leaves the STREP header out; with ``port_a_stream`` stream s goes to the port 2 s above the one given. Blocks. Raises ConfigurationError, AddressError.
     """
     if not 1 <= streams <= _MOST_STREAMS:
         raise ConfigurationError(f"{streams} streams: choose 1 to {_MOST_STREAMS}")
@@ -176,13 +184,22 @@ def send_load(
     total = schedule.total
     if not total:
         raise ConfigurationError(f"{rate} packets/s for {duration_s} s: not one packet for each of {streams} streams")
-    writer = PacketWriter(schedule, seed)
+    address = parse_address(to)
+    if port_a_stream and segment:
+        raise ConfigurationError("segmentation sends to one port: not for a port a stream")
+    if port_a_stream and address.port + _PORT_STEP * streams > 1 << 16:
+        raise ConfigurationError(f"{streams} streams from port {address.port} on, every other port: there are too few")
+    if plain and pattern == "impaired":
+        raise ConfigurationError("pattern 'impaired' damages STREP headers: not for plain RTP")
+    writer = PacketWriter(schedule, seed, plain)
     if segment and not (writer.uniform and pattern != "impaired"):
         raise ConfigurationError(f"pattern {pattern!r} has packets of several sizes: UDP segmentation cannot send them")
     lags: list[float] = []
     lag_counts: list[int] = []
     done = sent = 0
-    sender = BatchSender(parse_address(to))
+    sender = BatchSender(
+        address, ports=range(address.port, address.port + _PORT_STEP * streams, _PORT_STEP) if port_a_stream else ()
+    )
     few = 1 if spin else _FEWEST
     try:
         start_ns = time.monotonic_ns()
@@ -194,8 +211,12 @@ def send_load(
                 if not spin:
                     time.sleep(_SLICE_S)
                 continue
-            slab, lengths = writer.write(*schedule.packets(done, done + count))
-            sent += sender.send_segments(slab, writer.size) if segment else sender.send(slab, lengths)
+            packets = schedule.packets(done, done + count)
+            slab, lengths = writer.write(*packets)
+            if segment:
+                sent += sender.send_segments(slab, writer.size)
+            else:
+                sent += sender.send(slab, lengths, packets[0] if port_a_stream else None)
             now = (time.monotonic_ns() - start_ns) / 1e9
             if now >= warm_up_s:
                 lags.append(now - schedule.intended_s(done))
@@ -237,6 +258,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pattern", choices=PATTERNS, default="even")
     parser.add_argument("--churn", type=float, default=200, help="streams a second that end and begin (pattern churn)")
     parser.add_argument("--segment", action="store_true", help="use UDP segmentation offload")
+    parser.add_argument("--plain", action="store_true", help="plain RTP, without the STREP header")
+    parser.add_argument("--port-a-stream", action="store_true", help="stream s to the port 2 s above the one in --to")
     parser.add_argument("--spin", action="store_true", help="never sleep: packets leave when they should")
     parser.add_argument("--verify-seed", type=int, default=VERIFY_SEED, help="what the payloads are drawn from")
     options = parser.parse_args(arguments)
@@ -250,6 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
             churn=options.churn,
             segment=options.segment,
             spin=options.spin,
+            plain=options.plain,
+            port_a_stream=options.port_a_stream,
             seed=options.verify_seed,
         )
     except StrepError as error:
