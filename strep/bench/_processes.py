@@ -32,6 +32,7 @@ class Ended:
     said: str  # the rest of its standard output
     finish_s: float  # from SIGTERM
     memory_mib: float  # resident, at its peak
+    cpu_s: float  # all its threads, from its start to its end
 
 
 class Measured:
@@ -95,7 +96,8 @@ class Measured:
         self.process.returncode = os.waitstatus_to_exitcode(status)
         if not said:
             raise MeasurementError(f"a measured process said nothing: {self._log.read_text(errors='replace').strip()}")
-        return Ended(said, time.monotonic() - began, usage.ru_maxrss / 1024)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        return Ended(said, time.monotonic() - began, usage.ru_maxrss / 1024, cpu_s)
 
 
 # taskset, without needing it
