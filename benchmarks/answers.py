@@ -40,10 +40,10 @@ def check_payloads(
     missing = kept = wrong = 0
     for stream in range(count):
         size, crc = streams.get(str(stream + 1), (0, 0))
-        lacking = packets - size // _FRAMES
+        lacking = -((size - packets * _FRAMES) // _FRAMES)  # a part of a packet lacks the packet
         kept += min(lacking, tail)
         missing += max(lacking - tail, 0)
-        wrong += crc != zlib.crc32(expected_payload(stream, packets)[:size])
+        wrong += crc != zlib.crc32(expected_payload(stream, packets)[:size].data)
     return Answer(received, missing, kept, wrong)
 
 
@@ -58,7 +58,7 @@ def check_files(out: Path, count: int, packets: int, *, tail: int, received: int
         if at is None:
             wrong += 1
             continue
-        lacking = (len(wanted) - at - len(there)) // _FRAMES
+        lacking = -((at + len(there) - len(wanted)) // _FRAMES)
         kept += min(lacking, tail)
         missing += max(lacking - tail, 0) + at // _FRAMES
     return Answer(received, missing, kept, wrong)

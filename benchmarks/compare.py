@@ -34,12 +34,12 @@ _PACKETS_S: Final = 50  # 20 ms each
 _SATURATED: Final = 0.95  # of its core: what it takes is no longer what it needs
 
 
-def _strep(*options: str) -> Any:
-    return lambda setting: [sys.executable, "-m", "strep", "capture", "--json", "--listen", "127.0.0.1:0", *options]
+def _strep(setting: Setting) -> list[str]:
+    return [sys.executable, "-m", "strep", "capture", "--json", "--listen", "127.0.0.1:0"]
 
 
 def _strep_wav(setting: Setting) -> list[str]:
-    return [*_strep()(setting), "--out", str(setting.out)]
+    return [*_strep(setting), "--out", str(setting.out)]
 
 
 def _strep_version(setting: Setting) -> str:
@@ -49,10 +49,16 @@ def _strep_version(setting: Setting) -> str:
 
 OURS: Final = {
     "strep-monitor": Peer(
-        "order", "strep capture: parses, orders, RFC 3550 statistics, nothing written; one port", _strep(), _strep_version
+        "order",
+        "strep capture: parses, orders, RFC 3550 statistics, nothing written; one port",
+        _strep,
+        _strep_version,
     ),
     "strep-wav": Peer(
-        "record", "strep capture --out: the same, and a WAV a stream and summary.json; one port", _strep_wav, _strep_version
+        "record",
+        "strep capture --out: the same, and a WAV a stream and summary.json; one port",
+        _strep_wav,
+        _strep_version,
     ),
     "strep-headed-wav": Peer(
         "record", "the same with the STREP header before each packet (for information)", _strep_wav, _strep_version
@@ -158,10 +164,10 @@ def _load(name: str, port: int, core: int, setting: Setting, duration_s: float) 
 
 def _answer(name: str, said: dict[str, Any], setting: Setting, packets: int) -> Answer:
     peer = EVERYTHING[name]
-    received = said["totals"]["datagrams"] if "totals" in said else said.get("datagrams")
+    received: int | None = said["totals"]["datagrams"] if "totals" in said else said.get("datagrams")
     if peer.job == "record":
         return check_files(setting.out, setting.streams, packets, tail=peer.tail, received=received)
-    if "streams" in said and name in PEERS:
+    if received is None or name in PEERS:
         return check_payloads(said["streams"], setting.streams, packets, tail=peer.tail, received=received)
     lost = sum(stream["packets_lost"] for stream in said["streams"]) + said["totals"]["kernel_dropped"]
     return Answer(received, missing=packets * setting.streams - received + lost, tail=0, wrong=0)
@@ -224,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except StrepError as error:
         print(f"compare.py: {error}", file=sys.stderr)
+        return 1
+    if not trials:
+        print("compare.py: nothing of that is here", file=sys.stderr)
         return 1
     measured = {
         "workload": "compare",

@@ -567,6 +567,39 @@ def test_churn_keeps_as_many_streams_alive():
         here = (schedule.time_s >= second) & (schedule.time_s < second + 0.1)
         assert len(set(schedule.stream[here].tolist())) == pytest.approx(100, abs=6)
     assert len(set(schedule.stream.tolist())) == pytest.approx(340, abs=20)
+@pytest.mark.parametrize("vectored", [True, False])
+def test_plain_load_goes_to_a_port_a_stream(monkeypatch: pytest.MonkeyPatch, vectored: bool):
+    if not vectored:
+        monkeypatch.setattr("strep.simulate._sendmmsg.recvmmsg_available", lambda: False)
+    first, to = listener()
+    port = int(to.rpartition(":")[2])
+    second = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        second.bind(("127.0.0.1", port + 2))
+    except OSError:
+        pytest.skip("the port next to the free one is not free")
+    second.settimeout(5)
+    report = send_load(to, streams=2, rate=2000, duration_s=0.05, plain=True, port_a_stream=True)
+    assert (report.sent, report.packets_a_stream) == (100, 50)
+    for stream, sock in enumerate((first, second)):
+        packets = [parse_datagram(sock.recv(2048)) for _ in range(50)]
+        assert all(p.call_leg_id is None and p.ssrc == stream + 1 for p in packets)
+        assert [(p.sequence_number, p.rtp_timestamp) for p in packets] == [(k, 160 * k) for k in range(50)]
+        assert b"".join(p.payload for p in packets) == expected_payload(stream, 50).tobytes()
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("to", "arguments", "text"),
+    [
+        ("udp:[::1]:20000", {}, "IPv4"),
+        ("udp:127.0.0.1:65000", {"streams": 1000}, "too few"),
+        ("udp:127.0.0.1:20000", {"segment": True}, "one port"),
+    ],
+)
+def test_a_port_a_stream_says_what_it_cannot_do(to: str, arguments: dict, text: str):
+    with pytest.raises(ConfigurationError, match=text):
+        send_load(to, **{"streams": 2, "rate": 1000, "duration_s": 1, "port_a_stream": True, **arguments})
 
 
 def test_the_load_program_prints_json(capsys: pytest.CaptureFixture[str]):

@@ -49,9 +49,7 @@ async def _run(collector: Collector) -> None:
     print(json.dumps({"datagrams": collector.datagrams, "streams": streams}), flush=True)
 
 
-def serve(
-    collector: Collector, loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-) -> None:
+def serve(collector: Collector, loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
     """Receive on a port of its own until SIGTERM."""
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_run(collector))

@@ -75,5 +75,3 @@ def _bound() -> set[int]:
 def arguments() -> tuple[Path, int]:
     """The directory for the files and the number of streams, from the command line."""
     return Path(sys.argv[1]), int(sys.argv[2])
-
-

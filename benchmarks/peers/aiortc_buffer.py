@@ -1,7 +1,7 @@
 """aiortc's RTP parser and jitter buffer, set up as its receiver sets them up for audio; on uvloop.
 
-Its jitter buffer hands a frame on when four more have come: the last four of a stream stay in it. Its decoder (PyAV in a
-thread a track), RTCP and SRTP are left out.
+Its jitter buffer hands a frame on when four more have come: the last four of a stream stay in it. Its decoder (PyAV, in
+a thread a track), RTCP and SRTP are left out.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def _python(module: str) -> Callable[[Setting], list[str]]:
 
 def _distributions(*names: str) -> Callable[[Setting], str]:
     def version(setting: Setting) -> str:
-        words = "; ".join(f"print('{name}', version('{name}'))" for name in names)
-        code = f"import platform; from importlib.metadata import version; print('Python', platform.python_version()); {words}"
+        code = "import platform; from importlib.metadata import version; print('Python', platform.python_version()); "
+        code += "; ".join(f"print('{name}', version('{name}'))" for name in names)
         try:
             done = subprocess.run([setting.python, "-c", code], capture_output=True, text=True)
         except OSError as error:
@@ -113,7 +113,7 @@ def _pion_version(setting: Setting) -> str:
 PEERS: Final = {
     "gstreamer": Peer(
         "record",
-        "udpsrc ! rtpjitterbuffer latency=200 ! rtppcmudepay ! mulawdec ! wavenc ! filesink; a port a stream, one process",
+        "udpsrc ! rtpjitterbuffer latency=200 ! rtppcmudepay ! mulawdec ! wavenc ! filesink; a port a stream",
         _python("gstreamer"),
         _gstreamer_version,
         port_a_stream=True,
