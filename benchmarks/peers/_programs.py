@@ -8,6 +8,7 @@ import json
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ __all__ = ["arguments", "free_ports", "run"]
 _LOWEST, _HIGHEST = 20_000, 32_000  # below the ports that the kernel gives to others
 _PATIENCE_S = 60.0
 _PDEATHSIG = 1
+_GOODBYE = struct.Struct("!BBHIBBHI")  # RFC 3550, 6.1: a receiver report, here without blocks, then BYE
 
 
 def free_ports(streams: int) -> range:
@@ -37,8 +39,11 @@ def free_ports(streams: int) -> range:
     raise SystemExit(f"no {2 * streams} free UDP ports in a row")
 
 
-def run(commands: Sequence[Sequence[str]], ports: range) -> None:
-    """Run the commands until SIGTERM; they are ready when the ports are bound."""
+def run(commands: Sequence[Sequence[str]], ports: range, *, bye: bool = False) -> None:
+    """Run the commands until SIGTERM; they are ready when the ports are bound.
+
+    They are ended by SIGINT, or, ``bye``, by an RTCP BYE of stream s + 1 to its port's odd neighbour.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     libc = ctypes.CDLL(None)
 
@@ -58,8 +63,15 @@ def run(commands: Sequence[Sequence[str]], ports: range) -> None:
     print(json.dumps({"port": ports[0], "pids": [p.pid for p in processes]}), flush=True)
     if signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGCHLD:
         raise SystemExit(f"{commands[0][0]} ended by itself")
-    for process in processes:
-        process.send_signal(signal.SIGINT)
+    if bye:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for stream, port in enumerate(ports):
+                sender.sendto(
+                    _GOODBYE.pack(0x80, 201, 1, stream + 1, 0x81, 203, 1, stream + 1), ("127.0.0.1", port + 1)
+                )
+    else:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
     for process in processes:
         process.wait(_PATIENCE_S)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)

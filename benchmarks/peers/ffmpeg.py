@@ -22,7 +22,7 @@ def main() -> None:
         sdp.write_text(_SDP.format(port=port))
         command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file,udp,rtp", "-i", str(sdp)]
         commands.append([*command, "-c:a", "pcm_s16le", str(out / f"{stream}.wav")])
-    run(commands, ports)
+    run(commands, ports, bye=True)  # after SIGINT it would wait for a packet, up to 10 s
 
 
 if __name__ == "__main__":
