@@ -10,7 +10,7 @@ from rich.table import Table
 
 __all__ = ["print_table", "ratios", "reference_of"]
 
-_WIDE: Final = 150
+_WIDE: Final = 180
 _REFERENCE: Final = {"record": "strep-wav", "order": "strep-monitor", "parse": "strep-monitor"}
 
 Key = tuple[str, int]
@@ -46,7 +46,7 @@ def print_table(measured: dict[str, Any]) -> None:
     columns = ["", "job", "streams", "CPU µs/packet", "CPU s/stream-hour", "x strep", "x strep at its most"]
     columns += ["of a core", "MiB", "missing", "tail", "wrong"]
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < 2 else "right")
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     for key, trials in grouped(measured).items():
         name, streams = key
         same, most = reference_of(measured, key), reference_of(measured, key, most=True)
