@@ -11,6 +11,7 @@ from rich.table import Table
 __all__ = ["print_table", "ratios", "reference_of"]
 
 _WIDE: Final = 180
+_LATE_MS: Final = 100  # other work on the generator's core, like the disk's
 _REFERENCE: Final = {"record": "strep-wav", "order": "strep-monitor", "parse": "strep-monitor"}
 
 Key = tuple[str, int]
@@ -71,9 +72,15 @@ def print_table(measured: dict[str, Any]) -> None:
     for name, peer in measured["peers"].items():
         console.print(f"  {name}: {peer['version']}", highlight=False)
     if any(t["saturated"] for t in measured["trials"]):
-        console.print("! the core was all taken: more streams or a slower machine would lose packets")
+        console.print("! more than 95 % of the core taken: with more streams, or a slower machine, packets are lost")
     if any(t["generator_was_the_limit"] for t in measured["trials"]):
         console.print("the generator was the limit in some trials")
+    late = [t for t in measured["trials"] if t["behind_ms_max"] > _LATE_MS]
+    if late:
+        most = max(t["behind_ms_max"] for t in late)
+        console.print(
+            f"the generator was late in {len(late)} trials, by up to {most:.0f} ms: what it caught up with came at once"
+        )
 
 
 def spread(values: list[float]) -> str:
