@@ -11,7 +11,7 @@ from rich.table import Table
 __all__ = ["print_table", "ratios", "reference_of"]
 
 _WIDE: Final = 180
-_LATE_MS: Final = 100  # other work on the generator's core, like the disk's
+_LATE_MS: Final = 100  # what is caught up with comes as a burst, which is not the load that was asked for
 _REFERENCE: Final = {"record": "strep-wav", "order": "strep-monitor", "parse": "strep-monitor"}
 
 Key = tuple[str, int]
