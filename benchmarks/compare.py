@@ -29,7 +29,7 @@ from strep import StrepError
 from strep.bench import machine
 from strep.bench._machine import core_pair
 from strep.bench._processes import Ended, Measured
-from strep.bench.capacity import _settled
+from strep.bench._trial import settled
 
 _PACKETS_S: Final = 50  # 20 ms each
 _MOST: Final = 4000  # strep's streams when nobody says, beside those of --streams
@@ -127,7 +127,7 @@ def run_trial(name: str, number: int, setting: Setting, duration_s: float) -> Tr
         before = process.cpu_s()
         load = _load(name, port, other, setting, duration_s)
         share = (process.cpu_s() - before) / load["elapsed_s"]
-        settled = _settled(process)
+        settled = settled(process)
         memory = process.memory_mib()
         ended = process.end()
     last = json.loads(ended.said.splitlines()[-1])

@@ -567,6 +567,8 @@ def test_churn_keeps_as_many_streams_alive():
         here = (schedule.time_s >= second) & (schedule.time_s < second + 0.1)
         assert len(set(schedule.stream[here].tolist())) == pytest.approx(100, abs=6)
     assert len(set(schedule.stream.tolist())) == pytest.approx(340, abs=20)
+
+
 @pytest.mark.parametrize("vectored", [True, False])
 def test_plain_load_goes_to_a_port_a_stream(monkeypatch: pytest.MonkeyPatch, vectored: bool):
     if not vectored:

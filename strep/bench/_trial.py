@@ -21,7 +21,7 @@ from ..simulate.schedule import Schedule, make_schedule
 from ._machine import core_pair
 from ._processes import Measured, MeasurementError
 
-__all__ = ["RECEIVERS", "Load", "Trial", "capture_command", "is_right", "run_trial"]
+__all__ = ["RECEIVERS", "Load", "Trial", "capture_command", "is_right", "run_trial", "settled"]
 
 RECEIVERS: Final = ("floor", "monitor", "arrays", "wav")
 """What is measured: the C program that discards; ``strep capture``; all streams decoded; ``strep capture --out``."""
@@ -119,7 +119,7 @@ def run_trial(
                     watch(process)
                     time.sleep(_SETTLE_S)
                 sent = json.loads(generator.line())
-            cpu_s = _settled(process) - before
+            cpu_s = settled(process) - before
             ended = process.end()
         datagrams, dropped, lost, missing, summary = _figures(ended.said)
         wrong = _count_wrong(out, load, sent["packets_a_stream"], samples) if receiver == "wav" else 0
@@ -147,7 +147,7 @@ def capture_command() -> list[str]:
     return [sys.executable, "-m", "strep", "capture", "--json", "--listen", "127.0.0.1:0"]
 
 
-def _settled(process: Measured) -> float:
+def settled(process: Measured) -> float:
     """CPU seconds once what has been received is worked off."""
     cpu_s = -1.0
     for _ in range(20):

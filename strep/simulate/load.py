@@ -172,7 +172,8 @@ def send_load(
     packets. ``segment`` uses UDP segmentation offload, which costs the sender far less (packets of one size only).
     ``spin``: never sleep, so that packets leave within microseconds of their time. Lateness in the first ``warm_up_s``
     seconds does not count for ``behind_ms``. ``seed`` makes the payloads; the checker needs the same one. ``plain``
-    leaves the STREP header out; with ``port_a_stream`` stream s goes to the port 2 s above the one given. Blocks. Raises ConfigurationError, AddressError.
+    leaves the STREP header out; with ``port_a_stream`` stream s goes to the port 2 s above the one given. Blocks.
+    Raises ConfigurationError, AddressError.
     """
     if not 1 <= streams <= _MOST_STREAMS:
         raise ConfigurationError(f"{streams} streams: choose 1 to {_MOST_STREAMS}")
