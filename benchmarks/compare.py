@@ -127,7 +127,7 @@ def run_trial(name: str, number: int, setting: Setting, duration_s: float) -> Tr
         before = process.cpu_s()
         load = _load(name, port, other, setting, duration_s)
         share = (process.cpu_s() - before) / load["elapsed_s"]
-        settled = settled(process)
+        cpu_s = settled(process)
         memory = process.memory_mib()
         ended = process.end()
     last = json.loads(ended.said.splitlines()[-1])
@@ -138,8 +138,8 @@ def run_trial(name: str, number: int, setting: Setting, duration_s: float) -> Tr
         sent=load["sent"],
         behind_ms_max=load["behind_ms_max"],
         generator_was_the_limit=load["generator_was_the_limit"],
-        cpu_s=settled - before,
-        finish_cpu_s=max(_whole(ended, last) - settled, 0.0),
+        cpu_s=cpu_s - before,
+        finish_cpu_s=max(_whole(ended, last) - cpu_s, 0.0),
         share=share,
         memory_mib=memory,
         answer=_answer(name, last, setting, load["packets_a_stream"]),
