@@ -21,6 +21,7 @@ F64 = npt.NDArray[np.float64]
 
 _FLOOR_DBFS: Final = -120.0
 _FULL_SCALE: Final = 32_768.0
+_FEW: Final = 16  # blocks that are looked at one by one
 _CLIP: Final = {"PCMU": 32_124, "PCMA": 32_256}  # the largest sample each can say; 32,767 otherwise
 
 
@@ -57,6 +58,8 @@ class LevelMeter(BaseSink):
         self._rows = 0
         self._serial = np.zeros(0, np.int64)
         self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._rate = np.zeros(0, np.int64)  # sample frames a second; 0: no audio so far
+        self._limit = np.zeros(0, np.int64)  # the largest sample that the codec can say
         self._grow(256)
 
     def _grow(self, rows: int) -> None:
@@ -69,6 +72,9 @@ class LevelMeter(BaseSink):
         serial = np.full(rows, -1, np.int64)
         serial[: self._rows] = self._serial
         self._serial, self._rows = serial, rows
+        more = rows - len(self._rate)
+        self._rate = np.append(self._rate, np.zeros(more, np.int64))
+        self._limit = np.append(self._limit, np.zeros(more, np.int64))
 
     def stream_started(self, stream: StreamInfo) -> None:
         with self._lock:
@@ -77,6 +83,7 @@ class LevelMeter(BaseSink):
             for column in self._columns.values():
                 column[stream.index] = 0
             self._serial[stream.index] = stream.serial
+            self._rate[stream.index] = 0
 
     def blocks(self, batch: BlockBatch) -> None:
         offset = batch.offset
@@ -88,22 +95,21 @@ class LevelMeter(BaseSink):
         values = np.diff(offset)[full]
         # float32 keeps sums of squares of a block to 7 digits, at half the memory traffic
         energy = np.add.reduceat(np.square(samples, dtype=np.float32), start).astype(np.float64)
-        peak = np.maximum.reduceat(np.abs(samples.astype(np.int32)), start)
+        magnitude = np.abs(samples.astype(np.int32))
+        peak = np.maximum.reduceat(magnitude, start)
         row = batch.index[full]
-        codec = [s.codec.name if s.codec else "" for s in batch.streams] if full.size == len(batch) else None
-        limit: npt.NDArray[Any] | int = _CLIP["PCMU"]
-        names = codec if codec is not None else [batch.streams[i].codec.name for i in full.tolist()]  # type: ignore[union-attr]
-        if len(set(names)) > 1 or names[0] != "PCMU":
-            limit = np.array([_CLIP.get(name, 32_767) for name in names])
+        self._learn(batch, full)
+        limit = self._limit.take(row)
         clipped = np.zeros(len(full), np.int64)
         loud = np.flatnonzero(peak >= limit)
-        limits = np.broadcast_to(limit, len(full))
-        for i in loud.tolist():  # blocks that clip are few
-            block = samples[start[i] : start[i] + values[i]].astype(np.int32)
-            clipped[i] = np.count_nonzero(np.abs(block) >= limits[i])
+        if loud.size > _FEW:
+            clipped = np.add.reduceat(magnitude >= np.repeat(limit, values), start, dtype=np.int64)
+        else:
+            for i in loud.tolist():
+                clipped[i] = np.count_nonzero(magnitude[start[i] : start[i] + values[i]] >= limit[i])
         rms = _dbfs(np.sqrt(energy / values))
         silent = rms < self._silence
-        seconds = batch.frames[full] / np.array([batch.streams[i].sample_rate for i in full.tolist()])
+        seconds = batch.frames[full] / self._rate.take(row)
         with self._lock:
             c = self._columns
             np.add.at(c["energy"], row, energy)
@@ -115,6 +121,16 @@ class LevelMeter(BaseSink):
             c["last_dbfs"][row] = rms  # of several blocks of a stream the last stays
             c["now_s"][row[~silent]] = 0.0
             np.add.at(c["now_s"], row[silent], seconds[silent])
+
+    def _learn(self, batch: BlockBatch, full: npt.NDArray[np.int64]) -> None:
+        """Note the codecs of streams whose audio comes for the first time."""
+        if int(batch.index.max()) >= self._rows:
+            with self._lock:
+                self._grow(max(2 * self._rows, int(batch.index.max()) + 1))
+        for i in full[self._rate.take(batch.index[full]) == 0].tolist():
+            stream = batch.streams[i]
+            self._rate[stream.index] = stream.sample_rate
+            self._limit[stream.index] = _CLIP.get(stream.codec.name if stream.codec else "", 32_767)
 
     def levels(self) -> dict[str, npt.NDArray[Any]]:
         """All streams that are metered, as columns (n,): serial, rms_dbfs, peak_dbfs, last_rms_dbfs, clipped, silent_s,
