@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from .._exceptions import ConfigurationError
 from .address import UdpAddress, parse_address
@@ -20,6 +21,7 @@ __all__ = [
     "open_socket",
     "parse_address",
     "recvmmsg_available",
+    "transport_named",
 ]
 
 
@@ -29,16 +31,23 @@ def open_socket(
     transport: str = "auto",
     receive_buffer: int = 128 << 20,
     clock: SteadyClock | None = None,
+    bound: socket.socket | None = None,
 ) -> UdpSocket:
-    """A bound socket: "recvmmsg" (Linux), "portable", or "auto" for the better of them that works here (or the one that
-    the environment's STREP_TRANSPORT names: the tests run with both).
+    """A bound socket of the named transport, or that transport on a socket that is ``bound`` already.
 
     Raises BindError, ConfigurationError.
     """
-    if transport == "auto":
-        transport = os.environ.get("STREP_TRANSPORT", "auto")
-    if transport == "recvmmsg" and not recvmmsg_available():
+    kind = transport_named(transport)
+    return kind(address, receive_buffer=receive_buffer, clock=clock, bound=bound)
+
+
+def transport_named(name: str) -> type[MmsgSocket] | type[PortableSocket]:
+    """ "recvmmsg" (Linux), "portable", or "auto" for the better of them that works here (or the one that the
+    environment's STREP_TRANSPORT names: the tests run with both). Raises ConfigurationError."""
+    if name == "auto":
+        name = os.environ.get("STREP_TRANSPORT", "auto")
+    if name == "recvmmsg" and not recvmmsg_available():
         raise ConfigurationError('transport "recvmmsg" needs 64-bit Linux: use "auto" or "portable"')
-    if transport == "portable" or (transport == "auto" and not recvmmsg_available()):
-        return PortableSocket(address, receive_buffer=receive_buffer, clock=clock)
-    return MmsgSocket(address, receive_buffer=receive_buffer, clock=clock)
+    if name == "portable" or (name == "auto" and not recvmmsg_available()):
+        return PortableSocket
+    return MmsgSocket

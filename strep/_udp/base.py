@@ -7,6 +7,7 @@ import errno
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from .._exceptions import BindError
 from .address import UdpAddress
 from .clock import SteadyClock
 
-__all__ = ["SocketBase", "UdpSocket", "aligned_slab", "bind_socket"]
+__all__ = ["SocketBase", "UdpSocket", "aligned_slab", "bind_socket", "dropped_by_kernel"]
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
@@ -26,16 +27,28 @@ _MEMINFO_DROPS: Final = 8  # index of SK_MEMINFO_DROPS in the array of uint32
 
 
 class SocketBase:
-    """A non-blocking UDP socket. ``receive()`` gives a batch, valid until the next call, or None."""
+    """A non-blocking UDP socket. ``receive()`` gives a batch, valid until the next call, or None.
+
+    ``bound`` is a socket that somebody has bound already (:func:`bind_socket`) and keeps: ``close`` closes only ours.
+    """
 
     transport = "base"
 
-    def __init__(self, address: UdpAddress, *, receive_buffer: int, rows: int, width: int, clock: SteadyClock) -> None:
+    def __init__(
+        self,
+        address: UdpAddress,
+        *,
+        receive_buffer: int,
+        rows: int,
+        width: int,
+        clock: SteadyClock,
+        bound: socket.socket | None = None,
+    ) -> None:
         self.requested_buffer = receive_buffer
         self._rows = rows
         self._width = width
         self._clock = clock
-        self._socket = bind_socket(address, receive_buffer)
+        self._socket = bind_socket(address, receive_buffer) if bound is None else bound
         name = self._socket.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
         self.local_port: int = name[1]
@@ -66,13 +79,7 @@ class SocketBase:
 
     def kernel_dropped(self) -> int:
         """Datagrams the kernel threw away because the buffer was full (Linux; 0 elsewhere)."""
-        if sys.platform != "linux" or self._socket.fileno() < 0:
-            return 0
-        try:
-            info = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
-        except OSError:
-            return 0
-        return int(struct.unpack_from("I", info, 4 * _MEMINFO_DROPS)[0])
+        return dropped_by_kernel(self._socket)
 
     def close(self) -> None:
         self._socket.close()
@@ -88,8 +95,21 @@ def aligned_slab(rows: int, width: int) -> npt.NDArray[np.uint8]:
     return raw[start : start + rows * width].reshape(rows, width)
 
 
-def bind_socket(address: UdpAddress, receive_buffer: int) -> socket.socket:
-    """Raises BindError."""
+def dropped_by_kernel(sock: socket.socket) -> int:
+    """The socket's own counter, whichever process reads it."""
+    if sys.platform != "linux" or sock.fileno() < 0:
+        return 0
+    try:
+        info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+    except OSError:
+        return 0
+    return int(struct.unpack_from("I", info, 4 * _MEMINFO_DROPS)[0])
+
+
+def bind_socket(
+    address: UdpAddress, receive_buffer: int, prepare: Callable[[socket.socket], None] = lambda sock: None
+) -> socket.socket:
+    """A bound socket that does not block; ``prepare`` may set it up before it is bound. Raises BindError."""
     sock = socket.socket(address.family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
@@ -97,6 +117,7 @@ def bind_socket(address: UdpAddress, receive_buffer: int) -> socket.socket:
             # [::] takes IPv4 too, as mapped addresses
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         _grant_buffer(sock, receive_buffer)
+        prepare(sock)
         sock.bind((address.host, address.port))
     except OSError as error:
         sock.close()

@@ -35,8 +35,11 @@ class PortableSocket(SocketBase):
         rows: int = 256,
         width: int = 2048,
         clock: SteadyClock | None = None,
+        bound: socket.socket | None = None,
     ) -> None:
-        super().__init__(address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock())
+        super().__init__(
+            address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock(), bound=bound
+        )
         self._stamped = False
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)

@@ -67,8 +67,11 @@ class MmsgSocket(SocketBase):
         rows: int = 4096,
         width: int = 2048,
         clock: SteadyClock | None = None,
+        bound: socket.socket | None = None,
     ) -> None:
-        super().__init__(address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock())
+        super().__init__(
+            address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock(), bound=bound
+        )
         self._ipv6 = address.family == socket.AF_INET6
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._names = np.zeros((rows, _NAME_BYTES), np.uint8)

@@ -1,0 +1,122 @@
+"""Which worker a datagram goes to: a classic BPF program for the kernel, and the same in Python.
+
+Both directions and both legs of a call_leg_id meet in one worker, and so do all packets of a plain RTP source. What is
+neither goes to worker 0, as does what is too short: a load past the end of the datagram ends the program with 0.
+
+    word = STREP (first bits 11): call_leg_id's four words XORed · RTP (10): SSRC
+    worker = (word * 0x9E3779B1 mod 2^32 >> 16) mod N      Knuth's multiplicative hash: ids that count up spread too
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import sys
+from functools import reduce
+from operator import xor
+from typing import Final
+
+__all__ = ["admit_all", "attach_program", "program_for", "refuse_all", "steering_problem", "worker_of"]
+
+Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
+
+_SO_ATTACH_FILTER: Final = 26
+_SO_DETACH_FILTER: Final = 27
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+
+_FACTOR: Final = 0x9E37_79B1
+_WORD: Final = 0xFFFF_FFFF
+_CALL_LEG_ID: Final = (8, 12, 16, 20)  # where its words stand in a STREP datagram
+_SSRC: Final = 8  # in a plain RTP datagram
+
+# linux/bpf_common.h; offset 0 is the first byte of the UDP payload
+_LOAD_BYTE: Final = 0x30  # A = P[k:1]
+_LOAD_WORD: Final = 0x20  # A = P[k:4], network order
+_STORE: Final = 0x02  # M[k] = A
+_LOAD_X: Final = 0x61  # X = M[k]
+_XOR_X: Final = 0xAC  # A ^= X
+_AND: Final = 0x54
+_MULTIPLY: Final = 0x24
+_SHIFT_RIGHT: Final = 0x74
+_MODULO: Final = 0x94
+_JUMP: Final = 0x05
+_JUMP_EQUAL: Final = 0x15
+_RETURN: Final = 0x06  # k
+_RETURN_A: Final = 0x16
+
+
+def program_for(workers: int) -> list[Instruction]:
+    """The program: its result is the index of a socket in the SO_REUSEPORT group, 0 to ``workers`` - 1."""
+    leg: list[Instruction] = [(_LOAD_WORD, 0, 0, _CALL_LEG_ID[0])]
+    for offset in _CALL_LEG_ID[1:]:
+        leg += [(_STORE, 0, 0, 0), (_LOAD_WORD, 0, 0, offset), (_LOAD_X, 0, 0, 0), (_XOR_X, 0, 0, 0)]
+    return [
+        (_LOAD_BYTE, 0, 0, 0),
+        (_AND, 0, 0, 0xC0),
+        (_JUMP_EQUAL, 2, 0, 0xC0),  # STREP: to the leg
+        (_JUMP_EQUAL, len(leg) + 2, 0, 0x80),  # RTP: to the SSRC
+        (_RETURN, 0, 0, 0),
+        *leg,
+        (_JUMP, 0, 0, 1),  # over the SSRC
+        (_LOAD_WORD, 0, 0, _SSRC),
+        (_MULTIPLY, 0, 0, _FACTOR),
+        (_SHIFT_RIGHT, 0, 0, 16),
+        (_MODULO, 0, 0, workers),
+        (_RETURN_A, 0, 0, 0),
+    ]
+
+
+def worker_of(datagram: bytes, workers: int) -> int:
+    """The worker that the program sends this datagram (a UDP payload) to."""
+    kind = datagram[0] & 0xC0 if datagram else 0
+    if kind == 0xC0 and len(datagram) >= _CALL_LEG_ID[-1] + 4:
+        word = reduce(xor, struct.unpack_from("!4I", datagram, _CALL_LEG_ID[0]))
+    elif kind == 0x80 and len(datagram) >= _SSRC + 4:
+        (word,) = struct.unpack_from("!I", datagram, _SSRC)
+    else:
+        return 0
+    return ((word * _FACTOR & _WORD) >> 16) % workers
+
+
+def attach_program(member: socket.socket, workers: int) -> None:
+    """Have the kernel steer by :func:`program_for`; ``member`` is any socket of the group. Raises OSError."""
+    if sys.platform != "linux":
+        raise OSError("only Linux steers datagrams by a program")
+    _attach(member, _SO_ATTACH_REUSEPORT_CBPF, program_for(workers))
+
+
+def refuse_all(sock: socket.socket) -> None:
+    """Let nothing into a socket until :func:`admit_all`: while its group is incomplete, datagrams would go astray.
+    The kernel counts what it refuses as dropped. Raises OSError."""
+    _attach(sock, _SO_ATTACH_FILTER, [(_RETURN, 0, 0, 0)])
+
+
+def admit_all(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
+def steering_problem() -> str | None:
+    """Why this machine cannot steer datagrams to workers; None: it can."""
+    if sys.platform != "linux":
+        return "only Linux steers datagrams by a program (SO_ATTACH_REUSEPORT_CBPF)"
+    try:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+        ):
+            first.bind(("127.0.0.1", 0))
+            for sock in (first, second):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            second.bind(first.getsockname())
+            attach_program(first, 2)
+    except OSError as error:
+        return f"the kernel does not let us steer datagrams (SO_ATTACH_REUSEPORT_CBPF): {error.strerror or error}"
+    return None
+
+
+def _attach(sock: socket.socket, option: int, program: list[Instruction]) -> None:
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: a length, padding as the machine wants it, a pointer
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
