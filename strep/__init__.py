@@ -26,6 +26,7 @@ from ._report import StreamReport, Totals
 from ._stream import Stream
 from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, StreamInfo
 from ._version import __version__
+from ._workers.supervisor import Supervisor, WorkerStatus
 from .resample import Resampler
 
 __all__ = [
@@ -55,7 +56,9 @@ __all__ = [
     "StreamInfo",
     "StreamReport",
     "StrepError",
+    "Supervisor",
     "Totals",
+    "WorkerStatus",
     "__version__",
     "build_datagram",
     "parse_datagram",

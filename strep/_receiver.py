@@ -24,7 +24,7 @@ from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub
 from ._types import Codec
-from ._udp import PortableSocket, UdpSocket, open_socket, parse_address
+from ._udp import PortableSocket, UdpAddress, UdpSocket, open_socket, parse_address
 from .sinks._base import Sink
 
 __all__ = ["Receiver", "SocketStatus"]
@@ -177,13 +177,12 @@ class Receiver:
 
     def _open_sockets(self) -> None:
         by_address: dict[tuple[str, int], int] = {}
-        transport = self._transport if self._watching else "portable"
         for address, role in self._addresses:
             same = by_address.get((address.host, address.port))
             if same is not None and address.port and role == PortRole.TX and self._sockets[same][1] == PortRole.RX:
                 self._sockets[same] = (self._sockets[same][0], PortRole.BOTH)
                 continue
-            socket = open_socket(address, transport=transport, receive_buffer=self._receive_buffer)
+            socket = self._open_socket(address)
             by_address[(address.host, address.port)] = len(self._sockets)
             self._sockets.append((socket, role))
         ports = [socket.local_port for socket, _ in self._sockets]
@@ -191,6 +190,10 @@ class Receiver:
             raise ConfigurationError(
                 f"one port on several addresses ({ports}): streams are told apart by port, choose different ones"
             )
+
+    def _open_socket(self, address: UdpAddress) -> UdpSocket:
+        transport = self._transport if self._watching else "portable"
+        return open_socket(address, transport=transport, receive_buffer=self._receive_buffer)
 
     def _bindings(self) -> dict[int, PortBinding]:
         pair = min((s.local_port for s, role in self._sockets if role), default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -126,6 +126,33 @@ class StreamState:
             restarts=int(self.restarts[row]),
             end=end,
         )
+
+    def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
+        """What :meth:`report` is made of, of many streams at once: an array a figure, shape (n, ...)."""
+        reception, timeline = self.reception, self.timeline
+        return {
+            "ssrc": self.ssrc[rows],
+            "types_seen": self.types_seen[rows],
+            "codec": timeline.codec[rows],
+            "first_ext": reception.base_ext[rows],
+            "max_ext": reception.max_ext[rows],
+            "received": reception.received[rows],
+            "expected": reception.expected(rows),
+            "duplicates": reception.duplicates[rows],
+            "reordered": reception.reordered[rows],
+            "late": reception.late[rows],
+            "jitter": reception.jitter[rows],
+            "jitter_max": reception.jitter_max[rows],
+            "jitter_sum": reception.jitter_sum[rows],
+            "jitter_count": reception.jitter_count[rows],
+            "last_arrival_ns": reception.last_arrival_ns[rows],
+            "position": timeline.position[rows],
+            "gap_frames": timeline.gap_frames[rows],
+            "undecoded": timeline.undecoded[rows],
+            "timestamp_jumps": timeline.timestamp_jumps[rows],
+            "sources": self.sources[rows],
+            "restarts": self.restarts[rows],
+        }
 
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The ``limit`` live streams with the most packets, lost packets or jitter."""

@@ -30,7 +30,7 @@ def test_the_public_names() -> None:
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
         "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "MissingExtraError", "Packet", "ParseError",
         "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamInfo",
-        "StreamReport", "StrepError", "Totals", "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
+        "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "LevelMeter", "Levels", "Sink",
@@ -70,7 +70,19 @@ FLOORS = [
     {"_codecs", "_streams", "resample", "_packets", "_accounts"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
     {"sinks", "_frames"},
-    {"_udp", "_pcap", "_recording", "_dispatch", "_stream", "_receiver", "_replay", "_summary", "simulate", "bench"},
+    {
+        "_udp",
+        "_pcap",
+        "_recording",
+        "_dispatch",
+        "_stream",
+        "_receiver",
+        "_replay",
+        "_summary",
+        "_workers",
+        "simulate",
+        "bench",
+    },
     {"cli", "__init__", "__main__", "_version"},
 ]
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

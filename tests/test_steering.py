@@ -75,7 +75,9 @@ def test_the_kernel_steers_as_we_say(workers: int) -> None:
 
 def test_all_of_a_call_leg_meets_in_one_worker() -> None:
     for n in range(200):
-        both = {worker_of(packet(k, call=leg_id(n), leg=g, direction=d), 7) for k in (1, 9) for g in (0, 1) for d in (0, 1)}
+        both = {
+            worker_of(packet(k, call=leg_id(n), leg=g, direction=d), 7) for k in (1, 9) for g in (0, 1) for d in (0, 1)
+        }
         assert len(both) == 1
     spread = [worker_of(packet(0, call=leg_id(n)), 4) for n in range(400)]
     assert all(60 < spread.count(worker) < 140 for worker in range(4))

@@ -136,5 +136,13 @@ class KeyTable:
         self._used = 0
         self._live = 0
 
+    def live(self) -> Rows:
+        """The rows that have a key, ascending."""
+        return np.sort(self._slots[self._slots >= 0])
+
+    def keys(self, rows: Rows) -> tuple[U64, U64, U64]:
+        """The three words of these rows' keys."""
+        return self._hi[rows], self._lo[rows], self._tag[rows]
+
     def key(self, row: int) -> tuple[int, int, int]:
         return int(self._hi[row]), int(self._lo[row]), int(self._tag[row])

@@ -71,7 +71,7 @@ def worker_of(datagram: bytes, workers: int) -> int:
     """The worker that the program sends this datagram (a UDP payload) to."""
     kind = datagram[0] & 0xC0 if datagram else 0
     if kind == 0xC0 and len(datagram) >= _CALL_LEG_ID[-1] + 4:
-        word = reduce(xor, struct.unpack_from("!4I", datagram, _CALL_LEG_ID[0]))
+        word: int = reduce(xor, struct.unpack_from("!4I", datagram, _CALL_LEG_ID[0]))
     elif kind == 0x80 and len(datagram) >= _SSRC + 4:
         (word,) = struct.unpack_from("!I", datagram, _SSRC)
     else:

@@ -18,10 +18,13 @@ from rich.text import Text
 
 from .._receiver import Receiver
 from .._summary import write_summary
+from .._workers.steering import steering_problem
+from .._workers.supervisor import Supervisor
 from ..sinks import LevelMeter, Sink
-from .events import EventSink, emit
+from .events import EventSink, EventWriter, emit
 from .options import (
     EXIT_SINK,
+    check_writable,
     console,
     output_options,
     payload_types,
@@ -31,6 +34,7 @@ from .options import (
     wav_sink,
 )
 from .tables import stream_table, totals_line
+from .workers import WorkerSinks
 
 __all__ = ["capture", "run_capture"]
 
@@ -55,7 +59,16 @@ _SMALL_BUFFER: Final = 8 << 20
     "--pcap",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Record every datagram raw, for Wireshark and `strep replay`.",
+    help="Record every datagram raw, for Wireshark and `strep replay`. With workers: FILE-stem.0.pcap, .1.pcap ...; "
+    "who replaces a dead one takes the next free name, like .1-2.pcap.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the --listen port, one a core. All of a call leg meets in one; a dead one is replaced.",
 )
 @click.option("--transport", type=click.Choice(["auto", "recvmmsg", "portable"]), default="auto", show_default=True)
 @click.option(
@@ -98,34 +111,46 @@ async def run_capture(
     transport: str,
     receive_buffer: int,
     as_json: bool,
+    workers: int = 1,
 ) -> int:
     """Everything that the command does; returns the exit code."""
     err = console()
-    sinks: list[Sink] = []
-    meter = LevelMeter() if err.is_terminal else None
     types = payload_types(pt)
-    if out is not None:
-        sinks.append(wav_sink(out, layout, encoding, rate))
-    if meter is not None:
-        sinks.append(meter)
-    if as_json:
-        sinks.append(EventSink())
-    receiver = Receiver(
-        listen,
-        rx=rx,
-        tx=tx,
-        call_leg_id=call_leg_id,
-        sinks=sinks,
-        latency_ms=latency,
-        payload_types=types,
-        allow=allow,
-        call_legs=call_leg or None,
-        max_streams=max_streams,
-        idle_timeout_s=idle_timeout,
-        pcap=pcap,
-        transport=transport,
-        receive_buffer=receive_buffer,
-    )
+    if workers > 1 and (problem := _why_alone(listen)):
+        err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
+        workers = 1
+    meter = LevelMeter() if err.is_terminal and workers == 1 else None
+    options: dict[str, Any] = {
+        "rx": rx,
+        "tx": tx,
+        "call_leg_id": call_leg_id,
+        "latency_ms": latency,
+        "payload_types": types,
+        "allow": allow,
+        "call_legs": call_leg or None,
+        "max_streams": max_streams,
+        "idle_timeout_s": idle_timeout,
+        "pcap": pcap,
+        "transport": transport,
+        "receive_buffer": receive_buffer,
+    }
+    receiver: Receiver | Supervisor
+    if workers > 1:
+        if out is not None:
+            check_writable(out)
+        made = WorkerSinks(out, layout, encoding, rate, as_json)
+        receiver = Supervisor(listen, workers=workers, sinks=made, **options)
+        if as_json:
+            receiver.on_event = EventWriter()
+    else:
+        sinks: list[Sink] = []
+        if out is not None:
+            sinks.append(wav_sink(out, layout, encoding, rate))
+        if meter is not None:
+            sinks.append(meter)
+        if as_json:
+            sinks.append(EventSink())
+        receiver = Receiver(listen, sinks=sinks, **options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -139,6 +164,8 @@ async def run_capture(
                 await _show_until(stop, err, receiver, meter)
     finally:
         await receiver.stop()
+        if isinstance(receiver, Supervisor) and isinstance(receiver.on_event, EventWriter):
+            receiver.on_event.close()
     summary = receiver.summary()
     if out is not None:
         path = write_summary(out, summary)
@@ -152,12 +179,25 @@ async def run_capture(
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-def _announce(err: Console, receiver: Receiver, as_json: bool) -> None:
+def _why_alone(listen: str | None) -> str | None:
+    """Why there cannot be several workers; None: there can."""
+    if listen is None:
+        return "the rx and tx ports carry one call leg, which one process receives"
+    return steering_problem()
+
+
+def _announce(err: Console, receiver: Receiver | Supervisor, as_json: bool) -> None:
     sockets = receiver.sockets
+    workers = {"workers": len(receiver.workers)} if isinstance(receiver, Supervisor) else {}
     if as_json:
-        emit({"event": "listening", "sockets": [{"address": s.address, "role": s.role} for s in sockets]})
+        listening = [{"address": s.address, "role": s.role} for s in sockets]
+        emit({"event": "listening", "sockets": listening, **workers})
+    each = f" for each of {workers['workers']} workers" if workers else ""
     for s in sockets:
-        err.print(f"listening on udp:{s.address} ({s.role}, {s.transport}, buffer {s.granted_buffer >> 20} MiB)")
+        err.print(
+            f"listening on udp:{s.address} ({s.role}, {s.transport}, buffer {s.granted_buffer >> 20} MiB{each})",
+            soft_wrap=True,
+        )
         if s.granted_buffer < min(_SMALL_BUFFER, s.requested_buffer):
             err.print(
                 f"[yellow]the receive buffer is small ({s.granted_buffer >> 10} KiB): bursts may be lost; "
@@ -166,7 +206,9 @@ def _announce(err: Console, receiver: Receiver, as_json: bool) -> None:
             )
 
 
-async def _show_until(stop: asyncio.Event, err: Console, receiver: Receiver, meter: LevelMeter | None) -> None:
+async def _show_until(
+    stop: asyncio.Event, err: Console, receiver: Receiver | Supervisor, meter: LevelMeter | None
+) -> None:
     """Wait for the end; on a terminal with a table that is refreshed a few times a second."""
     if not err.is_terminal:
         await stop.wait()

@@ -19,6 +19,7 @@ import click
 
 from .._exceptions import StrepError
 from .._udp import UdpAddress, open_socket, parse_address, recvmmsg_available
+from .._workers.steering import steering_problem
 from .options import EXIT_DOCTOR, console
 
 __all__ = ["Check", "doctor", "examine"]
@@ -66,6 +67,7 @@ def examine(address: UdpAddress, out: Path) -> Iterator[Check]:
         if recvmmsg_available()
         else Check("recvmmsg", "warn", "not on this system: the portable path is used, at about a tenth of the speed")
     )
+    yield _workers()
     yield _timestamps()
     yield _uvloop()
     yield _clock()
@@ -92,6 +94,14 @@ def _port(address: UdpAddress) -> Iterator[Check]:
         yield Check("receive buffer", "warn", text)
     else:
         yield Check("receive buffer", "ok", text)
+
+
+def _workers() -> Check:
+    problem = steering_problem()
+    if problem is not None:
+        return Check("workers", "warn", f"{problem}: --workers runs one process")
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return Check("workers", "ok", f"the kernel steers call legs to --workers; {cores} cores")
 
 
 def _timestamps() -> Check:

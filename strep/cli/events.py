@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from .._report import StreamReport
 from .._types import StreamInfo
 from ..sinks import BaseSink
 
-__all__ = ["EventSink", "emit"]
+__all__ = ["EventSink", "EventWriter", "emit"]
 
 
 def emit(event: dict[str, Any]) -> None:
@@ -50,3 +52,25 @@ class EventSink(BaseSink):
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         self._write({"event": "stream_ended", **report.as_dict()})
+
+
+class EventWriter:
+    """Call it with events; a thread prints them in order, so that a slow reader holds up nobody who looks after
+    workers."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="strep-events", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self._queue.put(event)
+
+    def _run(self) -> None:
+        while (event := self._queue.get()) is not None:
+            emit(event)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Wait until all are printed."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)

@@ -23,6 +23,7 @@ __all__ = [
     "EXIT_SINK",
     "EXIT_USAGE",
     "EXIT_WRONG",
+    "check_writable",
     "console",
     "output_options",
     "payload_types",
@@ -91,6 +92,12 @@ def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
 
 def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None) -> WavSink:
     """Raises ConfigurationError for a directory that cannot be written."""
+    check_writable(out)
+    return WavSink(out, layout=layout, encoding=encoding, rate=rate)
+
+
+def check_writable(out: Path) -> None:
+    """Raises ConfigurationError for a directory that cannot be made or written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".strep-writable"
@@ -98,7 +105,6 @@ def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None) -> WavSink
         probe.unlink()
     except OSError as error:
         raise ConfigurationError(f"--out {out}: {error.strerror}; choose a directory that can be written") from error
-    return WavSink(out, layout=layout, encoding=encoding, rate=rate)
 
 
 def sink_failed(reports: list[dict[str, Any]]) -> bool:

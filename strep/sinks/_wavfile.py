@@ -66,6 +66,15 @@ class WavFormat:
         start = b"RF64" + struct.pack("<I", _LIMIT) + b"WAVE" + b"ds64" + struct.pack("<I", 28) + sizes
         return start + chunks + b"data" + struct.pack("<I", _LIMIT)
 
+    @classmethod
+    def of_header(cls, header: bytes) -> WavFormat | None:
+        """The format of a file that begins like this; None where the header is none of ours."""
+        if len(header) < 80 or header[12:16] not in (b"JUNK", b"ds64") or header[48:52] != b"fmt ":
+            return None
+        tag, channels, rate = struct.unpack_from("<HHI", header, 56)
+        encoding = {_PCM: "pcm16", _MULAW: "PCMU", _ALAW: "PCMA"}.get(tag)
+        return None if encoding is None else cls(encoding, rate, channels)
+
     def headers(self, data_bytes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Headers of many files at once, uint8 (n, header_bytes); for less than 4 GiB."""
         size = self.header_bytes

@@ -62,7 +62,11 @@ class WavTree:
                 file.fd = self._open_fd(part, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except FileExistsError:
                 continue
-            break
+            if not final.exists():
+                break
+            # whoever finishes what a dead process left has given its file this name since we looked
+            os.close(file.fd)
+            part.unlink()
         self._open[id(file)] = file
         self.files += 1
         try:

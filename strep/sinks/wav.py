@@ -129,6 +129,10 @@ class WavSink(BaseSink):
         self._thread = threading.Thread(target=self._run, name="strep-wav", daemon=True)
         self._thread.start()
 
+    @property
+    def directory(self) -> Path:
+        return self._tree.root
+
     # --- called by the receiver -----------------------------------------------------------------------------------
 
     def blocks(self, batch: BlockBatch) -> None:

@@ -1,0 +1,183 @@
+"""A worker's figures as they are at the moment, in memory that it shares with the parent: they outlive it.
+
+Two halves: the worker writes the one that is not published, then publishes it by raising a counter. Who reads copies,
+and tries again when the counter has moved meanwhile. Nothing here happens per packet, nor per stream in Python.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._report import StreamReport
+from .._types import Codec, GapCause, StreamInfo
+
+__all__ = ["Board", "Columns", "Snapshot", "report_of"]
+
+Columns = dict[str, npt.NDArray[Any]]
+
+_LINE: Final = 64  # the counter, and each half's head, have a cache line of their own
+_TEXT: Final = 1 << 16
+_TRIES: Final = 1000
+_GAP_CAUSES: Final = tuple(GapCause)
+
+_ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
+    "serial": ("i8", ()),
+    "hi": ("u8", ()),  # the stream's key
+    "lo": ("u8", ()),
+    "tag": ("u8", ()),
+    "restart_gap": ("i8", ()),
+    "ssrc": ("u4", ()),
+    "types_seen": ("?", (128,)),
+    "codec": ("i2", ()),
+    "first_ext": ("i8", ()),
+    "max_ext": ("i8", ()),
+    "received": ("i8", ()),
+    "expected": ("i8", ()),
+    "duplicates": ("i8", ()),
+    "reordered": ("i8", ()),
+    "late": ("i8", ()),
+    "jitter": ("f8", ()),
+    "jitter_max": ("f8", ()),
+    "jitter_sum": ("f8", ()),
+    "jitter_count": ("i8", ()),
+    "last_arrival_ns": ("i8", ()),
+    "position": ("i8", ()),
+    "gap_frames": ("i8", (len(GapCause),)),
+    "undecoded": ("i8", ()),
+    "timestamp_jumps": ("i8", ()),
+    "sources": ("i8", ()),
+    "restarts": ("i8", ()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What was published last. ``columns`` has an array a figure, a row a live stream."""
+
+    generation: int = 0  # which of the worker's processes it is from, from 1; 0: none has published anything
+    figures: dict[str, Any] = field(default_factory=dict)  # totals, sinks and what else is no column
+    columns: Columns = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns["serial"]) if self.columns else 0
+
+
+class Board:
+    """``rows`` streams at most. Made by the parent; the worker opens the same ``fd``."""
+
+    def __init__(self, rows: int, fd: int | None = None) -> None:
+        self.rows = rows
+        offset, places = _LINE + _TEXT, {}
+        for name, (kind, shape) in _ROW.items():
+            places[name] = offset
+            offset += -(-rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize // _LINE) * _LINE
+        if fd is None:
+            fd = _anonymous_file(_LINE + 2 * offset)  # takes no memory before it is written to
+        self.fd = fd
+        self._memory = mmap.mmap(fd, _LINE + 2 * offset)
+        self._counter = np.frombuffer(self._memory, np.int64, 1)
+        self._heads: list[npt.NDArray[np.int64]] = []
+        self._texts: list[npt.NDArray[np.uint8]] = []
+        self._columns: list[Columns] = []
+        for begin in (_LINE, _LINE + offset):
+            self._heads.append(np.frombuffer(self._memory, np.int64, 3, begin))
+            self._texts.append(np.frombuffer(self._memory, np.uint8, _TEXT, begin + _LINE))
+            self._columns.append({
+                name: np.ndarray((rows, *shape), kind, self._memory, begin + places[name])
+                for name, (kind, shape) in _ROW.items()
+            })  # fmt: skip
+
+    def publish(self, generation: int, figures: dict[str, Any], columns: Columns) -> None:
+        """``columns`` as of :data:`_ROW`, all of one length of at most ``rows``."""
+        half = (int(self._counter[0]) + 1) % 2
+        text = json.dumps(figures, default=str).encode()
+        if len(text) > _TEXT:  # a sink that reports that much
+            text = json.dumps({**figures, "sinks": []}, default=str).encode()
+        count = len(columns["serial"])
+        self._heads[half][:] = generation, len(text), count
+        self._texts[half][: len(text)] = np.frombuffer(text, np.uint8)
+        for name, column in self._columns[half].items():
+            column[:count] = columns[name]
+        self._counter[0] += 1
+
+    def read(self, *, columns: bool = True) -> Snapshot:
+        """A copy of what was published last; without ``columns`` only what is not per stream."""
+        for _ in range(_TRIES):
+            counter = int(self._counter[0])
+            if not counter:
+                return Snapshot()
+            half = counter % 2
+            generation, length, count = self._heads[half].tolist()
+            text = self._texts[half][: min(max(length, 0), _TEXT)].tobytes()
+            copies = {name: column[:count].copy() for name, column in self._columns[half].items()} if columns else {}
+            if int(self._counter[0]) == counter:
+                return Snapshot(generation, json.loads(text), copies)
+        return Snapshot()  # a worker cannot publish that fast
+
+    def close(self) -> None:
+        """Give the memory back; the board cannot be used any more."""
+        self._heads, self._texts, self._columns = [], [], []
+        del self._counter
+        self._memory.close()
+        os.close(self.fd)
+
+
+def _anonymous_file(size: int) -> int:
+    if sys.platform == "linux":
+        fd = os.memfd_create("strep-board")
+    else:
+        fd, path = tempfile.mkstemp(prefix="strep-board-")
+        os.unlink(path)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def report_of(columns: Columns, i: int, stream: StreamInfo, codecs: tuple[Codec, ...], end: str = "") -> StreamReport:
+    """Row ``i`` as the stream's own process would report it. ``stream`` is a copy, which is brought up to date."""
+    codec, ssrc = int(columns["codec"][i]), int(columns["ssrc"][i])
+    if stream.codec is None and codec >= 0:
+        stream.codec = codecs[codec]
+    if ssrc not in stream.ssrcs:
+        stream.ssrcs.append(ssrc)
+    figure = {name: int(columns[name][i]) for name in _WHOLE}
+    milliseconds = 1000.0 / stream.codec.clock_rate if stream.codec else 0.0
+    count = figure["jitter_count"]
+    gaps = columns["gap_frames"][i]
+    return StreamReport(
+        stream=stream,
+        payload_types=np.flatnonzero(columns["types_seen"][i]).tolist(),
+        packets_received=figure["received"],
+        packets_expected=figure["expected"],
+        packets_lost=figure["expected"] - (figure["received"] - figure["duplicates"]),
+        rfc3550_lost=figure["expected"] - figure["received"],
+        duplicates=figure["duplicates"],
+        reordered=figure["reordered"],
+        late=figure["late"],
+        jitter_ms_mean=float(columns["jitter_sum"][i]) / count * milliseconds if count else 0.0,
+        jitter_ms_max=float(columns["jitter_max"][i]) * milliseconds,
+        jitter_ms_last=float(columns["jitter"][i]) * milliseconds,
+        samples=figure["position"],
+        gap_samples=int(gaps.sum()),
+        sources=figure["sources"],
+        last_arrival_ns=figure["last_arrival_ns"],
+        gaps={cause.label: int(gaps[cause]) for cause in _GAP_CAUSES if gaps[cause]},
+        undecoded=figure["undecoded"],
+        timestamp_jumps=figure["timestamp_jumps"],
+        restarts=figure["restarts"],
+        end=end,
+    )
+
+
+_WHOLE: Final = (
+    "received", "expected", "duplicates", "reordered", "late", "jitter_count", "position", "last_arrival_ns",
+    "undecoded", "timestamp_jumps", "sources", "restarts",
+)  # fmt: skip

@@ -1,0 +1,77 @@
+"""What workers and parent say to each other: pickles behind their length, over a socket pair."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import queue
+import socket
+import struct
+import threading
+from typing import Any, Final
+
+__all__ = ["Post", "next_message", "pack", "post_event"]
+
+Message = tuple[Any, ...]  # what it is, then what belongs to it
+
+_LENGTH: Final = struct.Struct("!I")
+
+
+def pack(message: Message) -> bytes:
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
+async def next_message(reader: asyncio.StreamReader) -> Message | None:
+    """None: whoever wrote has gone, in the middle of a message or not."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        message: Message = pickle.loads(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, OSError):
+        return None
+    return message
+
+
+class Post:
+    """Sends messages in order from a thread of its own: a parent that is busy holds up nobody's packets."""
+
+    current: Post | None = None  # this process's way to the parent, if it is a worker
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="strep-post", daemon=True)
+        self._thread.start()
+
+    def put(self, *message: Any) -> None:
+        self._queue.put(message)
+
+    def _run(self) -> None:
+        try:
+            while (message := self._queue.get()) is not None:
+                self._channel.sendall(pack(message))
+        except OSError:
+            pass  # the parent has gone: nobody listens
+
+    def close(self, timeout_s: float) -> None:
+        """Wait until all is sent."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+
+
+class PostedLogs(logging.Handler):
+    """What a worker logs is the parent's to show."""
+
+    def __init__(self, post: Post) -> None:
+        super().__init__()
+        self._post = post
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._post.put("log", record.name, record.levelno, self.format(record))
+
+
+def post_event(event: dict[str, Any]) -> None:
+    """From a worker, by a sink: give the parent's ``on_event`` something."""
+    if Post.current is not None:
+        Post.current.put("event", event)

@@ -1,0 +1,328 @@
+"""One worker as the parent sees it: its processes one after the other, and all that they have said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import socket, socketpair
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from .._exceptions import ConfigurationError
+from .._report import StreamReport
+from .._types import Codec, StreamInfo
+from ..sinks._wavleft import complete_left_files
+from .board import Board, Snapshot, report_of
+from .merge import totals_of_the_dead
+from .messages import next_message
+from .nursery import Nursery
+
+__all__ = ["WorkerProcess", "WorkerStatus"]
+
+_log = logging.getLogger("strep")
+
+State = Literal["starting", "running", "waiting", "stopped"]
+
+_KEPT_ENTRIES: Final = 100_000
+_OFTEN: Final = 5  # deaths within _WITHIN_S, after which restarts are delayed
+_WITHIN_S: Final = 10.0
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 1.0
+_CLOCKS_APART_S: Final = 1.0  # a file's time and ours
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """``state``: "starting", "running", "waiting" (it died too often, and is tried again within a second) or "stopped".
+    ``pid`` is None while there is no process; ``restarts`` counts processes that were replaced."""
+
+    index: int
+    pid: int | None
+    state: State
+    restarts: int
+
+
+@dataclass(slots=True)
+class _Said:
+    """What one process told before it ended, or until now."""
+
+    generation: int = 0
+    since_s: float = 0.0
+    infos: dict[int, StreamInfo] = field(default_factory=dict)  # streams that live, by serial
+    roots: list[str] = field(default_factory=list)  # directories of WAV files
+    final: dict[str, Any] | None = None
+    failed: str | None = None
+    buried: bool = False
+
+
+class WorkerProcess:
+    def __init__(
+        self,
+        index: int,
+        nursery: Nursery,
+        sockets: list[socket | None],
+        rows: int,
+        codecs: tuple[Codec, ...],
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.index = index
+        self.restarts = 0
+        self._nursery = nursery
+        self._fds = [s.fileno() for s in sockets if s is not None]
+        self._board = Board(rows)
+        self._codecs = codecs
+        self._on_event = on_event
+        self._state: State = "starting"
+        self._pid: int | None = None
+        self._said = _Said()
+        self._writer: asyncio.StreamWriter | None = None
+        self._stopping = asyncio.Event()
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._deaths: deque[float] = deque(maxlen=_OFTEN + 1)
+        # of processes that have ended
+        self._past_totals: list[dict[str, Any]] = []
+        self._past_sinks: list[list[dict[str, Any]]] = []
+        self._past_gap = 0
+        self._entries: dict[tuple[int, int], dict[str, Any]] = {}  # of ended streams, by generation and serial
+        self._completions: list[asyncio.Task[None]] = []
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._live(), name=f"strep-worker-{self.index}")
+
+    async def ready(self) -> None:
+        """Wait until it receives. Raises ConfigurationError where it cannot."""
+        await asyncio.shield(self._ready)
+
+    async def stop(self, timeout_s: float) -> None:
+        if self._task is None:
+            return
+        self._stopping.set()
+        self._tell_to_stop()
+        _, waiting = await asyncio.wait([self._task], timeout=timeout_s)
+        if waiting and self._pid is not None and self._writer is not None:
+            _log.warning("worker %d did not finish within %g s and is killed", self.index, timeout_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        elif waiting:
+            self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await asyncio.gather(*self._completions)
+        if not self._ready.done():
+            self._ready.cancel()
+        elif not self._ready.cancelled():
+            self._ready.exception()  # whoever waited for several workers has heard of one
+        self._state = "stopped"
+        self._board.close()
+
+    def _tell_to_stop(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._writer.write(b"s")
+
+    async def _live(self) -> None:
+        while True:
+            await self._one_process()
+            if self._stopping.is_set() or self._ready.exception() is not None:
+                break
+            self.restarts += 1
+            await self._wait_before_restart()
+            if self._stopping.is_set():
+                break
+        self._state = "stopped"
+
+    async def _one_process(self) -> None:
+        self._state = "starting"
+        self._said = _Said(self._said.generation + 1, time.time())
+        ours, theirs = socketpair()
+        with theirs:
+            self._nursery.fork(self.index, self._said.generation, [theirs.fileno(), self._board.fd, *self._fds])
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        if self._stopping.is_set():
+            self._tell_to_stop()
+        while (message := await next_message(reader)) is not None:
+            self._take(message)
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        self._writer, pid, self._pid = None, self._pid, None
+        self._bury(pid)
+
+    async def _wait_before_restart(self) -> None:
+        now = time.monotonic()
+        self._deaths.append(now)
+        often = len(self._deaths) > _OFTEN and now - self._deaths[0] < _WITHIN_S
+        if not often:
+            self._delay_s = 0.0
+            return
+        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LONGEST_DELAY_S)
+        _log.warning(
+            "worker %d died %d times within %g s: the next one is started in %g s",
+            self.index, len(self._deaths), now - self._deaths[0], self._delay_s,
+        )  # fmt: skip
+        self._state = "waiting"
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), self._delay_s)
+
+    _delay_s = 0.0
+
+    # --- what it says ---------------------------------------------------------------------------------------------
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        kind, said = message[0], self._said
+        if kind == "event":
+            self._on_event(message[1])
+        elif kind == "started":
+            said.infos.update((info.serial, info) for info in message[1])
+        elif kind == "ended":
+            self._note_ended(message[1])
+        elif kind == "files":
+            self._note_files(message[1])
+        elif kind == "log":
+            logging.getLogger(message[1]).log(message[2], message[3])
+        elif kind == "ready":
+            self._pid, said.roots = message[1], message[2]
+            self._state = "running"
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif kind == "final":
+            said.final = message[1]
+            self._note_ended(message[1]["ended"])
+            self._note_files(message[1]["files"])
+        elif kind == "failed":
+            said.failed = message[1]
+
+    def _note_ended(self, ended: list[tuple[int, dict[str, Any]]]) -> None:
+        for serial, entry in ended:
+            self._said.infos.pop(serial, None)
+            self._entries[self._said.generation, serial] = entry
+        while len(self._entries) > _KEPT_ENTRIES:
+            del self._entries[next(iter(self._entries))]
+
+    def _note_files(self, files: dict[int, list[str]]) -> None:
+        for serial, names in files.items():
+            entry = self._entries.get((self._said.generation, serial))
+            if entry is not None:
+                entry["files"] = names
+
+    def _bury(self, pid: int | None) -> None:
+        """It has ended. What it said last counts; its streams have ended, and its files are completed."""
+        said = self._said
+        if said.final is not None:
+            figures: dict[str, Any] = said.final
+            totals = figures["totals"]
+            how = "was told to end by somebody else"
+        else:
+            snapshot = self._present(columns=True)
+            figures = snapshot.figures
+            totals = totals_of_the_dead(figures["totals"]) if figures else None
+            self._end_streams(snapshot)
+            how = f"died ({said.failed})" if said.failed else "died"
+        if totals is not None:
+            self._past_totals.append(totals)
+            self._past_sinks.append(figures["sinks"])
+            self._past_gap += figures["restart_gap"]
+        said.buried = True
+        said.infos.clear()
+        if not self._ready.done():
+            self._ready.set_exception(
+                ConfigurationError(said.failed or f"worker {self.index} {how} while it started: see what stderr says")
+            )
+        elif not self._stopping.is_set():
+            _log.warning("worker %d (process %s) %s: another one takes over", self.index, pid, how)
+        elif said.final is None:
+            _log.warning("worker %d (process %s) %s before it had finished", self.index, pid, how)
+
+    def _end_streams(self, dead: Snapshot) -> None:
+        said = self._said
+        reports = self._reports(dead, range(len(dead)), "worker died")
+        entries = {report.stream.serial: {**report.as_dict(), "restart_gap_packets": gap} for report, gap in reports}
+        self._note_ended(list(entries.items()))
+        streams = [report.stream for report, _ in reports]
+        if streams and said.roots:
+            self._completions.append(asyncio.create_task(_complete_files(said, streams, entries)))
+
+    # --- figures --------------------------------------------------------------------------------------------------
+
+    def status(self) -> WorkerStatus:
+        return WorkerStatus(self.index, self._pid, self._state, self.restarts)
+
+    def totals(self) -> list[dict[str, Any]]:
+        """Of each process; together they are the worker's."""
+        figures = self._present().figures
+        return [*self._past_totals, figures["totals"]] if figures else self._past_totals
+
+    def sink_reports(self) -> list[list[dict[str, Any]]]:
+        figures = self._present().figures
+        return [*self._past_sinks, figures["sinks"]] if figures else self._past_sinks
+
+    @property
+    def live_streams(self) -> int:
+        return int(self._present().figures.get("live", 0))
+
+    @property
+    def restart_gap(self) -> int:
+        return self._past_gap + int(self._present().figures.get("restart_gap", 0))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What summary.json says of each stream, ended and live."""
+        now = self._present(columns=True)
+        live = self._reports(now, range(len(now)))
+        return [
+            *self._entries.values(),
+            *({**report.as_dict(), "restart_gap_packets": gap} for report, gap in live),
+        ]
+
+    def top(self, limit: int, key: str) -> list[tuple[float, StreamReport]]:
+        """The live streams with the most, and how much that is."""
+        now = self._present(columns=True)
+        if not len(now):
+            return []
+        columns = now.columns
+        if key == "jitter":
+            rank = columns["jitter"]
+        elif key == "lost":
+            rank = (columns["expected"] - columns["received"] + columns["duplicates"]).astype(np.float64)
+        else:
+            rank = columns["received"].astype(np.float64)
+        best = np.argsort(-rank, kind="stable")[:limit].tolist()
+        by_serial = {report.stream.serial: report for report, _ in self._reports(now, best)}
+        serial = columns["serial"]
+        return [(float(rank[i]), by_serial[int(serial[i])]) for i in best if int(serial[i]) in by_serial]
+
+    def _present(self, *, columns: bool = False) -> Snapshot:
+        """What the present process published last; nothing where it has not, or has ended."""
+        if self._said.buried or self._said.final is not None or self._state == "stopped":
+            return Snapshot()
+        snapshot = self._board.read(columns=columns)
+        return snapshot if snapshot.generation == self._said.generation else Snapshot()
+
+    def _reports(self, snapshot: Snapshot, rows: Iterable[int], end: str = "") -> list[tuple[StreamReport, int]]:
+        """Streams of which we know who they are, and their restart gaps."""
+        found = []
+        for i in rows:
+            info = self._said.infos.get(int(snapshot.columns["serial"][i]))
+            if info is not None:
+                gap = int(snapshot.columns["restart_gap"][i])
+                found.append((report_of(snapshot.columns, i, info, self._codecs, end), gap))
+        return found
+
+
+async def _complete_files(said: _Said, streams: list[StreamInfo], entries: dict[int, dict[str, Any]]) -> None:
+    for root in said.roots:
+        since_s = said.since_s - _CLOCKS_APART_S
+        found = await asyncio.to_thread(complete_left_files, Path(root), streams, since_s)
+        for serial, names in found.items():
+            entries[serial]["files"] = [*entries[serial]["files"], *names]

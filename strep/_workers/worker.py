@@ -1,0 +1,200 @@
+"""A worker's own life: a receiver on sockets that the parent holds, and its figures told while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .._engine import Engine
+from .._exceptions import ConfigurationError, StrepError
+from .._receiver import Receiver
+from .._types import StreamInfo
+from .._udp import UdpAddress, UdpSocket, open_socket
+from ..sinks import Sink, WavSink
+from .board import Board
+from .ledger import Ledger
+from .messages import Post, PostedLogs
+
+__all__ = ["AdoptingReceiver", "Spec", "main", "recording_of"]
+
+_PUBLISH_S: Final = 0.1
+_STOP_S: Final = 1.4  # for files and recordings; the parent has 2 s for everything
+_SAID_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What all workers are told."""
+
+    ports: list[list[tuple[str, str]]]  # of each worker, in the order of its sockets: "listen", "rx" or "tx"; address
+    options: dict[str, Any]  # the receiver's
+    sinks: Callable[[int], Sequence[Sink]] | None
+    pcap: Path | None
+    rows: int  # streams that a board has room for
+    log_level: int = logging.WARNING
+
+
+def main(spec: Spec, index: int, generation: int, fds: list[int]) -> int:
+    """Run until told to stop, or until the parent has gone; returns the exit code. ``fds``: channel, board, sockets."""
+    channel = socket.socket(fileno=fds[0])
+    post = Post.current = Post(channel)
+    handler = PostedLogs(post)
+    logging.basicConfig(handlers=[handler], level=spec.log_level, force=True)
+    sys.setswitchinterval(0.0005)  # threads that write files give the interpreter back sooner (default: 5 ms)
+    try:
+        worker = _Worker(spec, index, generation, channel, post, fds[1:])
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(worker.run())
+        code = 0
+    except StrepError as error:
+        post.put("failed", str(error))
+        code = 2
+    except BaseException as error:
+        post.put("failed", f"{type(error).__name__}: {error}")
+        post.put("log", "strep", logging.ERROR, traceback.format_exc())
+        code = 1
+    post.close(_SAID_S)
+    return code
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class AdoptingReceiver(Receiver):
+    """A receiver on sockets that are bound already, which keeps a ledger."""
+
+    bound: dict[tuple[str, int], socket.socket]
+
+    def _open_socket(self, address: UdpAddress) -> UdpSocket:
+        return open_socket(
+            address,
+            transport=self._transport,
+            receive_buffer=self._receive_buffer,
+            bound=self.bound[(address.host, address.port)],
+        )
+
+    def keep(self, ledger: Ledger) -> None:
+        self._sinks.append(ledger)
+
+    def drain(self) -> None:
+        """Take what is in the sockets now."""
+        while self._drain() and any(s.full for s, _ in self._sockets):
+            pass
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("before the start there is no engine")
+        return self._engine
+
+    def files(self, stream: StreamInfo) -> list[str]:
+        return self._dispatcher.files(stream) if self._dispatcher else []
+
+
+class _Worker:
+    def __init__(
+        self, spec: Spec, index: int, generation: int, channel: socket.socket, post: Post, fds: list[int]
+    ) -> None:
+        self._spec = spec
+        self._index = index
+        self._generation = generation
+        self._channel = channel
+        self._post = post
+        self._board = Board(spec.rows, fds[0])
+        self._sinks = self._make_sinks()
+        self._receiver = AdoptingReceiver(
+            **dict(spec.ports[index]),  # type: ignore[arg-type]
+            sinks=self._sinks,
+            pcap=None if spec.pcap is None else recording_of(spec.pcap, index, generation),
+            **spec.options,
+        )
+        sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
+        self._receiver.bound = {sock.getsockname()[:2]: sock for sock in sockets}
+        self._ledger = Ledger(self._receiver, self._board.read())
+        self._receiver.keep(self._ledger)
+        self._stop = asyncio.Event()
+
+    def _make_sinks(self) -> list[Sink]:
+        if self._spec.sinks is None:
+            return []
+        try:
+            return list(self._spec.sinks(self._index))
+        except StrepError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                f"sinks failed in worker {self._index}: {type(error).__name__}: {error}"
+            ) from error
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_reader(self._channel.fileno(), self._hear)
+        await self._receiver.start()
+        roots = [str(sink.directory) for sink in self._sinks if isinstance(sink, WavSink)]
+        self._post.put("ready", os.getpid(), roots)
+        while not self._stop.is_set():
+            self._publish()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
+        self._receiver.drain()
+        self._publish()  # who goes on from here sees how far we came
+        await self._receiver.stop(_STOP_S)
+        ended, files = self._ledger.take_all()
+        self._post.put("final", {**self._figures(), "ended": ended, "files": files})
+        loop.remove_reader(self._channel.fileno())
+
+    def _hear(self) -> None:
+        """The parent says but one thing: stop. When it has gone it means the same."""
+        with contextlib.suppress(BlockingIOError):
+            self._channel.recv(64, socket.MSG_DONTWAIT)
+            self._stop.set()
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+
+    def _publish(self) -> None:
+        started, ended, files = self._ledger.take()
+        if started:
+            self._post.put("started", started)
+        if ended:
+            self._post.put("ended", ended)
+        if files:
+            self._post.put("files", files)
+        state = self._receiver.engine.state
+        rows = state.table.live()
+        columns = state.columns(rows)
+        columns["hi"], columns["lo"], columns["tag"] = state.table.keys(rows)
+        columns.update(self._ledger.columns(rows))
+        self._board.publish(self._generation, self._figures(), columns)
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "totals": self._receiver.totals().as_dict(),
+            "sinks": [r for r in self._receiver.sink_reports() if r["kind"] != Ledger.kind],
+            "live": self._receiver.live_streams,
+            "restart_gap": self._ledger.restart_gap,
+        }
+
+
+def recording_of(path: Path, index: int, generation: int) -> Path:
+    """FILE-stem.INDEX.pcap; who succeeds a dead worker takes the next free name."""
+    own = path.with_name(f"{path.stem}.{index}{path.suffix}")
+    number = 2
+    while generation > 1 and own.exists():
+        own = path.with_name(f"{path.stem}.{index}-{number}{path.suffix}")
+        number += 1
+    return own
