@@ -211,6 +211,7 @@ class Receiver:
         deadline = self._now_ns() + _LAST_DRAIN_NS
         while self._drain() and self._now_ns() < deadline:  # noqa: ASYNC110  # nothing is waited for
             await asyncio.sleep(0)  # lets others run
+        self._received_all()
         self._dispatcher.handle(self._engine.flush())
         self._kernel_dropped = self._count_kernel_dropped()
         for socket, _ in self._sockets:
@@ -220,6 +221,9 @@ class Receiver:
         if self._recorder is not None:
             closing.append(asyncio.to_thread(self._recorder.close, timeout_s))
         await asyncio.gather(*closing)
+
+    def _received_all(self) -> None:
+        """For workers: nothing more will be received, nothing has been ended yet."""
 
     # --- streams --------------------------------------------------------------------------------------------------
 

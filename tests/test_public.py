@@ -30,7 +30,8 @@ def test_the_public_names() -> None:
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
         "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "MissingExtraError", "Packet", "ParseError",
         "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamInfo",
-        "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
+        "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
+        "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "LevelMeter", "Levels", "Sink",

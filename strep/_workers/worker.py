@@ -79,6 +79,7 @@ class AdoptingReceiver(Receiver):
     """A receiver on sockets that are bound already, which keeps a ledger."""
 
     bound: dict[tuple[str, int], socket.socket]
+    publish: Callable[[], None]
 
     def _open_socket(self, address: UdpAddress) -> UdpSocket:
         return open_socket(
@@ -91,10 +92,8 @@ class AdoptingReceiver(Receiver):
     def keep(self, ledger: Ledger) -> None:
         self._sinks.append(ledger)
 
-    def drain(self) -> None:
-        """Take what is in the sockets now."""
-        while self._drain() and any(s.full for s, _ in self._sockets):
-            pass
+    def _received_all(self) -> None:
+        self.publish()
 
     @property
     def engine(self) -> Engine:
@@ -152,8 +151,7 @@ class _Worker:
             self._publish()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
-        self._receiver.drain()
-        self._publish()  # who goes on from here sees how far we came
+        self._receiver.publish = self._publish  # once more, for who goes on from here
         await self._receiver.stop(_STOP_S)
         ended, files = self._ledger.take_all()
         self._post.put("final", {**self._figures(), "ended": ended, "files": files})

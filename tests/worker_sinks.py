@@ -1,0 +1,61 @@
+"""What workers in tests make their sinks with: functions that can be imported by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import strep
+from strep._workers.messages import post_event
+from strep.sinks import BaseSink, Sink, WavSink
+
+
+class Telling(BaseSink):
+    """Tells the parent which worker a stream came to."""
+
+    wants_audio = False
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def stream_started(self, stream: strep.StreamInfo) -> None:
+        call = str(stream.call_leg_id or stream.ssrc)
+        post_event({"worker": self._index, "call": call, "direction": stream.direction.label, "process": os.getpid()})
+
+
+@dataclass(frozen=True)
+class Recording:
+    out: Path
+    layout: str = "split"
+    encoding: str = "pcm16"
+
+    def __call__(self, index: int) -> list[Sink]:
+        return [WavSink(self.out, layout=self.layout, encoding=self.encoding), Telling(index)]  # type: ignore[arg-type]
+
+
+def raising(index: int) -> list[Sink]:
+    raise KeyError("no such thing")
+
+
+def contradicting(index: int) -> list[Sink]:
+    return [WavSink("never", layout="stereo", encoding="native")]
+
+
+def dying(index: int) -> list[Sink]:
+    """Worker 1 ends itself soon after its start, again and again."""
+    if index == 1:
+        timer = threading.Timer(0.03, os._exit, [3])
+        timer.daemon = True
+        timer.start()
+    return []
+
+
+class Failing(BaseSink):
+    def stream_started(self, stream: strep.StreamInfo) -> None:
+        raise RuntimeError("this sink cannot")
+
+
+def failing(index: int) -> list[Sink]:
+    return [Failing()]
