@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -13,9 +14,10 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 import wave
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from worker_sinks import Recording, contradicting, dying, failing, raising
 import strep
 from strep._workers import steering
 from strep._workers.steering import worker_of
+from strep.cli import cli
 from strep.simulate.load import LoadReport, call_leg_id_of, expected_samples, send_load
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux steers datagrams by a program")
@@ -173,6 +176,7 @@ async def under_load(
     """Calls while worker 1 comes to harm and another takes over."""
     sending = load(supervisor, streams=streams, rate=50 * streams, duration_s=seconds)
     await until(lambda: supervisor.totals().datagrams > 20 * streams)
+    await asyncio.sleep(0.06)  # figures are told each 0.1 s: some of what it has received is not in them
     first = supervisor.workers[1].pid
     assert first
     harm(first)
@@ -342,6 +346,107 @@ def test_a_main_module_without_a_guard_says_so(tmp_path: Path) -> None:
     )
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "running\n", "")
+
+
+# --- strep capture --workers -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def capturing(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A capture in a process group of its own, as a shell would start it; and its port."""
+    command = [sys.executable, "-m", "strep", "capture", "--listen", "127.0.0.1:0", "--json", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        first = process.stdout.readline()  # type: ignore[union-attr]
+        assert first, process.stderr.read()  # type: ignore[union-attr]
+        event = json.loads(first)
+        assert event == {"event": "listening", "workers": 2, "sockets": event["sockets"]}
+        (listening,) = event["sockets"]
+        yield process, int(listening["address"].rpartition(":")[2])
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+def test_a_signal_finishes_everything(tmp_path: Path, everybody: bool) -> None:
+    """Ctrl-C reaches the whole process group; a service manager's SIGTERM the parent."""
+    with capturing("--workers", 2, "--out", tmp_path) as (process, port):
+        sent = send_load(f"udp:127.0.0.1:{port}", streams=40, rate=4000, duration_s=0.5)
+        began = time.monotonic()
+        if everybody:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=10)
+        took = time.monotonic() - began
+    assert process.returncode == 0, err
+    assert took <= 2
+    assert "Traceback" not in err
+    assert "died" not in err
+    events = [json.loads(line) for line in out.splitlines()]
+    kinds = [e["event"] for e in events]
+    assert sorted(kinds) == sorted([*["stream_started"] * 40, *["stream_ended"] * 40, "summary"])
+    assert kinds[-1] == "summary"
+    for kind in ("stream_started", "stream_ended"):
+        mine = [e["call_leg_id"] + e["direction"] for e in events if e["event"] == kind]
+        assert len(set(mine)) == 40
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {k: v for k, v in events[-1].items() if k != "event"} == summary
+    check_accounts(summary)
+    assert summary["totals"]["delivered"] == sent.sent
+    for stream, (entry,) in streams_of(summary).items():
+        wanted = expected_samples(stream, sent.packets_a_stream)
+        np.testing.assert_array_equal(samples_of(tmp_path / entry["files"][0]), wanted)
+    assert "wrote" in err
+    assert not list(tmp_path.rglob("*.part.wav"))
+
+
+def strep_capture(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "strep", "capture", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        done = strep_capture("--workers", 2, "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert (done.returncode, "taken by another program" in done.stderr) == (4, True)
+    contradiction = ("--encoding", "native", "--layout", "stereo", "--out", tmp_path)
+    done = strep_capture("--workers", 2, "--listen", "127.0.0.1:0", *contradiction)
+    assert (done.returncode, 'use layout "split"' in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    assert strep_capture("--workers", 65).returncode == 2
+    done = strep_capture("--workers", 2, "--rx", "127.0.0.1:0", "--duration", 0.2)
+    assert (done.returncode, "one call leg" in done.stderr) == (0, True)
+
+
+def test_a_sink_that_failed_in_one_worker_is_exit_code_6(tmp_path: Path) -> None:
+    (tmp_path / str(call_leg_id_of(0))).write_text("a file where a directory should be")
+    with capturing("--workers", 2, "--out", tmp_path, "--duration", 1.5) as (process, port):
+        send_load(f"udp:127.0.0.1:{port}", streams=8, rate=800, duration_s=0.5)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 6
+    assert "wav: EEXIST" in err
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["sinks"][0]["dropped_frames"] == 2 * 50 * 160
+    assert summary["sinks"][0]["files"] == 6
+
+
+def test_the_command_line_runs_one_process_where_there_is_no_steering(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module("strep.cli.capture")
+    monkeypatch.setattr(module, "steering_problem", lambda: "the kernel does not steer here")
+    monkeypatch.setattr(module.gc, "freeze", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli(["capture", "--listen", "127.0.0.1:0", "--workers", "3", "--duration", "0.2"], standalone_mode=False)
+    assert ended.value.code == 0
+    said = capsys.readouterr().err
+    assert "the kernel does not steer here: one process does it all" in said
+    assert "listening on udp:127.0.0.1:" in said
 
 
 # --- what is wrong at the start --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ __all__ = ["Post", "next_message", "pack", "post_event"]
 Message = tuple[Any, ...]  # what it is, then what belongs to it
 
 _LENGTH: Final = struct.Struct("!I")
+_PATIENCE_S: Final = 3600.0  # with a parent that does not read
 
 
 def pack(message: Message) -> bytes:
@@ -39,6 +40,8 @@ class Post:
     current: Post | None = None  # this process's way to the parent, if it is a worker
 
     def __init__(self, channel: socket.socket) -> None:
+        # an event loop that watches the channel makes it one that does not block; with a timeout, sendall waits itself
+        channel.settimeout(_PATIENCE_S)
         self._channel = channel
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="strep-post", daemon=True)
@@ -51,7 +54,7 @@ class Post:
         try:
             while (message := self._queue.get()) is not None:
                 self._channel.sendall(pack(message))
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             pass  # the parent has gone: nobody listens
 
     def close(self, timeout_s: float) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from .._exceptions import ConfigurationError
 from .._report import StreamReport
 from .._types import Codec, StreamInfo
-from ..sinks._wavleft import complete_left_files
+from ..sinks._wavleft import complete_files, find_left_files
 from .board import Board, Snapshot, report_of
 from .merge import totals_of_the_dead
 from .messages import next_message
@@ -158,7 +158,9 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
         self._writer, pid, self._pid = None, self._pid, None
-        self._bury(pid)
+        streams = self._bury(pid)
+        if streams and self._said.roots:
+            await self._save_files(streams)
 
     async def _wait_before_restart(self) -> None:
         now = time.monotonic()
@@ -217,9 +219,10 @@ class WorkerProcess:
             if entry is not None:
                 entry["files"] = names
 
-    def _bury(self, pid: int | None) -> None:
-        """It has ended. What it said last counts; its streams have ended, and its files are completed."""
+    def _bury(self, pid: int | None) -> list[StreamInfo]:
+        """It has ended. What it said last counts. Returns the streams that it has not ended itself."""
         said = self._said
+        streams: list[StreamInfo] = []
         if said.final is not None:
             figures: dict[str, Any] = said.final
             totals = figures["totals"]
@@ -228,7 +231,7 @@ class WorkerProcess:
             snapshot = self._present(columns=True)
             figures = snapshot.figures
             totals = totals_of_the_dead(figures["totals"]) if figures else None
-            self._end_streams(snapshot)
+            streams = self._end_streams(snapshot)
             how = f"died ({said.failed})" if said.failed else "died"
         if totals is not None:
             self._past_totals.append(totals)
@@ -244,15 +247,29 @@ class WorkerProcess:
             _log.warning("worker %d (process %s) %s: another one takes over", self.index, pid, how)
         elif said.final is None:
             _log.warning("worker %d (process %s) %s before it had finished", self.index, pid, how)
+        return streams
 
-    def _end_streams(self, dead: Snapshot) -> None:
-        said = self._said
+    def _end_streams(self, dead: Snapshot) -> list[StreamInfo]:
         reports = self._reports(dead, range(len(dead)), "worker died")
-        entries = {report.stream.serial: {**report.as_dict(), "restart_gap_packets": gap} for report, gap in reports}
-        self._note_ended(list(entries.items()))
-        streams = [report.stream for report, _ in reports]
-        if streams and said.roots:
-            self._completions.append(asyncio.create_task(_complete_files(said, streams, entries)))
+        self._note_ended(
+            [(report.stream.serial, {**report.as_dict(), "restart_gap_packets": gap}) for report, gap in reports]
+        )
+        return [report.stream for report, _ in reports]
+
+    async def _save_files(self, streams: list[StreamInfo]) -> None:
+        """Find what the dead one left before its successor writes anything; complete it while that one starts."""
+        said = self._said
+        since_s = said.since_s - _CLOCKS_APART_S
+        roots = [Path(root) for root in said.roots]
+        left = [await asyncio.to_thread(find_left_files, root, streams, since_s) for root in roots]
+        self._completions.append(asyncio.create_task(self._complete(said.generation, roots, left)))
+
+    async def _complete(self, generation: int, roots: list[Path], left: list[dict[int, list[Path]]]) -> None:
+        for root, files in zip(roots, left, strict=True):
+            for serial, names in (await asyncio.to_thread(complete_files, root, files)).items():
+                entry = self._entries.get((generation, serial))
+                if entry is not None:
+                    entry["files"] = [*entry["files"], *names]
 
     # --- figures --------------------------------------------------------------------------------------------------
 
@@ -318,11 +335,3 @@ class WorkerProcess:
                 gap = int(snapshot.columns["restart_gap"][i])
                 found.append((report_of(snapshot.columns, i, info, self._codecs, end), gap))
         return found
-
-
-async def _complete_files(said: _Said, streams: list[StreamInfo], entries: dict[int, dict[str, Any]]) -> None:
-    for root in said.roots:
-        since_s = said.since_s - _CLOCKS_APART_S
-        found = await asyncio.to_thread(complete_left_files, Path(root), streams, since_s)
-        for serial, names in found.items():
-            entries[serial]["files"] = [*entries[serial]["files"], *names]

@@ -6,51 +6,58 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._wavfile import WavFormat
 
 if TYPE_CHECKING:
     from .._types import StreamInfo
 
-__all__ = ["complete_file", "complete_left_files"]
+__all__ = ["complete_file", "complete_files", "find_left_files"]
+
+_PART: Final = ".part.wav"
+_NUMBER: Final = re.compile(r"(-\d+)?\.part\.wav$")
 
 
-def complete_left_files(root: Path, streams: Iterable[StreamInfo], since_s: float) -> dict[int, list[str]]:
-    """Complete what has been written of ``streams`` since then (UTC seconds); names relative to ``root``, by serial.
+def find_left_files(root: Path, streams: Iterable[StreamInfo], since_s: float) -> dict[int, list[Path]]:
+    """Partial files of ``streams`` that were written since then (UTC seconds), by serial.
 
-    Only a process that has ended may have written them. Whoever writes now chooses names that are free, so a file keeps
-    its name but for the ``.part``. What cannot be completed stays as it is, and is named as it is.
+    To be called when the process that wrote them has ended and no other has begun to write these streams: then they are
+    nobody's any more. Whoever comes after chooses names that are free.
     """
-    done: dict[tuple[str, str], list[str]] = {}
-    found: dict[int, list[str]] = {}
+    folders: dict[str, list[str]] = {}
+    found = {}
     for stream in streams:
-        names = []
+        files = []
         for folder, stem in ((stream.name, stream.stem), (stream.leg_name, stream.leg.label)):
-            if (folder, stem) not in done:
-                done[folder, stem] = _complete_all(root, root / folder, stem, since_s)
-            names += done[folder, stem]
-        found[stream.serial] = names
+            if folder not in folders:
+                folders[folder] = _partial_files(root / folder, since_s)
+            files += [root / folder / name for name in folders[folder] if _NUMBER.sub("", name) == stem]
+        found[stream.serial] = files
     return found
 
 
-def _complete_all(root: Path, folder: Path, stem: str, since_s: float) -> list[str]:
-    ours = re.compile(re.escape(stem) + r"(-\d+)?\.part\.wav")
-    names = []
+def _partial_files(folder: Path, since_s: float) -> list[str]:
     try:
-        parts = [Path(e.path) for e in os.scandir(folder) if ours.fullmatch(e.name) and e.stat().st_mtime >= since_s]
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.name.endswith(_PART) and e.stat().st_mtime >= since_s)
     except OSError:
         return []
-    for part in sorted(parts):
+
+
+def complete_files(root: Path, left: dict[int, list[Path]]) -> dict[int, list[str]]:
+    """Complete them; names relative to ``root``, by serial. What cannot be completed stays, and is named, as it is."""
+    done: dict[Path, str | None] = {}  # a stereo file is that of two streams
+    for part in {part for parts in left.values() for part in parts}:
         try:
-            if not part.stat().st_size:  # killed before it had written a header
+            if part.stat().st_size:
+                done[part] = complete_file(part).relative_to(root).as_posix()
+            else:  # killed before it had written a header
                 part.unlink()
-                continue
-            path = complete_file(part)
+                done[part] = None
         except OSError:
-            path = part
-        names.append(path.relative_to(root).as_posix())
-    return names
+            done[part] = part.relative_to(root).as_posix()
+    return {serial: [name for part in parts if (name := done[part])] for serial, parts in left.items()}
 
 
 def complete_file(part: Path) -> Path:
@@ -66,7 +73,7 @@ def complete_file(part: Path) -> Path:
             if data % 2 and size == format_.header_bytes + data:
                 file.seek(0, os.SEEK_END)
                 file.write(b"\0")
-    final = part.with_name(part.name.removesuffix(".part.wav") + ".wav")
+    final = part.with_name(part.name.removesuffix(_PART) + ".wav")
     if final.exists():
         return part
     os.replace(part, final)

@@ -1,0 +1,127 @@
+"""Whether the kernel steers every single datagram to the worker that it should."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._exceptions import ConfigurationError
+from .._parser import build_datagram
+from .._types import Direction, Leg
+from .._udp import UdpAddress, open_socket
+from .._workers.group import SteeringError, bind_group
+from .._workers.steering import worker_of
+from ..simulate._sendmmsg import BatchSender
+
+__all__ = ["Steering", "measure_steering"]
+
+_CALLS: Final = 4000
+_PLAIN: Final = 2000
+_CHUNK: Final = 1000
+_PAYLOAD: Final = 160
+_PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """``by_worker``: how many datagrams each got; ``split_legs``: call legs that more than one worker got some of."""
+
+    packets: int
+    workers: int
+    received: int
+    wrong: int
+    split_legs: int
+    by_worker: list[int]
+    seconds: float
+
+    @property
+    def exact(self) -> bool:
+        return self.received == self.packets and not (self.wrong or self.split_legs)
+
+
+def measure_steering(packets: int = 1_000_000, workers: int = 2, *, address: str = "127.0.0.1") -> Steering:
+    """Send ``packets`` datagrams to a group of ``workers`` sockets and look where each arrives.
+
+    4,000 call legs of random ids, both legs and directions of each, and 2,000 plain RTP sources take turns; each
+    datagram carries a number, by which it is told what :func:`worker_of` says of it. Blocks. Raises ConfigurationError
+    where the kernel does not steer, BindError.
+    """
+    if packets < 1 or not 1 <= workers <= 64:
+        raise ConfigurationError(f"{packets} packets to {workers} workers: at least one packet, 1 to 64 workers")
+    datagrams, leg = _datagrams()
+    length = np.array([len(datagram) for datagram in datagrams])
+    slab = np.zeros((len(datagrams), int(length.max())), np.uint8)
+    for row, datagram in zip(slab, datagrams, strict=True):
+        row[: len(datagram)] = np.frombuffer(datagram, np.uint8)
+    right = np.array([worker_of(datagram, workers) for datagram in datagrams])
+    order = np.random.default_rng(1).permutation(len(datagrams))  # kinds and legs mixed
+    got = np.zeros(workers, np.int64)
+    seen = np.zeros((int(leg.max()) + 1, workers), np.bool_)
+    wrong = 0
+    try:
+        bound = bind_group(UdpAddress(address, 0), workers, 16 << 20)
+    except SteeringError as error:
+        raise ConfigurationError(str(error)) from error
+    ours = [open_socket(UdpAddress(*sock.getsockname()[:2]), bound=sock) for sock in bound]
+    sender = BatchSender(UdpAddress(*bound[0].getsockname()[:2]))
+    began = time.monotonic()
+    try:
+        done = 0
+        while done < packets:
+            chosen = order[np.arange(done, min(done + _CHUNK, packets)) % len(datagrams)]
+            done += sender.send(slab[chosen], length[chosen])
+            deadline = time.monotonic() + _PATIENCE_S
+            while int(got.sum()) < done and time.monotonic() < deadline:
+                for worker, sock in enumerate(ours):
+                    batch = sock.receive()
+                    if batch is None:
+                        continue
+                    at = batch.length.astype(np.int64) - _PAYLOAD
+                    number = batch.slab[np.arange(len(batch))[:, None], at[:, None] + np.arange(4)]
+                    number = np.ascontiguousarray(number).view(">u4")[:, 0].astype(np.int64)
+                    got[worker] += len(batch)
+                    wrong += int(np.count_nonzero(right[number] != worker))
+                    seen[leg[number], worker] = True
+            if int(got.sum()) < done:
+                break
+    finally:
+        sender.close()
+        for sock in ours:
+            sock.close()
+    split = int(np.count_nonzero(seen.sum(axis=1) > 1))
+    return Steering(packets, workers, int(got.sum()), wrong, split, got.tolist(), time.monotonic() - began)
+
+
+def _datagrams() -> tuple[list[bytes], npt.NDArray[np.int64]]:
+    """One of each kind, its number at the start of its payload; and which of them are of one call leg."""
+    rng = np.random.default_rng(20_261_123)
+    datagrams: list[bytes] = []
+    legs: list[int] = []
+    for call in range(_CALLS):
+        call_leg_id = uuid.UUID(bytes=rng.bytes(16))
+        for leg in Leg:
+            for direction in Direction:
+                datagrams.append(_datagram(len(datagrams), call_leg_id, leg, direction, int(rng.integers(1 << 32))))
+                legs.append(call)
+    for source in range(_PLAIN):
+        datagrams.append(_datagram(len(datagrams), None, Leg.A, Direction.INBOUND, int(rng.integers(1 << 32))))
+        legs.append(_CALLS + source)
+    return datagrams, np.array(legs)
+
+
+def _datagram(number: int, call_leg_id: uuid.UUID | None, leg: Leg, direction: Direction, ssrc: int) -> bytes:
+    return build_datagram(
+        payload=number.to_bytes(4, "big") + bytes(_PAYLOAD - 4),
+        payload_type=0,
+        sequence_number=number & 0xFFFF,
+        rtp_timestamp=0,
+        ssrc=ssrc,
+        call_leg_id=call_leg_id,
+        leg=leg,
+        direction=direction,
+    )
