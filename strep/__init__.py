@@ -26,7 +26,7 @@ from ._report import StreamReport, Totals
 from ._stream import Stream
 from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, StreamInfo
 from ._version import __version__
-from ._workers.supervisor import Supervisor, WorkerStatus
+from ._workers import Supervisor, WorkerStatus
 from .resample import Resampler
 
 __all__ = [

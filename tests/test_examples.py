@@ -25,6 +25,7 @@ SAYS = {
     "batch_analytics.py": [r"(inbound|outbound): \d\d+\.\d dB"],
     "last_seconds.py": [r"inbound: 1\.\d+ s from 0\.00 s on, -\d+ dBFS"],
     "monitor.py": [r"4 streams, \d+ datagrams, 0 kernel drops", r"inbound: \d+ lost, jitter \d+\.\d ms, -\d+ dBFS"],
+    "workers.py": [r"worker 1: running, 0 restarts", r"[1-9]\d\d packets of 4 streams delivered"],
     "own_sink.py": [r"inbound from 127\.0\.0\.1", r"at [01]\.\d\d s: \d+ samples of loss", r"ended \(closed\): [1-9]"],
 }
 

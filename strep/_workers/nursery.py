@@ -94,14 +94,14 @@ class Nursery:
             self._process = None
 
 
-def _main_module(spec: Any) -> dict[str, str]:
+def _main_module(spec: Any) -> dict[str, Any]:
     """How to find the user's main module again, where ``spec`` needs it."""
     if b"__main__" not in pickle.dumps(spec):
         return {}
     from multiprocessing import spawn
 
     data = spawn.get_preparation_data("strep")
-    return {key: data[key] for key in ("init_main_from_name", "init_main_from_path") if key in data}
+    return {key: data[key] for key in ("sys_argv", "init_main_from_name", "init_main_from_path") if key in data}
 
 
 def main(control_fd: int) -> None:

@@ -18,8 +18,7 @@ from rich.text import Text
 
 from .._receiver import Receiver
 from .._summary import write_summary
-from .._workers.steering import steering_problem
-from .._workers.supervisor import Supervisor
+from .._workers import Supervisor, steering_problem
 from ..sinks import LevelMeter, Sink
 from .events import EventSink, EventWriter, emit
 from .options import (

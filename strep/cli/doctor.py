@@ -19,7 +19,7 @@ import click
 
 from .._exceptions import StrepError
 from .._udp import UdpAddress, open_socket, parse_address, recvmmsg_available
-from .._workers.steering import steering_problem
+from .._workers import steering_problem
 from .options import EXIT_DOCTOR, console
 
 __all__ = ["Check", "doctor", "examine"]

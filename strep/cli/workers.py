@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._workers.messages import post_event
+from .._workers import post_event
 from ..resample import prepare
 from ..sinks import Sink, WavSink
 from .events import EventSink
