@@ -184,11 +184,12 @@ async def under_load(
     sent = await sending
     # all that is still in a socket is worked off
     await until(lambda: len(supervisor.top(2 * streams)) == streams)
-    last = -1
-    while supervisor.totals().datagrams != last:
-        last = supervisor.totals().datagrams
-        await asyncio.sleep(0.25)
+    await until(lambda: supervisor.totals().datagrams + gaps_of(supervisor) == sent.sent)
     return sent
+
+
+def gaps_of(supervisor: strep.Supervisor) -> int:
+    return sum(worker["restart_gap_packets"] for worker in supervisor.summary()["workers"])
 
 
 def check_after_restart(summary: dict[str, Any], sent: LoadReport, out: Path, end: str) -> None:
@@ -224,7 +225,7 @@ def check_after_restart(summary: dict[str, Any], sent: LoadReport, out: Path, en
     assert gaps == summary["workers"][1]["restart_gap_packets"]
     lost = sent.sent - summary["totals"]["datagrams"]
     assert lost == gaps
-    assert gaps <= 0.2 * sent.rate  # what the dead one had taken since its last word
+    assert gaps <= 0.5 * sent.rate  # what the dead one had taken since its last word
     assert not list(out.rglob("*.part.wav"))
 
 

@@ -59,7 +59,7 @@ class Nursery:
         self.close()
         ours, theirs = socket.socketpair()
         with theirs:
-            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
+            environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}  # threads do not survive a fork
             command = [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())]
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment

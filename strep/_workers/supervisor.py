@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
@@ -90,7 +91,7 @@ class Supervisor:
                  supervisor does so under ``if __name__ == "__main__":``, for workers may import it.
     ``pcap``     worker i records to ``FILE-stem.i.pcap``, whoever replaces it to ``FILE-stem.i-2.pcap`` and so on
     ``max_streams``  of all workers together; each takes at most 1.25 times its even share
-    The others are those of :class:`Receiver`. Not on Windows.
+    The others are those of :class:`Receiver`. Streams are consumed where they are received: by sinks. Not on Windows.
 
     Raises ConfigurationError for wrong arguments; :meth:`start` also where sinks cannot be made, and BindError.
     """
@@ -165,6 +166,8 @@ class Supervisor:
             raise ConfigurationError(
                 'this is a worker that imports the main module: start the supervisor under if __name__ == "__main__":'
             )
+        if not hasattr(os, "fork"):
+            raise ConfigurationError("workers are forked, which this system cannot do: use a Receiver")
         if self._processes or self._stopped:
             raise ConfigurationError("this supervisor has been started before: make a new one")
         self._bind()
