@@ -278,6 +278,26 @@ async def test_a_nursery_that_was_ended_is_replaced(tmp_path: Path) -> None:
         assert supervisor.workers[1].restarts == 1
 
 
+async def test_who_cannot_be_started_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with supervising(sinks=Recording(tmp_path)) as supervisor:
+        nursery = supervisor._nursery
+        assert nursery
+        original, failures = nursery.fork, [OSError(11, "no process to be had"), OSError(12, "no memory")]
+
+        def fork(index: int, generation: int, fds: list[int]) -> None:
+            if failures:
+                raise failures.pop()
+            original(index, generation, fds)
+
+        nursery.fork = fork  # type: ignore[method-assign]
+        supervisor.on_event = lambda event: 1 / 0  # type: ignore[assignment,return-value]
+        await under_load(supervisor, lambda pid: os.kill(pid, signal.SIGKILL), streams=4, seconds=1.5)
+        assert supervisor.workers[1].restarts == 3
+    assert "not started: no memory" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+    check_accounts(supervisor.summary())
+
+
 # --- the parent ------------------------------------------------------------------------------------------------------
 
 SCRIPT = """

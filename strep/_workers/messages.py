@@ -53,7 +53,12 @@ class Post:
     def _run(self) -> None:
         try:
             while (message := self._queue.get()) is not None:
-                self._channel.sendall(pack(message))
+                try:
+                    data = pack(message)
+                except Exception:
+                    logging.getLogger("strep").exception("a worker's %s cannot be sent to its parent", message[0])
+                    continue
+                self._channel.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the parent has gone: nobody listens
 

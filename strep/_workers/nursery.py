@@ -131,8 +131,9 @@ def main(control_fd: int) -> None:
 
 def _load(control: socket.socket) -> tuple[Any, str | None]:
     """What workers are told; or what is wrong with it."""
-    from . import worker  # noqa: F401  # all that workers need is imported here, once
+    from . import worker  # all that workers need is imported here, once
 
+    worker.loop_factory()
     (length,) = _LENGTH.unpack(control.recv(_LENGTH.size, socket.MSG_WAITALL))
     main_module, spec = pickle.loads(control.recv(length, socket.MSG_WAITALL))
     try:

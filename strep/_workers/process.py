@@ -117,9 +117,7 @@ class WorkerProcess:
                 os.kill(self._pid, signal.SIGKILL)
         elif waiting:
             self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        await asyncio.gather(*self._completions)
+        await asyncio.gather(self._task, *self._completions, return_exceptions=True)
         if not self._ready.done():
             self._ready.cancel()
         elif not self._ready.cancelled():
@@ -147,8 +145,14 @@ class WorkerProcess:
         self._state = "starting"
         self._said = _Said(self._said.generation + 1, time.time())
         ours, theirs = socketpair()
-        with theirs:
-            self._nursery.fork(self.index, self._said.generation, [theirs.fileno(), self._board.fd, *self._fds])
+        try:
+            with theirs:
+                self._nursery.fork(self.index, self._said.generation, [theirs.fileno(), self._board.fd, *self._fds])
+        except OSError as error:  # no memory, no process, no descriptor to be had: perhaps later
+            ours.close()
+            self._said.failed = f"not started: {error.strerror or error}"
+            self._bury(None)
+            return
         reader, self._writer = await asyncio.open_connection(sock=ours)
         if self._stopping.is_set():
             self._tell_to_stop()
@@ -185,7 +189,10 @@ class WorkerProcess:
     def _take(self, message: tuple[Any, ...]) -> None:
         kind, said = message[0], self._said
         if kind == "event":
-            self._on_event(message[1])
+            try:
+                self._on_event(message[1])
+            except Exception:
+                _log.exception("what was to be done with an event failed")
         elif kind == "started":
             said.infos.update((info.serial, info) for info in message[1])
         elif kind == "ended":

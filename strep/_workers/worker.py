@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -25,7 +26,7 @@ from .board import Board
 from .ledger import Ledger
 from .messages import Post, PostedLogs
 
-__all__ = ["AdoptingReceiver", "Spec", "main", "recording_of"]
+__all__ = ["AdoptingReceiver", "Spec", "loop_factory", "main", "recording_of"]
 
 _PUBLISH_S: Final = 0.1
 _STOP_S: Final = 1.4  # for files and recordings; the parent has 2 s for everything
@@ -53,7 +54,7 @@ def main(spec: Spec, index: int, generation: int, fds: list[int]) -> int:
     sys.setswitchinterval(0.0005)  # threads that write files give the interpreter back sooner (default: 5 ms)
     try:
         worker = _Worker(spec, index, generation, channel, post, fds[1:])
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(worker.run())
         code = 0
     except StrepError as error:
@@ -67,7 +68,8 @@ def main(spec: Spec, index: int, generation: int, fds: list[int]) -> int:
     return code
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is one."""
     try:
         import uvloop
     except ImportError:
@@ -154,7 +156,8 @@ class _Worker:
         self._receiver.publish = self._publish  # once more, for who goes on from here
         await self._receiver.stop(_STOP_S)
         ended, files = self._ledger.take_all()
-        self._post.put("final", {**self._figures(), "ended": ended, "files": files})
+        figures = json.loads(json.dumps(self._figures(), default=str))  # sinks may report what cannot be pickled
+        self._post.put("final", {**figures, "ended": ended, "files": files})
         loop.remove_reader(self._channel.fileno())
 
     def _hear(self) -> None:

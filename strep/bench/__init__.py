@@ -3,6 +3,20 @@
 from ._machine import Machine, machine
 from ._outcome import Outcome, Spread
 from ._settings import Settings
+from .restart import Restart, measure_restart
+from .steering import Steering, measure_steering
 from .workloads import WORKLOADS, run_workload
 
-__all__ = ["WORKLOADS", "Machine", "Outcome", "Settings", "Spread", "machine", "run_workload"]
+__all__ = [
+    "WORKLOADS",
+    "Machine",
+    "Outcome",
+    "Restart",
+    "Settings",
+    "Spread",
+    "Steering",
+    "machine",
+    "measure_restart",
+    "measure_steering",
+    "run_workload",
+]
