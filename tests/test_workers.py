@@ -258,6 +258,26 @@ async def test_sigterm_to_a_worker_finishes_its_files_and_another_takes_over(tmp
     assert supervisor.totals().dropped == 0
 
 
+async def test_what_the_kernel_drops_is_counted_over_restarts() -> None:
+    """A worker that does not look: its socket runs over. The socket, and what is in it, are its successor's."""
+    async with supervising(receive_buffer=1 << 16) as supervisor:
+        first = supervisor.workers[1].pid
+        assert first
+        os.kill(first, signal.SIGSTOP)
+        sent = await load(supervisor, streams=40, rate=10_000, duration_s=0.5)
+        dropped = supervisor.sockets[0].kernel_dropped
+        assert dropped > 0
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: supervisor.totals().datagrams + dropped == sent.sent)
+        assert supervisor.workers[1].restarts == 1
+    summary = supervisor.summary()
+    check_accounts(summary)
+    by_worker = [w["kernel_dropped"] for w in summary["workers"]]
+    assert by_worker[1] > 0
+    assert sum(by_worker) == dropped
+    assert summary["totals"]["kernel_dropped"] == summary["sockets"][0]["kernel_dropped"] == dropped
+
+
 async def test_who_dies_again_and_again_is_tried_less_often(caplog: pytest.LogCaptureFixture) -> None:
     async with supervising(sinks=dying) as supervisor:
         other = supervisor.workers[0].pid

@@ -22,7 +22,7 @@ __all__ = ["Steering", "measure_steering"]
 
 _CALLS: Final = 4000
 _PLAIN: Final = 2000
-_CHUNK: Final = 1000
+_CHUNK: Final = 250  # what the smallest receive buffer holds
 _PAYLOAD: Final = 160
 _PATIENCE_S: Final = 5.0
 
