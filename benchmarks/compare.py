@@ -127,7 +127,7 @@ def run_trial(name: str, number: int, setting: Setting, duration_s: float) -> Tr
         before = process.cpu_s()
         load = _load(name, port, other, setting, duration_s)
         share = (process.cpu_s() - before) / load["elapsed_s"]
-        cpu_s = settled(process)
+        cpu_s = settled(process.cpu_s)
         memory = process.memory_mib()
         ended = process.end()
     last = json.loads(ended.said.splitlines()[-1])

@@ -36,13 +36,17 @@ class Ended:
 
 
 class Measured:
-    """A child process pinned to ``core``. As a context manager it is gone at the end, whatever happens."""
+    """A child process pinned to a core, or several. As a context manager it is gone at the end, whatever happens."""
 
-    def __init__(self, command: Sequence[str], core: int, log: Path) -> None:
+    def __init__(self, command: Sequence[str], core: int | Sequence[int], log: Path) -> None:
         self._log = log
+        cores = [core] if isinstance(core, int) else core
         with open(log, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PIN, str(core), *command], stdout=subprocess.PIPE, stderr=errors, text=True
+                [sys.executable, "-c", _PIN, ",".join(map(str, cores)), *command],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
             )
 
     def __enter__(self) -> Self:
@@ -66,8 +70,11 @@ class Measured:
 
     def cpu_s(self) -> float:
         """CPU seconds of all its threads until now, user and system, to a clock tick."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        return _cpu_s(self.process.pid)
+
+    def family_cpu_s(self) -> float:
+        """The same of it and all processes that it, and they, have started and that live."""
+        return sum(map(_cpu_s, _family(self.process.pid)))
 
     def wake_ups(self) -> int:
         """How often its threads have given up the core to wait."""
@@ -101,4 +108,16 @@ class Measured:
 
 
 # taskset, without needing it
-_PIN: Final = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); os.execvp(sys.argv[2], sys.argv[2:])"
+_PIN: Final = (
+    "import os, sys; os.sched_setaffinity(0, map(int, sys.argv[1].split(','))); os.execvp(sys.argv[2], sys.argv[2:])"
+)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+def _family(pid: int) -> list[int]:
+    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [pid, *(descendant for child in children.split() for descendant in _family(int(child)))]

@@ -93,10 +93,12 @@ def run_trial(
     command: Sequence[str] = (),
     options: Sequence[str] = (),
     samples: int | None = None,
+    cores: Sequence[int] | None = None,
     watch: Callable[[Measured], None] | None = None,
 ) -> Trial:
     """Run one of RECEIVERS, or ``command``, under a load. ``options`` are added to ``strep capture``'s; ``watch`` is
-    called with the receiver's process twice a second while the load lasts.
+    called with the receiver's process twice a second while the load lasts. With ``cores`` it may use these, the
+    generator's among them, and CPU time is that of all its processes.
 
     The files of ``samples`` streams are compared with what was sent (None: of all, which only even loads allow).
     Everything below ``work`` is removed. Raises MeasurementError.
@@ -111,15 +113,16 @@ def run_trial(
         "wav": [*capture_command(), "--out", str(out), *options],
     }
     try:
-        with Measured(command or commands[receiver], core, work / "receiver.log") as process:
+        with Measured(command or commands[receiver], cores or core, work / "receiver.log") as process:
             port = _port(process.line())
-            before = process.cpu_s()
+            cpu = process.family_cpu_s if cores else process.cpu_s
+            before = cpu()
             with Measured(load.command(port), other, work / "load.log") as generator:
                 while watch is not None and generator.process.poll() is None:
                     watch(process)
                     time.sleep(_SETTLE_S)
                 sent = json.loads(generator.line())
-            cpu_s = settled(process) - before
+            cpu_s = settled(cpu) - before
             ended = process.end()
         datagrams, dropped, lost, missing, summary = _figures(ended.said)
         wrong = _count_wrong(out, load, sent["packets_a_stream"], samples) if receiver == "wav" else 0
@@ -147,11 +150,11 @@ def capture_command() -> list[str]:
     return [sys.executable, "-m", "strep", "capture", "--json", "--listen", "127.0.0.1:0"]
 
 
-def settled(process: Measured) -> float:
-    """CPU seconds once what has been received is worked off."""
+def settled(cpu: Callable[[], float]) -> float:
+    """CPU seconds, as ``cpu`` tells them, once what has been received is worked off."""
     cpu_s = -1.0
     for _ in range(20):
-        earlier, cpu_s = cpu_s, process.cpu_s()
+        earlier, cpu_s = cpu_s, cpu()
         if cpu_s - earlier < _IDLE:
             break
         time.sleep(_SETTLE_S)

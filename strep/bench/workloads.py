@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from .._exceptions import ConfigurationError
-from . import churn, growth, impairment, latency, offline, ratio, search, stages, stalls
+from . import churn, growth, impairment, latency, offline, ratio, search, stages, stalls, workers
 from ._machine import core_pair
 from ._outcome import Outcome
 from ._settings import Settings
@@ -22,6 +22,7 @@ WORKLOADS: Final[dict[str, tuple[str, Callable[[Settings], Outcome]]]] = {
     "impairment": ("loss, duplicates, reordering, wraps, SSRC changes: exact, and how dear", impairment.measure),
     "churn": ("streams that come and go: does memory grow?", churn.measure),
     "stalls": ("a sink or the event loop hangs", stalls.measure),
+    "workers": ("two processes on one port: steering, cost, a worker killed", workers.measure),
     "offline": ("replay of a large capture", offline.measure),
 }
 
