@@ -22,7 +22,7 @@ COLUMNS: Final = ("streams", "packets/s", "lost", "CPU µs/packet", "x floor", "
 
 
 def measure(settings: Settings) -> Outcome:
-    duration_s = 3.0 if settings.quick else 8.0
+    duration_s = 3.0 if settings.quick else 6.0
     runs = settings.repeat(5)
     counts = _STREAMS[::2] if settings.quick else _STREAMS
     title = f"strep capture without files at {_RATE:,.0f} packets/s; median (range) of {runs}"

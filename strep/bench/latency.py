@@ -37,7 +37,7 @@ CONSUMERS: Final = {"iterate": "stream.frames(), latency 0", "ring": f"a sink, l
 
 def measure(settings: Settings) -> Outcome:
     """Real time first (50 packets/s a stream), then shares of the zero-loss rate of the consumer that decodes."""
-    seconds = 4.0 if settings.quick else 10.0
+    seconds = 4.0 if settings.quick else 6.0
     runs = settings.repeat(5)
     outcome = Outcome("latency", f"{_STREAMS:,} streams, packets in order, {seconds:g} s; all of {runs} runs", COLUMNS)
     with settings.work() as work:

@@ -138,18 +138,21 @@ def _in_phase(streams: int, rate: float, duration_s: float) -> Listed:
 
 def _impaired(streams: int, rate: float, duration_s: float) -> Listed:
     of_stream = np.arange(streams)
+    rounds = round(rate * duration_s) // streams
+    phase = 7 * of_stream % (_CHANGE_EVERY - 5 * _GUARD)
+    # a source that sends a packet or two at the very end would not prove itself
+    phase += np.where((rounds - 1 + phase) % _CHANGE_EVERY < _GUARD, 2 * _GUARD, 0)
     shape = Shape(
         frames=np.array([160, 80, 160, 240])[of_stream % 4],
         first_sequence=65_536 - 60 - of_stream % 50,
         first_timestamp=2**32 - 16_000 - 160 * (of_stream % 100),
         change_every=_CHANGE_EVERY,
-        phase=7 * of_stream % (_CHANGE_EVERY // 2),
+        phase=phase,
     )
-    rounds = round(rate * duration_s) // streams
     number, stream = np.divmod(np.arange(rounds * streams), streams)
     random = np.random.default_rng(streams)
     interval = streams / rate
-    since_change = (number + (7 * stream % (_CHANGE_EVERY // 2))) % _CHANGE_EVERY
+    since_change = (number + phase[stream]) % _CHANGE_EVERY
     quiet = (number < _GUARD) | (number >= rounds - _GUARD)
     quiet |= (since_change < _GUARD) | (since_change >= _CHANGE_EVERY - _GUARD)
     dice = random.random(len(number))

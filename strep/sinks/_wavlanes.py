@@ -22,7 +22,7 @@ __all__ = ["WavLanes"]
 
 I64 = npt.NDArray[np.int64]
 
-_FLUSH_S: Final = 0.25  # how far a header may lag behind its samples
+_FLUSH_S: Final = 0.5  # how far a header may lag behind its samples
 _RIFF_LIMIT: Final = 0xFFFF_0000
 
 

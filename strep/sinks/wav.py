@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WavSink"]
 
-_FLUSH_S: Final = 0.25  # how far a file's header may lag behind its samples
+_FLUSH_S: Final = 0.5  # how far a file's header may lag behind its samples
 _PAUSE_S: Final = 1.0  # how long nothing is tried after the disk was full
 _SHIFT_LIMIT_S: Final = 10.0
 _RESAMPLED_GAP_S: Final = 2  # longer gaps begin the resampler anew
