@@ -147,3 +147,43 @@ def test_plots_are_small_and_the_same_each_time(tmp_path: Path, monkeypatch: pyt
     assert files[0] == files[1]
     assert len(files[0]) < 60_000
     assert b"gstreamer (record), 300 streams" in files[0]
+
+
+def report_of_every_workload() -> dict[str, Any]:
+    """The shape that `strep bench --json` writes, with few figures."""
+    some = {"median": 1.5, "low": 1.0, "high": 2.0, "runs": 3}
+    case = {"consumer": "ring", "rate": 5e4, "pattern": "even", "histogram": [[1e6 * 1.1**i, 9] for i in range(60)]}
+    stage = {"columns": ["batch", "parse", "sum", "WavSink"], "rows": [[1, 900, 950, 80], [4096, 20, 40, 70]]}
+    trials = [{"streams": n, "rate": 1e5, "trials": [{"cpu_us": 1.0 + n / 1e4}] * 2} for n in (10, 1000, 20_000)]
+    outcomes: dict[str, dict[str, Any]] = {
+        "stages": stage,
+        "zero-loss": {"columns": ["a", "b", "c"], "rows": [["wav", 1000, {**some, "median": 2e5, "high": 3e5}]]},
+        "ratio": {"columns": list("abcde"), "rows": [["floor", 0, 0, 0, some], ["wav", 0, 0, 0, some]]},
+        "growth": {"columns": ["streams"], "rows": [[10]], "data": {"trials": trials}},
+        "latency": {"columns": ["p50"], "rows": [[0.25]], "data": {"cases": [case]}},
+        "churn": {"columns": ["x"], "rows": [[None]], "data": {"runs": [{"receiver": "wav", "memory_mib": [9, 9]}]}},
+        "stalls": {"columns": ["x"], "rows": [["a sink"]], "wrong": ["all of it"], "notes": ["so what"]},
+    }
+    here = {"processor": "X", "cores": 2, "memory_gib": 1, "system": "L", "python": "3", "numpy": "2", "strep": "0"}
+    usual: dict[str, Any] = {"title": "how", "notes": [], "wrong": [], "data": {}}
+    found = [{"workload": name, **usual, **outcome} for name, outcome in outcomes.items()]
+    return {"machine": here, "date": "2026-01-01", "command": "strep bench", "outcomes": found}
+
+
+def test_the_page_of_results_has_every_table_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: benchmarks/requirements-peers.txt")
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    results = import_module("results")
+    report = report_of_every_workload()
+    (tmp_path / "json").mkdir()
+    assert results.main([str(tmp_path / "json"), "--out", str(tmp_path / "R.md")]) == 2
+    (tmp_path / "json" / "all.json").write_text(json.dumps(report))
+    assert results.main([str(tmp_path / "json"), "--out", str(tmp_path / "R.md")]) == 0
+    page = (tmp_path / "R.md").read_text()
+    for outcome in report["outcomes"]:
+        assert f"## {outcome['workload']}\n\n`strep bench`" in page
+    assert "| wav | 1,000 | 200,000 (1.00-300,000) |" in page
+    assert "**wrong: all of it**" in page
+    drawn = {path.stem for path in (tmp_path / "plots").iterdir()}
+    assert drawn == {o["workload"] for o in report["outcomes"]} - {"stalls"}
+    assert all(path.stat().st_size < 60_000 for path in (tmp_path / "plots").iterdir())
