@@ -31,7 +31,7 @@ class Ended:
 
     said: str  # the rest of its standard output
     finish_s: float  # from SIGTERM
-    memory_mib: float  # resident, at its peak
+    memory_mib: float  # resident, at its peak before the end
     cpu_s: float  # all its threads, from its start to its end
 
 
@@ -89,8 +89,14 @@ class Measured:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
+    def peak_memory_mib(self) -> float:
+        """Resident at its peak so far (getrusage's maximum would be the parent's, if that is larger)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+
     def end(self, timeout_s: float = 60.0) -> Ended:
         """Ask it to finish and wait until it has; it is killed after ``timeout_s``."""
+        memory_mib = self.peak_memory_mib()
         began = time.monotonic()
         watchdog = threading.Timer(timeout_s, self.process.kill)
         watchdog.start()
@@ -104,7 +110,7 @@ class Measured:
         if not said:
             raise MeasurementError(f"a measured process said nothing: {self._log.read_text(errors='replace').strip()}")
         cpu_s = usage.ru_utime + usage.ru_stime
-        return Ended(said, time.monotonic() - began, usage.ru_maxrss / 1024, cpu_s)
+        return Ended(said, time.monotonic() - began, memory_mib, cpu_s)
 
 
 # taskset, without needing it
