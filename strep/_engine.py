@@ -64,6 +64,7 @@ class Engine:
 
     # how often what is ready is sent off; 0: at once. Changes when blocks come, never what is in them
     release_ns = 200_000_000
+    prompt = True  # what waited behind a hole leaves at its deadline, not with the next release
     release_groups = 1  # streams take turns within that time: smaller batches, which stay in the cache
 
     def __init__(self, config: EngineConfig | None = None) -> None:
@@ -340,7 +341,10 @@ class Engine:
                 break
             self._pop_ready(rows)
             ring.skip_hole(rows, self.config.latency_ns)
-            self._pop_ready(rows)  # what waited behind a hole has waited long enough
+            if self.prompt:
+                self._pop_ready(rows)  # what waited behind a hole has waited long enough
+            else:
+                self._unreleased = self.release_groups
             self._touched.append(rows)
         ring.earliest_deadline_ns = int(deadlines.min()) if len(deadlines) else NEVER
 

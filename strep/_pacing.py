@@ -30,7 +30,7 @@ class Pacing:
     def __init__(self, latency_ns: int, *, prompt: bool, buffer: int) -> None:
         self.iterated = False
         self._latency_ns = latency_ns
-        self._prompt = prompt
+        self.prompt = prompt
         self._long_pauses = not prompt and buffer >= _QUIET_BUFFER
 
     @staticmethod
@@ -42,7 +42,7 @@ class Pacing:
         if self.iterated:
             return 0, 1
         release_ns, groups = (_RELEASE_BUSY_NS, _RELEASE_BUSY_GROUPS) if self.is_busy(streams) else (_RELEASE_NS, 1)
-        if self._prompt and self._latency_ns - TICK_NS < release_ns:
+        if self.prompt and self._latency_ns - TICK_NS < release_ns:
             # a tick of the latency goes into waiting for the look
             release_ns = max(self._latency_ns // TICK_NS - 1, 0) * TICK_NS
             groups = max(1, min(groups, release_ns // TICK_NS))
@@ -59,7 +59,7 @@ class Pacing:
             return _SOON_S
         if self._long_pauses and datagrams < _QUIET_DATAGRAMS:
             return _QUIET_S
-        if self._prompt and self._latency_ns < 2 * TICK_NS and datagrams < _BUSY_DATAGRAMS:
+        if self.prompt and self._latency_ns < 2 * TICK_NS and datagrams < _BUSY_DATAGRAMS:
             return _SOON_S
         # take each tick of the engine whole
         return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9

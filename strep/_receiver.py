@@ -231,7 +231,7 @@ class Receiver:
         """Streams as they are admitted (those that live already come first); ends when the receiver stops."""
         if self._engine is not None and not self._hub.active:
             self._engine.audio = True
-            self._pacing.iterated = True
+            self._pacing.iterated = self._pacing.prompt = True
             self._engine.release_ns, self._engine.release_groups = self._pacing.release(0)
             self._hub.activate(self._engine.registry.live())
         return self._streams()
@@ -355,6 +355,7 @@ class Receiver:
         now_ns = self._now_ns()
         streams = engine.live_streams
         engine.release_ns, engine.release_groups = self._pacing.release(streams)
+        engine.prompt = self._pacing.prompt
         if self._pacing.is_busy(streams) and not self._hub.active:
             engine.forgo_payloads()
         total = 0

@@ -140,7 +140,7 @@ class Sources:
                 direction = self._direction_of_shared(lo, int(first["arrival_ns"]))
                 if direction is None:
                     one = _only(held, held.owner == i)
-                    self._take_over_shared(keys[i], int(ssrc[i]), int(begins.first_ext[n]), one)
+                    self._take_over_shared(keys[i], int(begins.first_ext[n]), one)
                     continue
             info = registry.admit(
                 hi,
@@ -198,43 +198,65 @@ class Sources:
     def _change_sources(self) -> None:
         """At a boundary: sources that proved themselves while their stream's present source was silent take over."""
         changes, self._changes = self._changes, {}
-        keys = [np.array(words, np.uint64) for words in zip(*changes, strict=True)]
-        rows = self._state.table.find(keys[0], keys[1], _stream_tag(keys[2]))
-        for key, row, (sequence_number, pair_arrival_ns) in zip(changes, rows.tolist(), changes.values(), strict=True):
-            if row < 0 or int(self._state.reception.last_arrival_ns[row]) > pair_arrival_ns:
-                continue  # the old source still sends: the new one stays on probation
-            held = self._probation.release(*(np.array([word], np.uint64) for word in key))
-            ahead = (held.columns["sequence_number"] - np.uint16(sequence_number)).view(np.int16)
-            near = (ahead >= -_NEAR) & (ahead <= 1)
-            if near.any():
-                self._change_source(row, key, key[2] >> 32, sequence_number + int(ahead[near].min()), held)
+        hi, lo, tag = (np.array(words, np.uint64) for words in zip(*changes, strict=True))
+        sequence_number, pair_arrival_ns = np.array(list(changes.values()), np.int64).T
+        rows = self._state.table.find(hi, lo, _stream_tag(tag))
+        waiting = np.flatnonzero(rows >= 0)
+        while waiting.size:
+            # while the old source sends, the new one stays on probation
+            silent = self._state.reception.last_arrival_ns[rows[waiting]] <= pair_arrival_ns[waiting]
+            waiting = waiting[silent]
+            # of several new sources of a stream one after the other
+            now = waiting[np.unique(rows[waiting], return_index=True)[1]]
+            if now.size:
+                self._change_all(rows[now], hi[now], lo[now], tag[now], sequence_number[now])
+            waiting = np.setdiff1d(waiting, now)
 
-    def _change_source(self, row: int, key: tuple[int, int, int], ssrc: int, sequence_number: int, held: Held) -> None:
+    def _change_all(self, rows: I64, hi: U64, lo: U64, tag: U64, sequence_number: I64) -> None:
+        """The sources with these keys take over these rows (distinct); a packet of each proving pair is given."""
+        held = self._probation.release(hi, lo, tag)
+        expected = sequence_number[held.owner].astype(np.uint16)
+        ahead = (held.columns["sequence_number"] - expected).view(np.int16).astype(np.int64)
+        near = (ahead >= -_NEAR) & (ahead <= 1)
+        lowest = np.full(len(rows), _NEAR)
+        np.minimum.at(lowest, held.owner[near], ahead[near])
+        sound = lowest < _NEAR
+        if not sound.all():
+            lost = ~sound[held.owner]
+            self._accounts.reject("probation", int(np.count_nonzero(lost)))
+            held = _only(held, ~lost)
+            held.owner = (np.cumsum(sound) - 1)[held.owner]
+            rows, hi, lo, tag = rows[sound], hi[sound], lo[sound], tag[sound]
+            sequence_number, lowest = sequence_number[sound], lowest[sound]
+        if rows.size:
+            self._take_over(rows, hi, lo, tag, sequence_number + lowest, held)
+
+    def _take_over(self, rows: I64, hi: U64, lo: U64, tag: U64, sequence_number: I64, held: Held) -> None:
+        """New sources begin at ``sequence_number`` in rows (distinct); packet i held is of row ``held.owner[i]``."""
         state = self._state
-        rows = np.array([row])
         self._drain(rows)
-        edge = int(state.ring.next[row])
+        ssrc = (tag >> np.uint64(32)).astype(np.uint32)
+        edge = state.ring.next[rows]
         jump = (sequence_number - edge) & 0xFFFF
-        same = ssrc == int(state.ssrc[row])
-        if same and jump < _MAX_DROPOUT:
-            # RFC 3550 A.1: in order, with a permissible gap
-            state.ring.restart(rows, np.array([edge + jump]))
-        else:
-            first_ext = np.array([_FIRST_EXT + (sequence_number & 0xFFFF)])
-            first = held.columns[:1]
-            state.ring.restart(rows, first_ext)
-            state.reception.new_source(rows, first_ext, first["arrival_ns"], first["timestamp"])
-            state.timeline.new_source(rows, first_ext)
-            state.restarts[row] += 1
-            if not same:
-                state.ssrc[row] = ssrc
-                state.sources[row] += 1
+        same = ssrc == state.ssrc[rows]
+        goes_on = same & (jump < _MAX_DROPOUT)  # RFC 3550 A.1: in order, with a permissible gap
+        state.ring.restart(rows[goes_on], (edge + jump)[goes_on])
+        anew = np.flatnonzero(~goes_on)
+        if anew.size:
+            first_ext = _FIRST_EXT + (sequence_number[anew] & 0xFFFF)
+            first = held.columns[held.owner.searchsorted(anew)]
+            state.ring.restart(rows[anew], first_ext)
+            state.reception.new_source(rows[anew], first_ext, first["arrival_ns"], first["timestamp"])
+            state.timeline.new_source(rows[anew], first_ext)
+            state.restarts[rows[anew]] += 1
+            other = anew[~same[anew]]
+            state.ssrc[rows[other]] = ssrc[other]
+            state.sources[rows[other]] += 1
+            for row, one in zip(rows[other].tolist(), ssrc[other].tolist(), strict=True):
                 info = state.registry.info[row]
-                if info is not None and ssrc not in info.ssrcs and len(info.ssrcs) < _SSRCS_KEPT:
-                    info.ssrcs.append(ssrc)
-        words = (np.full(1, word, np.uint64) for word in key)
-        held.owner = np.zeros(len(held.columns), np.int64)
-        self._insert(Packets.of_held(held, *words), np.full(len(held.columns), row, np.int64))
+                if info is not None and one not in info.ssrcs and len(info.ssrcs) < _SSRCS_KEPT:
+                    info.ssrcs.append(one)
+        self._insert(Packets.of_held(held, hi, lo, tag), rows[held.owner])
 
     # --- rx and tx on one port ------------------------------------------------------------------------------------
 
@@ -256,13 +278,15 @@ class Sources:
                 found.append(info)
         return found
 
-    def _take_over_shared(self, key: tuple[int, int, int], ssrc: int, first_ext: int, held: Held) -> None:
+    def _take_over_shared(self, key: tuple[int, int, int], first_ext: int, held: Held) -> None:
         state = self._state
         last = state.reception.last_arrival_ns
         row = min((info.index for info in self._shared_streams(key[1])), key=lambda r: int(last[r]))
         state.table.remove(np.array([row]))
-        state.table.add(np.array([row]), *(np.full(1, word, np.uint64) for word in key))
-        self._change_source(row, key, ssrc, first_ext, held)
+        hi, lo, tag = (np.full(1, word, np.uint64) for word in key)
+        state.table.add(np.array([row]), hi, lo, tag)
+        held.owner = np.zeros(len(held.columns), np.int64)
+        self._take_over(np.array([row]), hi, lo, tag, np.array([first_ext]), held)
 
 
 class _Beginnings:

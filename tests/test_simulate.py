@@ -563,10 +563,10 @@ def test_a_schedule_is_sent_as_it_says_and_its_truth_is_what_the_datagrams_tell(
 def test_churn_keeps_as_many_streams_alive():
     schedule = make_schedule("churn", streams=100, rate=5000, duration_s=6, churn=40)
     assert isinstance(schedule, Listed)
-    for second in range(6):
+    for second in range(1, 6):
         here = (schedule.time_s >= second) & (schedule.time_s < second + 0.1)
         assert len(set(schedule.stream[here].tolist())) == pytest.approx(100, abs=6)
-    assert len(set(schedule.stream.tolist())) == pytest.approx(340, abs=20)
+    assert len(set(schedule.stream.tolist())) == pytest.approx(300, abs=12)
 
 
 @pytest.mark.parametrize("vectored", [True, False])

@@ -23,6 +23,7 @@ PATTERNS: Final = ("even", "phase", "impaired", "churn")
 _PERIOD_S: Final = 0.02
 _GUARD: Final = 10  # packets at a stream's beginning, end and SSRC change that nothing happens to
 _LOSS, _DUPLICATES, _REORDERED, _MALFORMED = 0.01, 0.01, 0.02, 0.01
+_SHORTEST: Final = 50
 _CHANGE_EVERY: Final = 1000
 
 
@@ -185,6 +186,8 @@ def _churn(streams: int, duration_s: float, churn: float) -> Listed:
     first = np.ceil((begin_s - phase_s) / _PERIOD_S).astype(np.int64)
     count = np.ceil((end_s - phase_s) / _PERIOD_S).astype(np.int64) - first
     count[count < _GUARD] = 0  # too short to be a stream
+    # at the beginning as many begin at once as ever live: the shortest would have ended before they were admitted
+    count[(count < _SHORTEST) & (begin_s == 0)] = 0
     stream = np.repeat(np.arange(ever), count)
     number = np.arange(len(stream)) - np.repeat(np.cumsum(count) - count, count)
     time_s = (first[stream] + number) * _PERIOD_S + phase_s[stream]
