@@ -17,6 +17,7 @@ from report import grouped, ratios, reference_of
 
 __all__ = ["main", "page"]
 
+_READING: Final = Path(__file__).with_name("reading.md")  # written by hand: what the figures say
 _HEAD: Final = """# Results
 
 Made by `python benchmarks/results.py` from the JSON files that the commands below wrote; how to read them stands in
@@ -27,7 +28,7 @@ within a run say more than figures of two runs.
 
 def page(reports: list[dict[str, Any]], plots: str) -> str:
     """Markdown; ``plots`` is where the pictures are, as the page sees it."""
-    parts = [_HEAD]
+    parts = [_HEAD, _READING.read_text()] if _READING.is_file() else [_HEAD]
     for report in reports:
         here = report["machine"]
         where = (
