@@ -40,6 +40,7 @@ TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
+_AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
 
 Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
@@ -283,6 +284,7 @@ class Engine:
         good = known & ((present & (present + np.uint64(1))) == 0) & (self.state.ssrc[row] == packets.ssrc[order])
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
         good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
+        good &= self._within_window(row, ext, packets.arrival_ns[order])
         smooth = np.repeat(np.logical_and.reduceat(good, start), length)
         chosen = order[smooth]
         if chosen.size:
@@ -290,8 +292,10 @@ class Engine:
             mine = packets.take(chosen)
             self._note_types(row, mine.payload_type)
             self._reception.arrived(row, ext, mine.timestamp, mine.arrival_ns, self._timed(mine), None, False)
-            for low in range(0, int(rank.max()) + 1, 32):
-                part = np.flatnonzero((rank >= low) & (rank < low + 32))
+            # what came earlier in this tick may fill more than half of the slots
+            self._pop_ready(np.unique(row))
+            for low in range(0, int(rank.max()) + 1, _AT_ONCE):
+                part = np.flatnonzero((rank >= low) & (rank < low + _AT_ONCE))
                 self._store(mine.take(part), row[part], ext[part], False)
                 rows = np.unique(row[part])
                 self._pop_ready(rows)
@@ -299,6 +303,14 @@ class Engine:
         rest = np.ones(len(packets), np.bool_)
         rest[chosen] = False
         return rest
+
+    def _within_window(self, row: I64, ext: I64, arrival_ns: I64) -> npt.NDArray[np.bool_]:
+        """Whether packets, by row and in order, are in the window as it would be in each one's own tick."""
+        tick = arrival_ns // TICK_NS
+        first = np.flatnonzero(np.r_[True, (row[1:] != row[:-1]) | (tick[1:] != tick[:-1])])
+        edge = np.where(tick[first] == self._tick, self._ring.edge[row[first]], ext[first])
+        ahead: I64 = ext - np.repeat(edge, np.diff(np.r_[first, len(row)]))
+        return ahead < WINDOW
 
     def _boundary(self, tick: int) -> None:
         """Everything that happens between ticks, up to the beginning of ``tick``."""

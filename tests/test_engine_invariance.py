@@ -76,6 +76,30 @@ def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_s
             np.testing.assert_array_equal(other.audio[serial], samples)
 
 
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_bursts_are_judged_the_same_however_they_are_cut(seed: int) -> None:
+    """20 packets of each stream at once, now and then several such bursts in a tick: more than a window, more than a
+    ring has room for if they came in one batch."""
+    rng = np.random.default_rng(seed)
+    at = T0 + np.cumsum(np.where(rng.random(12) < 0.8, 12.1, rng.choice([0.5, 25, 250], 12)) * MS).astype(np.int64)
+    at += int(rng.integers(0, 10 * MS))
+    arrivals = [
+        Arrival(int(at[k // 20]) + 4000 * (k % 20), packet(k, call=leg_id(n), timestamp=160 * k))
+        for k in range(240)
+        for n in range(2)
+    ]
+    arrivals.sort(key=lambda a: a.ns)
+    whole = run(arrivals)
+    for number in (2, 8, 30):
+        cuts = sorted(rng.integers(1, len(arrivals), number).tolist())
+        other = run(arrivals, cuts=cuts, live=bool(rng.integers(2)), ticking=bool(rng.integers(2)))
+        assert other.totals == whole.totals
+        assert other.gaps == whole.gaps
+        for serial, samples in whole.audio.items():
+            np.testing.assert_array_equal(other.audio[serial], samples)
+
+
 def test_packet_by_packet_equals_at_once() -> None:
     arrivals = traffic(7, 3, 0.05)
     whole = run(arrivals)
