@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from ._types import StreamInfo
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["StreamReport", "Totals", "summary_of"]
+from ._types import GapCause, StreamInfo
+
+__all__ = ["StreamReport", "Totals", "rank_by", "report_of", "summary_of"]
+
+_GAP_CAUSES: Final = tuple(GapCause)
 
 
 @dataclass(slots=True)
@@ -88,6 +93,48 @@ class StreamReport:
             "end": self.end,
             "files": files or [],
         }
+
+
+def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> StreamReport:
+    """The report of a stream whose raw ``figures`` these are, by the names of ``StreamState.columns``."""
+    received, expected, duplicates = (int(figures[name]) for name in ("received", "expected", "duplicates"))
+    milliseconds = 1000.0 / stream.codec.clock_rate if stream.codec else 0.0
+    count = int(figures["jitter_count"])
+    gaps = figures["gap_frames"]
+    return StreamReport(
+        stream=stream,
+        payload_types=np.flatnonzero(figures["types_seen"]).tolist(),
+        packets_received=received,
+        packets_expected=expected,
+        packets_lost=expected - (received - duplicates),
+        rfc3550_lost=expected - received,
+        duplicates=duplicates,
+        reordered=int(figures["reordered"]),
+        late=int(figures["late"]),
+        jitter_ms_mean=float(figures["jitter_sum"]) / count * milliseconds if count else 0.0,
+        jitter_ms_max=float(figures["jitter_max"]) * milliseconds,
+        jitter_ms_last=float(figures["jitter"]) * milliseconds,
+        samples=int(figures["position"]),
+        gap_samples=int(gaps.sum()),
+        sources=int(figures["sources"]),
+        last_arrival_ns=int(figures["last_arrival_ns"]),
+        gaps={cause.label: int(gaps[cause]) for cause in _GAP_CAUSES if gaps[cause]},
+        undecoded=int(figures["undecoded"]),
+        timestamp_jumps=int(figures["timestamp_jumps"]),
+        restarts=int(figures["restarts"]),
+        end=end,
+    )
+
+
+def rank_by(key: str, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """How much of "jitter", "lost" packets or (else) "packets" each stream has; ``columns`` as ``StreamState``'s."""
+    if key == "jitter":
+        rank = columns["jitter"]
+    elif key == "lost":
+        rank = columns["expected"] - columns["received"] + columns["duplicates"]
+    else:
+        rank = columns["received"]
+    return rank.astype(np.float64)
 
 
 @dataclass(slots=True)

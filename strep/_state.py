@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from ._admission import Registry
 from ._codecs import PayloadTypes
-from ._report import StreamReport
+from ._report import StreamReport, rank_by, report_of
 from ._streams.key_table import KeyTable
 from ._streams.reception import Reception
 from ._streams.ring import JitterRing
 from ._streams.timeline import Timeline
-from ._types import GapCause, StreamInfo
+from ._types import StreamInfo
 
 __all__ = ["StreamState"]
 
@@ -22,7 +22,6 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 _NO_TYPE: Final = 255
-_GAP_CAUSES: Final = tuple(GapCause)
 
 
 class StreamState:
@@ -40,6 +39,30 @@ class StreamState:
         self.types_seen = np.zeros((rows, 128), np.bool_)
         self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
         self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
+        reception, timeline = self.reception, self.timeline
+        # what reports are made of, by row, beside the expected packets; these arrays stay as long as we do
+        self._figures: dict[str, npt.NDArray[Any]] = {
+            "ssrc": self.ssrc,
+            "types_seen": self.types_seen,
+            "codec": timeline.codec,
+            "first_ext": reception.base_ext,
+            "max_ext": reception.max_ext,
+            "received": reception.received,
+            "duplicates": reception.duplicates,
+            "reordered": reception.reordered,
+            "late": reception.late,
+            "jitter": reception.jitter,
+            "jitter_max": reception.jitter_max,
+            "jitter_sum": reception.jitter_sum,
+            "jitter_count": reception.jitter_count,
+            "last_arrival_ns": reception.last_arrival_ns,
+            "position": timeline.position,
+            "gap_frames": timeline.gap_frames,
+            "undecoded": timeline.undecoded,
+            "timestamp_jumps": timeline.timestamp_jumps,
+            "sources": self.sources,
+            "restarts": self.restarts,
+        }
 
     def open(
         self,
@@ -94,78 +117,21 @@ class StreamState:
     def report(self, stream: StreamInfo, end: str = "") -> StreamReport:
         """The figures of a live stream."""
         row = stream.index
-        reception, timeline = self.reception, self.timeline
-        received = int(reception.received[row])
-        duplicates = int(reception.duplicates[row])
-        expected = int(reception.expected(np.array([row]))[0])
-        clock = stream.codec.clock_rate if stream.codec else 0
-        milliseconds = 1000.0 / clock if clock else 0.0
-        count = int(reception.jitter_count[row])
-        gaps = timeline.gap_frames[row]
-        causes = {c.label: int(gaps[c]) for c in _GAP_CAUSES if gaps[c]}
-        return StreamReport(
-            stream=stream,
-            payload_types=np.flatnonzero(self.types_seen[row]).tolist(),
-            packets_received=received,
-            packets_expected=expected,
-            packets_lost=expected - (received - duplicates),
-            rfc3550_lost=expected - received,
-            duplicates=duplicates,
-            reordered=int(reception.reordered[row]),
-            late=int(reception.late[row]),
-            jitter_ms_mean=float(reception.jitter_sum[row]) / count * milliseconds if count else 0.0,
-            jitter_ms_max=float(reception.jitter_max[row]) * milliseconds,
-            jitter_ms_last=float(reception.jitter[row]) * milliseconds,
-            samples=int(timeline.position[row]),
-            gap_samples=int(gaps.sum()),
-            sources=int(self.sources[row]),
-            last_arrival_ns=int(reception.last_arrival_ns[row]),
-            gaps=causes,
-            undecoded=int(timeline.undecoded[row]),
-            timestamp_jumps=int(timeline.timestamp_jumps[row]),
-            restarts=int(self.restarts[row]),
-            end=end,
-        )
+        figures = {name: figure[row] for name, figure in self._figures.items()}
+        return report_of(stream, {**figures, "expected": self.reception.expected(np.array([row]))[0]}, end)
 
     def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
         """What :meth:`report` is made of, of many streams at once: an array a figure, shape (n, ...)."""
-        reception, timeline = self.reception, self.timeline
-        return {
-            "ssrc": self.ssrc[rows],
-            "types_seen": self.types_seen[rows],
-            "codec": timeline.codec[rows],
-            "first_ext": reception.base_ext[rows],
-            "max_ext": reception.max_ext[rows],
-            "received": reception.received[rows],
-            "expected": reception.expected(rows),
-            "duplicates": reception.duplicates[rows],
-            "reordered": reception.reordered[rows],
-            "late": reception.late[rows],
-            "jitter": reception.jitter[rows],
-            "jitter_max": reception.jitter_max[rows],
-            "jitter_sum": reception.jitter_sum[rows],
-            "jitter_count": reception.jitter_count[rows],
-            "last_arrival_ns": reception.last_arrival_ns[rows],
-            "position": timeline.position[rows],
-            "gap_frames": timeline.gap_frames[rows],
-            "undecoded": timeline.undecoded[rows],
-            "timestamp_jumps": timeline.timestamp_jumps[rows],
-            "sources": self.sources[rows],
-            "restarts": self.restarts[rows],
-        }
+        columns = {name: figure[rows] for name, figure in self._figures.items()}
+        return {**columns, "expected": self.reception.expected(rows)}
 
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The ``limit`` live streams with the most packets, lost packets or jitter."""
         rows = np.array([i.index for i in self.registry.live()], np.int64)
         if not rows.size:
             return []
-        reception = self.reception
-        if key == "jitter":
-            rank = reception.jitter[rows]
-        elif key == "lost":
-            rank = (reception.expected(rows) - reception.received[rows] + reception.duplicates[rows]).astype(np.float64)
-        else:
-            rank = reception.received[rows].astype(np.float64)
+        ranked = {name: self._figures[name][rows] for name in ("received", "duplicates", "jitter")}
+        rank = rank_by(key, {**ranked, "expected": self.reception.expected(rows)})
         if rows.size > limit:
             part = np.argpartition(-rank, limit)[:limit]
             rows, rank = rows[part], rank[part]

@@ -17,7 +17,7 @@ from support import T0, batch_of, leg_id, steady
 import strep
 from strep._codecs import PayloadTypes
 from strep._engine import Engine
-from strep._workers.board import Board, report_of
+from strep._workers.board import Board, report_of_row
 from strep._workers.ledger import packets_between
 from strep._workers.merge import merge_sinks, merge_totals, totals_of_the_dead
 from strep._workers.worker import recording_of
@@ -71,7 +71,7 @@ def test_a_board_tells_what_the_engine_would(engine: Engine, board: Board) -> No
     codecs = PayloadTypes().codecs
     for i, info in enumerate(engine.registry.live()):
         copy = replace(info, codec=None, ssrcs=[info.ssrc])
-        told = report_of(snapshot.columns, i, copy, codecs, "x")
+        told = report_of_row(snapshot.columns, i, copy, codecs, "x")
         codec = codecs[int(engine.state.timeline.codec[i])] if engine.state.timeline.codec[i] >= 0 else None
         info.codec = info.codec or codec
         assert told.as_dict() == replace(engine.report(info), end="x").as_dict()

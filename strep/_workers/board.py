@@ -17,17 +17,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .._report import StreamReport
+from .._report import StreamReport, report_of
 from .._types import Codec, GapCause, StreamInfo
 
-__all__ = ["Board", "Columns", "Snapshot", "report_of"]
+__all__ = ["Board", "Columns", "Snapshot", "report_of_row"]
 
 Columns = dict[str, npt.NDArray[Any]]
 
 _LINE: Final = 64  # the counter, and each half's head, have a cache line of their own
 _TEXT: Final = 1 << 16
 _TRIES: Final = 1000
-_GAP_CAUSES: Final = tuple(GapCause)
 
 _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "serial": ("i8", ()),
@@ -141,43 +140,13 @@ def _anonymous_file(size: int) -> int:
     return fd
 
 
-def report_of(columns: Columns, i: int, stream: StreamInfo, codecs: tuple[Codec, ...], end: str = "") -> StreamReport:
+def report_of_row(
+    columns: Columns, i: int, stream: StreamInfo, codecs: tuple[Codec, ...], end: str = ""
+) -> StreamReport:
     """Row ``i`` as the stream's own process would report it. ``stream`` is a copy, which is brought up to date."""
     codec, ssrc = int(columns["codec"][i]), int(columns["ssrc"][i])
     if stream.codec is None and codec >= 0:
         stream.codec = codecs[codec]
     if ssrc not in stream.ssrcs:
         stream.ssrcs.append(ssrc)
-    figure = {name: int(columns[name][i]) for name in _WHOLE}
-    milliseconds = 1000.0 / stream.codec.clock_rate if stream.codec else 0.0
-    count = figure["jitter_count"]
-    gaps = columns["gap_frames"][i]
-    return StreamReport(
-        stream=stream,
-        payload_types=np.flatnonzero(columns["types_seen"][i]).tolist(),
-        packets_received=figure["received"],
-        packets_expected=figure["expected"],
-        packets_lost=figure["expected"] - (figure["received"] - figure["duplicates"]),
-        rfc3550_lost=figure["expected"] - figure["received"],
-        duplicates=figure["duplicates"],
-        reordered=figure["reordered"],
-        late=figure["late"],
-        jitter_ms_mean=float(columns["jitter_sum"][i]) / count * milliseconds if count else 0.0,
-        jitter_ms_max=float(columns["jitter_max"][i]) * milliseconds,
-        jitter_ms_last=float(columns["jitter"][i]) * milliseconds,
-        samples=figure["position"],
-        gap_samples=int(gaps.sum()),
-        sources=figure["sources"],
-        last_arrival_ns=figure["last_arrival_ns"],
-        gaps={cause.label: int(gaps[cause]) for cause in _GAP_CAUSES if gaps[cause]},
-        undecoded=figure["undecoded"],
-        timestamp_jumps=figure["timestamp_jumps"],
-        restarts=figure["restarts"],
-        end=end,
-    )
-
-
-_WHOLE: Final = (
-    "received", "expected", "duplicates", "reordered", "late", "jitter_count", "position", "last_arrival_ns",
-    "undecoded", "timestamp_jumps", "sources", "restarts",
-)  # fmt: skip
+    return report_of(stream, {name: column[i] for name, column in columns.items()}, end)

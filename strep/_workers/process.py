@@ -18,10 +18,10 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from .._exceptions import ConfigurationError
-from .._report import StreamReport
+from .._report import StreamReport, rank_by
 from .._types import Codec, StreamInfo
 from ..sinks._wavleft import complete_files, find_left_files
-from .board import Board, Snapshot, report_of
+from .board import Board, Snapshot, report_of_row
 from .merge import totals_of_the_dead
 from .messages import next_message
 from .nursery import Nursery
@@ -314,16 +314,10 @@ class WorkerProcess:
         now = self._present(columns=True)
         if not len(now):
             return []
-        columns = now.columns
-        if key == "jitter":
-            rank = columns["jitter"]
-        elif key == "lost":
-            rank = (columns["expected"] - columns["received"] + columns["duplicates"]).astype(np.float64)
-        else:
-            rank = columns["received"].astype(np.float64)
+        rank = rank_by(key, now.columns)
         best = np.argsort(-rank, kind="stable")[:limit].tolist()
         by_serial = {report.stream.serial: report for report, _ in self._reports(now, best)}
-        serial = columns["serial"]
+        serial = now.columns["serial"]
         return [(float(rank[i]), by_serial[int(serial[i])]) for i in best if int(serial[i]) in by_serial]
 
     def _present(self, *, columns: bool = False) -> Snapshot:
@@ -340,5 +334,5 @@ class WorkerProcess:
             info = self._said.infos.get(int(snapshot.columns["serial"][i]))
             if info is not None:
                 gap = int(snapshot.columns["restart_gap"][i])
-                found.append((report_of(snapshot.columns, i, info, self._codecs, end), gap))
+                found.append((report_of_row(snapshot.columns, i, info, self._codecs, end), gap))
         return found
