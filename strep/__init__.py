@@ -24,7 +24,7 @@ from ._receiver import Receiver, SocketStatus
 from ._replay import Replay, replay
 from ._report import StreamReport, Totals
 from ._stream import Stream
-from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, StreamInfo
+from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, Mask, StreamEvent, StreamInfo
 from ._version import __version__
 from ._workers import Supervisor, WorkerStatus
 from .resample import Resampler
@@ -43,6 +43,7 @@ __all__ = [
     "Gap",
     "GapCause",
     "Leg",
+    "Mask",
     "MissingExtraError",
     "Packet",
     "ParseError",
@@ -53,6 +54,7 @@ __all__ = [
     "SocketStatus",
     "Status",
     "Stream",
+    "StreamEvent",
     "StreamInfo",
     "StreamReport",
     "StrepError",

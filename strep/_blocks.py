@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ._types import Gap, GapCause, StreamInfo
+from ._types import Gap, GapCause, Mask, StreamInfo
 
 __all__ = ["Block", "BlockBatch"]
 
@@ -35,20 +35,26 @@ class BlockBatch:
     Per block, shape (m,):
       ``streams`` list of StreamInfo · ``index`` int64 stream row · ``position`` int64 · ``frames`` int64
       ``gap_frames`` int64 · ``gap_cause`` uint8 (GapCause) · ``rtp_timestamp`` uint32 · ``arrival_ns`` int64
+      ``time_ns`` int64: when the first frame would have arrived without jitter, by a minimum-delay filter: stream
+      positions on the receiver's clock, for what compares streams
       ``offset`` int64 (m+1,): block i's values are ``samples[offset[i]:offset[i+1]]`` (interleaved when the stream
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
     Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
     ``payload`` uint8: the encoded bytes exactly as received, end to end.
     ``samples`` int16: decoded on first use and kept.
+    ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
+    ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
 
     The arrays are fresh for every batch: a sink may keep them, but must not write to them.
     """
 
     __slots__ = (
         "_decode",
+        "_mask",
         "_samples",
         "arrival_ns",
+        "fill",
         "frames",
         "gap_cause",
         "gap_frames",
@@ -63,6 +69,7 @@ class BlockBatch:
         "position",
         "rtp_timestamp",
         "streams",
+        "time_ns",
     )
 
     def __init__(
@@ -76,6 +83,7 @@ class BlockBatch:
         gap_cause: npt.NDArray[np.uint8],
         rtp_timestamp: npt.NDArray[np.uint32],
         arrival_ns: npt.NDArray[np.int64],
+        time_ns: npt.NDArray[np.int64],
         offset: npt.NDArray[np.int64],
         payload: npt.NDArray[np.uint8],
         payload_offset: npt.NDArray[np.int64],
@@ -84,6 +92,8 @@ class BlockBatch:
         packet_arrival_ns: npt.NDArray[np.int64],
         packet_rtp_timestamp: npt.NDArray[np.uint32],
         decode: Callable[[], npt.NDArray[np.int16]],
+        mask: npt.NDArray[np.uint8] | None = None,
+        fill: Callable[[], BlockBatch] | None = None,
     ) -> None:
         self.streams = streams
         self.index = index
@@ -93,6 +103,7 @@ class BlockBatch:
         self.gap_cause = gap_cause
         self.rtp_timestamp = rtp_timestamp
         self.arrival_ns = arrival_ns
+        self.time_ns = time_ns
         self.offset = offset
         self.payload = payload
         self.payload_offset = payload_offset
@@ -102,6 +113,8 @@ class BlockBatch:
         self.packet_rtp_timestamp = packet_rtp_timestamp
         self._decode = decode
         self._samples: npt.NDArray[np.int16] | None = None
+        self._mask = mask
+        self.fill = fill
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -111,6 +124,16 @@ class BlockBatch:
         if self._samples is None:
             self._samples = self._decode()
         return self._samples
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        if self._mask is None:
+            self._mask = np.full(int(self.frames.sum()), Mask.RECEIVED, np.uint8)
+        return self._mask
+
+    @property
+    def filled(self) -> BlockBatch:
+        return self if self.fill is None else self.fill()
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""

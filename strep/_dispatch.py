@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ._blocks import BlockBatch
 from ._events import Ended, Event, Notice, Started
 from ._report import StreamReport
-from ._types import StreamInfo
+from ._types import StreamEvent, StreamInfo
 from .sinks._base import Sink
 
 __all__ = ["Dispatcher"]
@@ -27,6 +27,8 @@ class _Lane:
     def __init__(self, sink: Sink, lossless: bool) -> None:
         self.sink = sink
         self.wants_audio = bool(getattr(sink, "wants_audio", True))
+        self._hear: Callable[[StreamEvent], object] | None = getattr(sink, "event", None)
+        self._conceals = bool(getattr(sink, "concealment", False))
         self.failed: str | None = None
         self.dropped_frames = 0
         self._lossless = lossless
@@ -74,7 +76,10 @@ class _Lane:
     def _call(self, event: Event) -> None:
         try:
             if isinstance(event, BlockBatch):
-                self.sink.blocks(event)
+                self.sink.blocks(event.filled if self._conceals else event)
+            elif isinstance(event, StreamEvent):
+                if self._hear is not None:
+                    self._hear(event)
             elif isinstance(event, Started):
                 self.sink.stream_started(event.stream)
             elif isinstance(event, Ended):
@@ -122,6 +127,10 @@ class Dispatcher:
 
     def __init__(self, sinks: Sequence[Sink], *, lossless: bool = False) -> None:
         self._lanes = [_Lane(sink, lossless) for sink in sinks]
+        for lane in self._lanes:
+            connect = getattr(lane.sink, "connect", None)
+            if connect is not None:
+                connect(self.publish)
         self.ended: deque[StreamReport] = deque(maxlen=_KEPT_REPORTS)
 
     def handle(self, events: list[Event]) -> None:
@@ -129,11 +138,19 @@ class Dispatcher:
             if isinstance(event, Notice):
                 _log.warning("%s %s: %s", event.stream.name, event.stream.stem, event.text)
                 continue
+            if isinstance(event, StreamEvent):
+                self.publish(event)
+                continue
             for lane in self._lanes:
                 if lane.wants_audio or not isinstance(event, BlockBatch):
                     lane.put(event)
             if isinstance(event, Ended):
                 self.ended.append(event.report)
+
+    def publish(self, event: StreamEvent) -> None:
+        """Tell every sink of an event; from any thread."""
+        for lane in self._lanes:
+            lane.put(event)
 
     def settle(self) -> None:
         """Wait until sinks that write behind have room again (replays: nothing may be dropped)."""
@@ -152,6 +169,18 @@ class Dispatcher:
 
     def reports(self) -> list[dict[str, Any]]:
         return [lane.report() for lane in self._lanes]
+
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        """What all sinks have to say of a stream, for its entry in the summary."""
+        found: dict[str, Any] = {}
+        for lane in self._lanes:
+            try:
+                figures = getattr(lane.sink, "figures", None)
+                if figures is not None:
+                    found |= figures(stream)
+            except Exception:
+                _log.exception("sink %s cannot tell its figures", type(lane.sink).__name__)
+        return found
 
     def files(self, stream: StreamInfo) -> list[str]:
         found: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ._blocks import BlockBatch
 from ._report import StreamReport
-from ._types import StreamInfo
+from ._types import StreamEvent, StreamInfo
 
 __all__ = ["Ended", "Event", "Notice", "Started"]
 
@@ -30,4 +30,4 @@ class Notice:
     text: str
 
 
-Event = Started | Ended | Notice | BlockBatch
+Event = Started | Ended | Notice | StreamEvent | BlockBatch

@@ -94,6 +94,7 @@ class Outlet:
             gap_cause=placed.gap_cause,
             rtp_timestamp=placed.timestamp[first[:-1]],
             arrival_ns=placed.arrival_ns[first[:-1]],
+            time_ns=placed.arrival_ns[first[:-1]],
             offset=offset,
             payload=payload,
             payload_offset=begin[first],

@@ -284,8 +284,8 @@ class Receiver:
 
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds."""
-        files = self._dispatcher.files if self._dispatcher else lambda stream: []
-        return summary_of(self.totals(), self.reports(), files, self.sink_reports(), self.sockets)
+        found = self._dispatcher or Dispatcher([])
+        return summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), self.sockets, found.figures)
 
     def _report(self, info: Any) -> StreamReport:
         if self._engine is None:

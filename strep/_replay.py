@@ -37,7 +37,8 @@ class Replay:
         return self._dispatcher.reports()
 
     def summary(self) -> dict[str, Any]:
-        return summary_of(self.totals(), self.reports(), self._dispatcher.files, self.sink_reports(), [])
+        found = self._dispatcher
+        return summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), [], found.figures)
 
 
 def replay(

@@ -182,12 +182,14 @@ def summary_of(
     files: Callable[[StreamInfo], list[str]],
     sinks: Sequence[dict[str, Any]],
     sockets: Sequence[Any],
+    figures: Callable[[StreamInfo], dict[str, Any]] = lambda stream: {},
 ) -> dict[str, Any]:
-    """What ``summary.json`` holds, the same for live runs and replays. ``sockets`` are dataclasses."""
+    """What ``summary.json`` holds, the same for live runs and replays. ``figures`` are what sinks add to a stream's
+    entry; ``sockets`` are dataclasses."""
     return {
         "schema": 1,
         "totals": totals.as_dict(),
-        "streams": [report.as_dict(files(report.stream)) for report in reports],
+        "streams": [{**report.as_dict(files(report.stream)), **figures(report.stream)} for report in reports],
         "sinks": list(sinks),
         "sockets": [asdict(socket) for socket in sockets],
     }

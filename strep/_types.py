@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Codec", "DatagramKind", "Direction", "Gap", "GapCause", "Leg", "StreamInfo"]
+__all__ = ["Codec", "DatagramKind", "Direction", "Gap", "GapCause", "Leg", "Mask", "StreamEvent", "StreamInfo"]
 
 
 class Leg(enum.IntEnum):
@@ -56,6 +58,19 @@ class GapCause(enum.IntEnum):
     HOLD = 3  # as SILENCE or RESTART, but 2 s or longer: hold, re-INVITE
     RESTART = 4  # SSRC change, sequence restart or timestamp jump: length from arrival times
     OVERRUN = 5  # our own drop: a consumer was too slow, or a bound was reached
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+
+class Mask(enum.IntEnum):
+    """Where a sample comes from."""
+
+    LOST = 0  # nothing is known of it: zero
+    RECEIVED = 1
+    CONCEALED = 2  # made up from what stands around it, or by the decoder (PLC, FEC)
+    SILENCE = 3  # the sender suppressed it (DTX): comfort noise, or zero
 
     @property
     def label(self) -> str:
@@ -127,3 +142,37 @@ class StreamInfo:
     def pair(self) -> tuple[str, Leg]:
         """What two directions of one call leg have in common."""
         return self.leg_name, self.leg
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """Something that happened in a stream, told once: by the engine (telephone-events) or by an analyzer.
+
+    ``kind``        what: "dtmf", "speech", "tone", "dead_air", ...
+    ``position``    where it began on the stream's timeline, in sample frames
+    ``time_ns``     when it began, UTC nanoseconds on the receiver's clock
+    ``duration_s``  how long it was, 0 for what has no duration or still goes on
+    ``data``        more of it, JSON-ready
+    """
+
+    stream: StreamInfo
+    kind: str
+    position: int
+    time_ns: int
+    duration_s: float
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        stream = self.stream
+        return {
+            "event": self.kind,
+            "call_leg_id": str(stream.call_leg_id) if stream.call_leg_id else None,
+            "name": stream.name,
+            "leg": stream.leg.label,
+            "direction": stream.direction.label,
+            "position_s": round(self.position / stream.sample_rate, 4) if stream.sample_rate else 0.0,
+            "time_ns": self.time_ns,
+            "duration_s": round(self.duration_s, 4),
+            **self.data,
+        }

@@ -28,8 +28,8 @@ def test_the_public_names() -> None:
     assert strep.__all__ == sorted(strep.__all__)
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
-        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "MissingExtraError", "Packet", "ParseError",
-        "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamInfo",
+        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet", "ParseError",
+        "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamEvent", "StreamInfo",
         "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
@@ -70,7 +70,7 @@ FLOORS = [
     {"_parser"},
     {"_codecs", "_streams", "resample", "_packets", "_accounts"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
-    {"sinks", "_frames"},
+    {"sinks", "_frames", "_inorder"},
     {
         "_udp",
         "_pcap",

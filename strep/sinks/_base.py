@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
     from .._report import StreamReport
-    from .._types import StreamInfo
+    from .._types import StreamEvent, StreamInfo
 
 __all__ = ["BaseSink", "Sink"]
 
@@ -47,12 +47,20 @@ class BaseSink:
     inline = False  # True: never blocks, call it in the event loop's thread
     prompt = True  # False: blocks may come some 100 ms later than the latency asks for, which costs less
     wants_audio = True  # False: blocks() is not for this sink; when none wants them they are not made
+    concealment = False  # True: blocks come with gaps concealed (``BlockBatch.filled``): for ears and models
 
     def stream_started(self, stream: StreamInfo) -> None: ...
 
     def blocks(self, batch: BlockBatch) -> None: ...
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None: ...
+
+    def event(self, event: StreamEvent) -> None:
+        """Something happened in a stream: key presses, and what analyzers found."""
+
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        """What is to stand in the stream's entry in ``summary.json``; asked when the stream has ended."""
+        return {}
 
     def close(self, timeout_s: float) -> None: ...
 
