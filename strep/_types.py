@@ -89,7 +89,7 @@ class Gap:
 class Codec:
     """How payload bytes become samples.
 
-    ``encoding`` selects the decoder; ``frame_bytes`` is the payload bytes of one sample frame (all channels).
+    ``frame_bytes`` is the payload bytes of one sample frame (all channels); 0: packed, only a decoder knows.
     """
 
     name: str  # RTP encoding name, upper case: PCMU, PCMA, L16
@@ -97,6 +97,10 @@ class Codec:
     sample_rate: int  # audio sample frames per second
     channels: int
     frame_bytes: int
+
+    @property
+    def packed(self) -> bool:
+        return not self.frame_bytes
 
     def __str__(self) -> str:
         text = f"{self.name}/{self.clock_rate}"
@@ -128,6 +132,9 @@ class StreamInfo:
     origin_ns: int  # estimated arrival of sample 0 (minimum over the probation packets)
     codec: Codec | None = None
     ssrcs: list[int] = field(default_factory=list)
+    codec_guessed: bool = False  # nobody said what the payload type is
+    encrypted: bool = False  # looks like SRTP: not decoded
+    notes: list[str] = field(default_factory=list)  # what is worth knowing, a sentence each
 
     @property
     def sample_rate(self) -> int:

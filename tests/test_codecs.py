@@ -10,7 +10,8 @@ import pytest
 from support import pcmu
 
 import strep
-from strep._codecs import L16_MONO, L16_STEREO, PCMA, PCMU, PayloadTypes, decode, encode, parse_codec, silence_byte
+from strep._codecs import L16_MONO, L16_STEREO, PCMA, PCMU, decode, encode, parse_codec, silence_byte
+from strep._payload_types import PayloadTypes
 
 ALL = np.arange(256, dtype=np.uint8)
 

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from .._codecs import PayloadTypes
 from .._exceptions import ConfigurationError
+from .._payload_types import PayloadTypes
 from .._types import Codec
 from ..sinks import WavSink
 
