@@ -45,8 +45,8 @@ class AmrFrame(NamedTuple):
 
     @property
     def stored(self) -> bytes:
-        """As in a file (RFC 4867 5.3): what decoders eat. A damaged frame is told as NO_DATA: it is to be concealed."""
-        return bytes([self.type << 3 | 4]) + self.data if self.sound else bytes([NO_DATA << 3 | 4])
+        """As in a file (RFC 4867 5.3), which is what decoders eat."""
+        return bytes([self.type << 3 | self.sound << 2]) + self.data
 
 
 def unpack(payload: bytes, *, wide: bool, octet_aligned: bool | None) -> list[AmrFrame] | None:

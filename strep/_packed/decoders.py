@@ -195,7 +195,14 @@ class _OpusDecoder(Decoder):
 
 
 class _AmrDecoder(Decoder):
-    """A lost frame is told to the decoder as NO_DATA: it substitutes speech, or goes on with comfort noise."""
+    """Lost frames are told to the decoder as AMR's NO_DATA, or as AMR-WB's last frame, damaged: it substitutes speech.
+
+    libopencore's AMR-WB is silent at NO_DATA, and goes on for ever with damaged frames: so it gets some of these, then
+    NO_DATA. After a SID both make comfort noise at NO_DATA.
+    """
+
+    _SUBSTITUTED: Final = 4  # 80 ms, then it fades out
+    _NOTHING: Final = amr.AmrFrame(amr.NO_DATA, True, b"").stored
 
     def __init__(self, codec: Codec) -> None:
         super().__init__(codec)
@@ -203,16 +210,27 @@ class _AmrDecoder(Decoder):
         self._wide = codec.name == "AMR-WB"
         self._frame = 320 if self._wide else 160
         self._octet_aligned = octet_aligned(codec)
+        self._speech_modes = 9 if self._wide else 8
+        self._lost = self._NOTHING  # what stands for a lost frame
 
     def _decode(self, payload: bytes) -> tuple[I16, bool]:
         frames = amr.unpack(payload, wide=self._wide, octet_aligned=self._octet_aligned)
         if frames is None:
             return np.empty(0, np.int16), False
-        return _joined([self._libav.feed(frame.stored) for frame in frames], self._frame)
+        parts = []
+        for frame in frames:
+            damaged = not frame.sound and not self._wide  # libopencore's AMR does not look at Q
+            parts.append(self._libav.feed(self._NOTHING if damaged else frame.stored))
+            if frame.type < self._speech_modes:
+                self._lost = frame._replace(sound=False).stored if self._wide else self._NOTHING
+            elif frame.type == self._speech_modes:
+                self._lost = self._NOTHING
+        return _joined(parts, self._frame)
 
     def _conceal(self, following: bytes, frames: int) -> I16:
-        nothing = amr.AmrFrame(amr.NO_DATA, True, b"").stored
-        return _joined([self._libav.feed(nothing) for _ in range(-(-frames // self._frame))], self._frame)[0]
+        count = -(-frames // self._frame)
+        stored = ([self._lost] * self._SUBSTITUTED + [self._NOTHING] * count)[:count]
+        return _joined([self._libav.feed(frame) for frame in stored], self._frame)[0]
 
 
 class _G729Decoder(Decoder):
