@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._exceptions import ConfigurationError
+from ._packed.formats import FORMATS, packed_codec
 from ._types import Codec
 
 __all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "decode", "encode", "parse_codec", "silence_byte"]
@@ -97,11 +98,23 @@ _SPELLED = re.compile(r"(?P<name>[A-Za-z0-9-]+)(?:/(?P<rate>\d+))?(?:/(?P<channe
 
 
 def parse_codec(spelled: str) -> Codec:
-    """ "L16/16000/2", "PCMU/8000" or "pcma" → Codec. Raises ConfigurationError."""
-    match = _SPELLED.fullmatch(spelled.strip())
+    """ "L16/16000/2", "PCMU/8000", "pcma", "opus/48000/2" or "AMR-WB/16000;octet-align=1" → Codec.
+
+    Raises ConfigurationError.
+    """
+    text, _, parameters = spelled.partition(";")
+    match = _SPELLED.fullmatch(text.strip())
     name = match["name"].upper() if match else ""
-    if match is None or name not in ("PCMU", "PCMA", "L16"):
-        raise ConfigurationError(f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000 or L16/RATE[/CHANNELS]")
+    if match is not None:
+        rate_told = int(match["rate"]) if match["rate"] else None
+        packed = packed_codec(name, rate_told, int(match["channels"]) if match["channels"] else None, parameters)
+        if packed is not None:
+            return packed
+    if match is None or parameters or name not in ("PCMU", "PCMA", "L16"):
+        others = ", ".join(f"{f.name}/{f.clock_rate}" for f in FORMATS.values())
+        raise ConfigurationError(
+            f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000, L16/RATE[/CHANNELS], {others}"
+        )
     rate = int(match["rate"] or (44_100 if name == "L16" else 8000))
     channels = int(match["channels"] or 1)
     if not 4000 <= rate <= 192_000:

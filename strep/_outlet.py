@@ -233,7 +233,9 @@ class Outlet:
         info: list[Any] = state.registry.info
         first = placed.packet_first[:-1]
         lost = np.zeros(len(placed.row), np.int64)
-        lost[first] = np.where(placed.gap_cause == int(GapCause.LOSS), placed.gap_frames, 0)
+        # decoders also know what silence they were sent before it was suppressed
+        missing = np.isin(placed.gap_cause, (int(GapCause.LOSS), int(GapCause.SILENCE)))
+        lost[first] = np.where(missing, placed.gap_frames, 0)
         serial = np.array([info[r].serial for r in placed.row.tolist()], np.int64)
         whose = Whose(stream_codec, serial, state.restarts.take(placed.row), lost)
         block_of = {packet: block for block, packet in enumerate(first.tolist())}

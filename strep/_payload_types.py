@@ -9,7 +9,7 @@ import numpy as np
 
 from ._codecs import L16_MONO, L16_STEREO, PCMA, PCMU, parse_codec
 from ._exceptions import ConfigurationError
-from ._packed import available
+from ._packed import installed
 from ._streams.timeline import NO_AUDIO, UNKNOWN
 from ._types import Codec
 
@@ -27,9 +27,7 @@ _NOISE: Final = (13,)
 _GUESSED: Final = (
     "opus/48000",
     "AMR-WB/16000",
-    "AMR-WB/16000;octet-align=1",
     "AMR/8000",
-    "AMR/8000;octet-align=1",
     "G729/8000",
     "iLBC/8000",
     "GSM/8000",
@@ -75,7 +73,7 @@ class PayloadTypes:
             named[payload_type] = _named(spelled)
         codecs += [codec for codec in named.values() if isinstance(codec, Codec)]
         self.codecs = tuple(dict.fromkeys(codecs))
-        self._usable = {codec: not codec.packed or available(codec) for codec in self.codecs}
+        self._usable = {codec: not codec.packed or installed(codec) for codec in self.codecs}
         self._named = named
         self.index_of = np.full(128, UNKNOWN, np.int16)
         self.is_event = np.zeros(128, np.bool_)

@@ -89,14 +89,16 @@ class Gap:
 class Codec:
     """How payload bytes become samples.
 
-    ``frame_bytes`` is the payload bytes of one sample frame (all channels); 0: packed, only a decoder knows.
+    ``frame_bytes`` is the payload bytes of one sample frame (all channels); 0: a packed codec, whose payloads need a
+    decoder to tell their samples. ``parameters`` is what of SDP's fmtp line matters: "octet-align=1" of AMR.
     """
 
-    name: str  # RTP encoding name, upper case: PCMU, PCMA, L16
+    name: str  # RTP encoding name as it is registered: PCMU, PCMA, L16, G722, G729, opus, AMR, AMR-WB, GSM, iLBC
     clock_rate: int  # RTP timestamp units per second
     sample_rate: int  # audio sample frames per second
     channels: int
     frame_bytes: int
+    parameters: str = ""
 
     @property
     def packed(self) -> bool:
@@ -104,7 +106,8 @@ class Codec:
 
     def __str__(self) -> str:
         text = f"{self.name}/{self.clock_rate}"
-        return text if self.channels == 1 else f"{text}/{self.channels}"
+        text = text if self.channels == 1 else f"{text}/{self.channels}"
+        return f"{text};{self.parameters}" if self.parameters else text
 
 
 @dataclass(slots=True, eq=False)

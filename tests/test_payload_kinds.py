@@ -1,4 +1,4 @@
-"""What is not plain audio of one codec: key presses, comfort noise, codec changes, unnamed types, SRTP. Virtual time."""
+"""What is not plain audio of one codec: key presses, comfort noise, codec changes, unnamed types, SRTP."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_comfort_noise_is_silence_in_time_not_loss() -> None:
 
 @pytest.mark.parametrize("first", ["PCMU", "L16"])
 def test_a_codec_of_another_rate_keeps_the_timeline(first: str) -> None:
-    """Half in PCMU, half in L16 at 16 kHz, a new SSRC as a re-INVITE brings: the stream keeps the rate it began with."""
+    """Half PCMU, half L16 at 16 kHz, a new SSRC as a re-INVITE brings: the stream keeps the rate it began with."""
     tone = (8000 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)).astype(">i2")
     wide = [
         packet(k, timestamp=320 * k, ssrc=9, payload=tone[320 * k : 320 * k + 320].tobytes(), payload_type=96)
@@ -160,51 +160,70 @@ def test_what_cannot_be_guessed_is_said_once() -> None:
     assert "--pt 98" in result.notices[0]
 
 
+class Sender:
+    """One stream's packets, as they are sent one after the other."""
+
+    def __init__(self, number: int, rng: np.random.Generator) -> None:
+        self.number, self.rng = number, rng
+        self.sequence, self.timestamp = int(rng.integers(0, 65_536)), int(rng.integers(0, 1 << 32))
+        self.ns, self.ssrc = T0 + number * MS, number + 1
+        self.said: list[Arrival] = []
+
+    def send(self, payload: bytes, payload_type: int, at: int | None = None) -> None:
+        data = packet(
+            self.sequence,
+            timestamp=self.timestamp if at is None else at,
+            ssrc=self.ssrc,
+            payload=payload,
+            payload_type=payload_type,
+            call=leg_id(self.number),
+        )
+        self.said.append(Arrival(self.ns + int(self.rng.integers(0, 12 * MS)), data))
+        self.sequence += 1
+
+    def go_on(self, ticks: int, packets: int = 1) -> None:
+        self.timestamp += ticks
+        self.ns += packets * PTIME
+
+    def press(self) -> None:
+        rng, begun = self.rng, self.timestamp
+        packets, key = int(rng.integers(1, 9)), int(rng.integers(0, 16))
+        for k in range(packets + 3):
+            duration = 160 * min(k + 1, packets)
+            self.send(report_of_key(key, duration, end=k >= packets), 101, begun)
+            self.go_on(160)
+        if rng.random() < 0.3:
+            self.ns += int(rng.integers(0, 1500)) * MS
+
+    def suppress(self) -> None:
+        for _ in range(int(self.rng.integers(1, 3))):
+            self.send(self.rng.bytes(int(self.rng.integers(1, 3))), 13)
+            pause = int(self.rng.integers(1, 30))
+            self.go_on(160 * pause, pause)
+
+    def talk(self, payload_type: int) -> None:
+        for _ in range(int(self.rng.integers(5, 15))):
+            self.send(self.rng.bytes(160 if payload_type == 0 else 640), payload_type)
+            self.go_on(160 if payload_type == 0 else 320)
+
+
 def mixture(seed: int) -> list[Arrival]:
     """Two streams with everything of this page, lost and reordered."""
     rng = np.random.default_rng(seed)
     arrivals: list[Arrival] = []
-    for s in range(2):
-        sequence, timestamp, ns, ssrc = int(rng.integers(0, 65_536)), int(rng.integers(0, 1 << 32)), T0 + s * MS, s + 1
-        said: list[Arrival] = []
-
-        def send(payload: bytes, payload_type: int, at: int | None = None, s: int = s) -> None:
-            nonlocal sequence
-            data = packet(
-                sequence,
-                timestamp=timestamp if at is None else at,
-                ssrc=ssrc,
-                payload=payload,
-                payload_type=payload_type,
-                call=leg_id(s),
-            )
-            said.append(Arrival(ns + int(rng.integers(0, 12 * MS)), data))
-            sequence += 1
-
-        while len(said) < 250:
+    for number in range(2):
+        sender = Sender(number, rng)
+        while len(sender.said) < 250:
             what = rng.random()
             if what < 0.03:
-                begun, packets = timestamp, int(rng.integers(1, 9))
-                key = int(rng.integers(0, 16))
-                for k in range(packets + 3):
-                    duration = 160 * min(k + 1, packets)
-                    send(report_of_key(key, duration, end=k >= packets), 101, begun)
-                    timestamp, ns = timestamp + 160, ns + PTIME
-                if rng.random() < 0.3:
-                    ns += int(rng.integers(0, 1500)) * MS
+                sender.press()
             elif what < 0.06:
-                for _ in range(int(rng.integers(1, 3))):
-                    send(rng.bytes(int(rng.integers(1, 3))), 13)
-                    pause = int(rng.integers(1, 30))
-                    timestamp, ns = timestamp + 160 * pause, ns + pause * PTIME
+                sender.suppress()
             elif what < 0.07:
-                ssrc, timestamp = ssrc + 100, int(rng.integers(0, 1 << 32))
+                sender.ssrc, sender.timestamp = sender.ssrc + 100, int(rng.integers(0, 1 << 32))
             else:
-                kind = 0 if what < 0.6 else 96 if what < 0.8 else 97
-                for _ in range(int(rng.integers(5, 15))):
-                    send(rng.bytes(160 if kind == 0 else 640), kind)
-                    timestamp, ns = timestamp + (160 if kind == 0 else 320), ns + PTIME
-        arrivals += [a for a in said if rng.random() > 0.03]
+                sender.talk(0 if what < 0.6 else 96 if what < 0.8 else 97)
+        arrivals += [a for a in sender.said if rng.random() > 0.03]
     return sorted(arrivals, key=lambda a: a.ns)
 
 

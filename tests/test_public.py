@@ -29,8 +29,8 @@ def test_the_public_names() -> None:
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
         "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet",
-        "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamEvent", "StreamInfo",
-        "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
+        "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream",
+        "StreamEvent", "StreamInfo", "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {

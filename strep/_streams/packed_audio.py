@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._codecs import decode
+from .._exceptions import StrepError
 from .._packed import Decoder, make_decoder
 from .._types import Codec
 from ..resample import Resampler
@@ -48,7 +49,13 @@ class _Track:
         self.codec = codec
         self.index = index
         self.epoch = epoch
-        self.decoder: Decoder | None = make_decoder(codec) if codec.packed else None
+        self.decoder: Decoder | None = None
+        self._mute = False
+        if codec.packed:
+            try:
+                self.decoder = make_decoder(codec)
+            except StrepError:
+                self._mute = True  # a PyAV that was built without this codec
         self._resampler: Resampler | None = None
         self._ready = np.zeros((0, codec.channels), np.int16)
         if rate != codec.sample_rate:
@@ -64,6 +71,8 @@ class _Track:
         concealed = None
         if self.decoder is not None:
             samples, concealed = self.decoder.decode(packet.payload, packet.own_frames, lost)
+        elif self._mute:
+            samples = np.zeros(packet.own_frames * self.codec.channels, np.int16)
         else:
             samples = decode(self.codec, np.frombuffer(packet.payload, np.uint8))
         shaped = samples.reshape(-1, self.codec.channels)
