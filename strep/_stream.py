@@ -145,8 +145,8 @@ class Stream:
         dtype: Literal["int16", "float32"] = "int16",
         queue_s: float = 5.0,
     ) -> AsyncIterator[Frame]:
-        """Frames of ``ms`` milliseconds (20 by default) or ``n`` samples at ``rate`` (None: the stream's own), one every
-        ``hop`` samples (None: end to end): ``n=512, rate=16_000`` for Silero, ``ms=30`` for WebRTC's VAD.
+        """Frames of ``ms`` milliseconds (20 by default) or ``n`` samples at ``rate`` (None: the stream's own), one
+        every ``hop`` samples (None: end to end): ``n=512, rate=16_000`` for Silero, ``ms=30`` for WebRTC's VAD.
 
         ``queue_s`` seconds of audio wait for a slow consumer; then the oldest are thrown away: ``frame.missed``
         counts them, and ``frame.gap`` with cause OVERRUN keeps positions exact.
