@@ -149,6 +149,11 @@ class BlockBatch:
         return {} if self._own_fill is None else self._own_fill()
 
     @property
+    def plain(self) -> bool:
+        """Every sample was received: nobody made up any."""
+        return self._mask is None
+
+    @property
     def filled(self) -> BlockBatch:
         return self if self.fill is None else self.fill()
 

@@ -6,7 +6,8 @@
 
 0 dBov is the power of a square wave as large as samples can be (RFC 3389 section 3), so the noise has a root mean
 square of 32768 * 10 ** (-level / 20). The reflection coefficients are k = 258 * (N - 127) / 32768; their sign is
-that of WebRTC's comfort noise: low-pass noise has k1 < 0, and the first coefficient of the all-pole filter 1 / A(z) is a1 = k1.
+that of WebRTC's comfort noise: low-pass noise has k1 < 0, and the first coefficient of the all-pole filter 1 / A(z)
+is a1 = k1.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Sinks: what becomes of received audio. Floor 4."""
 
+from ._bank import FrameBatch
 from ._base import BaseSink, Sink
-from .analyzers import LevelMeter, Levels
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
+from .frames import FrameSink
+from .level import LevelMeter, Levels
 from .wav import WavSink
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "BaseSink",
     "BatchCallbackSink",
     "CallbackSink",
+    "FrameBatch",
+    "FrameSink",
     "LevelMeter",
     "Levels",
     "Sink",
