@@ -34,8 +34,8 @@ def test_the_public_names() -> None:
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "LevelMeter", "Levels", "Sink",
-        "WavSink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "LevelMeter", "Levels",
+        "QualityMeter", "Sink", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",

@@ -4,6 +4,7 @@ from ._base import BaseSink, Sink
 from .analyzers import LevelMeter, Levels
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
+from .quality import QualityMeter
 from .wav import WavSink
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CallbackSink",
     "LevelMeter",
     "Levels",
+    "QualityMeter",
     "Sink",
     "WavSink",
 ]
