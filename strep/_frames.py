@@ -40,6 +40,14 @@ class Frame:
     missed: int = 0
     padding: int = 0
 
+    @property
+    def pcm(self) -> bytes:
+        """The samples as 16-bit little-endian bytes (channels interleaved), as voice frameworks want them."""
+        samples = self.samples
+        if samples.dtype != np.int16:
+            samples = np.clip(np.rint(samples * np.float32(32_768)), -32_768, 32_767)
+        return samples.astype("<i2").tobytes()
+
 
 @dataclass(slots=True)
 class _Mark:
@@ -56,16 +64,18 @@ class _Hole:
 
 
 class Framer:
-    """Cuts one stream into frames of ``ms`` milliseconds at ``rate``.
+    """Cuts one stream into frames of ``ms`` milliseconds or ``n`` samples at ``rate``, one every ``hop`` samples.
 
-    The frames are the same however the blocks were cut. Gaps up to 1 s are filled with zeros; of longer ones whole
-    frames are left out, ``position`` jumps and ``gap`` tells by how much.
+    The frames are the same however the blocks were cut. Gaps up to 1 s (or a frame, when that is longer) are filled
+    with zeros; of longer ones whole frames are left out, ``position`` jumps and ``gap`` tells by how much.
     """
 
     def __init__(
         self,
         *,
-        ms: float,
+        ms: float | None = None,
+        n: int | None = None,
+        hop: int | None = None,
         rate_in: int,
         clock_rate: int,
         rate: int | None = None,
@@ -75,11 +85,11 @@ class Framer:
         if dtype not in ("int16", "float32"):
             raise ConfigurationError(f"dtype {dtype!r}: frames come as 'int16' or 'float32'")
         self.rate = rate or rate_in
-        self.frame_size = round(self.rate * ms / 1000)
-        if self.frame_size < 1 or abs(self.frame_size * 1000 - self.rate * ms) > 1e-6:
-            raise ConfigurationError(
-                f"{ms} ms at {self.rate} Hz is {self.rate * ms / 1000:g} samples: choose a whole number of samples"
-            )
+        self.frame_size = _size(ms, n, self.rate)
+        self.hop = self.frame_size if hop is None else hop
+        if not 1 <= self.hop <= self.frame_size:
+            raise ConfigurationError(f"hop {hop} with frames of {self.frame_size} samples: choose 1 to that many")
+        self._stale = 0  # pending samples that have been in a frame before
         self._rate_in = rate_in
         self._clock = clock_rate
         self._dtype = dtype
@@ -95,7 +105,9 @@ class Framer:
         self._left_out = 0
         self._missed = 0
         self._begun = False
-        self._plain = self.rate == rate_in  # and the resampler hands on what it gets
+        # the resampler hands on what it gets, and nothing is left of a frame
+        self._plain = self.rate == rate_in and self.hop == self.frame_size
+        self._long = max(rate_in, -(-self.frame_size * rate_in // self.rate))  # gaps longer than this are jumped over
 
     def miss(self, frames: int) -> None:
         """The next block follows after ``frames`` that were thrown away (they are told as its gap)."""
@@ -130,7 +142,7 @@ class Framer:
         gap = position - self._next_in
         if gap > 0:
             self._holes.append(_Hole(self._next_in, position, cause))
-            if gap > self._rate_in:
+            if gap > self._long:
                 out += self._jump(position)
             else:
                 self._feed(np.zeros((gap,) if self._channels == 1 else (gap, self._channels), np.int16))
@@ -156,7 +168,7 @@ class Framer:
         """The rest: complete frames and the last one, padded."""
         self._append(self._resampler.flush())
         out = self._cut()
-        if self._pending_size:
+        if self._pending_size > self._stale:
             padding = self.frame_size - self._pending_size
             self._append(self._zeros(padding))
             out += self._cut(padding)
@@ -180,15 +192,16 @@ class Framer:
         """Leave out the whole frames inside a long gap and begin again at a frame boundary before ``position``."""
         self._append(self._resampler.flush())
         out = self._cut()
-        size = self.frame_size
-        if self._pending_size:
+        size, hop = self.frame_size, self.hop
+        if self._pending_size > self._stale:
             self._append(self._zeros(size - self._pending_size))
             out += self._cut()
         # first frame that holds samples from `position` on
         target = -(-position * self.rate // self._rate_in)
-        begin = max(self._position, target // size * size)
-        self._left_out += begin - self._position
+        begin = max(self._position, target // hop * hop)
+        self._left_out += max(0, begin - self._position - self._stale)
         self._position = begin
+        self._pending, self._pending_size, self._stale = [], 0, 0
         self._resampler.reset()
         self._append(self._zeros(target - begin))
         return out
@@ -197,10 +210,11 @@ class Framer:
         if self._pending_size < self.frame_size:
             return []
         samples: Any = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        size = self.frame_size
-        whole = len(samples) // size
-        out = [self._frame(samples[i * size : (i + 1) * size], padding) for i in range(whole)]
-        rest = samples[whole * size :]
+        size, hop = self.frame_size, self.hop
+        whole = (len(samples) - size) // hop + 1
+        out = [self._frame(samples[i * hop : i * hop + size], padding) for i in range(whole)]
+        rest = samples[whole * hop :]
+        self._stale = size - hop
         self._pending = [rest.copy()] if len(rest) else []
         self._pending_size = len(rest)
         return out
@@ -221,7 +235,8 @@ class Framer:
             if inside > 0 or self._left_out:
                 cause = cause or hole.cause
             gap += max(0, inside) * self.rate // self._rate_in
-        while self._holes and self._holes[0].end <= end:
+        after = (self._position + self.hop) * self._rate_in // self.rate
+        while self._holes and self._holes[0].end <= min(end, after):
             self._holes.popleft()
         frame = Frame(
             samples,
@@ -233,5 +248,21 @@ class Framer:
             padding,
         )
         self._left_out = self._missed = 0
-        self._position += self.frame_size
+        self._position += self.hop
         return frame
+
+
+def _size(ms: float | None, n: int | None, rate: int) -> int:
+    """Samples of a frame."""
+    if n is not None:
+        if ms is not None:
+            raise ConfigurationError(f"frames of {ms} ms and of {n} samples: give one of the two")
+        if n < 1:
+            raise ConfigurationError(f"frames of {n} samples: choose 1 or more")
+        return n
+    ms = 20 if ms is None else ms
+    size = round(rate * ms / 1000)
+    if size < 1 or abs(size * 1000 - rate * ms) > 1e-6:
+        samples = f"{rate * ms / 1000:g} samples"
+        raise ConfigurationError(f"{ms} ms at {rate} Hz is {samples}: choose a whole number of samples")
+    return size

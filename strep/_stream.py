@@ -138,17 +138,20 @@ class Stream:
     async def frames(
         self,
         *,
-        ms: float = 20,
+        ms: float | None = None,
+        n: int | None = None,
+        hop: int | None = None,
         rate: int | None = None,
         dtype: Literal["int16", "float32"] = "int16",
         queue_s: float = 5.0,
     ) -> AsyncIterator[Frame]:
-        """Frames of ``ms`` milliseconds at ``rate`` (None: the stream's own).
+        """Frames of ``ms`` milliseconds (20 by default) or ``n`` samples at ``rate`` (None: the stream's own), one every ``hop`` samples (None: end to end): ``n=512, rate=16_000`` for Silero, ``ms=30`` for WebRTC's VAD.
 
         ``queue_s`` seconds of audio wait for a slow consumer; then the oldest are thrown away: ``frame.missed``
         counts them, and ``frame.gap`` with cause OVERRUN keeps positions exact.
 
-        Raises ConfigurationError when ``ms`` at ``rate`` is no whole number of samples.
+        Raises ConfigurationError when ``ms`` at ``rate`` is no whole number of samples, when both ``ms`` and ``n`` are
+        given, and when ``hop`` is not 1 to ``n``.
         """
         if rate is not None:
             await asyncio.to_thread(prepare)
@@ -161,6 +164,8 @@ class Stream:
                     codec = block.stream.codec
                     framer = Framer(
                         ms=ms,
+                        n=n,
+                        hop=hop,
                         rate_in=block.stream.sample_rate,
                         clock_rate=codec.clock_rate if codec else block.stream.sample_rate,
                         rate=rate,

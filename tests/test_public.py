@@ -28,14 +28,15 @@ def test_the_public_names() -> None:
     assert strep.__all__ == sorted(strep.__all__)
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
-        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet", "ParseError",
+        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet",
+        "ParseError",
         "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamEvent", "StreamInfo",
         "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "LevelMeter", "Levels",
-        "QualityMeter", "Sink", "WavSink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "FrameBatch", "FrameSink",
+        "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",

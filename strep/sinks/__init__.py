@@ -1,10 +1,13 @@
 """Sinks: what becomes of received audio. Floor 4."""
 
+from ._bank import FrameBatch
 from ._base import BaseSink, Sink
-from .analyzers import LevelMeter, Levels
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
+from .frames import FrameSink
+from .level import LevelMeter, Levels
 from .quality import QualityMeter
+from .spectrum import Spectrogram, Spectrum
 from .wav import WavSink
 
 __all__ = [
@@ -13,9 +16,13 @@ __all__ = [
     "BaseSink",
     "BatchCallbackSink",
     "CallbackSink",
+    "FrameBatch",
+    "FrameSink",
     "LevelMeter",
     "Levels",
     "QualityMeter",
     "Sink",
+    "Spectrogram",
+    "Spectrum",
     "WavSink",
 ]
