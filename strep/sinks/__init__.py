@@ -6,6 +6,8 @@ from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
 from .frames import FrameSink
 from .level import LevelMeter, Levels
+from .quality import QualityMeter
+from .spectrum import Spectrogram, Spectrum
 from .wav import WavSink
 
 __all__ = [
@@ -18,6 +20,9 @@ __all__ = [
     "FrameSink",
     "LevelMeter",
     "Levels",
+    "QualityMeter",
     "Sink",
+    "Spectrogram",
+    "Spectrum",
     "WavSink",
 ]
