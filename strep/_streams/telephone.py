@@ -17,8 +17,8 @@ senders get it wrong. A report belongs to the press that is going on when its co
     it starts n × 0xFFFF later (or earlier)         the next segment of a long press (2.5.1.3): duration has 16 bits
 
 and no E was seen before, in the last two cases. A press is told when its E comes; when another press's report comes;
-when audio stands more than 100 ms behind its end; when nothing came for 500 ms; or at the stream's end. The last presses
-told are remembered, so that what comes of them late is not another press.
+when audio stands more than 100 ms behind its end; when nothing came for 500 ms; or at the stream's end. The last
+presses told are remembered, so that what comes of them late is not another press.
 """
 
 from __future__ import annotations
