@@ -132,6 +132,11 @@ class BlockBatch:
         return self._mask
 
     @property
+    def plain(self) -> bool:
+        """Every sample was received: nobody made up any."""
+        return self._mask is None
+
+    @property
     def filled(self) -> BlockBatch:
         return self if self.fill is None else self.fill()
 

@@ -28,7 +28,8 @@ def test_the_public_names() -> None:
     assert strep.__all__ == sorted(strep.__all__)
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
-        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet", "ParseError",
+        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet",
+        "ParseError",
         "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamEvent", "StreamInfo",
         "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
         "parse_datagram", "replay", "sinks",
