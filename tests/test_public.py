@@ -35,7 +35,7 @@ def test_the_public_names() -> None:
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "LevelMeter", "Levels", "Sink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "LevelMeter", "Levels", "Sink",
         "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {

@@ -4,6 +4,7 @@ from ._base import BaseSink, Sink
 from .analyzers import LevelMeter, Levels
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
+from .dtmf import DtmfDetector
 from .wav import WavSink
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "BaseSink",
     "BatchCallbackSink",
     "CallbackSink",
+    "DtmfDetector",
     "LevelMeter",
     "Levels",
     "Sink",
