@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,10 @@ __all__ = ["Block", "BlockBatch"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels)."""
+    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels).
+
+    ``mask``: uint8 (frames,), a :class:`strep.Mask` for each frame: all RECEIVED, unless gaps were concealed.
+    """
 
     stream: StreamInfo
     position: int  # of the first frame on the stream's timeline, in sample frames
@@ -23,6 +26,7 @@ class Block:
     rtp_timestamp: int
     arrival_ns: int  # of the packet the first frame came in
     samples: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.uint8]
 
 
 class BlockBatch:
@@ -45,6 +49,8 @@ class BlockBatch:
     ``samples`` int16: decoded on first use and kept.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
     ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
+    ``own_fill`` what a codec's own decoder made up for gaps: by index of the block behind the gap, int16 values
+    (interleaved); None: nothing. ``noise`` likewise: the RFC 3389 payload in force in the gap.
 
     The arrays are fresh for every batch: a sink may keep them, but must not write to them.
     """
@@ -59,7 +65,9 @@ class BlockBatch:
         "gap_cause",
         "gap_frames",
         "index",
+        "noise",
         "offset",
+        "own_fill",
         "packet_arrival_ns",
         "packet_first",
         "packet_frames",
@@ -94,6 +102,8 @@ class BlockBatch:
         decode: Callable[[], npt.NDArray[np.int16]],
         mask: npt.NDArray[np.uint8] | None = None,
         fill: Callable[[], BlockBatch] | None = None,
+        own_fill: Mapping[int, npt.NDArray[np.int16]] | None = None,
+        noise: Mapping[int, bytes] | None = None,
     ) -> None:
         self.streams = streams
         self.index = index
@@ -115,6 +125,8 @@ class BlockBatch:
         self._samples: npt.NDArray[np.int16] | None = None
         self._mask = mask
         self.fill = fill
+        self.own_fill = own_fill
+        self.noise = noise
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -138,13 +150,16 @@ class BlockBatch:
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""
         samples = self.samples
+        mask = self.mask
         offset = self.offset.tolist()
+        ends = np.cumsum(self.frames)
         columns = (self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns)
-        for stream, begin, end, position, gap, cause, timestamp, arrival_ns in zip(
-            self.streams, offset, offset[1:], *(column.tolist() for column in columns), strict=False
+        marks = [mask[begin:end] for begin, end in zip((ends - self.frames).tolist(), ends.tolist(), strict=True)]
+        for stream, begin, end, marked, position, gap, cause, timestamp, arrival_ns in zip(
+            self.streams, offset, offset[1:], marks, *(column.tolist() for column in columns), strict=False
         ):
             values = samples[begin:end]
             if stream.channels > 1:
                 values = values.reshape(-1, stream.channels)
             hole = Gap(gap, GapCause(cause)) if gap else None
-            yield Block(stream, position, hole, timestamp, arrival_ns, values)
+            yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)

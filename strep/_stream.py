@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -128,9 +129,7 @@ class Stream:
                 block, _, missed = item
                 if missed:
                     gap = Gap(missed + (block.gap.samples if block.gap else 0), GapCause.OVERRUN)
-                    block = Block(
-                        block.stream, block.position, gap, block.rtp_timestamp, block.arrival_ns, block.samples
-                    )
+                    block = replace(block, gap=gap)
                 yield block
         finally:
             self._subscriptions.remove(subscription)
