@@ -101,7 +101,7 @@ class BlockBatch:
         packet_rtp_timestamp: npt.NDArray[np.uint32],
         decode: Callable[[], npt.NDArray[np.int16]],
         mask: npt.NDArray[np.uint8] | None = None,
-        fill: Callable[[], BlockBatch] | None = None,
+        fill: Callable[[], BlockBatch | None] | None = None,
         own_fill: Mapping[int, npt.NDArray[np.int16]] | None = None,
         noise: Mapping[int, bytes] | None = None,
     ) -> None:
@@ -124,7 +124,7 @@ class BlockBatch:
         self._decode = decode
         self._samples: npt.NDArray[np.int16] | None = None
         self._mask = mask
-        self.fill = fill
+        self.fill = fill  # gives ``filled``, None for the batch itself: it would hold itself otherwise
         self.own_fill = own_fill
         self.noise = noise
 
@@ -145,7 +145,8 @@ class BlockBatch:
 
     @property
     def filled(self) -> BlockBatch:
-        return self if self.fill is None else self.fill()
+        filled = None if self.fill is None else self.fill()
+        return self if filled is None else filled
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""

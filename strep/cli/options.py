@@ -59,6 +59,8 @@ def output_options(function: _F) -> _F:
                          help="16-bit PCM, or the G.711 bytes as they came."),
             click.option("--rate", type=click.IntRange(4000, 192_000), metavar="R",
                          help="Resample to R Hz (default: the codec's own rate)."),
+            click.option("--conceal", is_flag=True,
+                         help="Fill short gaps for the ear (default: gaps are silent)."),
         )
     ):  # fmt: skip
         function = option(function)
@@ -90,10 +92,10 @@ def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
 
 
-def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None) -> WavSink:
+def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None, conceal: bool) -> WavSink:
     """Raises ConfigurationError for a directory that cannot be written."""
     check_writable(out)
-    return WavSink(out, layout=layout, encoding=encoding, rate=rate)
+    return WavSink(out, layout=layout, encoding=encoding, rate=rate, conceal=conceal)
 
 
 def check_writable(out: Path) -> None:
