@@ -15,7 +15,10 @@ __all__ = ["Block", "BlockBatch"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels)."""
+    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels).
+
+    ``mask``: uint8 (frames,), a :class:`strep.Mask` for each frame: all RECEIVED, unless gaps were concealed.
+    """
 
     stream: StreamInfo
     position: int  # of the first frame on the stream's timeline, in sample frames
@@ -23,6 +26,7 @@ class Block:
     rtp_timestamp: int
     arrival_ns: int  # of the packet the first frame came in
     samples: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.uint8]
 
 
 class BlockBatch:
@@ -46,7 +50,6 @@ class BlockBatch:
     ``samples`` int16: decoded on first use and kept.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
     ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
-
     ``noise`` by block: the comfort noise payload (RFC 3389) in force in the silence before it; ``own_fill`` by block:
     what the codec's own decoder puts in place of the gap before it, int16 values.
 
@@ -103,7 +106,7 @@ class BlockBatch:
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
         noise: dict[int, bytes] | None = None,
         mask: npt.NDArray[np.uint8] | None = None,
-        fill: Callable[[], BlockBatch] | None = None,
+        fill: Callable[[], BlockBatch | None] | None = None,
     ) -> None:
         self.streams = streams
         self.index = index
@@ -127,7 +130,7 @@ class BlockBatch:
         self.transcoded = transcoded
         self._own_fill = own_fill
         self.noise = noise or {}
-        self.fill = fill
+        self.fill = fill  # gives ``filled``, None for the batch itself: it would hold itself otherwise
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -155,18 +158,22 @@ class BlockBatch:
 
     @property
     def filled(self) -> BlockBatch:
-        return self if self.fill is None else self.fill()
+        filled = None if self.fill is None else self.fill()
+        return self if filled is None else filled
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""
         samples = self.samples
+        mask = self.mask
         offset = self.offset.tolist()
+        ends = np.cumsum(self.frames)
         columns = (self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns)
-        for stream, begin, end, position, gap, cause, timestamp, arrival_ns in zip(
-            self.streams, offset, offset[1:], *(column.tolist() for column in columns), strict=False
+        marks = [mask[begin:end] for begin, end in zip((ends - self.frames).tolist(), ends.tolist(), strict=True)]
+        for stream, begin, end, marked, position, gap, cause, timestamp, arrival_ns in zip(
+            self.streams, offset, offset[1:], marks, *(column.tolist() for column in columns), strict=False
         ):
             values = samples[begin:end]
             if stream.channels > 1:
                 values = values.reshape(-1, stream.channels)
             hole = Gap(gap, GapCause(cause)) if gap else None
-            yield Block(stream, position, hole, timestamp, arrival_ns, values)
+            yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)

@@ -4,16 +4,9 @@
     | level  |  k 1   |  k 2   |       |     level: 0 to 127, the noise is that many dB below the overload point (-dBov)
     +--------+--------+--------+- ... -+     k: reflection coefficients, quantized uniformly to 8 bits
 
-<<<<<<< HEAD
-0 dBov is the power of a square wave as large as samples can be (RFC 3389 section 3), so the noise has a root mean
-square of 32768 * 10 ** (-level / 20). The reflection coefficients are k = 258 * (N - 127) / 32768; their sign is
-that of WebRTC's comfort noise: low-pass noise has k1 < 0, and the first coefficient of the all-pole filter 1 / A(z)
-is a1 = k1.
-=======
 0 dBov is the power of a square wave as large as samples can be (RFC 3389 section 3.1), so the noise has a root mean
 square of 32768 * 10 ** (-level / 20). The reflection coefficients are k = 258 * (N - 127) / 32768 (section 3.2). Their
 sign is that of WebRTC's comfort noise: low-pass noise has k1 < 0, and the all-pole filter 1 / A(z) begins with a1 = k1.
->>>>>>> codecs
 """
 
 from __future__ import annotations
