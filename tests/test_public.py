@@ -76,6 +76,8 @@ FLOORS = [
         "_udp",
         "_pcap",
         "_recording",
+        "_recorded",
+        "_plot",
         "_dispatch",
         "_stream",
         "_receiver",
