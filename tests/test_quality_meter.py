@@ -118,6 +118,31 @@ def test_figures_do_not_depend_on_batches(streams: list[str], steps: list[int]) 
         assert q["gap_list"] == [[round(at * 0.02, 4), round(n * 0.02, 4), "loss"] for at, n in runs]
 
 
+def test_what_came_too_late_is_lost_and_discarded() -> None:
+    """And copies are nothing."""
+    arrivals = [Arrival(a.ns + (900 * MS if k == 100 else 0), a.data) for k, a in enumerate(steady(300))]
+    (q,) = feed(QualityMeter(), [*arrivals, Arrival(arrivals[200].ns + MS, arrivals[200].data)], step=1)
+    assert (q["loss"], q["discard"]) == (round(1 / 300, 6), round(1 / 300, 6))
+
+
+def test_silence_that_was_not_sent_is_not_lost() -> None:
+    """Silence suppression: the timestamp goes on, the sequence does not skip."""
+    arrivals = [
+        Arrival(T0 + 20 * (k + (50 if k >= 100 else 0)) * MS, packet(k, timestamp=160 * (k + (50 if k >= 100 else 0))))
+        for k in range(300)
+    ]
+    (q,) = feed(QualityMeter(), arrivals)
+    assert (q["loss"], q["jitter_ms"], q["burst"]["count"]) == (0, 0, 0)
+    assert q["gap_list"] == [[2, 1, "silence"]]
+    assert [w["duration_s"] for w in q["series"]] == [6]
+
+
+def test_another_source_is_no_jitter() -> None:
+    arrivals = steady(200) + steady(200, first=9000, ssrc=77, start_ns=T0 + 4000 * MS)
+    (q,) = feed(QualityMeter(), arrivals)
+    assert (q["loss"], q["jitter_ms"]) == (0, 0)
+
+
 def test_it_is_told_when_a_stream_becomes_poor_and_when_it_is_good_again() -> None:
     told: list[strep.StreamEvent] = []
     lost = {k for k in range(500, 1500) if k % 5 in (0, 1)}
