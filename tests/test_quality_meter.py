@@ -17,6 +17,7 @@ from strep._codecs import PayloadTypes
 from strep._dispatch import Dispatcher
 from strep._engine import Engine, EngineConfig
 from strep.quality import impairment_of, mos_from_r, r_factor
+from strep.simulate import Impairments, make_traffic
 from strep.sinks import BaseSink, QualityMeter
 from strep.sinks.quality import _Gaps, _Series
 
@@ -249,3 +250,39 @@ def test_of_too_many_gaps_the_longest_are_kept() -> None:
 def test_wrong_arguments(options: dict[str, float]) -> None:
     with pytest.raises(strep.ConfigurationError):
         QualityMeter(**options)  # type: ignore[arg-type]
+
+
+def test_simulated_calls_have_the_loss_that_was_done_to_them() -> None:
+    """Gilbert loss, jitter, copies and packets out of order, through the engine: the simulation's truth, exactly."""
+    damage = Impairments(loss=0.06, burst=3, duplicate=0.03, reorder=0.03, jitter_ms=30)
+    traffic = make_traffic(calls=4, duration_s=20, impairments=damage, seed=11)
+    engine, dispatcher = Engine(), Dispatcher([meter := QualityMeter(window_s=5)])
+    for part in traffic.batches():
+        dispatcher.handle(engine.receive(part))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(5)
+    truth = {t.key: t for t in traffic.truth}
+    for report in dispatcher.ended:
+        stream = report.stream
+        assert stream.call_leg_id is not None
+        q = meter.figures(stream)["quality"]
+        t = truth[stream.call_leg_id, stream.leg, stream.direction]
+        there = np.flatnonzero(t.sent)
+        pattern = "".join("01"[int(sent)] for sent in t.sent[there[0] : there[-1] + 1])
+        bursts = [m.group() for m in re.finditer(r"0(?:1{0,15}0)+", pattern)]
+        inside = "".join(bursts)
+        assert q["loss"] == round(pattern.count("0") / len(pattern), 6) == round(t.lost / t.expected, 6)
+        assert q["discard"] == 0
+        assert q["burst"]["count"] == len(bursts)
+        assert q["burst"]["density"] == round(inside.count("0") / len(inside), 5)
+        assert q["burst"]["duration_ms"] == round(20 * len(inside) / len(bursts), 2)
+        runs = len(re.findall("0+", pattern))
+        received = pattern.count("1")
+        assert q["burst_r"] == round(max(1.0, t.lost / runs * received / len(pattern)), 4)
+        assert sum(w["duration_s"] for w in q["series"]) == pytest.approx(0.02 * len(pattern), abs=1e-3)
+        assert [gap[1] for gap in q["gap_list"]] == [round(0.02 * len(r), 4) for r in re.findall("0+", pattern)]
+        mine = traffic.stream == traffic.truth.index(t)
+        came = np.full(len(t.sent), np.inf)
+        np.minimum.at(came, traffic.number[mine], traffic.time_ns[mine])
+        delay_ms = came[t.sent] / 1e6 - 20.0 * there
+        assert q["jitter_ms"] == pytest.approx(np.abs(np.diff(delay_ms)).mean(), abs=2e-3)
