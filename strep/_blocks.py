@@ -41,10 +41,14 @@ class BlockBatch:
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
     Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
-    ``payload`` uint8: the encoded bytes exactly as received, end to end.
+    ``payload`` uint8: the encoded bytes exactly as received, end to end. ``transcoded``: some of them are not in their
+    stream's codec, which changed to one of another rate.
     ``samples`` int16: decoded on first use and kept.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
     ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
+
+    ``noise`` by block: the comfort noise payload (RFC 3389) in force in the silence before it; ``own_fill`` by block:
+    what the codec's own decoder puts in place of the gap before it, int16 values.
 
     The arrays are fresh for every batch: a sink may keep them, but must not write to them.
     """
@@ -52,6 +56,7 @@ class BlockBatch:
     __slots__ = (
         "_decode",
         "_mask",
+        "_own_fill",
         "_samples",
         "arrival_ns",
         "fill",
@@ -59,6 +64,7 @@ class BlockBatch:
         "gap_cause",
         "gap_frames",
         "index",
+        "noise",
         "offset",
         "packet_arrival_ns",
         "packet_first",
@@ -70,6 +76,7 @@ class BlockBatch:
         "rtp_timestamp",
         "streams",
         "time_ns",
+        "transcoded",
     )
 
     def __init__(
@@ -92,6 +99,9 @@ class BlockBatch:
         packet_arrival_ns: npt.NDArray[np.int64],
         packet_rtp_timestamp: npt.NDArray[np.uint32],
         decode: Callable[[], npt.NDArray[np.int16]],
+        transcoded: bool = False,
+        own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
+        noise: dict[int, bytes] | None = None,
         mask: npt.NDArray[np.uint8] | None = None,
         fill: Callable[[], BlockBatch] | None = None,
     ) -> None:
@@ -114,6 +124,9 @@ class BlockBatch:
         self._decode = decode
         self._samples: npt.NDArray[np.int16] | None = None
         self._mask = mask
+        self.transcoded = transcoded
+        self._own_fill = own_fill
+        self.noise = noise or {}
         self.fill = fill
 
     def __len__(self) -> int:
@@ -130,6 +143,10 @@ class BlockBatch:
         if self._mask is None:
             self._mask = np.full(int(self.frames.sum()), Mask.RECEIVED, np.uint8)
         return self._mask
+
+    @property
+    def own_fill(self) -> dict[int, npt.NDArray[np.int16]]:
+        return {} if self._own_fill is None else self._own_fill()
 
     @property
     def plain(self) -> bool:

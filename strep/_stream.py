@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ._blocks import Block, BlockBatch
 from ._frames import Frame, Framer
 from ._report import StreamReport
-from ._types import Codec, Direction, Gap, GapCause, Leg, StreamInfo
+from ._types import Codec, Direction, Gap, GapCause, Leg, StreamEvent, StreamInfo
 from .resample import prepare
 from .sinks._base import BaseSink
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream", "StreamHub"]
 
+_AFTERMATH_S: Final = 2.0  # how long after a stream's end analyzers may still tell of it
 _Marks = list[tuple[int, int, int]]
 
 
@@ -71,6 +72,31 @@ class _Subscription:
         return block, marks, missed
 
 
+class _EventQueue:
+    """Events for one consumer, the last 10,000 that it has not taken."""
+
+    def __init__(self) -> None:
+        self._events: deque[StreamEvent] = deque(maxlen=10_000)
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def put(self, event: StreamEvent) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+    async def get(self) -> StreamEvent | None:
+        while not self._events:
+            if self._ended:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        return self._events.popleft()
+
+
 class Stream:
     """One direction of one call leg, while it lives and after. Made by iterating a :class:`strep.Receiver`."""
 
@@ -83,6 +109,7 @@ class Stream:
         self._early: _Subscription | None = _Subscription(5.0)
         self._subscriptions.append(self._early)
         self._ended = asyncio.Event()
+        self._events = _EventQueue()
 
     def __repr__(self) -> str:
         return f"<Stream {self.info.name} {self.info.leg.label}-{self.direction.label} {self.codec or '?'}>"
@@ -145,7 +172,8 @@ class Stream:
         dtype: Literal["int16", "float32"] = "int16",
         queue_s: float = 5.0,
     ) -> AsyncIterator[Frame]:
-        """Frames of ``ms`` milliseconds (20 by default) or ``n`` samples at ``rate`` (None: the stream's own), one every ``hop`` samples (None: end to end): ``n=512, rate=16_000`` for Silero, ``ms=30`` for WebRTC's VAD.
+        """Frames of ``ms`` milliseconds (20 by default) or ``n`` samples at ``rate`` (None: the stream's own), one
+        every ``hop`` samples (None: end to end): ``n=512, rate=16_000`` for Silero, ``ms=30`` for WebRTC's VAD.
 
         ``queue_s`` seconds of audio wait for a slow consumer; then the oldest are thrown away: ``frame.missed``
         counts them, and ``frame.gap`` with cause OVERRUN keeps positions exact.
@@ -184,6 +212,11 @@ class Stream:
         finally:
             self._subscriptions.remove(subscription)
 
+    async def events(self) -> AsyncIterator[StreamEvent]:
+        """What happens in this stream: key presses, and what analyzers find. For one consumer."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
     def _subscribe(self, queue_s: float) -> _Subscription:
         if self._early is not None:
             subscription, self._early = self._early, None
@@ -215,6 +248,9 @@ class StreamHub(BaseSink):
     def __init__(self, report: Callable[[StreamInfo], StreamReport], backlog: int = 20_000) -> None:
         self._report = report
         self._streams: dict[int, Stream] = {}  # by serial
+        self._listeners: list[_EventQueue] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._finished: dict[int, Stream] = {}  # ended, but analyzers may still find something
         self._new: deque[Stream] = deque()
         self._backlog = backlog
         self._wake = asyncio.Event()
@@ -249,10 +285,47 @@ class StreamHub(BaseSink):
         handle = self._streams.pop(stream.serial, None)
         if handle is not None:
             handle._end(report)
+            if self._loop is not None:
+                self._finished[stream.serial] = handle
+                self._loop.call_later(_AFTERMATH_S, self._retire, stream.serial)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop that consumers live in: events come from analyzers' threads."""
+        self._loop = loop
+
+    def event(self, event: StreamEvent) -> None:
+        if (self._listeners or self._streams or self._finished) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hand_on, event)
+
+    def _hand_on(self, event: StreamEvent) -> None:
+        for listener in self._listeners:
+            listener.put(event)
+        serial = event.stream.serial
+        handle = self._streams.get(serial) or self._finished.get(serial)
+        if handle is not None:
+            handle._events.put(event)
+
+    def _retire(self, serial: int) -> None:
+        handle = self._finished.pop(serial, None)
+        if handle is not None:
+            handle._events.end()
+
+    def listen(self) -> _EventQueue:
+        queue = _EventQueue()
+        self._listeners.append(queue)
+        return queue
+
+    def unlisten(self, queue: _EventQueue) -> None:
+        self._listeners.remove(queue)
 
     def finish(self) -> None:
         self._closed = True
         self._wake.set()
+
+    def finish_events(self) -> None:
+        """Analyzers have told everything."""
+        for queue in [*self._listeners, *(s._events for s in [*self._streams.values(), *self._finished.values()])]:
+            queue.end()
 
     async def next(self) -> Stream | None:
         while not self._new:

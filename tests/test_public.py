@@ -36,8 +36,8 @@ def test_the_public_names() -> None:
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "FrameBatch", "FrameSink",
-        "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "WavSink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",
+        "FrameSink", "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",
@@ -70,8 +70,8 @@ def test_every_module_says_what_it_holds_and_what_of_it_is_for_others() -> None:
 FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
-    {"_codecs", "_streams", "resample", "_packets", "_accounts", "quality"},
-    {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
+    {"_codecs", "_packed", "_payload_types", "_streams", "resample", "_packets", "_accounts", "quality"},
+    {"_admission", "_state", "_sources", "_events", "_outlet", "_sorting", "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
     {
         "_udp",

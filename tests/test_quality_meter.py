@@ -13,9 +13,9 @@ from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
 
 import strep
 from strep._blocks import BlockBatch
-from strep._codecs import PayloadTypes
 from strep._dispatch import Dispatcher
 from strep._engine import Engine, EngineConfig
+from strep._payload_types import PayloadTypes
 from strep.quality import impairment_of, mos_from_r, r_factor
 from strep.simulate import Impairments, make_traffic
 from strep.sinks import BaseSink, QualityMeter

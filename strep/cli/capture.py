@@ -99,6 +99,7 @@ async def run_capture(
     layout: str,
     encoding: str,
     rate: int | None,
+    mute_keys: bool,
     call_leg_id: str | None,
     latency: float,
     allow: tuple[str, ...],
@@ -137,14 +138,14 @@ async def run_capture(
     if workers > 1:
         if out is not None:
             check_writable(out)
-        made = WorkerSinks(out, layout, encoding, rate, as_json)
+        made = WorkerSinks(out, layout, encoding, rate, as_json, mute_keys)
         receiver = Supervisor(listen, workers=workers, sinks=made, **options)
         if as_json:
             receiver.on_event = EventWriter()
     else:
         sinks: list[Sink] = []
         if out is not None:
-            sinks.append(wav_sink(out, layout, encoding, rate))
+            sinks.append(wav_sink(out, layout, encoding, rate, mute_keys))
         if meter is not None:
             sinks.append(meter)
         if as_json:

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from .._codecs import PayloadTypes
 from .._exceptions import ConfigurationError
+from .._payload_types import PayloadTypes
 from .._types import Codec
 from ..sinks import WavSink
 
@@ -59,6 +59,8 @@ def output_options(function: _F) -> _F:
                          help="16-bit PCM, or the G.711 bytes as they came."),
             click.option("--rate", type=click.IntRange(4000, 192_000), metavar="R",
                          help="Resample to R Hz (default: the codec's own rate)."),
+            click.option("--mute-keys", is_flag=True,
+                         help="Silence instead of DTMF tones in files: no card numbers, no PINs."),
         )
     ):  # fmt: skip
         function = option(function)
@@ -90,10 +92,10 @@ def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
 
 
-def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None) -> WavSink:
+def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None, mute_keys: bool = False) -> WavSink:
     """Raises ConfigurationError for a directory that cannot be written."""
     check_writable(out)
-    return WavSink(out, layout=layout, encoding=encoding, rate=rate)
+    return WavSink(out, layout=layout, encoding=encoding, rate=rate, mute_keys=mute_keys)
 
 
 def check_writable(out: Path) -> None:

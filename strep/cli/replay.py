@@ -29,10 +29,19 @@ __all__ = ["inspect", "replay"]
 @output_options
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
-def replay(file: Path, out: Path, layout: str, encoding: str, rate: int | None, as_json: bool, **options: Any) -> None:
+def replay(
+    file: Path,
+    out: Path,
+    layout: str,
+    encoding: str,
+    rate: int | None,
+    mute_keys: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
     types = payload_types(options["pt"])
-    sinks: list[Sink] = [wav_sink(out, layout, encoding, rate)]
+    sinks: list[Sink] = [wav_sink(out, layout, encoding, rate, mute_keys)]
     if as_json:
         sinks.append(EventSink())
     result = _run(file, sinks, types, options)

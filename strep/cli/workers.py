@@ -23,6 +23,7 @@ class WorkerSinks:
     encoding: Any
     rate: int | None
     as_json: bool
+    mute_keys: bool = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -32,7 +33,9 @@ class WorkerSinks:
     def __call__(self, index: int) -> list[Sink]:
         sinks: list[Sink] = []
         if self.out is not None:
-            sinks.append(WavSink(self.out, layout=self.layout, encoding=self.encoding, rate=self.rate))
+            sinks.append(
+                WavSink(self.out, layout=self.layout, encoding=self.encoding, rate=self.rate, mute_keys=self.mute_keys)
+            )
         if self.as_json:
             sinks.append(EventSink(post_event))
         return sinks

@@ -4,6 +4,7 @@ from ._bank import FrameBatch
 from ._base import BaseSink, Sink
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
+from .dtmf import DtmfDetector
 from .frames import FrameSink
 from .level import LevelMeter, Levels
 from .quality import QualityMeter
@@ -16,6 +17,7 @@ __all__ = [
     "BaseSink",
     "BatchCallbackSink",
     "CallbackSink",
+    "DtmfDetector",
     "FrameBatch",
     "FrameSink",
     "LevelMeter",
