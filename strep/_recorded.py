@@ -116,13 +116,19 @@ def legs_of(directory: str | PathLike[str]) -> list[Leg]:
 
 def _leg(folder: Path, name: str, leg: str, entries: list[dict[str, Any]]) -> Leg:
     began = min(int(entry.get("first_arrival_ns") or 0) for entry in entries)
-    tracks = [_track(folder, entry, (int(entry.get("first_arrival_ns") or 0) - began) / 1e9) for entry in entries]
+    offsets = [(int(entry.get("first_arrival_ns") or 0) - began) / 1e9 for entry in entries]
+    first: dict[str, float] = {}  # where each file begins: both directions may be in one
+    for entry, offset in zip(entries, offsets, strict=True):
+        for file in map(str, entry.get("files") or []):
+            first[file] = min(first.get(file, offset), offset)
+    tracks = [_track(folder, entry, offset, first) for entry, offset in zip(entries, offsets, strict=True)]
     return Leg(name, leg, began, max(t.offset_s + t.duration_s for t in tracks), tracks)
 
 
-def _track(folder: Path, entry: dict[str, Any], offset: float) -> Track:
+def _track(folder: Path, entry: dict[str, Any], offset: float, first: dict[str, float]) -> Track:
     direction = str(entry.get("direction"))
-    audio = next((a for a in (_audio(folder, str(f), direction, offset) for f in entry.get("files") or []) if a), None)
+    names = map(str, entry.get("files") or [])
+    audio = next((a for a in (_audio(folder, name, direction, first[name]) for name in names) if a), None)
     duration = float(entry.get("duration_s") or 0.0)
     if not duration and audio is not None:
         duration = audio.frames / audio.format.rate
@@ -150,9 +156,9 @@ def _audio(folder: Path, name: str, direction: str, offset: float) -> Audio | No
         format_ = WavFormat.of_header(file.read(94))
     if format_ is None or path.stat().st_size <= format_.header_bytes:
         return None
-    # a stereo file holds both directions of a leg, from where the earlier one began; a stereo stream is left as it is
-    both = path.stem.partition("-")[0] == path.stem.removesuffix(".part") and format_.channels == 2
-    return Audio(path, format_, int(direction == "outbound") if both else 0, 0.0 if both else offset)
+    # a file of both directions has neither in its name: inbound is left, outbound right
+    both = format_.channels == 2 and direction not in path.stem
+    return Audio(path, format_, int(both and direction == "outbound"), offset)
 
 
 def _list(value: Any) -> list[Any]:
