@@ -17,6 +17,7 @@ from live import listening, send_paced, until
 from support import packet
 
 import strep
+import strep.quality
 import strep.simulate
 import strep.sinks
 from strep.sinks import ArraySink, LevelMeter, WavSink
@@ -42,7 +43,7 @@ def test_the_public_names() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [strep, strep.sinks, strep.simulate])
+@pytest.mark.parametrize("module", [strep, strep.quality, strep.sinks, strep.simulate])
 def test_everything_public_is_there_and_documented(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         thing = getattr(module, name)
@@ -86,6 +87,8 @@ FLOORS = [
         "_udp",
         "_pcap",
         "_recording",
+        "_recorded",
+        "_plot",
         "_dispatch",
         "_stream",
         "_receiver",
