@@ -36,7 +36,7 @@ def test_the_public_names() -> None:
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "LevelMeter", "Levels", "Sink",
-        "WavSink",
+        "ToneDetector",        "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",

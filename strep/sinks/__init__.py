@@ -5,6 +5,7 @@ from .analyzers import LevelMeter, Levels
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
 from .dtmf import DtmfDetector
+from .tones import ToneDetector
 from .wav import WavSink
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "LevelMeter",
     "Levels",
     "Sink",
+    "ToneDetector",
     "WavSink",
 ]
