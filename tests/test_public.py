@@ -35,8 +35,8 @@ def test_the_public_names() -> None:
         "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "LevelMeter", "Levels", "Sink",
-        "ToneDetector",        "WavSink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "LevelMeter", "Levels",
+        "Sink", "ToneDetector", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",

@@ -8,7 +8,8 @@ strongest of each group must hold 30 % of the energy together. 4 % of the window
 
     frequency   of each tone from the phase it gains between two tapered halves; within 2.5 % of nominal
                 (Q.24: 1.5 % must be accepted, 3.5 % must not)
-    fit         two sinusoids of these frequencies, by least squares, hold 80 % of the energy, 92 % at least twice (or 80 % seven times)
+    fit         two sinusoids of these frequencies, by least squares, hold 80 % of the energy; of a digit's windows two
+                92 %, or seven 80 %
     twist       the high tone is at most 4 dB stronger, at most 8 dB weaker
     level       each tone is at least -36 dBm0
     harmonics   nothing near twice either frequency, within 15 dB: voices have those, keys have not
