@@ -15,6 +15,7 @@ import strep
 from strep._blocks import BlockBatch
 from strep._types import Codec, Direction, GapCause, Leg, Mask, StreamInfo
 from strep.resample import resample
+from strep.sinks import FrameSink
 from strep.sinks._bank import FrameBank, FrameBatch
 
 T0 = 1_700_000_000_000_000_000
@@ -249,3 +250,32 @@ WRONG = [{"size": 0}, {"size": 5, "hop": 6}, {"size": 5, "rate": 0}, {"size": 5,
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(strep.ConfigurationError):
         FrameBank(**wrong)
+
+
+def test_the_sink_gives_what_the_bank_cuts_and_the_rest_at_the_end() -> None:
+    calls: list[Any] = []
+    sink = FrameSink(
+        lambda frames: calls.append((frames.row.tolist(), frames.samples.copy(), frames.samples.flags.c_contiguous)),
+        n=256,
+        hop=128,
+        rate=8000,
+        on_started=lambda info: calls.append(("started", info.index)),
+        on_ended=lambda info, report: calls.append(("ended", info.index)),
+    )
+    infos = [stream(n) for n in range(3)]
+    audio = np.random.default_rng(1).integers(-9000, 9000, (3, 400)).astype(np.int16)
+    for info in infos:
+        sink.stream_started(info)
+    sink.blocks(batch_of_blocks([Part(i, 0, 0, a) for i, a in zip(infos, audio, strict=True)]))
+    for info in infos:
+        sink.stream_ended(info, None)  # type: ignore[arg-type]
+    assert calls[:3] == [("started", 0), ("started", 1), ("started", 2)]
+    rows, samples, contiguous = calls[4]
+    assert (rows, contiguous) == ([0, 1, 2], True)
+    np.testing.assert_array_equal(samples, audio[:, 128:384] / np.float32(32768))
+    assert [c[:2] for c in calls if c[0] == "ended"] == [("ended", n) for n in range(3)]
+    rows, samples, _ = calls[5]
+    assert rows == [0]
+    np.testing.assert_array_equal(samples[0, :144], audio[0, 256:] / np.float32(32768))
+    assert not samples[0, 144:].any()
+    assert len(calls) == 3 + 2 + 3 * 2

@@ -29,14 +29,14 @@ def test_the_public_names() -> None:
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
         "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet",
-        "ParseError",
-        "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamEvent", "StreamInfo",
-        "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
-        "parse_datagram", "replay", "sinks",
+        "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream",
+        "StreamEvent", "StreamInfo", "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus",
+        "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "LevelMeter", "Levels",
-        "Sink", "ToneDetector", "WavSink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",
+        "FrameSink", "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "ToneDetector",
+        "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",
@@ -69,8 +69,19 @@ def test_every_module_says_what_it_holds_and_what_of_it_is_for_others() -> None:
 FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
-    {"_codecs", "_streams", "resample", "_packets", "_accounts"},
-    {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
+    {
+        "_codecs",
+        "_packed",
+        "_payload_types",
+        "_streams",
+        "resample",
+        "_packets",
+        "_accounts",
+        "quality",
+        "_plc",
+        "_conceal",
+    },
+    {"_admission", "_state", "_sources", "_events", "_outlet", "_sorting", "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
     {
         "_udp",

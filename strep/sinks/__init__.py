@@ -1,10 +1,14 @@
 """Sinks: what becomes of received audio. Floor 4."""
 
+from ._bank import FrameBatch
 from ._base import BaseSink, Sink
-from .analyzers import LevelMeter, Levels
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
 from .dtmf import DtmfDetector
+from .frames import FrameSink
+from .level import LevelMeter, Levels
+from .quality import QualityMeter
+from .spectrum import Spectrogram, Spectrum
 from .tones import ToneDetector
 from .wav import WavSink
 
@@ -15,9 +19,14 @@ __all__ = [
     "BatchCallbackSink",
     "CallbackSink",
     "DtmfDetector",
+    "FrameBatch",
+    "FrameSink",
     "LevelMeter",
     "Levels",
+    "QualityMeter",
     "Sink",
+    "Spectrogram",
+    "Spectrum",
     "ToneDetector",
     "WavSink",
 ]

@@ -150,9 +150,14 @@ class FrameBank:
         self.reset(row)
         return out
 
-    def push(self, batch: BlockBatch) -> list[FrameBatch]:
-        """Take what became ready; the frames that are complete now, each FrameBatch with one frame a row at most."""
+    def push(self, batch: BlockBatch, blocks: I64 | None = None) -> list[FrameBatch]:
+        """Take what became ready; the frames that are complete now, each FrameBatch with one frame a row at most.
+
+        ``blocks``: indices of those that are meant, in order; None: all.
+        """
         row, frames = batch.index, batch.frames
+        if blocks is not None:
+            row, frames = row[blocks], frames[blocks]
         if not len(row):
             return []
         highest = int(row.max())
@@ -161,16 +166,17 @@ class FrameBank:
         samples, offset = _mono(batch)
         lack = _not_received(batch)
         if int(frames.min()) > 0 and bool((row[1:] != row[:-1]).all()):
-            return list(self._round(batch, samples, offset, None, lack))
+            return list(self._round(batch, samples, offset, blocks, lack))
         # several blocks of a stream: first all first ones, then all second ones
         order = np.arange(len(row))
         starts = np.r_[True, row[1:] != row[:-1]]
         rank = order - np.maximum.accumulate(np.where(starts, order, 0))
         out: list[FrameBatch] = []
         for number in range(int(rank.max()) + 1):
-            blocks = np.flatnonzero((rank == number) & (frames > 0))
-            if blocks.size:
-                out += self._round(batch, samples, offset, blocks, lack)
+            chosen = np.flatnonzero((rank == number) & (frames > 0))
+            if chosen.size:
+                mine = chosen if blocks is None else blocks[chosen]
+                out += self._round(batch, samples, offset, mine, lack)
         return out
 
     def _round(

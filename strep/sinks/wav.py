@@ -70,6 +70,7 @@ class WavSink(BaseSink):
     ``layout``    "split" or "stereo"
     ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
+    ``conceal``   short gaps are filled as ears want it (pcm16 only); False: they are silent
     ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
     silent in the file
     ``mute_keys``  silence instead of DTMF digits (pcm16 only): the tones of card numbers and PINs are not written.
@@ -91,6 +92,7 @@ class WavSink(BaseSink):
         layout: Literal["split", "stereo"] = "split",
         encoding: Literal["pcm16", "native"] = "pcm16",
         rate: int | None = None,
+        conceal: bool = False,
         queue_bytes: int = 512 << 20,
         max_open_files: int | None = None,
         mute_keys: bool = False,
@@ -107,6 +109,10 @@ class WavSink(BaseSink):
             raise ConfigurationError('encoding "native" cannot be resampled: leave the rate out, or use "pcm16"')
         if encoding == "native" and mute_keys:
             raise ConfigurationError('encoding "native" keeps the bytes as they came: use "pcm16" to mute keys')
+        if encoding == "native" and conceal:
+            raise ConfigurationError(
+                'encoding "native" keeps the bytes that came, and of gaps none did: leave conceal out, or use "pcm16"'
+            )
         if rate is not None and not 4000 <= rate <= 192_000:
             raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
         if rate is not None or layout == "stereo":
@@ -115,6 +121,8 @@ class WavSink(BaseSink):
         self._native = encoding == "native"
         self._rate = rate
         self._mute = MuteKeys() if mute_keys else None
+        if conceal:
+            self.concealment = "later"  # in the thread that writes
         self._tree = WavTree(Path(directory), max_open_files or _descriptor_budget())
         self._jobs: deque[tuple[_Job, int]] = deque()
         self._queue_bytes = queue_bytes
@@ -242,6 +250,8 @@ class WavSink(BaseSink):
         if now < self._paused_until:
             self.dropped_frames += int(batch.frames.sum())
             return
+        if self.concealment:
+            batch = batch.filled
         simple = not self._stereo and self._rate is None
         chosen = self._lanes.write(batch, self._native, now) if simple and self._lanes is not None else None
         if chosen is not None and not chosen:
