@@ -65,14 +65,14 @@ def chords(seconds: int, seed: int) -> F32:
     return np.concatenate(out)[: seconds * RATE]
 
 
-def hour(directory: Path, *, streams: int = 60, seconds: int = 60) -> npt.NDArray[np.int16]:
+def hour(directory: Path, *, streams: int = 60, seconds: int = 60, seed: int = 4733) -> npt.NDArray[np.int16]:
     """int16, (streams, seconds · 8000): each stream other voices, speeds and levels; the same in every run."""
-    rng = np.random.default_rng(4733)
+    rng = np.random.default_rng(seed)
     voices = [_read(DATA / "caller.wav"), _read(DATA / "agent.wav"), *_espoken(directory)]
     out = np.zeros((streams, seconds * RATE), np.int16)
     for row in range(streams):
         if row % 10 == 9:
-            audio = chords(seconds, row) * 10 ** (rng.uniform(-25, -6) / 20)
+            audio = chords(seconds, seed + row) * 10 ** (rng.uniform(-25, -6) / 20)
         else:
             parts: list[F32] = []
             while sum(map(len, parts)) < seconds * RATE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import wave
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,10 +15,11 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import pcmu
+from support import T0, Arrival, batch_of, packet, pcmu
 from test_bank import Part, batch_of_blocks, stream
 
 import strep
+from strep._pcap import PcapWriter
 from strep._types import StreamEvent, StreamInfo
 from strep.sinks import ArraySink, DtmfDetector, WavSink
 from strep.sinks._mute import MuteKeys
@@ -128,7 +130,7 @@ def test_all_digits_at_minus_25_dbm0_with_noise_and_1_5_percent_off() -> None:
             assert event.duration_s == pytest.approx(seconds, abs=0.006)
             assert event.data["level_dbm0"] == pytest.approx(-25, abs=0.5)
             assert event.data["source"] == "inband"
-            assert event.time_ns == pytest.approx(1_700_000_000_000_000_000 + begin * 1e9, abs=5e6)
+            assert event.time_ns == pytest.approx(T0 + begin * 1e9, abs=5e6)
 
 
 @pytest.mark.parametrize(
@@ -407,3 +409,86 @@ def test_digits_that_ffmpeg_makes(tmp_path: Path) -> None:
         )  # fmt: skip
         audio.append(np.frombuffer(done.stdout, "<i2"))
     assert digits(heard([np.concatenate([*audio, np.zeros(1600, np.int16)])])[0]) == pressed
+
+
+# --- through the engine -----------------------------------------------------------------------------------------------
+
+
+def mulaw(audio: I16) -> bytes:
+    """Encoded, by looking for the nearest value."""
+    table = pcmu(bytes(range(256))).astype(np.int64)
+    order = np.argsort(table, kind="stable")
+    middle = (table[order][1:] + table[order][:-1]) / 2
+    return order[np.searchsorted(middle, audio)].astype(np.uint8).tobytes()
+
+
+def capture_with_keys(path: Path) -> I16:
+    """ "5" as audio and, beside it, as telephone-events; "6" as audio only; "7" as events only, instead of audio."""
+    x = int16(
+        np.concatenate(
+            [silence(0.4), digit("5", 0.1), silence(0.4), digit("6", 0.1), silence(0.6), silence(0.1), silence(0.5)]
+        )
+        + 0.002
+    )
+    arrivals, sequence = [], 0
+
+    def send(at: int, timestamp: int, payload: bytes, payload_type: int) -> None:
+        nonlocal sequence
+        data = packet(sequence, timestamp=timestamp, payload=payload, payload_type=payload_type)
+        arrivals.append(Arrival(T0 + at * 125_000, data))
+        sequence += 1
+
+    events = {3200: 5, 12_800: 7}
+    for at in range(0, len(x), 160):
+        for start, key in events.items():
+            if start <= at < start + 800:
+                end = at == start + 640
+                for _ in range(3 if end else 1):
+                    report = bytes([key, end << 7 | 10]) + (at + 160 - start).to_bytes(2, "big")
+                    send(at + 160, start, report, 101)
+        if not 12_800 <= at < 13_600:
+            send(at + 160, at, mulaw(x[at : at + 160]), 0)
+    writer = PcapWriter(path)
+    writer.write(batch_of(arrivals))
+    writer.close()
+    return x
+
+
+def test_both_sources_through_the_engine(tmp_path: Path) -> None:
+    capture_with_keys(tmp_path / "a.pcap")
+    told: list[StreamEvent] = []
+    done = strep.replay(tmp_path / "a.pcap", sinks=[DtmfDetector(told.append)])
+    assert digits(told) == "6"
+    (entry,) = done.summary()["streams"]
+    assert entry["dtmf"]["digits"] == "567"
+    assert [e["source"] for e in entry["dtmf"]["events"]] == ["rfc4733", "inband", "rfc4733"]
+    assert [e["position_s"] for e in entry["dtmf"]["events"]] == pytest.approx([0.4, 0.9, 1.6], abs=0.01)
+
+
+def test_the_command_mutes_keys(tmp_path: Path) -> None:
+    x = capture_with_keys(tmp_path / "a.pcap")
+    for name, more in (("plain", []), ("muted", ["--mute-keys"])):
+        command = [
+            sys.executable,
+            "-m",
+            "strep",
+            "replay",
+            str(tmp_path / "a.pcap"),
+            "--out",
+            str(tmp_path / name),
+            *more,
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+    written = {}
+    for name in ("plain", "muted"):
+        (path,) = (tmp_path / name).rglob("*.wav")
+        with wave.open(str(path)) as file:
+            written[name] = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    plain, muted = written["plain"], written["muted"]
+    assert len(plain) == len(muted) == len(x)
+    different = np.flatnonzero(plain != muted)
+    for begin, end in ((3200, 4000), (7200, 8000)):
+        assert not muted[begin:end].any()
+        assert plain[begin:end].any()
+        different = different[(different < begin - 80) | (different >= end + 80)]
+    assert not different.size

@@ -36,7 +36,8 @@ def test_the_public_names() -> None:
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",
-        "FrameSink", "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "WavSink",
+        "FrameSink", "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "ToneDetector",
+        "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",

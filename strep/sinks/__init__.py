@@ -9,6 +9,7 @@ from .frames import FrameSink
 from .level import LevelMeter, Levels
 from .quality import QualityMeter
 from .spectrum import Spectrogram, Spectrum
+from .tones import ToneDetector
 from .wav import WavSink
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "Sink",
     "Spectrogram",
     "Spectrum",
+    "ToneDetector",
     "WavSink",
 ]
