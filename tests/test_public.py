@@ -36,7 +36,7 @@ def test_the_public_names() -> None:
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "FrameBatch", "FrameSink",
-        "LevelMeter", "Levels", "Sink", "WavSink",
+        "LevelMeter", "Levels", "Sink", "SpeechMeter", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",
@@ -69,7 +69,7 @@ def test_every_module_says_what_it_holds_and_what_of_it_is_for_others() -> None:
 FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
-    {"_codecs", "_streams", "resample", "_packets", "_accounts"},
+    {"_codecs", "_streams", "resample", "_packets", "_accounts", "_talk"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
     {

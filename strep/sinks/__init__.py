@@ -6,6 +6,7 @@ from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
 from .frames import FrameSink
 from .level import LevelMeter, Levels
+from .speech import SpeechMeter
 from .wav import WavSink
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "LevelMeter",
     "Levels",
     "Sink",
+    "SpeechMeter",
     "WavSink",
 ]
