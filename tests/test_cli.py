@@ -307,7 +307,7 @@ def test_doctor_tells_line_by_line(tmp_path: Path) -> None:
         (["replay", "{tmp}/text"], 2, "--out"),
         (["simulate"], 2, "udp:127.0.0.1:9000"),
         (["simulate", "--to", "udp:127.0.0.1:9", "--loss", "7"], 2, "loss"),
-        (["simulate", "--to", "udp:127.0.0.1:9", "--codec", "opus"], 2, "codec"),
+        (["simulate", "--to", "udp:127.0.0.1:9", "--codec", "evs"], 2, "codec"),
     ],
 )
 def test_wrong_use_says_what_would_be_right(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
