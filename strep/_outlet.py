@@ -54,7 +54,7 @@ class Outlet:
             self._place(popped.take(mute))
             popped = popped.take(~mute)
         placed = self._place(popped)
-        return [] if placed is None else [self._blocks(placed)]
+        return [] if placed is None else [self._blocks(*placed)]
 
     def _without_payload(self, popped: Popped, since_ns: I64) -> npt.NDArray[np.bool_]:
         """Of each stream the packets up to the last whose payload was not kept."""
@@ -63,7 +63,8 @@ class Outlet:
         last = np.maximum.reduceat(np.where(popped.arrival_ns < since_ns.take(popped.row), order, -1), start)
         return order <= np.repeat(last, np.diff(np.r_[start, len(popped)]))
 
-    def _place(self, popped: Popped) -> Placed | None:
+    def _place(self, popped: Popped) -> tuple[Placed, I64] | None:
+        """The packets' blocks, and when each would have arrived without jitter."""
         if not len(popped):
             return None
         timeline = self._state.timeline
@@ -72,11 +73,13 @@ class Outlet:
         self._accounts.delivered += len(popped) - undecoded
         if undecoded:
             self._accounts.drop("payload_type", undecoded)
-        if placed is not None and self._state.codecless:
+        if placed is None:
+            return None
+        if self._state.codecless:
             self._name_codecs(placed.block_row, placed.arrival_ns[placed.packet_first[:-1]])
-        return placed
+        return self._state.clock.map(placed)
 
-    def _blocks(self, placed: Placed) -> BlockBatch:
+    def _blocks(self, placed: Placed, time_ns: I64) -> BlockBatch:
         codec_of = self._state.timeline.codec
         payload, begin = gather(self._state.ring, placed, self._decoder.frame_bytes)
         decode, payload, begin = self._decoder.prepare(payload, begin, placed.codec, codec_of.take(placed.row))
@@ -94,7 +97,7 @@ class Outlet:
             gap_cause=placed.gap_cause,
             rtp_timestamp=placed.timestamp[first[:-1]],
             arrival_ns=placed.arrival_ns[first[:-1]],
-            time_ns=placed.arrival_ns[first[:-1]],
+            time_ns=time_ns,
             offset=offset,
             payload=payload,
             payload_offset=begin[first],
@@ -112,4 +115,5 @@ class Outlet:
             if row in state.codecless and info is not None:
                 info.codec = self._types.codecs[int(state.timeline.codec[row])]
                 info.origin_ns = info.origin_ns or arrival
+                state.clock.begin(row, info.codec.sample_rate, info.origin_ns)
                 state.codecless.discard(row)

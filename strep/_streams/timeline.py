@@ -52,6 +52,7 @@ class Placed:
     block_frames: I64
     gap_frames: I64
     gap_cause: npt.NDArray[np.uint8]
+    anew: npt.NDArray[np.bool_] | None = None  # (m,): re-anchored by arrival times there; None: nowhere
 
 
 class Timeline:
@@ -191,7 +192,7 @@ class Timeline:
         self._skipped[rows] |= np.array([end_of_row[r] > base_of_row[r] for r in rows.tolist()])
         self._skipped[audio_rows] = np.array([end_of_row[r] for r in audio_rows.tolist()]) > seen[last]
 
-        gap, trim, cause = self._gaps(row, start, frames, codec, timestamp, arrival, lost)
+        gap, trim, cause, anchored = self._gaps(row, start, frames, codec, timestamp, arrival, lost)
         frames = frames - trim
         advance = gap + frames
         ends = np.cumsum(advance)
@@ -219,6 +220,7 @@ class Timeline:
             np.add.reduceat(frames, first),
             gap[first],
             np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
+            anchored[first] if anchored.any() else None,
         )
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
@@ -237,8 +239,8 @@ class Timeline:
         timestamp: U32,
         arrival: I64,
         lost: npt.NDArray[np.bool_],
-    ) -> tuple[I64, I64, I64]:
-        """Per packet: gap before it, frames to trim off it, GapCause."""
+    ) -> tuple[I64, I64, I64, npt.NDArray[np.bool_]]:
+        """Per packet: gap before it, frames to trim off it, GapCause, whether it was re-anchored."""
         rows = row[start]
         ratio, rate = self._ratio[codec], self._rate[codec]
         ends = timestamp + (frames // ratio).astype(np.uint32)
@@ -269,7 +271,7 @@ class Timeline:
         cause[(gap >= 2 * rate) & (cause != int(GapCause.LOSS))] = int(GapCause.HOLD)
         cause[(gap == 0) & ~anchored] = int(GapCause.NONE)
         cause[begins] = int(GapCause.NONE)
-        return gap, trim, cause
+        return gap, trim, cause, anchored & ~begins
 
 
 def _group_starts(row: I64) -> I64:
