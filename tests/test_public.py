@@ -68,7 +68,7 @@ def test_every_module_says_what_it_holds_and_what_of_it_is_for_others() -> None:
 FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
-    {"_codecs", "_streams", "resample", "_packets", "_accounts"},
+    {"_codecs", "_streams", "resample", "_packets", "_accounts", "_drift"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
     {

@@ -22,7 +22,7 @@ Example: at 8 kHz, lowest offsets of T, T - 2 ms, T - 4 ms: a skew of +200 ppm; 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,8 @@ __all__ = ["WINDOW_S", "ClockFilter", "position_ns"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
-BOOL = npt.NDArray[np.bool_]
+
+_Whole = TypeVar("_Whole", int, I64)
 
 WINDOW_S: Final = 10
 SECOND_NS: Final = 1_000_000_000
@@ -46,9 +47,10 @@ _NEVER: Final = np.iinfo(np.int64).max
 _FAR: Final = 1 << 44  # beyond any position
 
 
-def position_ns(position: I64, rate: I64 | int) -> I64:
+def position_ns(position: _Whole, rate: Any) -> _Whole:
     """A position in sample frames as nanoseconds by the sender's clock, rounded down. Exact, up to 2^45 frames."""
-    return position // rate * SECOND_NS + position % rate * SECOND_NS // rate
+    whole: _Whole = position // rate * SECOND_NS + position % rate * SECOND_NS // rate
+    return whole
 
 
 class ClockFilter:

@@ -30,6 +30,7 @@ from .options import (
     run_async,
     sink_failed,
     source_options,
+    wav_options,
     wav_sink,
 )
 from .tables import stream_table, totals_line
@@ -99,6 +100,8 @@ async def run_capture(
     layout: str,
     encoding: str,
     rate: int | None,
+    sessions: tuple[str, ...],
+    no_drift_correction: bool,
     call_leg_id: str | None,
     latency: float,
     allow: tuple[str, ...],
@@ -115,7 +118,8 @@ async def run_capture(
     """Everything that the command does; returns the exit code."""
     err = console()
     types = payload_types(pt)
-    if workers > 1 and (problem := _why_alone(listen)):
+    wav = wav_options(layout, encoding, rate, sessions, no_drift_correction)
+    if workers > 1 and (problem := _why_alone(listen, layout)):
         err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
         workers = 1
     meter = LevelMeter() if err.is_terminal and workers == 1 else None
@@ -137,14 +141,14 @@ async def run_capture(
     if workers > 1:
         if out is not None:
             check_writable(out)
-        made = WorkerSinks(out, layout, encoding, rate, as_json)
+        made = WorkerSinks(out, wav, as_json)
         receiver = Supervisor(listen, workers=workers, sinks=made, **options)
         if as_json:
             receiver.on_event = EventWriter()
     else:
         sinks: list[Sink] = []
         if out is not None:
-            sinks.append(wav_sink(out, layout, encoding, rate))
+            sinks.append(wav_sink(out, wav))
         if meter is not None:
             sinks.append(meter)
         if as_json:
@@ -178,8 +182,10 @@ async def run_capture(
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-def _why_alone(listen: str | None) -> str | None:
+def _why_alone(listen: str | None, layout: str) -> str | None:
     """Why there cannot be several workers; None: there can."""
+    if layout == "session":
+        return "the call legs of a session are written into one file"
     if listen is None:
         return "the rx and tx ports carry one call leg, which one process receives"
     return steering_problem()

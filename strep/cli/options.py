@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -30,6 +31,7 @@ __all__ = [
     "run_async",
     "sink_failed",
     "source_options",
+    "wav_options",
     "wav_sink",
 ]
 
@@ -53,8 +55,13 @@ def output_options(function: _F) -> _F:
     """How what was received is written."""
     for option in reversed(
         (
-            click.option("--layout", type=click.Choice(["split", "stereo"]), default="split", show_default=True,
-                         help="One file per direction, or one per call leg: inbound left, outbound right."),
+            click.option("--layout", type=click.Choice(["split", "stereo", "session"]), default="split",
+                         show_default=True, help="One file per direction; or one per call leg: inbound left, outbound right; or one per "
+                         "--session, each leg's inbound and outbound."),
+            click.option("--session", "sessions", multiple=True, metavar="NAME=UUID,UUID",
+                         help="The call legs of a session, in the order of their channels (repeat)."),
+            click.option("--no-drift-correction", is_flag=True,
+                         help="Leave stereo and session files to the clocks of who sent them."),
             click.option("--encoding", type=click.Choice(["pcm16", "native"]), default="pcm16", show_default=True,
                          help="16-bit PCM, or the G.711 bytes as they came."),
             click.option("--rate", type=click.IntRange(4000, 192_000), metavar="R",
@@ -90,10 +97,42 @@ def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
 
 
-def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None) -> WavSink:
-    """Raises ConfigurationError for a directory that cannot be written."""
+def wav_options(
+    layout: str, encoding: str, rate: int | None, sessions: tuple[str, ...], no_drift_correction: bool
+) -> dict[str, Any]:
+    """What :func:`output_options` say, as WavSink's arguments. Raises ConfigurationError."""
+    return {
+        "layout": layout,
+        "encoding": encoding,
+        "rate": rate,
+        "sessions": _sessions(sessions) if sessions or layout == "session" else None,
+        "drift_correction": not no_drift_correction,
+    }
+
+
+def _sessions(texts: tuple[str, ...]) -> dict[uuid.UUID, str]:
+    """NAME=UUID,UUID ..."""
+    if not texts:
+        raise ConfigurationError("--layout session: say which call legs are one session, with --session NAME=UUID,UUID")
+    found: dict[uuid.UUID, str] = {}
+    for text in texts:
+        name, _, ids = text.partition("=")
+        for each in filter(None, ids.split(",")) if name else ():
+            try:
+                leg = uuid.UUID(each.strip())
+            except ValueError as error:
+                raise ConfigurationError(f"--session {text}: {each!r} is no call_leg_id") from error
+            if found.setdefault(leg, name) != name:
+                raise ConfigurationError(f"--session {text}: {leg} is in session {found[leg]!r} already")
+        if name not in found.values():
+            raise ConfigurationError(f"--session {text}: give a name and call_leg_ids, like NAME=UUID,UUID")
+    return found
+
+
+def wav_sink(out: Path, options: dict[str, Any]) -> WavSink:
+    """``options`` are of :func:`wav_options`. Raises ConfigurationError for a directory that cannot be written."""
     check_writable(out)
-    return WavSink(out, layout=layout, encoding=encoding, rate=rate)
+    return WavSink(out, **options)
 
 
 def check_writable(out: Path) -> None:

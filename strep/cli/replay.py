@@ -15,7 +15,16 @@ from .._replay import replay as run_replay
 from .._summary import write_summary
 from ..sinks import Sink
 from .events import EventSink, emit
-from .options import EXIT_SINK, console, output_options, payload_types, sink_failed, source_options, wav_sink
+from .options import (
+    EXIT_SINK,
+    console,
+    output_options,
+    payload_types,
+    sink_failed,
+    source_options,
+    wav_options,
+    wav_sink,
+)
 from .tables import stream_table, totals_line
 
 __all__ = ["inspect", "replay"]
@@ -29,10 +38,20 @@ __all__ = ["inspect", "replay"]
 @output_options
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
-def replay(file: Path, out: Path, layout: str, encoding: str, rate: int | None, as_json: bool, **options: Any) -> None:
+def replay(
+    file: Path,
+    out: Path,
+    layout: str,
+    encoding: str,
+    rate: int | None,
+    sessions: tuple[str, ...],
+    no_drift_correction: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
     types = payload_types(options["pt"])
-    sinks: list[Sink] = [wav_sink(out, layout, encoding, rate)]
+    sinks: list[Sink] = [wav_sink(out, wav_options(layout, encoding, rate, sessions, no_drift_correction))]
     if as_json:
         sinks.append(EventSink())
     result = _run(file, sinks, types, options)

@@ -19,20 +19,18 @@ class WorkerSinks:
     """Makes a worker's sinks."""
 
     out: Path | None
-    layout: Any
-    encoding: Any
-    rate: int | None
+    wav: dict[str, Any]  # WavSink's arguments
     as_json: bool
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self.out is not None and (self.rate is not None or self.layout == "stereo"):
+        if self.out is not None and (self.wav["rate"] is not None or self.wav["layout"] != "split"):
             prepare()  # once, where workers are forked from, instead of in each
 
     def __call__(self, index: int) -> list[Sink]:
         sinks: list[Sink] = []
         if self.out is not None:
-            sinks.append(WavSink(self.out, layout=self.layout, encoding=self.encoding, rate=self.rate))
+            sinks.append(WavSink(self.out, **self.wav))
         if self.as_json:
             sinks.append(EventSink(post_event))
         return sinks

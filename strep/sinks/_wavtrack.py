@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from .._drift import DriftCorrector
 from ..resample import Resampler
 from ._wavtree import WavFile, WavTree
 
@@ -22,15 +23,23 @@ I16 = npt.NDArray[np.int16]
 
 class Track:
     """``offset``: frames between the file's beginning and the stream's. ``channel``: of the file; None: all of them are
-    the stream's."""
+    the stream's. ``corrected``: kept on the receiver's clock."""
 
     def __init__(
-        self, tree: WavTree, file: WavFile, stream: StreamInfo, *, offset: int = 0, channel: int | None = None
+        self,
+        tree: WavTree,
+        file: WavFile,
+        stream: StreamInfo,
+        *,
+        offset: int = 0,
+        channel: int | None = None,
+        corrected: bool = False,
     ) -> None:
         self.file = file
         self.stream = stream
         self.offset = offset
         self.channel = channel
+        self.drift = DriftCorrector(stream.sample_rate, stream.origin_ns) if corrected else None
         self._tree = tree
         self._resampler: Resampler | None = None
         if file.format.rate != stream.sample_rate:
@@ -38,8 +47,16 @@ class Track:
         self._next_in = 0
         self._next_out = 0
 
-    def write(self, samples: I16, position: int) -> None:
+    def write(self, samples: I16, position: int, time_ns: int) -> None:
         """Samples (interleaved) at a position of the stream's, in frames, not before the end of the last ones."""
+        if self.drift is None:
+            self._resample(samples, position)
+            return
+        shaped = samples if self.stream.channels == 1 else samples.reshape(-1, self.stream.channels)
+        for at, part in self.drift.process(position, shaped, time_ns):
+            self._resample(part.reshape(-1), at)
+
+    def _resample(self, samples: I16, position: int) -> None:
         if self._resampler is None:
             self._put(samples, position)
             return
@@ -56,6 +73,8 @@ class Track:
 
     def finish(self) -> None:
         """Write what is still held back."""
+        for at, part in self.drift.flush() if self.drift is not None else ():
+            self._resample(part.reshape(-1), at)
         if self._resampler is not None:
             self._put(self._resampler.flush(), self._next_out)
 

@@ -21,12 +21,13 @@ from ..resample import prepare
 from ._base import BaseSink
 from ._wavfile import WavFormat
 from ._wavlanes import WavLanes
-from ._wavlegs import LegFiles
+from ._wavlegs import LegFiles, Sessions, parse_sessions
 from ._wavtrack import Track
 from ._wavtree import WavFile, WavTree
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
+    from .._drift import DriftCorrector
     from .._report import StreamReport
     from .._types import StreamInfo
 
@@ -41,10 +42,17 @@ _Job = tuple[Literal["blocks", "ended"], Any]
 
 
 class WavSink(BaseSink):
-    """Writes what is received to ``DIR/<call_leg_id>/<leg>-<direction>.wav`` or, with layout "stereo", both directions
-    of a leg to ``DIR/<call_leg_id>/<leg>.wav``: inbound left, outbound right, aligned by when their first packets came.
+    """Writes what is received to ``DIR/<call_leg_id>/<leg>-<direction>.wav``; with layout "stereo" both directions of a
+    leg to ``DIR/<call_leg_id>/<leg>.wav``, inbound left, outbound right; with layout "session" all legs of a session to
+    ``DIR/<session>/session.wav``: A inbound, A outbound, B inbound, B outbound.
 
-    ``layout``    "split" or "stereo"
+    ``layout``    "split", "stereo" or "session"
+    ``sessions``  of layout "session": a mapping of call_leg_ids to names, whose legs stand in this order; or a function
+    of StreamInfo that returns a name, or None. A single id has two legs by STREP's L bit. Legs without a session are
+    written as stereo
+    ``drift_correction``  of files that directions share: align them on the receiver's clock, to within 20 ms for as
+    long as the call lasts, by frames put in or left out, in silence where there is some. Split files are never
+    corrected: they are the streams' RTP time spans, to the sample
     ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
     ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
@@ -63,17 +71,21 @@ class WavSink(BaseSink):
         self,
         directory: str | PathLike[str],
         *,
-        layout: Literal["split", "stereo"] = "split",
+        layout: Literal["split", "stereo", "session"] = "split",
         encoding: Literal["pcm16", "native"] = "pcm16",
         rate: int | None = None,
+        sessions: Sessions | None = None,
+        drift_correction: bool = True,
         queue_bytes: int = 512 << 20,
         max_open_files: int | None = None,
     ) -> None:
-        if layout not in ("split", "stereo"):
-            raise ConfigurationError(f'layout {layout!r}: "split" or "stereo"')
+        if layout not in ("split", "stereo", "session"):
+            raise ConfigurationError(f'layout {layout!r}: "split", "stereo" or "session"')
+        if (layout == "session") != (sessions is not None):
+            raise ConfigurationError('layout "session" and sessions belong together: give both, or neither')
         if encoding not in ("pcm16", "native"):
             raise ConfigurationError(f'encoding {encoding!r}: "pcm16" or "native"')
-        if encoding == "native" and layout == "stereo":
+        if encoding == "native" and layout != "split":
             raise ConfigurationError(
                 'encoding "native" keeps each stream\'s bytes, which may differ by direction: use layout "split"'
             )
@@ -81,7 +93,8 @@ class WavSink(BaseSink):
             raise ConfigurationError('encoding "native" cannot be resampled: leave the rate out, or use "pcm16"')
         if rate is not None and not 4000 <= rate <= 192_000:
             raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
-        if rate is not None or layout == "stereo":
+        session_of = None if sessions is None else parse_sessions(sessions)
+        if rate is not None or layout != "split":
             prepare()
         self._native = encoding == "native"
         self._rate = rate
@@ -92,10 +105,14 @@ class WavSink(BaseSink):
         self._condition = threading.Condition()
         self._closing = False
         self._give_up_at = float("inf")
-        self._legs = LegFiles(self._tree, rate) if layout == "stereo" else None
+        self._legs: LegFiles | None = None
+        if layout != "split":
+            self._legs = LegFiles(self._tree, rate, corrected=drift_correction, sessions=session_of)
         self._tracks: dict[int, Track] = {}  # by serial
         self._refused: set[int] = set()
         self._done: dict[int, list[str]] = {}
+        self._drift: dict[int, dict[str, Any]] = {}
+        self._drift_sums: Counter[str] = Counter()
         self._lanes = WavLanes.of(self._tree)
         self._paused_until = 0.0
         self._failed: str | None = None
@@ -124,7 +141,7 @@ class WavSink(BaseSink):
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._condition:
-            self._jobs.append((("ended", stream), 0))
+            self._jobs.append((("ended", (stream, report)), 0))
             self._condition.notify_all()
 
     def wait_for_room(self) -> None:
@@ -150,10 +167,16 @@ class WavSink(BaseSink):
             "refused_streams": self.refused_streams,
             "files": self._tree.files,
             "errors": dict(self._errors),
+            **({"drift": dict(self._drift_sums)} if self._drift_sums else {}),
         }
 
     def files(self, stream: StreamInfo) -> list[str]:
         return self._done.get(stream.serial, [])
+
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        """Of streams that are kept on the receiver's clock: what that took, in frames."""
+        drift = self._drift.get(stream.serial)
+        return {} if drift is None else {"drift": drift}
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -178,7 +201,7 @@ class WavSink(BaseSink):
                 if job[0] == "blocks":
                     self._write_batch(job[1], now)
                 else:
-                    self._end(job[1])
+                    self._end(*job[1])
             except Exception as error:  # a bug here must not cost the other sinks or the process
                 self._fail(error, 0)
             with self._condition:
@@ -217,7 +240,7 @@ class WavSink(BaseSink):
             values, offset, width = batch.payload.data, batch.payload_offset.tolist(), 1
         else:
             values, offset, width = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist(), 2
-        position = batch.position.tolist()
+        position, time_ns = batch.position.tolist(), batch.time_ns.tolist()
         tracks, tree, dirty = self._tracks, self._tree, self._dirty
         for i in range(len(batch)) if chosen is None else chosen:
             stream = batch.streams[i]
@@ -240,7 +263,7 @@ class WavSink(BaseSink):
                     tree.write(file, data, position[i] * file.format.frame_bytes)
                 else:
                     samples = batch.samples[offset[i] // width : offset[i + 1] // width]
-                    track.write(samples, position[i])
+                    track.write(samples, position[i], time_ns[i])
                 if now - file.told_at >= _FLUSH_S:
                     tree.tell(file, now)
                     dirty.pop(id(file), None)
@@ -276,7 +299,7 @@ class WavSink(BaseSink):
         file = self._tree.create(stream.name, stream.stem, format_)
         return Track(self._tree, file, stream)
 
-    def _end(self, stream: StreamInfo) -> None:
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         self._refused.discard(stream.serial)
         track = self._tracks.pop(stream.serial, None)
         if track is None:
@@ -285,9 +308,19 @@ class WavSink(BaseSink):
             self._lanes.release(stream.index, track.file)
         with self._disk_errors():
             track.finish()
+        if track.drift is not None:
+            self._note_drift(track.drift, report)
         serials = [stream.serial] if self._legs is None else self._legs.end(stream)
         if serials is not None:
             self._complete(track.file, serials)
+
+    def _note_drift(self, drift: DriftCorrector, report: StreamReport) -> None:
+        counts = {"inserted": drift.inserted, "dropped": drift.dropped, "resampled": drift.resampled}
+        self._drift_sums.update(counts)
+        skew = None if report.skew_ppm is None else round(report.skew_ppm, 3)
+        self._drift[report.stream.serial] = {"skew_ppm": skew, **counts}
+        while len(self._drift) > _KEPT_NAMES:
+            del self._drift[next(iter(self._drift))]
 
     def _complete(self, file: WavFile, serials: list[int]) -> None:
         self._dirty.pop(id(file), None)
