@@ -75,7 +75,7 @@ class Outlet:
         placed, more, noise = self._place(popped)
         events += more
         if placed is not None:
-            events.append(self._blocks(placed, noise))
+            events.append(self._blocks(*placed, noise))
         return events
 
     def waiting(self) -> I64:
@@ -100,8 +100,9 @@ class Outlet:
         last = np.maximum.reduceat(np.where(popped.arrival_ns < since_ns.take(popped.row), order, -1), start)
         return order <= np.repeat(last, np.diff(np.r_[start, len(popped)]))
 
-    def _place(self, popped: Popped) -> tuple[Placed | None, list[Event], dict[int, bytes]]:
-        """The packets' places, what they tell beside audio, and by block the comfort noise of the silence before it."""
+    def _place(self, popped: Popped) -> tuple[tuple[Placed, I64] | None, list[Event], dict[int, bytes]]:
+        """The packets' blocks and when each would have arrived without jitter; what packets tell beside audio; and by
+        block the comfort noise of the silence before it."""
         if not len(popped):
             return None, [], {}
         timeline = self._state.timeline
@@ -122,6 +123,9 @@ class Outlet:
             self._accounts.drop("payload_type", undecoded - encrypted)
         if placed is not None and self._state.codecless:
             self._name_codecs(placed.block_row, placed.arrival_ns[placed.packet_first[:-1]])
+        mapped = None
+        if placed is not None:
+            mapped = placed, _ = self._state.clock.map(placed)
         events: list[Event] = list(self._sorter.take_notices())
         noise: dict[int, bytes] = {}
         if is_event is not None:
@@ -136,7 +140,7 @@ class Outlet:
                 events += self._presses.take(popped, np.zeros(len(popped), np.bool_), codec >= 0, {}, placed)
             if self._noise and placed is not None:
                 self._silences(placed, noise)
-        return placed, events, noise
+        return mapped, events, noise
 
     # --- comfort noise, RFC 3389 ----------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class Outlet:
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 
-    def _blocks(self, placed: Placed, noise: dict[int, bytes]) -> BlockBatch:
+    def _blocks(self, placed: Placed, time_ns: I64, noise: dict[int, bytes]) -> BlockBatch:
         state, decoder = self._state, self._decoder
         codec_of = state.timeline.codec
         stream_codec = codec_of.take(placed.row)
@@ -206,7 +210,7 @@ class Outlet:
             gap_cause=placed.gap_cause,
             rtp_timestamp=placed.timestamp[first[:-1]],
             arrival_ns=placed.arrival_ns[first[:-1]],
-            time_ns=placed.arrival_ns[first[:-1]],
+            time_ns=time_ns,
             offset=offset,
             payload=payload,
             payload_offset=begin[first],
@@ -254,4 +258,5 @@ class Outlet:
             if row in state.codecless and info is not None:
                 info.codec = self._types.codecs[int(state.timeline.codec[row])]
                 info.origin_ns = info.origin_ns or arrival
+                state.clock.begin(row, info.codec.sample_rate, info.origin_ns)
                 state.codecless.discard(row)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ._admission import Registry
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, rank_by, report_of
+from ._streams.clock import ClockFilter
 from ._streams.key_table import KeyTable
 from ._streams.reception import Reception
 from ._streams.ring import JitterRing
@@ -32,6 +33,7 @@ class StreamState:
         self.ring = JitterRing(rows)
         self.reception = Reception(rows)
         self.timeline = Timeline(rows, types.codecs)
+        self.clock = ClockFilter(rows)
         self.codec_of_type = types.index_of
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.restarts = np.zeros(rows, np.int64)
@@ -64,6 +66,7 @@ class StreamState:
             "timestamp_jumps": timeline.timestamp_jumps,
             "sources": self.sources,
             "restarts": self.restarts,
+            "skew_ppm": self.clock.skew_ppm,
         }
 
     def open(
@@ -89,6 +92,7 @@ class StreamState:
         self.ring.open(rows, first_ext, payload_bytes)
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
         self.timeline.open(rows, first_ext)
+        self.clock.open(rows)
         self.codecless.update(rows.tolist())
 
     def close(self, row: int) -> None:

@@ -70,8 +70,8 @@ def test_every_module_says_what_it_holds_and_what_of_it_is_for_others() -> None:
 FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
-    {"_codecs", "_packed", "_payload_types", "_streams", "_plc", "_conceal", "_talk", "quality", "resample", "_packets",
-     "_accounts"},
+    {"_codecs", "_packed", "_payload_types", "_streams", "_plc", "_conceal", "_drift", "_talk", "quality", "resample",
+     "_packets", "_accounts"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_sorting", "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
     {"_udp", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver", "_replay", "_summary",

@@ -64,6 +64,7 @@ class Placed:
     block_frames: I64
     gap_frames: I64
     gap_cause: npt.NDArray[np.uint8]
+    anew: npt.NDArray[np.bool_] | None = None  # (m,): re-anchored by arrival times there; None: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ class Timeline:
         self._skipped[rows] |= np.array([end_of_row[r] > base_of_row[r] for r in rows.tolist()])
         self._skipped[audio_rows] = np.array([end_of_row[r] for r in audio_rows.tolist()]) > seen[last]
 
-        gap, trim, cause = self._gaps(row, start, own_frames, frames, codec, timestamp, arrival, lost)
+        gap, trim, cause, anchored = self._gaps(row, start, own_frames, frames, codec, timestamp, arrival, lost)
         frames = frames - trim
         advance = gap + frames
         ends = np.cumsum(advance)
@@ -272,6 +273,7 @@ class Timeline:
             np.add.reduceat(frames, first),
             gap[first],
             np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
+            anchored[first] if anchored.any() else None,
         )
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
@@ -291,8 +293,8 @@ class Timeline:
         timestamp: U32,
         arrival: I64,
         lost: npt.NDArray[np.bool_],
-    ) -> tuple[I64, I64, I64]:
-        """Per packet: gap before it, frames to trim off it, GapCause."""
+    ) -> tuple[I64, I64, I64, npt.NDArray[np.bool_]]:
+        """Per packet: gap before it, frames to trim off it, GapCause, whether it was re-anchored."""
         rows = row[start]
         clock, rate = self._clock[codec], self._rate[self.codec[row]]
         ends = timestamp + (own_frames * clock // self._rate[codec]).astype(np.uint32)
@@ -323,7 +325,7 @@ class Timeline:
         cause[(gap >= 2 * rate) & (cause != int(GapCause.LOSS))] = int(GapCause.HOLD)
         cause[(gap == 0) & ~anchored] = int(GapCause.NONE)
         cause[begins] = int(GapCause.NONE)
-        return gap, trim, cause
+        return gap, trim, cause, anchored & ~begins
 
 
 def _group_starts(row: I64) -> I64:

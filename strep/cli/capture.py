@@ -114,7 +114,7 @@ async def run_capture(
     """Everything that the command does; returns the exit code."""
     err = console()
     types = payload_types(pt)
-    if workers > 1 and (problem := _why_alone(listen)):
+    if workers > 1 and (problem := _why_alone(listen, output.layout)):
         err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
         workers = 1
     options: dict[str, Any] = {
@@ -179,8 +179,10 @@ async def run_capture(
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-def _why_alone(listen: str | None) -> str | None:
+def _why_alone(listen: str | None, layout: str) -> str | None:
     """Why there cannot be several workers; None: there can."""
+    if layout == "session":
+        return "the call legs of a session are written into one file"
     if listen is None:
         return "the rx and tx ports carry one call leg, which one process receives"
     return steering_problem()

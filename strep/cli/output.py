@@ -5,6 +5,7 @@ Workers make their own of it, so it can be pickled, and imports nothing that dra
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,8 +26,13 @@ ANALYZERS: Final = ("level", "dtmf", "quality")
 def output_options() -> list[Any]:
     """How what was received is written and what is looked for in it."""
     return [
-        click.option("--layout", type=click.Choice(["split", "stereo"]), default="split", show_default=True,
-                     help="One file per direction, or one per call leg: inbound left, outbound right."),
+        click.option("--layout", type=click.Choice(["split", "stereo", "session"]), default="split", show_default=True,
+                     help="One file per direction; or one per call leg: inbound left, outbound right; or one per "
+                     "--session, each leg's inbound and outbound."),
+        click.option("--session", multiple=True, metavar="NAME=UUID,UUID",
+                     help="The call legs of a session, in the order of their channels (repeat)."),
+        click.option("--no-drift-correction", is_flag=True,
+                     help="Leave stereo and session files to the clocks of who sent them."),
         click.option("--encoding", type=click.Choice(["pcm16", "native"]), default="pcm16", show_default=True,
                      help="16-bit PCM, or the G.711 bytes as they came."),
         click.option("--rate", type=click.IntRange(4000, 192_000), metavar="R",
@@ -45,6 +51,8 @@ class Output:
     """The values of :func:`output_options`. Raises ConfigurationError for analyzers that there are none of."""
 
     layout: Any
+    session: tuple[str, ...]
+    no_drift_correction: bool
     encoding: Any
     rate: int | None
     conceal: bool
@@ -58,7 +66,7 @@ class Output:
         return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
 
     def __post_init__(self) -> None:
-        self.analyzers  # noqa: B018  # raises now rather than in a worker
+        _ = self.analyzers, self.sessions  # raise now rather than in a worker
 
     @property
     def analyzers(self) -> list[str]:
@@ -69,6 +77,11 @@ class Output:
         if unknown:
             raise ConfigurationError(f"--analyze {', '.join(unknown)}: choose of {', '.join(ANALYZERS)}, or all")
         return wanted
+
+    @property
+    def sessions(self) -> dict[uuid.UUID, str] | None:
+        """Session names by call_leg_id; None: there are none."""
+        return _sessions(self.session) if self.session or self.layout == "session" else None
 
     def warm_up(self) -> None:
         """Import what the first block would import."""
@@ -81,6 +94,8 @@ class Output:
             layout=self.layout,
             encoding=self.encoding,
             rate=self.rate,
+            sessions=self.sessions,
+            drift_correction=not self.no_drift_correction,
             conceal=self.conceal,
             mute_keys=self.mute_keys,
         )
@@ -94,3 +109,22 @@ class Output:
             "quality": QualityMeter,
         }
         return made + [makers[name]() for name in self.analyzers]
+
+
+def _sessions(texts: tuple[str, ...]) -> dict[uuid.UUID, str]:
+    """NAME=UUID,UUID ..."""
+    if not texts:
+        raise ConfigurationError("--layout session: say which call legs are one session, with --session NAME=UUID,UUID")
+    found: dict[uuid.UUID, str] = {}
+    for text in texts:
+        name, _, ids = text.partition("=")
+        for each in filter(None, ids.split(",")) if name else ():
+            try:
+                leg = uuid.UUID(each.strip())
+            except ValueError as error:
+                raise ConfigurationError(f"--session {text}: {each!r} is no call_leg_id") from error
+            if found.setdefault(leg, name) != name:
+                raise ConfigurationError(f"--session {text}: {leg} is in session {found[leg]!r} already")
+        if name not in found.values():
+            raise ConfigurationError(f"--session {text}: give a name and call_leg_ids, like NAME=UUID,UUID")
+    return found
