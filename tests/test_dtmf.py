@@ -322,6 +322,27 @@ def test_muting_takes_digits_and_nothing_else(cuts: set[int]) -> None:
     assert zeroed <= stage.muted_frames <= zeroed + 7 * 80
 
 
+@pytest.mark.parametrize("shift", range(0, 160, 20))
+def test_a_packet_lost_within_a_digit(shift: int) -> None:
+    """It stays one digit, and both parts of it are muted."""
+    info, told = stream(0), list[StreamEvent]()
+    x = int16(np.concatenate([np.zeros(800 + shift), digit("5", 0.1), silence(0.4)]))
+    parts = [Part(info, 0, 0, x[:1120]), Part(info, 1280, 160, x[1280:])]
+    sink, stage = DtmfDetector(told.append), MuteKeys()
+    sink.stream_started(info)
+    out = np.zeros(len(x), np.int16)
+    for part in parts:
+        sink.blocks(batch_of_blocks([part]))
+        for block in stage.process(batch_of_blocks([part])) or ():
+            assert block.position + len(block.samples) <= 1120 or block.position >= 1280
+            out[block.position : block.position + len(block.samples)] = block.samples
+    sink.stream_ended(info, None)  # type: ignore[arg-type]
+    (event,) = told
+    assert event.position == pytest.approx(800 + shift, abs=60)
+    assert event.duration_s == pytest.approx(0.1, abs=0.012)
+    assert not out.any()
+
+
 def test_files_and_arrays_without_keys(tmp_path: Path) -> None:
     x = int16(np.concatenate([silence(0.2) + 0.01, digit("5", 0.1), silence(0.2) + 0.01, digit("6", 0.08)]))
     with pytest.raises(strep.ConfigurationError, match="native"):
