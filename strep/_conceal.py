@@ -92,9 +92,8 @@ class Concealer:
         anew = (gap > rate) | (batch.position - gap != expected)
         last = np.append(first[1:], count) - 1
         self._next[rows[last]] = end[last]
-        inside = np.where(anew, 0, gap)
-        if inside.any() or (self._fading and not self._fading.keys().isdisjoint(rows.tolist())):
-            batch = _Filling(self, batch, head, anew, inside).run()
+        if gap.any() or (self._fading and not self._fading.keys().isdisjoint(rows.tolist())):
+            batch = _Filling(self, batch, head, anew, np.where(anew, 0, gap)).run()
         begins = np.maximum.accumulate(np.where(head | anew, np.arange(count), 0))[last]
         self._remember(batch, rows[last], batch.offset[begins], batch.offset[last + 1], anew[begins])
         return batch
@@ -141,12 +140,12 @@ class Concealer:
 
 
 class _Past:
-    """The last 48.75 ms of every stream of one rate and number of channels, as they went out."""
+    """The last 48.75 ms of every stream of one rate and number of channels, as they went out: 2.3 KB at 8 kHz."""
 
     def __init__(self, number: int, rate: int, channels: int) -> None:
         self.number, self.rate, self.channels = number, rate, channels
         self.size = history_frames(rate) * channels
-        self._room = 2 * self.size  # samples are appended; when a row is full its end moves to the front
+        self._room = 3 * self.size  # samples are appended; when a row is full its end moves to the front
         self._buffer = np.zeros((0, self._room), np.int16)
         self._end = np.zeros(0, np.int64)
 
@@ -168,10 +167,14 @@ class _Past:
             front = rows[full] * self._room
             windows[front] = windows[front + at[full] - self.size]
             at[full] = self.size
-        for width in set(kept.tolist()):
-            if width:
-                mine = slice(None) if (kept == width).all() else np.flatnonzero(kept == width)
-                _windows(flat, width)[rows[mine] * self._room + at[mine]] = _windows(samples, width)[begin[mine]]
+        target = rows * self._room + at
+        one = int(kept[0])
+        if one and (kept == one).all():  # packets of one length: the usual case
+            _windows(flat, one)[target] = _windows(samples, one)[begin]
+        else:
+            for width in np.unique(kept[kept > 0]).tolist():
+                mine = np.flatnonzero(kept == width)
+                _windows(flat, width)[target[mine]] = _windows(samples, width)[begin[mine]]
         self._end[rows] = at + kept
 
     def end(self, row: int, count: int) -> I16:
@@ -289,8 +292,22 @@ class _Filling:
             self._samples[at : at + count * channels] = samples[k, :, :count].T.reshape(-1)
             self._mask[place : place + count] = Mask.CONCEALED
             self._mask[place + count : place + frames] = Mask.LOST
-            rows = slice(k * channels, (k + 1) * channels)
-            self._fade(i, at + frames * channels, made.tail[rows], made.weight[rows])
+
+        tail, weight = (a.reshape(len(gaps), channels, -1) for a in (made.tail, made.weight))
+        behind = self._offset[gaps] + length * channels
+        ample = (self._offset[self._until(gaps)] - behind) // channels >= tail.shape[2]
+        if ample.any():
+            places = behind[ample, None] + np.arange(tail.shape[2] * channels)
+            received = _by_channel(self._samples[places], channels).reshape(-1, channels, tail.shape[2])
+            mixed = _int16(received * weight[ample] + tail[ample])
+            self._samples[places] = mixed.transpose(0, 2, 1).reshape(places.shape)
+        for k in np.flatnonzero(~ample).tolist():
+            self._fade(gaps[k], int(behind[k]), tail[k], weight[k])
+
+    def _until(self, blocks: npt.ArrayLike) -> I64:
+        """The first block that does not go on where the one before it ended, after each of these."""
+        ends = np.append(self._breaks, len(self._batch))
+        return ends[self._breaks.searchsorted(blocks, side="right")]
 
     def _go_on_fading(self) -> None:
         """Mix into the beginnings of streams what the last batch had no room for."""
@@ -305,8 +322,7 @@ class _Filling:
     def _fade(self, i: int, at: int, tail: F64, weight: F64) -> None:
         """Mix a fading tail into what was received from ``at`` in block ``i`` on, up to the next gap."""
         channels = len(tail)
-        following = int(self._breaks.searchsorted(i, side="right"))
-        until = int(self._breaks[following]) if following < len(self._breaks) else len(self._batch)
+        until = int(self._until(i))
         count = min(tail.shape[1], (int(self._offset[until]) - at) // channels)
         values = self._samples[at : at + count * channels].reshape(count, channels)
         values[:] = _int16(values * weight[:, :count].T + tail[:, :count].T)

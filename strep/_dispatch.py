@@ -48,7 +48,7 @@ class _Lane:
     def conceals(self) -> bool | str:
         """What the sink wants now; a sink may change its mind."""
         wish: bool | str = getattr(self.sink, "concealment", False)
-        return wish
+        return wish if self.wants_audio and self.failed is None else False
 
     def put(self, event: Event) -> None:
         if self.failed is not None:
@@ -153,7 +153,7 @@ class Dispatcher:
             if isinstance(event, StreamEvent):
                 self.publish(event)
                 continue
-            if isinstance(event, BlockBatch) and any(lane.conceals and lane.failed is None for lane in self._lanes):
+            if isinstance(event, BlockBatch) and any(lane.conceals for lane in self._lanes):
                 event.fill = self._order.add(partial(self._fill, event))
             for lane in self._lanes:
                 if lane.wants_audio or not isinstance(event, BlockBatch):

@@ -81,7 +81,7 @@ def batch_of(parts: list[Part]) -> BlockBatch:
         packet_arrival_ns=np.arange(count, dtype=i64),
         packet_rtp_timestamp=np.array(timestamp, np.uint32),
         decode=lambda: values,
-        own_fill={i: p.own for i, p in enumerate(parts) if p.own is not None} or None,
+        own_fill=lambda: {i: p.own for i, p in enumerate(parts) if p.own is not None},
         noise={i: p.noise for i, p in enumerate(parts) if p.noise is not None} or None,
     )
 

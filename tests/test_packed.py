@@ -93,9 +93,10 @@ def test_opus_of_ffmpeg(tmp_path: Path, channels: int) -> None:
     ours = decoded(parse_codec(f"opus/48000/{channels}"), payloads)
     assert len(ours) == 960 * channels * len(payloads)
     assert skip == 312
-    for name, begin, least_db in (("libopus", skip, 100.0), ("opus", skip - 2, 25.0)):  # its resampler is 2 ahead
+    for name, most_off, least_db in (("libopus", 0, 100.0), ("opus", 3, 25.0)):  # it resamples otherwise
         theirs = ffmpeg_decodes(path.read_bytes(), "-c:a", name)
-        same = snr_db(theirs, ours[begin * channels :][: len(theirs)])
+        begins = [(skip - off) * channels for off in range(-most_off, most_off + 1)]
+        same = max(snr_db(theirs, ours[begin : begin + len(theirs)]) for begin in begins)
         print(f"opus, {channels} channels: {same:.1f} dB against ffmpeg's {name}")
         assert len(theirs) > 7 * 48_000 * channels
         assert same > least_db

@@ -13,10 +13,11 @@ from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
 
 import strep
 from strep._blocks import BlockBatch
-from strep._codecs import PayloadTypes
 from strep._dispatch import Dispatcher
 from strep._engine import Engine, EngineConfig
+from strep._payload_types import PayloadTypes
 from strep.quality import impairment_of, mos_from_r, r_factor
+from strep.simulate import Impairments, make_traffic
 from strep.sinks import BaseSink, QualityMeter
 from strep.sinks.quality import _Gaps, _Series
 
@@ -118,14 +119,38 @@ def test_figures_do_not_depend_on_batches(streams: list[str], steps: list[int]) 
         assert q["gap_list"] == [[round(at * 0.02, 4), round(n * 0.02, 4), "loss"] for at, n in runs]
 
 
+def test_what_came_too_late_is_lost_and_discarded() -> None:
+    """And copies are nothing."""
+    arrivals = [Arrival(a.ns + (900 * MS if k == 100 else 0), a.data) for k, a in enumerate(steady(300))]
+    (q,) = feed(QualityMeter(), [*arrivals, Arrival(arrivals[200].ns + MS, arrivals[200].data)], step=1)
+    assert (q["loss"], q["discard"]) == (round(1 / 300, 6), round(1 / 300, 6))
+
+
+def test_silence_that_was_not_sent_is_not_lost() -> None:
+    """Silence suppression: the timestamp goes on, the sequence does not skip."""
+    arrivals = [
+        Arrival(T0 + 20 * (k + (50 if k >= 100 else 0)) * MS, packet(k, timestamp=160 * (k + (50 if k >= 100 else 0))))
+        for k in range(300)
+    ]
+    (q,) = feed(QualityMeter(), arrivals)
+    assert (q["loss"], q["jitter_ms"], q["burst"]["count"]) == (0, 0, 0)
+    assert q["gap_list"] == [[2, 1, "silence"]]
+    assert [w["duration_s"] for w in q["series"]] == [6]
+
+
+def test_another_source_is_no_jitter() -> None:
+    arrivals = steady(200) + steady(200, first=9000, ssrc=77, start_ns=T0 + 4000 * MS)
+    (q,) = feed(QualityMeter(), arrivals)
+    assert (q["loss"], q["jitter_ms"]) == (0, 0)
+
+
 def test_it_is_told_when_a_stream_becomes_poor_and_when_it_is_good_again() -> None:
     told: list[strep.StreamEvent] = []
     lost = {k for k in range(500, 1500) if k % 5 in (0, 1)}
     meter = QualityMeter(on_event=told.append)
     (q,) = feed(meter, without(steady(2500), lost))
-    # a window begins with the first packet that came: 500 and 501 did not
     found = [(e.kind, e.position, e.data["state"]) for e in told]
-    assert found == [("quality", 502 * 160, "poor"), ("quality", 1500 * 160, "good")]
+    assert found == [("quality", 500 * 160, "poor"), ("quality", 1500 * 160, "good")]
     assert told[0].data["loss"] == pytest.approx(0.4, abs=0.005)
     assert told[0].data["mos_cq"] < 3.6 < told[1].data["mos_cq"]
     assert told[0].time_ns == T0 + told[0].position * 125_000
@@ -225,3 +250,39 @@ def test_of_too_many_gaps_the_longest_are_kept() -> None:
 def test_wrong_arguments(options: dict[str, float]) -> None:
     with pytest.raises(strep.ConfigurationError):
         QualityMeter(**options)  # type: ignore[arg-type]
+
+
+def test_simulated_calls_have_the_loss_that_was_done_to_them() -> None:
+    """Gilbert loss, jitter, copies and packets out of order, through the engine: the simulation's truth, exactly."""
+    damage = Impairments(loss=0.06, burst=3, duplicate=0.03, reorder=0.03, jitter_ms=30)
+    traffic = make_traffic(calls=4, duration_s=20, impairments=damage, seed=11)
+    engine, dispatcher = Engine(), Dispatcher([meter := QualityMeter(window_s=5)])
+    for part in traffic.batches():
+        dispatcher.handle(engine.receive(part))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(5)
+    truth = {t.key: t for t in traffic.truth}
+    for report in dispatcher.ended:
+        stream = report.stream
+        assert stream.call_leg_id is not None
+        q = meter.figures(stream)["quality"]
+        t = truth[stream.call_leg_id, stream.leg, stream.direction]
+        there = np.flatnonzero(t.sent)
+        pattern = "".join("01"[int(sent)] for sent in t.sent[there[0] : there[-1] + 1])
+        bursts = [m.group() for m in re.finditer(r"0(?:1{0,15}0)+", pattern)]
+        inside = "".join(bursts)
+        assert q["loss"] == round(pattern.count("0") / len(pattern), 6) == round(t.lost / t.expected, 6)
+        assert q["discard"] == 0
+        assert q["burst"]["count"] == len(bursts)
+        assert q["burst"]["density"] == round(inside.count("0") / len(inside), 5)
+        assert q["burst"]["duration_ms"] == round(20 * len(inside) / len(bursts), 2)
+        runs = len(re.findall("0+", pattern))
+        received = pattern.count("1")
+        assert q["burst_r"] == round(max(1.0, t.lost / runs * received / len(pattern)), 4)
+        assert sum(w["duration_s"] for w in q["series"]) == pytest.approx(0.02 * len(pattern), abs=1e-3)
+        assert [gap[1] for gap in q["gap_list"]] == [round(0.02 * len(r), 4) for r in re.findall("0+", pattern)]
+        mine = traffic.stream == traffic.truth.index(t)
+        came = np.full(len(t.sent), np.inf)
+        np.minimum.at(came, traffic.number[mine], traffic.time_ns[mine])
+        delay_ms = came[t.sent] / 1e6 - 20.0 * there
+        assert q["jitter_ms"] == pytest.approx(np.abs(np.diff(delay_ms)).mean(), abs=2e-3)

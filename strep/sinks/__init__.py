@@ -9,6 +9,7 @@ from .frames import FrameSink
 from .level import LevelMeter, Levels
 from .quality import QualityMeter
 from .spectrum import Spectrogram, Spectrum
+from .speech import SpeechMeter
 from .tones import ToneDetector
 from .wav import WavSink
 
@@ -27,6 +28,7 @@ __all__ = [
     "Sink",
     "Spectrogram",
     "Spectrum",
+    "SpeechMeter",
     "ToneDetector",
     "WavSink",
 ]

@@ -42,7 +42,7 @@ _FLOATS: Final = (
 class Closed:
     """Windows that are complete: columns (n,), at most one a stream.
 
-    ``row`` · ``begin`` int64 position of the first packet, in frames · ``begin_ns`` int64 when it was due
+    ``row`` · ``begin`` int64 position of the first packet that was expected · ``begin_ns`` int64 when it was due
     ``span_s`` of the packets that were expected · ``loss`` fraction · ``burst_r`` G.107's · ``burst_density``,
     ``burst_ms`` RFC 3611's · ``jitter_ms``, ``wait_ms`` means · ``packet_ms``
     """
@@ -167,9 +167,11 @@ class Windows:
                     closed.append(self.close(over))
                 begins = rows[other]
                 self._window[begins] = g_window[now][other]
-                self._begin[begins] = position[at[now]][other]
-                self._begin_ns[begins] = due_ns[at[now]][other]
-                self._packet_frames[begins] = frames[at[now]][other]
+                packet = at[now][other]
+                ahead_of = lost[group[now][other]] * frames[packet]  # what was lost before is part of the window
+                self._begin[begins] = position[packet] - ahead_of
+                self._begin_ns[begins] = due_ns[packet] - (ahead_of * (1e9 / rate[packet])).astype(np.int64)
+                self._packet_frames[begins] = frames[packet]
             mine = np.flatnonzero(s_rank == turn) if rank.any() else slice(None)
             self._bursts.add(s_row[mine], lost[mine], received[mine])
             self._received[rows] += g_received[now]
@@ -179,7 +181,7 @@ class Windows:
         return closed
 
     def _deviation(self, batch: BlockBatch, row: I64) -> tuple[F64, npt.NDArray[np.bool_]]:
-        """|D| of RFC 3550 section 6.4.1 in ns, of each packet and the one before it in sequence; and whether it has one."""
+        """|D| of RFC 3550 section 6.4.1 in ns, of each packet and the one before it; and whether there is one."""
         arrival, timestamp = batch.packet_arrival_ns, batch.packet_rtp_timestamp
         start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
         rows, last = row[start], np.append(start[1:], len(row)) - 1

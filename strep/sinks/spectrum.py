@@ -141,7 +141,8 @@ class Spectrum(Analyzer):
 
     def _add(self, frames: FrameBatch) -> None:
         row = frames.row
-        psd = np.square(np.abs(np.fft.rfft(frames.samples * self._window, axis=1))).astype(np.float32)
+        bins = np.fft.rfft(frames.samples * self._window, axis=1)
+        psd = np.square(bins.real) + np.square(bins.imag)
         psd *= self._scale
         sound = frames.real >= 0.5
         with self._lock:
