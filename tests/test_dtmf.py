@@ -322,6 +322,27 @@ def test_muting_takes_digits_and_nothing_else(cuts: set[int]) -> None:
     assert zeroed <= stage.muted_frames <= zeroed + 7 * 80
 
 
+@pytest.mark.parametrize("shift", range(0, 160, 20))
+def test_a_packet_lost_within_a_digit(shift: int) -> None:
+    """It stays one digit, and both parts of it are muted."""
+    info, told = stream(0), list[StreamEvent]()
+    x = int16(np.concatenate([np.zeros(800 + shift), digit("5", 0.1), silence(0.4)]))
+    parts = [Part(info, 0, 0, x[:1120]), Part(info, 1280, 160, x[1280:])]
+    sink, stage = DtmfDetector(told.append), MuteKeys()
+    sink.stream_started(info)
+    out = np.zeros(len(x), np.int16)
+    for part in parts:
+        sink.blocks(batch_of_blocks([part]))
+        for block in stage.process(batch_of_blocks([part])) or ():
+            assert block.position + len(block.samples) <= 1120 or block.position >= 1280
+            out[block.position : block.position + len(block.samples)] = block.samples
+    sink.stream_ended(info, None)  # type: ignore[arg-type]
+    (event,) = told
+    assert event.position == pytest.approx(800 + shift, abs=60)
+    assert event.duration_s == pytest.approx(0.1, abs=0.012)
+    assert not out.any()
+
+
 def test_files_and_arrays_without_keys(tmp_path: Path) -> None:
     x = int16(np.concatenate([silence(0.2) + 0.01, digit("5", 0.1), silence(0.2) + 0.01, digit("6", 0.08)]))
     with pytest.raises(strep.ConfigurationError, match="native"):
@@ -463,6 +484,42 @@ def test_both_sources_through_the_engine(tmp_path: Path) -> None:
     assert entry["dtmf"]["digits"] == "567"
     assert [e["source"] for e in entry["dtmf"]["events"]] == ["rfc4733", "inband", "rfc4733"]
     assert [e["position_s"] for e in entry["dtmf"]["events"]] == pytest.approx([0.4, 0.9, 1.6], abs=0.01)
+
+
+def test_a_file_whose_stream_never_ended_has_all_of_it(tmp_path: Path) -> None:
+    x = int16(np.concatenate([silence(0.3) + 0.01, digit("5", 0.1), silence(0.05) + 0.01]))
+    sink = WavSink(tmp_path, mute_keys=True)
+    sink.blocks(batch_of_blocks([Part(stream(0), 0, 0, x)]))
+    sink.close(5.0)
+    (path,) = tmp_path.rglob("*.wav")
+    with wave.open(str(path)) as file:
+        written = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    assert len(written) == len(x)
+    assert not written[2400:3200].any()
+    assert (written[3260:] == x[3260:]).all()
+
+
+def test_concealed_losses_are_muted_too(tmp_path: Path) -> None:
+    """A packet lost within a digit and one lost elsewhere: both are made up, and the digit's is silent."""
+    t = np.arange(8000) / RATE
+    x = int16(0.1 * np.sin(2 * np.pi * 200 * t))
+    x[3200:4000] = int16(digit("5", 0.1))
+    arrivals = [
+        Arrival(T0 + at * 125_000, packet(n, timestamp=at, payload=mulaw(x[at : at + 160])))
+        for n, at in enumerate(range(0, len(x), 160))
+        if at not in (1600, 3520)
+    ]
+    writer = PcapWriter(tmp_path / "a.pcap")
+    writer.write(batch_of(arrivals))
+    writer.close()
+    sink = WavSink(tmp_path / "out", mute_keys=True, conceal=True)
+    strep.replay(tmp_path / "a.pcap", sinks=[sink])
+    (path,) = (tmp_path / "out").rglob("*.wav")
+    with wave.open(str(path)) as file:
+        written = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    assert len(written) == len(x)
+    assert not written[3200:4000].any()
+    assert np.abs(written[1600:1760]).max() > 1000
 
 
 def test_the_command_mutes_keys(tmp_path: Path) -> None:

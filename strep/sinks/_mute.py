@@ -121,6 +121,11 @@ class MuteKeys:
             self._release(row, HELD_S, free)
         return _batch(free)
 
+    @property
+    def streams(self) -> list[StreamInfo]:
+        """Streams of which something is held."""
+        return [parts[0].stream for parts in self._held.values() if parts]
+
     def end(self, stream: StreamInfo) -> BlockBatch | None:
         """What is still held of a stream that has ended."""
         row = stream.index

@@ -90,7 +90,11 @@ _SIT_ON: Final = (0.2, 0.45)
 _SIT_PAUSE_S: Final = 0.08
 _BEEP: Final = (400.0, 2000.0)
 _BEEP_ON: Final = (0.075, 1.5)
-_BEEP_PURITY: Final = 0.97
+_BEEP_PURITY: Final = 0.98
+_BEEP_VOICE: Final = (
+    600.0,
+    0.2,
+)  # children's voices reach 500 Hz, and now and then are pure: below, only what is longer
 _BEEP_SPREAD: Final = 0.004  # standard deviation of its windows' frequencies
 _FULL: Final = 0.95
 _BEEP_WINDOWS: Final = 64  # as many as fit in the longest
@@ -160,6 +164,8 @@ class _Burst:
         mean, purity = full.mean(0)
         if len(full) < 2 or not _BEEP[0] <= mean <= _BEEP[1]:
             return False
+        if mean < _BEEP_VOICE[0] and self.seconds < _BEEP_VOICE[1]:
+            return False
         return bool(purity >= _BEEP_PURITY and full[:, 0].std() <= _BEEP_SPREAD * mean)
 
 
@@ -197,7 +203,8 @@ class ToneDetector(Analyzer):
     end (sit, beep); ``frequencies`` Hz, ``level_dbm0`` (0 dBm0 is 3.17 dB below a sine of full scale). Ends are known
     when the next burst does not come: for ringback 5 s after the last one. Tones from -36 dBm0 on, 15 dB over noise.
 
-    A beep is told only when it stands alone: quiet just before and after it, and no other such tone within a second.
+    A beep is told only when it stands alone: quiet just before and after it, and no other such tone within a second;
+    below 600 Hz only from 0.2 s on, for voices reach that.
     """
 
     kind = "tones"

@@ -205,6 +205,9 @@ class WavSink(BaseSink):
                 job, size = self._jobs.popleft() if self._jobs else (None, 0)
             now = time.monotonic()
             if job is None:
+                if self._closing and self._mute is not None:
+                    for stream in self._mute.streams:
+                        self._take_rest(stream, now)
                 self._tell_all(now)
                 if self._closing:
                     break
@@ -214,12 +217,9 @@ class WavSink(BaseSink):
                 break
             try:
                 if job[0] == "blocks":
-                    batch = job[1] if self._mute is None else self._mute.process(job[1])
-                    if batch is not None:
-                        self._write_batch(batch, now)
+                    self._take(job[1], now)
                 else:
-                    if self._mute is not None and (rest := self._mute.end(job[1][0])) is not None:
-                        self._write_batch(rest, now)
+                    self._take_rest(job[1][0], now)
                     self._end(*job[1])
             except Exception as error:  # a bug here must not cost the other sinks or the process
                 self._fail(error, 0)
@@ -245,6 +245,20 @@ class WavSink(BaseSink):
         self._failed = self._failed or f"{name}: {error}"
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._paused_until = time.monotonic() + _PAUSE_S
+
+    def _take(self, batch: BlockBatch, now: float) -> None:
+        if self._mute is None:
+            self._write_batch(batch, now)
+            return
+        # first what is made up for lost packets, which may be of a digit
+        muted = self._mute.process(batch.filled if self.concealment else batch)
+        if muted is not None:
+            self._write_batch(muted, now)
+
+    def _take_rest(self, stream: StreamInfo, now: float) -> None:
+        rest = self._mute.end(stream) if self._mute is not None else None
+        if rest is not None:
+            self._write_batch(rest, now)
 
     def _write_batch(self, batch: BlockBatch, now: float) -> None:
         if now < self._paused_until:
