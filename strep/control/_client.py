@@ -106,7 +106,8 @@ class _Common:
         return self._site.base_url
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._site.base_url!r})"
+        site = getattr(self, "_site", None)  # none yet when a traceback shows a constructor that raised
+        return f"{type(self).__name__}(base_url={site.base_url!r})" if site else f"<{type(self).__name__}>"
 
     def _arguments(self, request: Request[Any], timeout_s: float) -> dict[str, Any]:
         """What httpx is to send; without the key."""
