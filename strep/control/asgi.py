@@ -79,11 +79,11 @@ def webhook_app(
     on_event: called with a WebhookEvent; may be async. Those of one call_leg_id are handled one after the other as they
     came, those of different ones side by side, ``concurrency`` at most. What it raises is logged. One that is not async
     runs in the loop and must not block.
-    path: answer 404 elsewhere (None: take any). max_body: bytes. body_timeout_s: for the whole of it. max_waiting: events
-    that are not handled yet. memory: to share between applications. now: Unix seconds.
+    path: answer 404 elsewhere (None: take any). max_body: bytes. body_timeout_s: for the whole of it.
+    max_waiting: events that are not handled yet. memory: to share between applications. now: Unix seconds.
 
-    Answers: 200 taken, now or before · 400 signed, but no event · 403 forged or stale · 404 another path · 405 not POST ·
-    408 too slow · 413 too large · 503 too many are waiting, so that it comes again later.
+    Answers: 200 taken, now or before · 400 signed, but no event · 403 forged or stale · 404 another path · 405 not POST
+    · 408 too slow · 413 too large · 503 too many are waiting, so that it comes again later.
     """
     key = public_key if isinstance(public_key, PublicKey) else PublicKey(public_key)
     if max_body < 1 or max_waiting < 1 or concurrency < 1 or body_timeout_s <= 0:
