@@ -83,7 +83,7 @@ PAYLOADS = st.one_of(
 
 @pytest.mark.parametrize("spelled", SPELLED)
 @given(payloads=st.lists(PAYLOADS, max_size=8), garbage=st.integers(0, 255))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_many_at_once_as_one_by_one(spelled: str, payloads: list[bytes], garbage: int) -> None:
     """Whatever stands behind a payload's end."""
     codec = parse_codec(spelled)
