@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ._exceptions import ConfigurationError
-from ._types import Gap, GapCause
+from ._types import Gap, GapCause, Mask
 from .resample import Resampler
 
 __all__ = ["Frame", "Framer"]
@@ -30,6 +31,8 @@ class Frame:
                        cause of the first of them; they are zero. None: everything is here
     ``missed``         samples that were there, but were thrown away since the last frame: the consumer was slow
     ``padding``        zeros behind the end of the stream, in its last frame
+    ``mask``           uint8 (n,), a :class:`strep.Mask` for each sample (of the nearest one before resampling); None:
+                       all RECEIVED
     """
 
     samples: Samples
@@ -39,6 +42,15 @@ class Frame:
     gap: Gap | None
     missed: int = 0
     padding: int = 0
+    mask: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def pcm(self) -> bytes:
+        """The samples as 16-bit little-endian bytes (channels interleaved), as voice frameworks want them."""
+        samples = self.samples
+        if samples.dtype != np.int16:
+            samples = np.clip(np.rint(samples * np.float32(32_768)), -32_768, 32_767)
+        return samples.astype("<i2").tobytes()
 
 
 @dataclass(slots=True)
@@ -55,17 +67,28 @@ class _Hole:
     cause: GapCause
 
 
-class Framer:
-    """Cuts one stream into frames of ``ms`` milliseconds at ``rate``.
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Input frames that were not received."""
 
-    The frames are the same however the blocks were cut. Gaps up to 1 s are filled with zeros; of longer ones whole
-    frames are left out, ``position`` jumps and ``gap`` tells by how much.
+    begin: int
+    end: int
+    mask: int
+
+
+class Framer:
+    """Cuts one stream into frames of ``ms`` milliseconds or ``n`` samples at ``rate``, one every ``hop`` samples.
+
+    The frames are the same however the blocks were cut. Gaps up to 1 s (or a frame, when that is longer) are filled
+    with zeros; of longer ones whole frames are left out, ``position`` jumps and ``gap`` tells by how much.
     """
 
     def __init__(
         self,
         *,
-        ms: float,
+        ms: float | None = None,
+        n: int | None = None,
+        hop: int | None = None,
         rate_in: int,
         clock_rate: int,
         rate: int | None = None,
@@ -75,11 +98,11 @@ class Framer:
         if dtype not in ("int16", "float32"):
             raise ConfigurationError(f"dtype {dtype!r}: frames come as 'int16' or 'float32'")
         self.rate = rate or rate_in
-        self.frame_size = round(self.rate * ms / 1000)
-        if self.frame_size < 1 or abs(self.frame_size * 1000 - self.rate * ms) > 1e-6:
-            raise ConfigurationError(
-                f"{ms} ms at {self.rate} Hz is {self.rate * ms / 1000:g} samples: choose a whole number of samples"
-            )
+        self.frame_size = _size(ms, n, self.rate)
+        self.hop = self.frame_size if hop is None else hop
+        if not 1 <= self.hop <= self.frame_size:
+            raise ConfigurationError(f"hop {hop} with frames of {self.frame_size} samples: choose 1 to that many")
+        self._stale = 0  # pending samples that have been in a frame before
         self._rate_in = rate_in
         self._clock = clock_rate
         self._dtype = dtype
@@ -92,10 +115,13 @@ class Framer:
         self._marks: deque[_Mark] = deque()
         self._mark = _Mark(0, 0, 0)
         self._holes: deque[_Hole] = deque()
+        self._spans: deque[_Span] = deque()
         self._left_out = 0
         self._missed = 0
         self._begun = False
-        self._plain = self.rate == rate_in  # and the resampler hands on what it gets
+        # the resampler hands on what it gets, and nothing is left of a frame
+        self._plain = self.rate == rate_in and self.hop == self.frame_size
+        self._long = max(rate_in, -(-self.frame_size * rate_in // self.rate))  # gaps longer than this are jumped over
 
     def miss(self, frames: int) -> None:
         """The next block follows after ``frames`` that were thrown away (they are told as its gap)."""
@@ -107,17 +133,22 @@ class Framer:
         position: int,
         cause: GapCause,
         marks: list[tuple[int, int, int]],
+        mask: npt.NDArray[np.uint8] | None = None,
     ) -> list[Frame]:
         """Take a block at ``position`` (input frames); what lies between it and the block before is a gap.
 
-        ``marks``: per packet, (position, rtp_timestamp, arrival_ns). Returns the frames that are complete.
+        ``marks``: per packet, (position, rtp_timestamp, arrival_ns). ``mask``: a value for each of ``samples``; None:
+        all were received. Returns the frames that are complete.
         """
+        if mask is not None and (mask == Mask.RECEIVED).all():
+            mask = None
         if (
             self._plain
             and position == self._next_in
             and len(samples) == self.frame_size
             and len(marks) == 1
-            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out)
+            and mask is None
+            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out or self._spans)
         ):
             # a packet is a frame: the usual case, and worth a way of its own at 50,000 a second
             return [self._whole(samples, marks[0])]
@@ -130,11 +161,17 @@ class Framer:
         gap = position - self._next_in
         if gap > 0:
             self._holes.append(_Hole(self._next_in, position, cause))
-            if gap > self._rate_in:
+            silent = cause in (GapCause.SILENCE, GapCause.HOLD)
+            self._spans.append(_Span(self._next_in, position, Mask.SILENCE if silent else Mask.LOST))
+            if gap > self._long:
                 out += self._jump(position)
             else:
                 self._feed(np.zeros((gap,) if self._channels == 1 else (gap, self._channels), np.int16))
             self._next_in = position
+        if mask is not None:
+            cuts = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(mask)]
+            spans = (_Span(position + a, position + b, int(mask[a])) for a, b in pairwise(cuts))
+            self._spans.extend(span for span in spans if span.mask != Mask.RECEIVED)
         self._marks.extend(_Mark(*m) for m in marks)
         self._feed(samples)
         self._next_in += len(samples)
@@ -156,7 +193,7 @@ class Framer:
         """The rest: complete frames and the last one, padded."""
         self._append(self._resampler.flush())
         out = self._cut()
-        if self._pending_size:
+        if self._pending_size > self._stale:
             padding = self.frame_size - self._pending_size
             self._append(self._zeros(padding))
             out += self._cut(padding)
@@ -180,15 +217,16 @@ class Framer:
         """Leave out the whole frames inside a long gap and begin again at a frame boundary before ``position``."""
         self._append(self._resampler.flush())
         out = self._cut()
-        size = self.frame_size
-        if self._pending_size:
+        size, hop = self.frame_size, self.hop
+        if self._pending_size > self._stale:
             self._append(self._zeros(size - self._pending_size))
             out += self._cut()
         # first frame that holds samples from `position` on
         target = -(-position * self.rate // self._rate_in)
-        begin = max(self._position, target // size * size)
-        self._left_out += begin - self._position
+        begin = max(self._position, target // hop * hop)
+        self._left_out += max(0, begin - self._position - self._stale)
         self._position = begin
+        self._pending, self._pending_size, self._stale = [], 0, 0
         self._resampler.reset()
         self._append(self._zeros(target - begin))
         return out
@@ -197,13 +235,29 @@ class Framer:
         if self._pending_size < self.frame_size:
             return []
         samples: Any = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
-        size = self.frame_size
-        whole = len(samples) // size
-        out = [self._frame(samples[i * size : (i + 1) * size], padding) for i in range(whole)]
-        rest = samples[whole * size :]
+        size, hop = self.frame_size, self.hop
+        whole = (len(samples) - size) // hop + 1
+        out = [self._frame(samples[i * hop : i * hop + size], padding) for i in range(whole)]
+        rest = samples[whole * hop :]
+        self._stale = size - hop
         self._pending = [rest.copy()] if len(rest) else []
         self._pending_size = len(rest)
         return out
+
+    def _mask_of(self, padding: int) -> npt.NDArray[np.uint8] | None:
+        """The next frame's."""
+        size, rate = self.frame_size, self.rate
+        nearest = (2 * self._rate_in * np.arange(self._position, self._position + size) + rate) // (2 * rate)
+        mask = np.full(size, Mask.RECEIVED, np.uint8)
+        for span in self._spans:
+            if span.begin > nearest[-1]:
+                break
+            begin, end = nearest.searchsorted((span.begin, span.end)).tolist()
+            mask[begin:end] = span.mask
+        while self._spans and self._spans[0].end <= nearest[-1]:
+            self._spans.popleft()
+        mask[size - padding :] = Mask.LOST
+        return None if (mask == Mask.RECEIVED).all() else mask
 
     def _frame(self, samples: Samples, padding: int) -> Frame:
         begin = self._position * self._rate_in // self.rate
@@ -221,7 +275,8 @@ class Framer:
             if inside > 0 or self._left_out:
                 cause = cause or hole.cause
             gap += max(0, inside) * self.rate // self._rate_in
-        while self._holes and self._holes[0].end <= end:
+        after = (self._position + self.hop) * self._rate_in // self.rate
+        while self._holes and self._holes[0].end <= min(end, after):
             self._holes.popleft()
         frame = Frame(
             samples,
@@ -231,7 +286,24 @@ class Framer:
             Gap(gap, cause) if gap else None,
             self._missed,
             padding,
+            self._mask_of(padding) if self._spans or padding else None,
         )
         self._left_out = self._missed = 0
-        self._position += self.frame_size
+        self._position += self.hop
         return frame
+
+
+def _size(ms: float | None, n: int | None, rate: int) -> int:
+    """Samples of a frame."""
+    if n is not None:
+        if ms is not None:
+            raise ConfigurationError(f"frames of {ms} ms and of {n} samples: give one of the two")
+        if n < 1:
+            raise ConfigurationError(f"frames of {n} samples: choose 1 or more")
+        return n
+    ms = 20 if ms is None else ms
+    size = round(rate * ms / 1000)
+    if size < 1 or abs(size * 1000 - rate * ms) > 1e-6:
+        samples = f"{rate * ms / 1000:g} samples"
+        raise ConfigurationError(f"{ms} ms at {rate} Hz is {samples}: choose a whole number of samples")
+    return size

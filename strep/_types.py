@@ -100,6 +100,10 @@ class Codec:
     frame_bytes: int
     parameters: str = ""
 
+    @property
+    def packed(self) -> bool:
+        return not self.frame_bytes
+
     def __str__(self) -> str:
         text = f"{self.name}/{self.clock_rate}"
         text = text if self.channels == 1 else f"{text}/{self.channels}"
@@ -131,6 +135,9 @@ class StreamInfo:
     origin_ns: int  # estimated arrival of sample 0 (minimum over the probation packets)
     codec: Codec | None = None
     ssrcs: list[int] = field(default_factory=list)
+    codec_guessed: bool = False  # nobody said what the payload type is
+    encrypted: bool = False  # looks like SRTP: not decoded
+    notes: list[str] = field(default_factory=list)  # what is worth knowing, a sentence each
 
     @property
     def sample_rate(self) -> int:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ._exceptions import ConfigurationError
 
-__all__ = ["Resampler", "prepare", "resample"]
+__all__ = ["Resampler", "polyphase", "prepare", "resample"]
 
 _SIDE: Final = 16  # samples of the lower rate on each side
 _BETA: Final = 5.9  # Kaiser: more than 60 dB
@@ -47,6 +47,19 @@ def _filter(up: int, down: int) -> tuple[npt.NDArray[np.float64], int]:
     return np.concatenate([np.zeros(pad), taps]), half + pad
 
 
+def polyphase(rate_in: int, rate_out: int) -> tuple[int, int, npt.NDArray[np.float64], int]:
+    """up, down, the taps at the upsampled rate, and the index of the middle one: output k is the sum over j of
+    input[j] * taps[k * down + middle - j * up]. Raises ConfigurationError as :class:`Resampler` does."""
+    if rate_in <= 0 or rate_out <= 0:
+        raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: rates are positive")
+    divisor = gcd(rate_in, rate_out)
+    up, down = rate_out // divisor, rate_in // divisor
+    if max(up, down) > 1000:
+        raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: choose a simpler ratio")
+    taps, middle = _filter(up, down) if up != down else (np.ones(1), 0)
+    return up, down, taps, middle
+
+
 class Resampler:
     """``process`` blocks of any size, ``flush`` at the end; the output is the same bit for bit however it was cut.
 
@@ -59,18 +72,12 @@ class Resampler:
     def __init__(
         self, rate_in: int, rate_out: int, channels: int = 1, dtype: Literal["int16", "float32"] = "int16"
     ) -> None:
-        if rate_in <= 0 or rate_out <= 0:
-            raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: rates are positive")
         if dtype not in ("int16", "float32"):
             raise ConfigurationError(f"dtype {dtype!r}: 'int16' or 'float32'")
-        divisor = gcd(rate_in, rate_out)
-        self._up, self._down = rate_out // divisor, rate_in // divisor
-        if max(self._up, self._down) > 1000:
-            raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: choose a simpler ratio")
+        self._up, self._down, self._taps, self._middle = polyphase(rate_in, rate_out)
         self._same = self._up == self._down
         self._dtype = np.dtype(dtype)
         self._channels = channels
-        self._taps, self._middle = _filter(self._up, self._down) if not self._same else (np.ones(1), 0)
         self.lookahead = 0 if self._same else -(-self._middle // self._up)
         self.delay_ms = 1000.0 * self.lookahead / rate_in
         self.reset()

@@ -26,6 +26,9 @@ SAYS = {
     "last_seconds.py": [r"inbound: 1\.\d+ s from 0\.00 s on, -\d+ dBFS"],
     "monitor.py": [r"4 streams, \d+ datagrams, 0 kernel drops", r"inbound: \d+ lost, jitter \d+\.\d ms, -\d+ dBFS"],
     "workers.py": [r"worker 1: running, 0 restarts", r"[1-9]\d\d packets of 4 streams delivered"],
+    "silero_batch.py": [r"inbound talked for \d+\.\d s", r"outbound talked for \d+\.\d s"],
+    "voice_bytes.py": [r"inbound: [6-9]\d frames, \d+ bytes", r"outbound: [6-9]\d frames, \d+ bytes"],
+    "transcribe.py": [r"inbound at \d\.\d\d s: \d\.\d s of speech at -\d+ dBFS"],
     "own_sink.py": [r"inbound from 127\.0\.0\.1", r"at [01]\.\d\d s: \d+ samples of loss", r"ended \(closed\): [1-9]"],
 }
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strep
-from strep import GapCause
+from strep import GapCause, Mask
 from strep._frames import Frame, Framer
 from strep.resample import resample
 
@@ -17,7 +17,8 @@ Part = tuple[int, int]  # samples, gap before them
 
 def pushed(parts: list[Part], cuts: int, **options: object) -> tuple[list[Frame], np.ndarray]:
     """Frames of these parts, each cut into blocks of ``cuts`` samples; and the audio with zeros in its gaps."""
-    framer = Framer(**{"ms": 20, "rate_in": 8000, "clock_rate": 8000, **options})  # type: ignore[arg-type]
+    size = {} if "n" in options else {"ms": 20}
+    framer = Framer(**{**size, "rate_in": 8000, "clock_rate": 8000, **options})  # type: ignore[arg-type]
     rng = np.random.default_rng(1)
     frames: list[Frame] = []
     audio: list[np.ndarray] = []
@@ -115,3 +116,122 @@ def test_two_channels() -> None:
     frames = framer.push(np.full((320, 2), 16_384, np.int16), 0, GapCause.NONE, [(0, 0, 1)])
     assert [f.samples.shape for f in frames] == [(160, 2), (160, 2)]
     assert frames[0].samples[0, 0] == np.float32(0.5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts_strategy,
+    st.integers(1, 400),
+    st.sampled_from([(None, "int16"), (16_000, "float32")]),
+    st.sampled_from([(512, 512), (480, 160), (100, 33), (7, 1), (20_000, 300), (320, 319)]),
+)
+def test_frames_of_any_size_and_hop(
+    parts: list[Part], cuts: int, form: tuple[int | None, str], cut: tuple[int, int]
+) -> None:
+    parts = [(parts[0][0], 0), *parts[1:]]
+    rate, dtype = form
+    n, hop = cut
+    frames, audio = pushed(parts, cuts, rate=rate, dtype=dtype, n=n, hop=hop)
+    wanted = audio if dtype == "int16" else (audio / np.float32(32768)).astype(np.float32)
+    wanted = resample(wanted, 8000, rate or 8000)
+    # as many as it takes until every sample has been in one
+    assert len(frames) == max(1, -(-(len(wanted) - n) // hop) + 1)
+    padded = np.concatenate([wanted, np.zeros(n, wanted.dtype)])
+    for i, frame in enumerate(frames):
+        assert frame.position == i * hop
+        np.testing.assert_array_equal(frame.samples, padded[i * hop : i * hop + n])
+    assert frames[-1].padding == (len(frames) - 1) * hop + n - len(wanted)
+    assert not any(f.padding for f in frames[:-1])
+    if rate is None:
+        here = np.concatenate([np.repeat([True, False], [gap, size]) for size, gap in parts] + [np.zeros(n, bool)])
+        assert [f.gap.samples if f.gap else 0 for f in frames] == [
+            int(here[i * hop : i * hop + n].sum()) for i in range(len(frames))
+        ]
+
+
+@pytest.mark.parametrize(("n", "hop"), [(160, 80), (160, 160), (512, 100), (24_000, 8000)])
+def test_a_long_gap_with_frames_that_overlap(n: int, hop: int) -> None:
+    frames, audio = pushed([(1000, 0), (700, 80_000)], 160, n=n, hop=hop)
+    padded = np.concatenate([audio, np.zeros(n, np.int16)])
+    seen = np.zeros(len(padded), bool)
+    for frame in frames:
+        assert frame.position % hop == 0
+        np.testing.assert_array_equal(frame.samples, padded[frame.position : frame.position + n])
+        seen[frame.position : frame.position + n] = True
+    assert seen[:1000].all()
+    assert seen[81_000:81_700].all()
+    assert [f.position for f in frames] == sorted({f.position for f in frames})
+    # what no frame holds was told by the next one
+    (jump,) = [i for i in range(1, len(frames)) if frames[i].position - frames[i - 1].position > hop]
+    gap = frames[jump].gap
+    assert gap is not None
+    left_out = frames[jump].position - frames[jump - 1].position - n
+    assert gap.samples == max(0, left_out) + min(81_000, frames[jump].position + n) - frames[jump].position
+
+
+def test_frames_that_are_longer_than_the_gap_are_filled() -> None:
+    frames, audio = pushed([(400, 0), (320, 16_000)], 160, n=40_000)
+    (frame,) = frames
+    np.testing.assert_array_equal(frame.samples[: len(audio)], audio)
+    assert frame.gap == strep.Gap(16_000, GapCause.LOSS)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_frames_as_bytes(dtype: str) -> None:
+    framer = Framer(n=4, rate_in=8000, clock_rate=8000, dtype=dtype)  # type: ignore[arg-type]
+    (frame,) = framer.push(np.array([0, 1, -32_768, 32_767], np.int16), 0, GapCause.NONE, [(0, 0, 1)])
+    assert frame.pcm == bytes.fromhex("0000 0100 0080 ff7f")
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"n": 5, "ms": 20}, {"n": 5, "hop": 6}, {"hop": 0}, {"ms": 0.3}])
+def test_sizes_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(strep.ConfigurationError):
+        Framer(rate_in=8000, clock_rate=8000, **wrong)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts_strategy, st.integers(1, 400), st.sampled_from([None, 16_000, 11_000, 6000]), st.integers(0, 3))
+def test_masks_are_those_of_the_nearest_samples(parts: list[Part], cuts: int, rate: int | None, seed: int) -> None:
+    """However the blocks were cut; without one, gaps are LOST or SILENCE and all else is RECEIVED."""
+    parts = [(parts[0][0], 0), *parts[1:]]
+    rng = np.random.default_rng(seed)
+    framer = Framer(ms=20, rate_in=8000, clock_rate=8000, rate=rate)
+    frames: list[Frame] = []
+    wanted: list[np.ndarray] = []
+    position = 0
+    for size, gap in parts:
+        cause = GapCause.SILENCE if gap == 160 else GapCause.LOSS
+        wanted.append(np.full(gap, Mask.SILENCE if gap == 160 else Mask.LOST, np.uint8))
+        position += gap
+        mask = np.full(size, Mask.RECEIVED, np.uint8)
+        if seed and size > 20:
+            mask[10 : 10 + int(rng.integers(1, 10))] = Mask.CONCEALED
+        wanted.append(mask)
+        for begin in range(0, size, cuts):
+            block = np.zeros(len(mask[begin : begin + cuts]), np.int16)
+            mark = [(position + begin, 0, 0)]
+            told = mask[begin : begin + cuts] if seed else None
+            frames += framer.push(block, position + begin, GapCause.NONE if begin else cause, mark, told)
+        position += size
+    frames += framer.finish()
+    truth = np.concatenate(wanted)
+    out = np.concatenate([np.full(len(f.samples), Mask.RECEIVED) if f.mask is None else f.mask for f in frames])
+    padding = frames[-1].padding
+    assert all(f.mask is None or f.mask.dtype == np.uint8 for f in frames)
+    assert not any((f.mask == Mask.RECEIVED).all() for f in frames if f.mask is not None)
+    assert (out[len(out) - padding :] == Mask.LOST).all()
+    at = np.floor(np.arange(len(out) - padding) * 8000 / framer.rate + 0.5).astype(int)
+    np.testing.assert_array_equal(out[: len(at)], truth[np.minimum(at, len(truth) - 1)])
+
+
+def test_the_mask_of_what_a_long_gap_leaves() -> None:
+    framer = Framer(ms=20, rate_in=8000, clock_rate=8000)
+    ones = np.ones(100, np.int16)
+    frames = framer.push(ones, 0, GapCause.NONE, [(0, 0, 0)])
+    frames += framer.push(ones, 20_000, GapCause.HOLD, [(20_000, 0, 0)])
+    frames += framer.finish()
+    assert [f.position for f in frames] == [0, 20_000]
+    assert [np.bincount(f.mask, minlength=4).tolist() for f in frames if f.mask is not None] == [
+        [0, 100, 0, 60],
+        [60, 100, 0, 0],
+    ]

@@ -23,10 +23,11 @@ from support import pcmu
 
 from strep import Direction, Leg, ParseError, parse_datagram
 from strep._blocks import BlockBatch
-from strep._codecs import PayloadTypes, encode, parse_codec
+from strep._codecs import encode, parse_codec
 from strep._engine import Engine, EngineConfig
 from strep._events import Ended, Started
 from strep._exceptions import AddressError, ConfigurationError
+from strep._payload_types import PayloadTypes
 from strep._pcap import PcapReader
 from strep._udp.address import parse_address
 from strep.simulate import Impairments, Traffic, make_traffic, play, simulate

@@ -5,7 +5,7 @@ Formats and counts need numpy only; decoders and encoders need PyAV (the extra `
 
 from . import amr, libopus
 from .counts import HEAD_BYTES, frame_count, frame_counts
-from .decoders import Decoder, available, make_decoder
+from .decoders import Decoder, available, installed, make_decoder
 from .formats import FORMATS, STATIC, is_packed, packed_codec
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "available",
     "frame_count",
     "frame_counts",
+    "installed",
     "is_packed",
     "libopus",
     "make_decoder",

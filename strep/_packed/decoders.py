@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from . import amr, libopus
 from .annexb import SID_BYTES, SidNoise
 from .formats import FORMATS, octet_aligned
 
-__all__ = ["CONCEALED_S", "Decoder", "available", "make_decoder"]
+__all__ = ["CONCEALED_S", "Decoder", "available", "installed", "make_decoder"]
 
 I16 = npt.NDArray[np.int16]
 
@@ -76,6 +77,11 @@ def make_decoder(codec: Codec) -> Decoder:
             return _IlbcDecoder(codec)
         case _:
             return _FrameDecoder(codec, {"G722": 0, "GSM": 33}.get(codec.name, 0))
+
+
+def installed(codec: Codec) -> bool:
+    """Whether what decodes the codec seems to be there: looks, but loads nothing."""
+    return find_spec("av") is not None or (codec.name == "opus" and libopus.load() is not None)
 
 
 def available(codec: Codec) -> bool:

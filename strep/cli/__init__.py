@@ -14,6 +14,7 @@ from .capture import capture
 from .demo import demo
 from .doctor import doctor
 from .options import EXIT_BIND, EXIT_FILE, EXIT_USAGE
+from .plot import plot
 from .replay import inspect, replay
 from .simulate import simulate
 
@@ -32,7 +33,7 @@ def cli() -> None:
     """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""
 
 
-for _command in (capture, replay, inspect, simulate, demo, doctor, bench):
+for _command in (capture, replay, inspect, plot, simulate, demo, doctor, bench):
     cli.add_command(_command)
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .._exceptions import ConfigurationError
 from ..resample import Resampler, prepare
 from ._base import BaseSink
+from ._mute import MuteKeys
 from ._wavfile import WavFormat
 from ._wavlanes import WavLanes
 from ._wavtree import WavFile, WavTree
@@ -69,8 +70,11 @@ class WavSink(BaseSink):
     ``layout``    "split" or "stereo"
     ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
+    ``conceal``   short gaps are filled as ears want it (pcm16 only); False: they are silent
     ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
     silent in the file
+    ``mute_keys``  silence instead of DTMF digits (pcm16 only): the tones of card numbers and PINs are not written.
+    Files then lag 0.1 s more behind
 
     Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the
     last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors
@@ -88,8 +92,10 @@ class WavSink(BaseSink):
         layout: Literal["split", "stereo"] = "split",
         encoding: Literal["pcm16", "native"] = "pcm16",
         rate: int | None = None,
+        conceal: bool = False,
         queue_bytes: int = 512 << 20,
         max_open_files: int | None = None,
+        mute_keys: bool = False,
     ) -> None:
         if layout not in ("split", "stereo"):
             raise ConfigurationError(f'layout {layout!r}: "split" or "stereo"')
@@ -101,6 +107,12 @@ class WavSink(BaseSink):
             )
         if encoding == "native" and rate is not None:
             raise ConfigurationError('encoding "native" cannot be resampled: leave the rate out, or use "pcm16"')
+        if encoding == "native" and mute_keys:
+            raise ConfigurationError('encoding "native" keeps the bytes as they came: use "pcm16" to mute keys')
+        if encoding == "native" and conceal:
+            raise ConfigurationError(
+                'encoding "native" keeps the bytes that came, and of gaps none did: leave conceal out, or use "pcm16"'
+            )
         if rate is not None and not 4000 <= rate <= 192_000:
             raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
         if rate is not None or layout == "stereo":
@@ -108,6 +120,9 @@ class WavSink(BaseSink):
         self._stereo = layout == "stereo"
         self._native = encoding == "native"
         self._rate = rate
+        self._mute = MuteKeys() if mute_keys else None
+        if conceal:
+            self.concealment = "later"  # in the thread that writes
         self._tree = WavTree(Path(directory), max_open_files or _descriptor_budget())
         self._jobs: deque[tuple[_Job, int]] = deque()
         self._queue_bytes = queue_bytes
@@ -199,8 +214,12 @@ class WavSink(BaseSink):
                 break
             try:
                 if job[0] == "blocks":
-                    self._write_batch(job[1], now)
+                    batch = job[1] if self._mute is None else self._mute.process(job[1])
+                    if batch is not None:
+                        self._write_batch(batch, now)
                 else:
+                    if self._mute is not None and (rest := self._mute.end(job[1])) is not None:
+                        self._write_batch(rest, now)
                     self._end(job[1])
             except Exception as error:  # a bug here must not cost the other sinks or the process
                 self._fail(error, 0)
@@ -231,6 +250,8 @@ class WavSink(BaseSink):
         if now < self._paused_until:
             self.dropped_frames += int(batch.frames.sum())
             return
+        if self.concealment:
+            batch = batch.filled
         simple = not self._stereo and self._rate is None
         chosen = self._lanes.write(batch, self._native, now) if simple and self._lanes is not None else None
         if chosen is not None and not chosen:
