@@ -335,6 +335,30 @@ def test_codecs_that_conceal_go_on_and_fade(spelled: str) -> None:
     assert none is None  # longer than a second
 
 
+@pytest.mark.parametrize("kind", ["damaged", "lost"])
+@pytest.mark.parametrize("spelled", ["AMR", "AMR-WB"])
+def test_frames_of_amr_that_say_they_are_lost_are_concealed(spelled: str, kind: str) -> None:
+    """Q = 0, and AMR-WB's SPEECH_LOST (for AMR: NO_DATA)."""
+    codec = parse_codec(spelled)
+    wide, frames = spelled == "AMR-WB", codec.sample_rate // 50
+    try:
+        encoder = make_encoder(codec, frames)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    payloads = [encoder.encode(part) for part in voice(codec, frames)[:31]]
+    decoder = make_decoder(codec)
+    for payload in payloads[:30]:
+        before, _ = decoder.decode(payload, frames)
+    (frame,) = amr.unpack(payloads[30], wide=wide, octet_aligned=False) or [None]
+    assert frame is not None
+    bad = frame._replace(sound=False)
+    if kind == "lost":
+        bad = amr.AmrFrame(amr.SPEECH_LOST if wide else amr.NO_DATA, True, b"")
+    audio, _ = decoder.decode(amr.pack([bad], wide=wide, octet_aligned=False), frames)
+    assert rms(audio) > 0.5 * rms(before)
+    assert decoder.corrupt == 0
+
+
 def test_ilbc_conceals_what_follows_a_frame() -> None:
     codec = parse_codec("iLBC")
     decoder = make_decoder(codec)
