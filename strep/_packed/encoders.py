@@ -98,7 +98,9 @@ class _Libav:
         try:
             context: Any = av.CodecContext.create(name, "w")
         except ValueError as error:
-            raise MissingExtraError(f"this PyAV lacks the encoder {name}: pip install 'av>=12' has it") from error
+            raise MissingExtraError(
+                f"this PyAV lacks the encoder {name}: pip install -U 'strep-rtp[codecs]'"
+            ) from error
         self._rate = codec.sample_rate
         self._layout = "mono" if codec.channels == 1 else "stereo"
         self._frame: Any = av.AudioFrame

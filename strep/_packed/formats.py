@@ -37,6 +37,7 @@ FORMATS: Final = {
     )
 }
 
+_NOT_UNDERSTOOD: Final = ("crc", "robust-sorting", "interleaving")
 _OCTET_ALIGN: Final = {"octet-align=0": False, "octet-align=1": True}
 
 
@@ -49,8 +50,9 @@ def packed_codec(name: str, rate: int | None = None, channels: int | None = None
     """The codec of that name (any case) as SDP has it: a=rtpmap name/rate/channels, a=fmtp parameters.
 
     None for a name that is not one of these; raises ConfigurationError for a rate, channels or parameters that the
-    codec does not have. ``rate`` is that of the clock (G722/8000). Of the parameters, "octet-align=0" and "=1" of the
-    two AMR codecs are known (RFC 4867 8.1); without, each payload is looked at.
+    codec does not have. ``rate`` is that of the clock (G722/8000). Of the parameters, those separated by ";",
+    "octet-align=0" and "=1" of the two AMR codecs are kept (RFC 4867 8.1); without, each payload is looked at. Those
+    that make payloads which are not understood here are refused, others make no difference and are left out.
     """
     known = FORMATS.get(name.upper())
     if known is None:
@@ -61,12 +63,18 @@ def packed_codec(name: str, rate: int | None = None, channels: int | None = None
     channels = 1 if channels is None else channels
     if not 1 <= channels <= known.channels:
         raise ConfigurationError(f"{spelled}/{channels}: choose {'1 or 2 channels' if known.channels > 1 else 'one'}")
-    parameters = parameters.strip().lower()
-    if parameters and not (known.name.startswith("AMR") and parameters in _OCTET_ALIGN):
-        raise ConfigurationError(
-            f"{spelled};{parameters}: the one parameter there is, is octet-align=0 or octet-align=1 of AMR and AMR-WB"
-        )
-    return Codec(known.name, known.clock_rate, known.sample_rate, channels, 0, parameters)
+    kept = ""
+    for parameter in filter(None, (part.replace(" ", "").lower() for part in parameters.split(";"))):
+        key, _, value = parameter.partition("=")
+        if not known.name.startswith("AMR"):
+            continue
+        if key in _NOT_UNDERSTOOD and value != "0":
+            raise ConfigurationError(f"{spelled};{parameter}: payloads with {key} are not understood here")
+        if key == "octet-align":
+            if parameter not in _OCTET_ALIGN:
+                raise ConfigurationError(f"{spelled};{parameter}: octet-align=0 or octet-align=1")
+            kept = parameter
+    return Codec(known.name, known.clock_rate, known.sample_rate, channels, 0, kept)
 
 
 def octet_aligned(codec: Codec) -> bool | None:
