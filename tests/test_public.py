@@ -82,6 +82,7 @@ FLOORS = [
         "_summary",
         "_workers",
         "simulate",
+        "standin",
         "bench",
     },
     {"cli", "__init__", "__main__", "_version"},
