@@ -39,7 +39,7 @@ class StandIn:
     with ``httpx.ASGITransport``. ``calls`` arrive ``arrive_s`` apart, are answered after ``ring_s`` (None: only by a
     command) and hung up after ``seconds`` (None: 4 hours). ``bridged``: calls are pairs of legs with one session.
     ``webhook``: URL that hears of everything. Media as :func:`strep.simulate.simulate` makes it: ``codec``,
-    ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``call`` when one
+    ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``serving``, ``call`` when one
     arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``webhook`` with its outcome.
     The same ``seed`` makes the same calls, keys, packets and troubles, but for what hangs on when commands come.
 
@@ -175,6 +175,9 @@ class StandIn:
         if port is not None:
             self._server = HttpServer(self.app, host, port)
             await self._server.start()
+        if self._tell is not None:
+            keys = {"base_url": self.base_url, "api_key": self.api_key, "public_key": self.public_key}
+            self._tell({"event": "serving", **keys})
         self._perform(self._calls.advance(self._clock()))
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._media.run()), loop.create_task(self._live())]
@@ -225,7 +228,8 @@ class StandIn:
             match effect:
                 case ForkStarted(fork):
                     self._media.start(fork)
-                    self._say("fork_started", fork.call, stream_type=fork.stream_type, target=str(fork.target or ""))
+                    to = str(fork.target or f"rx {fork.rx}, tx {fork.tx}")
+                    self._say("fork_started", fork.call, stream_type=fork.stream_type, to=to)
                 case ForkStopped(fork):
                     streams = self._media.stop(fork)
                     sent = {t.direction.label: {"packets": t.packets, "lost": t.lost} for t in streams}
