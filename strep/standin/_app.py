@@ -58,11 +58,12 @@ class App:
         try:
             self._authenticate(scope)
             fault = self._misfortune.draw()
+            retry = {"retry-after": f"{faults.retry_after_s:g}"}
             if fault is Fault.TOO_MANY:
-                retry = {"retry-after": f"{faults.retry_after_s:g}"}
                 raise Refused(429, Problem("10011", "Too many requests", "Try again later."), headers=retry)
             if fault is Fault.UNAVAILABLE:
-                raise Refused(503, Problem("10007", "Unexpected error", "The service is not available."))
+                detail = "The service is not available."
+                raise Refused(503, Problem("10007", "Unexpected error", detail), headers=retry)
             answer = self._route(scope, body)
             if fault is Fault.LOST:
                 raise Refused(500, Problem("10007", "Unexpected error", "An unexpected error occurred."))

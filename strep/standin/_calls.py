@@ -184,7 +184,8 @@ class Calls:
         self._length_ns = _DEFAULT_LIMIT_S * 10**9 if length_ns is None else length_ns
         self._webhook_url = webhook_url
         self._forks = 0
-        self._agenda: list[tuple[int, int]] = []  # (when, number of the call), a heap
+        self._agenda: list[tuple[int, int, int]] = []  # when, a count (first come, first served), number of the call
+        self._planned = 0
         self._commands: dict[tuple[str, str], tuple[int, Answer]] = {}
         self._of: dict[str, Call] = {}
         self.records: deque[CallRecord] = deque(maxlen=_RECORDS)
@@ -205,7 +206,7 @@ class Calls:
     def next_ns(self) -> int | None:
         """When :meth:`advance` has something to do."""
         while self._agenda:
-            due, number = self._agenda[0]
+            due, _, number = self._agenda[0]
             if self._due(self.all[number]) == due:
                 return due
             heapq.heappop(self._agenda)  # a command came first
@@ -215,7 +216,7 @@ class Calls:
         """Let calls arrive, be answered and end, in the order of time."""
         effects: list[Effect] = []
         while (due := self.next_ns()) is not None and due <= now_ns:
-            call = self.all[heapq.heappop(self._agenda)[1]]
+            call = self.all[heapq.heappop(self._agenda)[2]]
             if call.state == "scheduled":
                 call.state = "parked"
                 self._plan(call)
@@ -230,7 +231,8 @@ class Calls:
     def _plan(self, call: Call) -> None:
         due = self._due(call)
         if due < _NEVER:
-            heapq.heappush(self._agenda, (due, call.number))
+            self._planned += 1
+            heapq.heappush(self._agenda, (due, self._planned, call.number))
 
     @staticmethod
     def _due(call: Call) -> int:

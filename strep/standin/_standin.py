@@ -39,8 +39,8 @@ class StandIn:
     with ``httpx.ASGITransport``. ``calls`` arrive ``arrive_s`` apart, are answered after ``ring_s`` (None: only by a
     command) and hung up after ``seconds`` (None: 4 hours). ``bridged``: calls are pairs of legs with one session.
     ``webhook``: URL that hears of everything. Media as :func:`strep.simulate.simulate` makes it: ``codec``,
-    ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``serving``, ``call`` when one
-    arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``webhook`` with its outcome.
+    ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``serving``, ``call``
+    when one arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``webhook`` with its outcome.
     The same ``seed`` makes the same calls, keys, packets and troubles, but for what hangs on when commands come.
 
     Raises ConfigurationError, BindError; MissingExtraError without the extra ``serve``.
