@@ -71,7 +71,7 @@ class App:
             answer = refused.answer
         if fault is Fault.HANG:
             await self._hang(receive)
-        await _send(answer, send, cut=fault is Fault.CUT)
+        await _send(answer, send, cut=fault in (Fault.CUT, Fault.HANG))
 
     def _authenticate(self, scope: Scope) -> None:
         given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")

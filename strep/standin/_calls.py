@@ -384,14 +384,15 @@ class Calls:
         before = call.client_state
         if command.client_state is not None:
             call.client_state = command.client_state
+        self.records.append(CallRecord(call, name, "command", now_ns))
         try:
-            acted = act(call)
+            effects = act(call)
         except Refused:
             call.client_state = before
+            self.records.pop()
             raise
         self._remember(call_control_id, command, now_ns, OK)
-        self.records.append(CallRecord(call, name, "command", now_ns))
-        return OK, acted
+        return OK, effects
 
     def _repeated(self, call_control_id: str, command: Command, now_ns: int) -> Answer | None:
         if command.command_id is None:
