@@ -300,7 +300,7 @@ def test_call_events_are_filtered_and_come_in_pages():
 )
 def test_whatever_is_commanded_forks_start_and_stop_in_turn(commands: list[Any], bridged: bool):
     calls = Calls(calls=4, now_ns=T0, ring_ns=SECOND, length_ns=90 * SECOND, bridged=bridged, seed=1)
-    now, effects = T0, calls.advance(T0)
+    now, effects, refusals = T0, calls.advance(T0), []
     for name, number, command_id, wait_s in commands:
         now += wait_s * SECOND
         effects += calls.advance(now)
@@ -313,8 +313,9 @@ def test_whatever_is_commanded_forks_start_and_stop_in_turn(commands: list[Any],
                 command = {"stop": calls.fork_stop, "hangup": calls.hangup, "answer": calls.answer}[name]
                 effects += command(control_id, parse_command(body), now)[1]
         except Refused as refused:
-            assert refused.answer.status == 422
+            refusals.append(refused.answer.status)
     effects += calls.advance(now + 1000 * SECOND)
+    assert set(refusals) <= {422}
     assert all(call.state == "hangup" and call.fork is None for call in calls.all)
     for call in calls.all:
         own = [e.event_type for e in effects if isinstance(e, Webhook) and e.call is call]

@@ -215,7 +215,9 @@ class StandIn:
             self._changed.clear()
             pause_s = None if due_ns is None else max(due_ns - self._clock(), 0) / 1e9
             try:
-                await asyncio.wait_for(self._changed.wait(), pause_s)
+                # not wait_for: before Python 3.12 it forgets a cancellation that comes with the event
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
             except TimeoutError:
                 self._perform(self._calls.advance(self._clock()))
 
