@@ -81,6 +81,7 @@ FLOORS = [
         "_replay",
         "_summary",
         "_workers",
+        "control",
         "simulate",
         "standin",
         "bench",

@@ -17,6 +17,7 @@ from .._types import Codec
 from ..sinks import WavSink
 
 __all__ = [
+    "EXIT_API",
     "EXIT_BIND",
     "EXIT_DOCTOR",
     "EXIT_FILE",
@@ -36,6 +37,7 @@ __all__ = [
 EXIT_USAGE: Final = 2
 EXIT_FILE: Final = 3
 EXIT_BIND: Final = 4
+EXIT_API: Final = 5
 EXIT_SINK: Final = 6
 EXIT_DOCTOR: Final = 7
 EXIT_WRONG: Final = 8
