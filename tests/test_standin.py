@@ -277,7 +277,7 @@ async def test_dialling_with_the_sdk():
 
 async def test_every_answer_has_the_form_of_the_contract():
     async with StandIn(port=None, calls=2, seed=1, ring_s=None) as api:
-        assert api.base_url == "http://standin/v2"
+        assert api.base_url == "http://127.0.0.1/v2"
         headers = {"authorization": f"Bearer {api.api_key}"}
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), headers=headers) as client:
             seen = Counter()
@@ -316,7 +316,7 @@ async def test_every_answer_has_the_form_of_the_contract():
                 response = await client.post(f"{api.base_url}/calls/{two}/actions/answer", content=content)
                 assert response.status_code == status
                 assert errors_of(response.json(), "schemas/Errors") == []
-            for url in ("http://standin/", "http://standin/v2/", f"http://standin/v2/calls/{two}/actions/dance"):
+            for url in ("http://127.0.0.1/", "http://127.0.0.1/v2/", f"http://127.0.0.1/v2/calls/{two}/actions/dance"):
                 assert (await client.get(url)).status_code == 404
             assert {status for _, status in seen} == {200, 401, 404, 422}
 

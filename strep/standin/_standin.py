@@ -28,7 +28,7 @@ from ._webhooks import Signer
 
 __all__ = ["StandIn"]
 
-_IN_PROCESS: Final = "http://standin"
+_IN_PROCESS: Final = "http://127.0.0.1"  # clients take http for this machine only
 _DRAIN_S: Final = 1.0
 
 
