@@ -29,6 +29,7 @@ from ._errors import (
     WebhookError,
 )
 from ._retry import RetryPolicy
+from ._secret import Secret
 from .calls import CallPhase, CallState
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "PermissionDeniedError",
     "RateLimitError",
     "RetryPolicy",
+    "Secret",
     "StaleWebhookError",
     "SyncCallControl",
     "UnprocessableEntityError",

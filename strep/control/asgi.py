@@ -53,6 +53,7 @@ class WebhookCounts:
     stale: int = 0
     malformed: int = 0
     too_large: int = 0
+    too_slow: int = 0
     wrong_method: int = 0
     wrong_path: int = 0
     disconnected: int = 0
@@ -66,6 +67,7 @@ def webhook_app(
     *,
     path: str | None = None,
     max_body: int = 256 << 10,
+    body_timeout_s: float = 10.0,
     max_waiting: int = 10_000,
     concurrency: int = 100,
     tolerance_s: float = TOLERANCE_S,
@@ -77,16 +79,20 @@ def webhook_app(
     on_event: called with a WebhookEvent; may be async. Those of one call_leg_id are handled one after the other as they
     came, those of different ones side by side, ``concurrency`` at most. What it raises is logged. One that is not async
     runs in the loop and must not block.
-    path: answer 404 elsewhere (None: take any). max_body: bytes; more is 413. max_waiting: events not handled yet; more
-    is 503, so that they come again later. memory: to share between applications. now: Unix seconds.
+    path: answer 404 elsewhere (None: take any). max_body: bytes. body_timeout_s: for the whole of it.
+    max_waiting: events that are not handled yet. memory: to share between applications. now: Unix seconds.
 
-    Answers: 200 taken, now or before · 400 signed, but no event · 403 forged or stale · 404 · 405 not POST · 413 · 503.
+    Answers: 200 taken, now or before · 400 signed, but no event · 403 forged or stale · 404 another path · 405 not POST
+    · 408 too slow · 413 too large · 503 too many are waiting, so that it comes again later.
     """
     key = public_key if isinstance(public_key, PublicKey) else PublicKey(public_key)
-    if max_body < 1 or max_waiting < 1 or concurrency < 1:
-        raise ConfigurationError("max_body, max_waiting and concurrency must be 1 or more")
+    if max_body < 1 or max_waiting < 1 or concurrency < 1 or body_timeout_s <= 0:
+        raise ConfigurationError("max_body, max_waiting and concurrency must be 1 or more, body_timeout_s above 0")
     memory = ReplayMemory() if memory is None else memory
-    return WebhookApp(key, on_event, path, max_body, max_waiting, concurrency, tolerance_s, memory, now)
+    return WebhookApp(
+        key, on_event, path=path, max_body=max_body, body_timeout_s=body_timeout_s, max_waiting=max_waiting,
+        concurrency=concurrency, tolerance_s=tolerance_s, memory=memory, now=now,
+    )  # fmt: skip
 
 
 class WebhookApp:
@@ -96,8 +102,10 @@ class WebhookApp:
         self,
         key: PublicKey,
         on_event: Handler,
+        *,
         path: str | None,
         max_body: int,
+        body_timeout_s: float,
         max_waiting: int,
         concurrency: int,
         tolerance_s: float,
@@ -109,6 +117,7 @@ class WebhookApp:
         self._on_event = on_event
         self._path = path
         self._max_body = max_body
+        self._body_timeout_s = body_timeout_s
         self._max_waiting = max_waiting
         self._tolerance_s = tolerance_s
         self._memory = memory
@@ -156,7 +165,11 @@ class WebhookApp:
             return 405, "webhooks are sent with POST"
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         try:
-            body = await self._body(headers, receive)
+            async with asyncio.timeout(self._body_timeout_s):
+                body = await self._body(headers, receive)
+        except TimeoutError:
+            self.counts.too_slow += 1
+            return 408, f"no whole body in {self._body_timeout_s:g} s"
         except ValueError:
             self.counts.too_large += 1
             return 413, f"more than {self._max_body} bytes"
@@ -260,7 +273,7 @@ async def _respond(send: Send, status: int, reason: str) -> None:
         headers.append((b"allow", b"POST"))
     if status == 503:
         headers.append((b"retry-after", b"5"))
-    if status == 413:
+    if status in (408, 413):
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -10,7 +10,7 @@ import base64
 import binascii
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -138,7 +138,7 @@ def parse_event(document: object) -> WebhookEvent:
         "client_state": _bytes(payload.get("client_state")),
         "payload": payload,
     }
-    for name in kind.__dataclass_fields__:
+    for name in (entry.name for entry in fields(kind)):
         if name not in values:
             value = payload.get(name.rstrip("_"))
             values[name] = timestamp(value) if name.endswith("_time") else _text(value)

@@ -106,8 +106,8 @@ def verify_and_parse(
     """The event of a request.
 
     body: as it came, not decoded and encoded again. headers: a mapping or pairs, in any case, text or bytes.
-    now: Unix seconds. Raises ForgedWebhookError, StaleWebhookError or MalformedWebhookError, and nothing else for
-    anything a stranger sends.
+    now: Unix seconds; it is judged before the signature. Raises ForgedWebhookError, StaleWebhookError or
+    MalformedWebhookError, and nothing else for anything a stranger sends.
     """
     verify(body, headers, public_key, now, tolerance_s=tolerance_s)
     try:
