@@ -19,6 +19,7 @@ from support import packet
 import strep
 import strep.simulate
 import strep.sinks
+import strep.standin
 from strep.sinks import ArraySink, LevelMeter, WavSink
 
 PACKAGE = Path(strep.__file__).parent
@@ -40,9 +41,10 @@ def test_the_public_names() -> None:
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",
     }  # fmt: skip
+    assert set(strep.standin.__all__) == {"Call", "Fault", "Faults", "StandIn", "WebhookFaults"}
 
 
-@pytest.mark.parametrize("module", [strep, strep.sinks, strep.simulate])
+@pytest.mark.parametrize("module", [strep, strep.sinks, strep.simulate, strep.standin])
 def test_everything_public_is_there_and_documented(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         thing = getattr(module, name)

@@ -27,6 +27,8 @@ from live import check_truth, port_of, until
 import strep
 from strep._exceptions import BindError, ConfigurationError, MissingExtraError
 from strep._udp import recvmmsg_available
+from strep.control import CallControl
+from strep.control.webhooks import verify_and_parse
 from strep.simulate import Impairments
 from strep.sinks import ArraySink
 from strep.standin import Call, Fault, Faults, StandIn, WebhookFaults
@@ -235,6 +237,39 @@ async def test_the_sdk_retries_what_is_injected_and_a_command_id_makes_that_safe
         await api.outbox.drain(5)
     wanted = ["initiated", "answered", "fork.started", "fork.stopped", "fork.started"]
     assert hooks.of(call) == [f"call.{name}" for name in wanted]
+
+
+async def test_our_client_has_one_effect_a_command_through_any_trouble():
+    """40 calls forked, moved, stopped and hung up, while a third of all requests fail, half of these after the effect."""
+    hooks = Hooks()
+
+    async def at_once(delay_s: float) -> None:
+        await asyncio.sleep(0)
+
+    faults = Faults(rate_429=0.1, rate_5xx=0.25)
+    async with StandIn(port=None, calls=40, seed=5, faults=faults, **in_process(hooks)) as api:
+        transport = httpx.ASGITransport(api.app)
+        async with (
+            httpx.AsyncClient(transport=transport) as client,
+            CallControl(api.api_key, base_url=api.base_url, client=client, sleep=at_once) as control,
+        ):
+            for call in api.calls:
+                for port in (9, 10):
+                    await control.fork_start(call.call_control_id, target=f"udp:127.0.0.1:{port}")
+                await control.fork_stop(call.call_control_id, client_state=b"bye")
+                await control.hangup(call.call_control_id)
+            assert api.app.requests > 160
+            page = await control.call_events()
+            assert page.events[0].name == "call.initiated"
+        await api.outbox.drain(10)
+    forks = ["call.fork.started", "call.fork.stopped"] * 2
+    for call in api.calls:
+        assert hooks.of(call) == ["call.initiated", "call.answered", *forks, "call.hangup"]
+    for headers, body in hooks.came:
+        event = verify_and_parse(body, headers, api.public_key, time.time())
+        assert event.event_type == json.loads(body)["data"]["event_type"]
+        if event.event_type == "call.hangup":
+            assert event.client_state == b"bye"
 
 
 async def test_what_hangs_has_taken_effect_and_hangs_until_the_client_goes_or_the_server_ends():

@@ -17,7 +17,8 @@ from ._media import Due, MediaPlan
 
 __all__ = ["MediaSender"]
 
-_TICK_S: Final = 0.004
+_TICK_S: Final = 0.004  # what is due within it leaves together
+_PAUSE_S: Final = 0.01
 _MOST: Final = 4096  # datagrams at most before the event loop has its turn
 _SIX: Final = 1 << 32  # of a destination: it is an IPv6 address
 
@@ -61,9 +62,12 @@ class MediaSender:
                 self.behind_ns = max(self.behind_ns, now_ns - due_ns)
                 due = self.plan.due(now_ns, _MOST)
                 self._send(due)
-                await asyncio.sleep(0 if len(due) == _MOST else _TICK_S)
-            else:
-                await asyncio.sleep(min(max((due_ns - now_ns) / 1e9, _TICK_S), 0.01))
+                if len(due) == _MOST:
+                    await asyncio.sleep(0)
+                    continue
+                due_ns = self.plan.next_ns or now_ns
+            # a fork that is started meanwhile is not looked at before
+            await asyncio.sleep(min(max((due_ns - now_ns) / 1e9, _TICK_S), _PAUSE_S))
 
     def _send(self, due: Due) -> None:
         strep, destination = self.plan.to(due)
