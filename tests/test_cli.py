@@ -264,6 +264,18 @@ def test_the_demo_does_it_all(tmp_path: Path) -> None:
     assert len(paths) == 5
     assert all(p.is_file() for p in paths)
     assert max(np.abs(samples_of(p).astype(int)).max() for p in paths[:-1]) > 5000  # somebody speaks
+    assert "call.answered" in done.stderr  # it was asked for through the API
+
+
+def test_the_demo_without_the_extra_forks_straight(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; from strep.cli import main; "
+        f"sys.argv = ['strep', 'demo', '--calls', '1', '--seconds', '1', '--out', {str(tmp_path)!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "as many as were withheld" in done.stdout
+    assert "strep-rtp[serve]" in done.stderr
 
 
 def test_doctor_tells_line_by_line(tmp_path: Path) -> None:

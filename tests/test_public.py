@@ -20,6 +20,7 @@ import strep
 import strep.quality
 import strep.simulate
 import strep.sinks
+import strep.standin
 from strep.sinks import ArraySink, LevelMeter, WavSink
 
 PACKAGE = Path(strep.__file__).parent
@@ -42,9 +43,10 @@ def test_the_public_names() -> None:
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",
     }  # fmt: skip
+    assert set(strep.standin.__all__) == {"Call", "Fault", "Faults", "StandIn", "WebhookFaults"}
 
 
-@pytest.mark.parametrize("module", [strep, strep.quality, strep.sinks, strep.simulate])
+@pytest.mark.parametrize("module", [strep, strep.quality, strep.sinks, strep.simulate, strep.standin])
 def test_everything_public_is_there_and_documented(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         thing = getattr(module, name)
@@ -74,8 +76,8 @@ FLOORS = [
      "_packets", "_accounts"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_sorting", "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
-    {"_udp", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver", "_replay", "_summary",
-     "_workers", "simulate", "bench", "control"},
+    "_dispatch", "_pcap", "_plot", "_receiver", "_recorded", "_recording", "_replay", "_stream", "_summary", "_udp",
+    "_workers", "bench", "control", "simulate", "standin",
     {"cli", "__init__", "__main__", "_version"},
 ]  # fmt: skip
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

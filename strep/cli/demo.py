@@ -1,4 +1,4 @@
-"""strep demo: calls, forked and received on this machine."""
+"""strep demo: calls, forked and received on this machine, the call-control API included."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import sys
 import time
 import wave
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from .._exceptions import MissingExtraError
 from .._receiver import Receiver
 from .._summary import write_summary
-from ..simulate import SimulationReport
-from ..simulate import simulate as run_simulation
+from ..simulate import Impairments, make_traffic, play
 from ..sinks import WavSink
+from .closed_loop import fork_calls
 from .options import EXIT_SINK, console, run_async, sink_failed
 from .tables import stream_table, totals_line
 
 __all__ = ["demo"]
+
+_TROUBLE: Final = Impairments(loss=0.02, reorder=0.02, jitter_ms=4)
 
 
 @click.command()
@@ -38,7 +41,11 @@ __all__ = ["demo"]
 )
 @click.option("--seed", type=int, metavar="N")
 def demo(calls: int, seconds: float, out: Path, seed: int | None) -> None:
-    """Fork a few simulated calls over loopback, with some loss and reordering, and record them. Needs no account."""
+    """Fork a few simulated calls over loopback, with some loss and reordering, and record them. Needs no account.
+
+    A stand-in for the call-control API tells by webhooks which calls are answered and is asked to fork each of them
+    (with the extra serve; otherwise they are forked without asking).
+    """
     sys.exit(run_async(lambda: _demo(calls, seconds, out, seed)))
 
 
@@ -52,31 +59,39 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
         err.print(f"{calls} two-way calls → udp:{address} as STREP, 2 % lost and 2 % out of order on purpose")
         with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
             task = progress.add_task("calls in progress", total=1.0)
-            sent = await run_simulation(
-                f"udp:{address}",
-                calls=calls,
-                duration_s=seconds,
-                loss=0.02,
-                reorder=0.02,
-                jitter_ms=4,
-                seed=seed,
-                progress=lambda part: progress.update(task, completed=part),
-            )
+
+            def update(part: float) -> None:
+                progress.update(task, completed=part)
+
+            try:
+                withheld = await fork_calls(
+                    address,
+                    calls=calls,
+                    seconds=seconds,
+                    impairments=_TROUBLE,
+                    seed=seed,
+                    tell=lambda text: err.print(text, soft_wrap=True),
+                    progress=update,
+                )
+            except MissingExtraError as error:
+                err.print(f"without the API, forked straight: {error}", soft_wrap=True, markup=False)
+                traffic = make_traffic(calls=calls, duration_s=seconds, impairments=_TROUBLE, seed=seed)
+                withheld = (await play(traffic, f"udp:{address}", progress=update)).lost
             await asyncio.sleep(0.3)
     finally:
         await receiver.stop()
     summary = receiver.summary()
     write_summary(folder, summary)
-    _tell(Console(highlight=False, width=None if sys.stdout.isatty() else 140), receiver, summary, sent, folder)
+    _tell(Console(highlight=False, width=None if sys.stdout.isatty() else 140), receiver, summary, withheld, folder)
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-def _tell(out: Console, receiver: Receiver, summary: dict[str, Any], sent: SimulationReport, folder: Path) -> None:
+def _tell(out: Console, receiver: Receiver, summary: dict[str, Any], withheld: int, folder: Path) -> None:
     out.print(stream_table(receiver.reports()))
     out.print()
     out.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     counted = sum(s["packets_lost"] for s in summary["streams"])
-    verdict = "as many as were withheld" if counted == sent.lost else f"but {sent.lost} were withheld"
+    verdict = "as many as were withheld" if counted == withheld else f"but {withheld} were withheld"
     out.print(f"lost: {counted} counted, {verdict}")
     files = [(s, folder / name) for s in summary["streams"] for name in s["files"]]
     first = summary["streams"][0]["call_leg_id"] if files else None

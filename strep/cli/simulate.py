@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from ..simulate import simulate as run_simulation
 from .options import console, run_async
+from .standin import API_OPTIONS, api_options, serve_api
 
 __all__ = ["simulate"]
 
@@ -59,10 +60,24 @@ _PROBABILITY = click.FloatRange(0, 1)
     metavar="WAV",
     help="Speak this instead of the bundled voices.",
 )
-@click.option("--json", "as_json", is_flag=True, help="What was sent, as JSON on stdout.")
-def simulate(as_json: bool, **options: Any) -> None:
-    """Fork simulated two-way calls to a receiver, in real time, with trouble on the way if asked for."""
+@api_options
+@click.option("--json", "as_json", is_flag=True, help="What was sent, as JSON on stdout; with --api events as lines.")
+@click.pass_context
+def simulate(context: click.Context, /, as_json: bool, api: str | None, **options: Any) -> None:
+    """Fork simulated two-way calls to a receiver, in real time, with trouble on the way if asked for.
+
+    With --api nothing is sent until somebody asks for it: a local server behaves like the call-control API, so that
+    clients can be developed without an account. Options marked [api] are for that.
+    """
     err = console()
+    given = {name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    wrong = given & (set(API_OPTIONS) if api is None else {"to", "rx_to", "tx_to", "duration"})
+    if wrong:
+        name = "--" + min(wrong).replace("_", "-")
+        raise click.UsageError(f"{name} is {'only for' if api is None else 'not for'} a stand-in API (--api)")
+    if api is not None:
+        run_async(lambda: serve_api(api, options, err, as_json=as_json))
+        return
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("sending", total=1.0)
         report = run_async(

@@ -18,18 +18,29 @@ from .._exceptions import ConfigurationError
 from .._udp import UdpAddress
 from .._udp.recvmmsg import _MMSGHDR, recvmmsg_available
 
-__all__ = ["BatchSender"]
+__all__ = ["BatchSender", "ScatterSender"]
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS
 _LARGEST: Final = 65_000
+_NAME: Final = 28  # bytes of a sockaddr_in6; a sockaddr_in has 16
+
+
+def _name(address: UdpAddress) -> npt.NDArray[np.uint8]:
+    """The address as sockaddr_in or sockaddr_in6, uint8 (28,)."""
+    packed = socket.inet_pton(address.family, address.host)
+    head = struct.pack("=H", address.family) + struct.pack("!H", address.port)
+    name = head + packed if address.family == socket.AF_INET else head + bytes(4) + packed
+    return np.frombuffer(name.ljust(_NAME, b"\0"), np.uint8)
 
 
 class BatchSender:
     """Sends rows of a slab to one address, in order, or each to one of several ``ports`` of it (IPv4, nobody told when
-    nobody listens). Blocks while the socket is full.
+    nobody listens). Blocks while the socket is full. See :class:`ScatterSender` for many addresses.
     """
+
+    _tolerant = False  # of addresses that the network refuses
 
     def __init__(
         self, address: UdpAddress, *, ports: Sequence[int] = (), rows: int = 1024, send_buffer: int = 8 << 20
@@ -38,17 +49,11 @@ class BatchSender:
             raise ConfigurationError(f"{address.host}: many ports of one address are for IPv4")
         self._socket = socket.socket(address.family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-        self._destinations = [(address.host, port) for port in ports]
-        self._names = np.zeros(
-            len(ports), np.dtype([("family", "u2"), ("port", ">u2"), ("host", "S4"), ("zero", "S8")])
-        )
+        self._destinations: list[tuple[str, int]] = []
+        self._names = np.zeros((0, _NAME), np.uint8)
+        self._name_length = 16 if address.family == socket.AF_INET else _NAME
         try:
-            if ports:
-                self._names["family"] = socket.AF_INET
-                self._names["port"] = ports
-                self._names["host"] = socket.inet_aton(address.host)
-            else:
-                self._socket.connect((address.host, address.port))
+            self._aim(address, ports)
         except OSError:
             self._socket.close()
             raise
@@ -61,6 +66,13 @@ class BatchSender:
         if self._vectored:
             self._call = ctypes.CDLL(None, use_errno=True).sendmmsg
             self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+
+    def _aim(self, address: UdpAddress, ports: Sequence[int]) -> None:
+        if ports:
+            self._destinations = [(address.host, port) for port in ports]
+            self._names = np.stack([_name(UdpAddress(address.host, port)) for port in ports])
+        else:
+            self._socket.connect((address.host, address.port))
 
     def send(
         self,
@@ -91,10 +103,14 @@ class BatchSender:
                         self._socket.sendto(row[:length], self._destinations[int(to[i])])
                 except ConnectionRefusedError:
                     refused += 1
+                except OSError:
+                    if not self._tolerant:
+                        raise
+                    refused += 1
             return n - refused
         if to is not None:
-            self._messages["name"][:n] = self._names.ctypes.data + to.astype(np.uint64) * np.uint64(16)
-            self._messages["namelen"][:n] = 16
+            self._messages["name"][:n] = self._names.ctypes.data + to.astype(np.uint64) * np.uint64(_NAME)
+            self._messages["namelen"][:n] = self._name_length
         self._iovecs["base"][:n] = slab.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(slab.strides[0])
         self._iovecs["len"][:n] = lengths
         done = refused = 0
@@ -106,7 +122,8 @@ class BatchSender:
                 if code in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
                     time.sleep(0.0002)
                     continue
-                if code == errno.ECONNREFUSED:  # nobody listens (yet): told once per datagram, the next may pass
+                # nobody listens (yet): told once per datagram, the next may pass
+                if code == errno.ECONNREFUSED or self._tolerant:
                     refused += 1
                     done += 1
                     continue
@@ -130,3 +147,25 @@ class BatchSender:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class ScatterSender(BatchSender):
+    """Sends each row to an address of its own, all from one port. What the network refuses is left out, not raised."""
+
+    _tolerant = True
+
+    def __init__(self, family: socket.AddressFamily, *, rows: int = 1024, send_buffer: int = 8 << 20) -> None:
+        any_host = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        super().__init__(UdpAddress(any_host, 0), rows=rows, send_buffer=send_buffer)
+        self._index: dict[UdpAddress, int] = {}
+
+    def _aim(self, address: UdpAddress, ports: Sequence[int]) -> None:
+        self._socket.bind((address.host, 0))
+
+    def add(self, address: UdpAddress) -> int:
+        """What to give as ``to[i]`` of :meth:`send` for this address, which is of the socket's family."""
+        if address not in self._index:
+            self._index[address] = len(self._index)
+            self._destinations.append((address.host, address.port))
+            self._names = np.concatenate([self._names, _name(address)[None]])
+        return self._index[address]

@@ -1,0 +1,159 @@
+"""strep simulate --api: a call-control API on this machine, with simulated calls. Options, and running it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+from rich.console import Console
+
+from .._exceptions import ConfigurationError
+from ..simulate import Impairments
+from .events import EventWriter
+
+__all__ = ["API_OPTIONS", "api_options", "serve_api"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_PROBABILITY: Final = click.FloatRange(0, 1)
+_DRAIN_S: Final = 5.0
+
+API_OPTIONS: Final = (
+    "api_key", "seconds", "arrive", "ring", "wait_for_answer", "bridged", "once", "webhook", "webhook_duplicate",
+    "webhook_drop", "webhook_reorder", "latency", "rate_429", "rate_5xx", "rate_hang", "retry_after",
+)  # fmt: skip
+
+
+def api_options(function: _F) -> _F:
+    """What only ``--api`` knows."""
+    for option in reversed(
+        (
+            click.option("--api", metavar="HOST:PORT",
+                         help="Serve a call-control API there instead; its fork_start says where media go."),
+            click.option("--api-key", default="KEYstandin", show_default=True, metavar="KEY", help="[api] Bearer key."),
+            click.option("--seconds", type=click.FloatRange(0, 14_400, min_open=True), default=600.0, show_default=True,
+                         metavar="S", help="[api] Each call is hung up after so long."),
+            click.option("--arrive", type=click.FloatRange(0), default=0.0, metavar="S",
+                         help="[api] Time between two calls (default: all at once)."),
+            click.option("--ring", type=click.FloatRange(0), default=0.0, metavar="S",
+                         help="[api] How long a call rings before it is answered (default: not at all)."),
+            click.option("--wait-for-answer", is_flag=True, help="[api] Calls ring until the answer command."),
+            click.option("--bridged", is_flag=True, help="[api] Calls are pairs of bridged legs with one session."),
+            click.option("--once", is_flag=True, help="[api] End when all calls have ended."),
+            click.option("--webhook", metavar="URL", help="[api] Where signed webhooks are sent."),
+            click.option("--webhook-duplicate", type=_PROBABILITY, default=0.0, metavar="P",
+                         help="[api] Probability that a webhook comes twice."),
+            click.option("--webhook-drop", type=_PROBABILITY, default=0.0, metavar="P",
+                         help="[api] ... that it never comes."),
+            click.option("--webhook-reorder", is_flag=True, help="[api] Webhooks come in any order."),
+            click.option("--latency", type=click.FloatRange(0, 600_000), default=0.0, metavar="MS",
+                         help="[api] Every answer is so late."),
+            click.option("--rate-429", type=_PROBABILITY, default=0.0, metavar="P",
+                         help="[api] Probability that a request is refused with 429."),
+            click.option("--rate-5xx", type=_PROBABILITY, default=0.0, metavar="P",
+                         help="[api] ... that it fails with 503, or takes effect and fails with 500."),
+            click.option("--rate-hang", type=_PROBABILITY, default=0.0, metavar="P",
+                         help="[api] ... that it takes effect and is never answered."),
+            click.option("--retry-after", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="S",
+                         help="[api] What 429 asks for."),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json: bool) -> None:
+    """Until a signal comes, or all calls have ended with ``--once``."""
+    from ..standin import Faults, StandIn, WebhookFaults
+
+    host, port = _listen(api)
+    writer = EventWriter() if as_json else None
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
+            loop.add_signal_handler(number, stop.set)
+    try:
+        async with StandIn(
+            host=host,
+            port=port,
+            calls=options["calls"],
+            arrive_s=options["arrive"],
+            ring_s=None if options["wait_for_answer"] else options["ring"],
+            seconds=options["seconds"],
+            bridged=options["bridged"],
+            webhook=options["webhook"],
+            api_key=options["api_key"],
+            codec=options["codec"].upper(),
+            ptime_ms=options["ptime"],
+            file=options["file"],
+            impairments=Impairments(options["loss"], options["duplicate"], options["reorder"], options["jitter"]),
+            drift_ppm=options["drift_ppm"],
+            faults=Faults(
+                options["latency"],
+                options["rate_429"],
+                options["rate_5xx"],
+                options["rate_hang"],
+                options["retry_after"],
+            ),
+            webhook_faults=WebhookFaults(
+                options["webhook_duplicate"], options["webhook_drop"], options["webhook_reorder"]
+            ),
+            on_event=writer or (lambda event: _tell(err, event)),
+            seed=options["seed"],
+        ) as standin:
+            waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait())}
+            if options["once"]:
+                waiting.add(asyncio.ensure_future(standin.wait()))
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+            if options["once"]:
+                await standin.outbox.drain(_DRAIN_S)
+        media, outbox = standin.media, standin.outbox
+        figures = {
+            "datagrams": media.datagrams,
+            "refused": media.refused,
+            "behind_ms_max": media.behind_ns / 1e6,
+            "webhooks_delivered": outbox.delivered,
+            "webhooks_failed": outbox.failed,
+            "webhooks_dropped": outbox.dropped,
+        }
+        if writer is not None:
+            writer({"event": "ended", **figures})
+        else:
+            err.print(
+                f"sent {media.datagrams:,} datagrams; {outbox.delivered} webhooks delivered, {outbox.failed} failed",
+                soft_wrap=True,
+            )
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, colon, port = text.removeprefix("http://").rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ConfigurationError(f"--api {text!r}: write HOST:PORT, like 127.0.0.1:8080 (port 0: any free one)")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _tell(err: Console, event: dict[str, Any]) -> None:
+    what = event["event"]
+    if what == "serving":
+        for name in ("base_url", "api_key", "public_key"):
+            err.print(f"TELNYX_{name.upper()}={event[name]}", soft_wrap=True)
+    elif what == "call":
+        err.print(f"call {event['call_control_id']}  leg {event['call_leg_id']}", soft_wrap=True)
+    elif what == "fork_started":
+        err.print(f"fork of leg {event['call_leg_id']} started → {event['to']}", soft_wrap=True)
+    elif what == "fork_stopped":
+        figures = ", ".join(f"{name} {event[name]['packets']:,} packets" for name in ("inbound", "outbound"))
+        err.print(f"fork of leg {event['call_leg_id']} stopped: {figures}", soft_wrap=True)
+    elif event["outcome"] != "delivered":
+        err.print(f"webhook {event['event_type']} of leg {event['call_leg_id']} {event['outcome']}", soft_wrap=True)

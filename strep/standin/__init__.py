@@ -1,0 +1,7 @@
+"""A local server that behaves like the call-control API: calls, forks with real media, signed webhooks. Floor 5."""
+
+from ._calls import Call
+from ._faults import Fault, Faults, WebhookFaults
+from ._standin import StandIn
+
+__all__ = ["Call", "Fault", "Faults", "StandIn", "WebhookFaults"]

@@ -1,0 +1,31 @@
+"""The call-control contract as an oracle: what answers, requests and webhooks must look like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+CONTRACT = json.loads((Path(__file__).parent / "data" / "call-control-openapi.json").read_text())
+
+
+def errors_of(document: Any, where: str) -> list[str]:
+    """What is wrong with a document that should be ``#/components/...``."""
+    schema = {"$ref": f"#/components/{where}", "components": CONTRACT["components"]}
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
+
+
+def answer_schema(path: str, method: str, status: int) -> str:
+    """Where in components the body of an answer is described. ``path`` as the contract writes it."""
+    responses = CONTRACT["paths"][path][method]["responses"]
+    name = responses["200" if status == 200 else "default"]["$ref"].rpartition("/")[2]
+    content = "/content/application~1json/schema"
+    return f"responses/{name}{content}"
+
+
+def event_schema(event_type: str) -> str:
+    """``call.fork.started`` → ``schemas/CallForkStartedEvent``."""
+    return "schemas/" + "".join(word.capitalize() for word in event_type.split(".")) + "Event"
