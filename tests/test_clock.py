@@ -134,6 +134,21 @@ def test_an_hour_of_drift(ppm: float, rate: int) -> None:
     assert np.abs(offset - true)[50:1500].max() < 7e6
 
 
+@pytest.mark.parametrize("ppm", [900.0, -900.0])
+def test_clocks_that_are_worse_than_any_are_followed(ppm: float) -> None:
+    line = Line()
+    offset = line.feed(drifting(300, ppm, 10))
+    assert line.skew == pytest.approx(ppm, abs=3)
+    assert np.abs(offset - drifting(300, ppm, 0))[2000:].max() < 10e6
+
+
+def test_a_clock_that_suddenly_runs_much_faster_is_followed() -> None:
+    line = Line()
+    true = np.concatenate([drifting(600, 10, 0), drifting(600, 700, 0) + drifting(601, 10, 0)[-1]])
+    offset = line.feed(true + np.random.default_rng(2).uniform(0, 10e6, len(true)))
+    assert np.abs(offset - true)[500:].max() < 30e6
+
+
 def test_no_skew_before_three_windows() -> None:
     line = Line()
     line.feed(drifting(30, 100, 5))

@@ -56,8 +56,9 @@ def output_options(function: _F) -> _F:
     for option in reversed(
         (
             click.option("--layout", type=click.Choice(["split", "stereo", "session"]), default="split",
-                         show_default=True, help="One file per direction; or one per call leg: inbound left, outbound right; or one per "
-                         "--session, each leg's inbound and outbound."),
+                         show_default=True,
+                         help="One file per direction; or one per call leg: inbound left, outbound right; or one "
+                         "per --session, each leg's inbound and outbound."),
             click.option("--session", "sessions", multiple=True, metavar="NAME=UUID,UUID",
                          help="The call legs of a session, in the order of their channels (repeat)."),
             click.option("--no-drift-correction", is_flag=True,
