@@ -40,7 +40,8 @@ class BlockBatch:
       ``streams`` list of StreamInfo · ``index`` int64 stream row · ``position`` int64 · ``frames`` int64
       ``gap_frames`` int64 · ``gap_cause`` uint8 (GapCause) · ``rtp_timestamp`` uint32 · ``arrival_ns`` int64
       ``time_ns`` int64: when the first frame would have arrived without jitter, by a minimum-delay filter: stream
-      positions on the receiver's clock, for what compares streams
+      positions on the receiver's clock, for what compares streams. It goes with the position for 10 s, then steps by
+      what the sender's clock has drifted; no block goes beyond such a step
       ``offset`` int64 (m+1,): block i's values are ``samples[offset[i]:offset[i+1]]`` (interleaved when the stream
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``

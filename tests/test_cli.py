@@ -296,6 +296,28 @@ def test_doctor_tells_line_by_line(tmp_path: Path) -> None:
     assert "taken by another program" in done.stderr
 
 
+def test_a_session_in_one_file(tmp_path: Path) -> None:
+    legs = [leg_id(1), LEG]
+    arrivals = sorted(
+        (a for call in legs for d in (0, 1) for a in steady(50, call=call, direction=d)), key=lambda a: a.ns
+    )
+    path = capture_file(tmp_path / "a.pcap", arrivals)
+    session = ("--layout", "session", "--session", f"call-7={legs[0]},{legs[1]}", "--no-drift-correction")
+    done = strep_command("replay", path, "--out", tmp_path / "out", *session)
+    assert done.returncode == 0, done.stderr
+    assert set(hashes(tmp_path / "out")) == {"call-7/session.wav"}
+    assert samples_of(tmp_path / "out" / "call-7" / "session.wav").shape == (50 * 160, 4)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [s["files"] for s in summary["streams"]] == [["call-7/session.wav"]] * 4
+    assert not any("drift" in s for s in summary["streams"])
+    corrected = strep_command("replay", path, "--out", tmp_path / "more", *session[:-1])
+    assert corrected.returncode == 0, corrected.stderr
+    summary = json.loads((tmp_path / "more" / "summary.json").read_text())
+    none = {"skew_ppm": None, "inserted": 0, "dropped": 0, "resampled": 0}
+    assert [s["drift"] for s in summary["streams"]] == [none] * 4
+    assert hashes(tmp_path / "more") == hashes(tmp_path / "out")
+
+
 # --- wrong use: exit codes -------------------------------------------------------------------------------------------
 
 
@@ -305,6 +327,11 @@ def test_doctor_tells_line_by_line(tmp_path: Path) -> None:
         (["capture", "--listen", "nonsense"], 2, "udp:0.0.0.0:9000"),
         (["capture", "--latency", "900"], 2, "800"),
         (["capture", "--encoding", "native", "--layout", "stereo", "--out", "{tmp}/x"], 2, "split"),
+        (["capture", "--layout", "session", "--out", "{tmp}/x"], 2, "--session NAME=UUID,UUID"),
+        (["capture", "--layout", "session", "--session", "x=nobody"], 2, "no call_leg_id"),
+        (["capture", "--layout", "session", "--session", f"={LEG}"], 2, "like NAME=UUID,UUID"),
+        (["capture", "--layout", "session", "--session", f"x={LEG}", "--session", f"y={LEG}"], 2, "already"),
+        (["capture", "--session", f"x={LEG}", "--out", "{tmp}/x"], 2, "belong together"),
         (["capture", "--pt", "96"], 2, "96=L16/16000"),
         (["capture", "--allow", "10.0.0.0/99"], 2, "CIDR"),
         (["capture", "--call-leg", "abc"], 2, "UUID"),

@@ -76,8 +76,8 @@ FLOORS = [
      "_packets", "_accounts"},
     {"_admission", "_state", "_sources", "_events", "_outlet", "_sorting", "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
-    "_dispatch", "_pcap", "_plot", "_receiver", "_recorded", "_recording", "_replay", "_stream", "_summary", "_udp",
-    "_workers", "bench", "control", "simulate", "standin",
+    {"_udp", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver", "_replay", "_summary",
+     "_workers", "simulate", "standin", "bench", "control"},
     {"cli", "__init__", "__main__", "_version"},
 ]  # fmt: skip
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

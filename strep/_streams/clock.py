@@ -41,6 +41,7 @@ SECOND_NS: Final = 1_000_000_000
 _EARLY_TENTHS: Final = (5, 10, 20, 50)  # of a second: when a segment's first window speaks before it is complete
 _ENOUGH: Final = 20  # packets that a window must have; with fewer it goes on into the next
 _STEP_NS: Final = 5e6  # what stands further off the line is not drift
+_DRIFT_NS: Final = 1e6  # a second: 1000 ppm, which may be drift that is not known yet
 _LINE: Final = 3  # windows that make a line
 _GAIN: Final = 0.125  # of a window in the level
 _NEVER: Final = np.iinfo(np.int64).max
@@ -246,8 +247,10 @@ class ClockFilter:
         y = (self._low[rows] - self._origin[rows]).astype(np.float64)
         slope = self._slope[rows]
         off = y - (self._level[rows] + slope * (x - self._level_at[rows]))
-        odd = (np.abs(off) > _STEP_NS) & (self._windows[rows] > 0)
-        again = odd & (np.abs(y - self._odd[rows] - slope * (x - self._odd_at[rows])) <= _STEP_NS)
+        drift = np.where(self._points[rows] < _LINE, _DRIFT_NS * (x - self._level_at[rows]), 0.0)
+        odd = (np.abs(off) > _STEP_NS + drift) & (self._windows[rows] > 0)
+        since = x - self._odd_at[rows]
+        again = odd & (np.abs(y - self._odd[rows] - slope * since) <= _STEP_NS + _DRIFT_NS * since)
         if again.any():
             steps = rows[again]
             self._fold(steps)

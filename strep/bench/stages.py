@@ -90,6 +90,7 @@ def _watched(engine: Engine, stopwatch: _Stopwatch) -> Iterator[None]:
         ("ring", state.ring, "insert"),
         ("pop", state.ring, "pop"),
         ("place", state.timeline, "place"),
+        ("place", state.clock, "map"),
     ]
     for name, owner, method in targets:
         setattr(owner, method, stopwatch.watch(name, getattr(owner, method)))
