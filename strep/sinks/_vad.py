@@ -11,6 +11,7 @@ told from speech.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._exceptions import MissingExtraError
-from ._bank import FrameBatch
+from ._bank import FrameBatch, runs_of
 
 __all__ = ["Detector", "EnergyDetector", "Segmenter", "SileroDetector", "levels_of"]
 
@@ -26,7 +27,6 @@ I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-_CHUNK: Final = 512  # frames at once: they stay in the cache
 _PART: Final = 25  # frames of 20 ms in a part of the window of the noise floor
 _PARTS: Final = 10
 _PRIOR: Final = np.float32(-45)  # dBFS: no more is believed of the noise in the first part
@@ -36,28 +36,34 @@ _LOUDEST: Final = np.float32(10 * np.log10(32_768.0**2))
 _HIGH: Final = np.float32(1e9)
 
 
-def levels_of(batch: FrameBatch, scratch: F32) -> F32:
-    """dBFS of each frame without its mean, float32 (k,); -90.3 for silence. ``scratch``: any float32 array."""
-    k, size = batch.samples.shape
-    energy, total = np.empty(k, np.float32), np.empty(k, np.float32)
-    ones = np.full(size, 1 / size, np.float32)
-    step = max(1, scratch.size // size)
-    for begin in range(0, k, step):
-        part = batch.samples[begin : begin + step]
-        x = scratch[: part.size].reshape(part.shape)
-        np.copyto(x, part)
-        np.einsum("ij,ij->i", x, x, out=energy[begin : begin + step])
-        np.matmul(x, ones, out=total[begin : begin + step])
-    energy *= np.float32(1 / size)
-    total *= total
-    energy -= total
-    if batch.samples.dtype != np.int16:
-        energy *= np.float32(32_768.0**2)
-    np.maximum(energy, np.float32(1), out=energy)
-    np.log2(energy, out=energy)
-    energy *= np.float32(10 * np.log10(2))
-    energy -= _LOUDEST
-    return energy
+def levels_of(batches: Sequence[FrameBatch], scratch: F32) -> list[F32]:
+    """dBFS of each frame without its mean, float32 (k,) for each batch; -90.3 for silence. ``scratch``: any float32."""
+    out: list[F32] = []
+    for run, samples in runs_of(batches):
+        size = run[0].samples.shape[1]
+        k, width = samples.shape
+        many = width // size
+        energy, total = np.empty(k * many, np.float32), np.empty(k * many, np.float32)
+        ones = np.full(size, 1 / size, np.float32)
+        step = max(1, scratch.size // width)
+        for begin in range(0, k, step):
+            part = samples[begin : begin + step]
+            x = scratch[: part.size].reshape(-1, size)
+            np.copyto(x.reshape(part.shape), part)
+            here = slice(begin * many, begin * many + len(x))
+            np.vecdot(x, x, out=energy[here])
+            np.matmul(x, ones, out=total[here])
+        energy *= np.float32(1 / size)
+        total *= total
+        energy -= total
+        if samples.dtype != np.int16:
+            energy *= np.float32(32_768.0**2)
+        np.maximum(energy, np.float32(1), out=energy)
+        np.log2(energy, out=energy)
+        energy *= np.float32(10 * np.log10(2))
+        energy -= _LOUDEST
+        out += list(np.ascontiguousarray(energy.reshape(k, many).T))
+    return out
 
 
 class Detector(Protocol):

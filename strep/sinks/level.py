@@ -183,7 +183,7 @@ class LevelMeter(BaseSink):
                 x = self._scratch[: part.size].reshape(part.shape)
                 np.copyto(x, part)
                 here = slice(begin, begin + len(part))
-                np.einsum("ij,ij->i", x, x, out=energy[here])
+                np.vecdot(x, x, out=energy[here])
                 np.matmul(x, ones, out=total[here])
                 peak[here] = np.maximum(part.max(axis=1), -part.min(axis=1).astype(np.int32))
         else:
@@ -228,12 +228,13 @@ class LevelMeter(BaseSink):
 
     def _figures(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
         c = {name: column[rows] for name, column in self._columns.items()}
+        mean = c["energy"] / np.maximum(c["values"], 1) / _FULL_SCALE**2
         speech, activity = np.full(len(rows), _FLOOR_DBFS), np.zeros(len(rows))
         if self._active is not None:
-            speech, activity = self._active.levels(rows)
+            speech, activity = self._active.levels(rows, mean)
         return {
             "serial": self._serial[rows],
-            "rms_dbfs": _dbfs(np.sqrt(c["energy"] / np.maximum(c["values"], 1))),
+            "rms_dbfs": _dbfs(np.sqrt(mean) * _FULL_SCALE),
             "peak_dbfs": _dbfs(c["peak"].astype(np.float64)),
             "last_rms_dbfs": np.where(c["values"] > 0, c["last_dbfs"], _FLOOR_DBFS),
             "clipped": c["clipped"],

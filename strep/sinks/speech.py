@@ -37,7 +37,7 @@ class SpeechMeter(Analyzer):
     """Speech, turns, pauses and interruptions; dead air and one-way audio while they last.
 
     ``vad``: "energy" (an adaptive threshold above the noise, any number of streams) or "silero" (a neural network,
-    about 1,000 streams a core; the extra ``vad``). Speech is measured from -57 dBFS on, in frames of 20 ms (Silero: 32);
+    about 1,000 streams a core; the extra ``vad``). Speech counts from -57 dBFS on, in frames of 20 (Silero: 32) ms;
     pauses up to 0.3 s belong to a segment. What a turn, an interruption, a response delay and dead air are, with
     ``pause_s``, ``yield_s`` and ``dead_air_s``, stands in :mod:`strep._talk`; times of both directions are those of the
     receiver's clock (BlockBatch.time_ns), from the leg's first audio on.
@@ -138,8 +138,7 @@ class SpeechMeter(Analyzer):
         with self._lock:
             if len(batch) and int(batch.index.max()) >= self._rows:
                 self._grow(max(2 * self._rows, int(batch.index.max()) + 1))
-            for frames in self._bank.push(batch):
-                self._hear(frames)
+            self._hear_all(self._bank.push(batch))
             if len(batch):
                 row = batch.index
                 self._watch(row[np.r_[True, row[1:] != row[:-1]]])
@@ -157,7 +156,11 @@ class SpeechMeter(Analyzer):
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
-    def _hear(self, frames: FrameBatch) -> None:
+    def _hear_all(self, batches: list[FrameBatch]) -> None:
+        for frames, level in zip(batches, levels_of(batches, self._scratch), strict=True):
+            self._hear(frames, level)
+
+    def _hear(self, frames: FrameBatch, level: npt.NDArray[np.float32]) -> None:
         row = frames.row
         number = frames.position // self._detector.size
         end_ns = frames.time_ns + self._frame_ns
@@ -165,15 +168,14 @@ class SpeechMeter(Analyzer):
         for i in segmenter.gaps(row, number).tolist():
             # what came before the gap: the clock may have been corrected in it, so its end is told by the last frame
             self._close(int(row[i]), int(self._talk_ns[row[i]]))
-        level = levels_of(frames, self._scratch)
         surely, enough, wrong = self._detector.judge(frames, level)
         active, began, ended = segmenter.step(row, number, surely, enough)
         self._last_ns[row] = end_ns
         fresh = self._begin_ns.take(row) == 0
         if fresh.any():
             self._first(frames, np.flatnonzero(fresh))
-        audible = row[level > _AUDIBLE]
-        self._audible_ns[audible] = end_ns[level > _AUDIBLE]
+        audible = level > _AUDIBLE
+        self._audible_ns[row[audible]] = end_ns[audible]
         speaking = row[active]
         self._talk_ns[speaking] = end_ns[active]
         self._talk_frames[speaking] += 1
@@ -348,8 +350,7 @@ class SpeechMeter(Analyzer):
         party = self._party[row] if row < self._rows else None
         if party is None or party.stream is not stream:
             return
-        for frames in self._bank.flush(row):
-            self._hear(frames)
+        self._hear_all(self._bank.flush(row))
         self._segmenter.talking[row] = False
         self._close(row, int(self._talk_ns[row]))
         self._end_turn(party)
