@@ -26,7 +26,7 @@ from ..resample import polyphase
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
 
-__all__ = ["FrameBank", "FrameBatch", "runs_of"]
+__all__ = ["FrameBank", "FrameBatch", "Rows", "rows_of", "runs_of"]
 
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
@@ -35,6 +35,19 @@ _NEVER: Final = -(1 << 60)
 _FEW: Final = 8  # lengths of blocks that are looked at each by itself
 _TILE: Final = 64  # input samples that one row of the matrix product takes, at least
 _SCALE: Final = np.float32(1 / 32_768)
+
+
+Rows = I64 | slice
+
+
+def rows_of(row: I64) -> Rows:
+    """The same rows as a slice, where they are evenly spaced: columns are then read and written in place."""
+    if len(row) < 2:
+        return row
+    first, step = int(row[0]), int(row[1]) - int(row[0])
+    if step <= 0 or int(row[-1]) != first + step * (len(row) - 1) or not bool((row[1:] - row[:-1] == step).all()):
+        return row
+    return slice(first, int(row[-1]) + 1, step)
 
 
 class FrameBatch:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ._bank import FrameBatch, runs_of
+from ._bank import FrameBatch, rows_of, runs_of
 
 __all__ = ["ActiveLevel"]
 
@@ -119,29 +119,30 @@ class ActiveLevel:
 
     def _frame(self, batch: FrameBatch, envelope: F32, rate: int) -> npt.NDArray[np.int32]:
         row = batch.row
+        rows = rows_of(row)
         _, carry = _scan(batch.samples.shape[1], rate)
-        envelope += carry.T @ self._envelope[:, row]
+        envelope += carry.T @ self._envelope[:, rows]
         q = envelope[:_STEPS]
-        self._envelope[0, row] = envelope[_STEPS]
-        self._envelope[1, row] = q[-1]
-        slot = self._slot.take(row)
+        self._envelope[0, rows] = envelope[_STEPS]
+        self._envelope[1, rows] = q[-1]
+        slot = self._slot[rows].copy()
         self._span[row, slot] = q.T
-        np.maximum(q[0], self._head.take(row), out=q[0])
+        np.maximum(q[0], self._head[rows], out=q[0])
         for s in range(1, _STEPS):
             np.maximum(q[s], q[s - 1], out=q[s])
-        self._head[row] = q[-1]
+        self._head[rows] = q[-1]
         recent = np.ascontiguousarray(self._tail[row, slot].T)
         np.maximum(recent, q, out=recent)
         slot += 1
         full = slot == _FRAMES
         if full.any():
             slot[full] = 0
-            rows = row[full]
-            backwards = self._span[rows].reshape(len(rows), -1)[:, ::-1]
+            over = row[full]
+            backwards = self._span[over].reshape(len(over), -1)[:, ::-1]
             tail = np.maximum.accumulate(backwards, axis=1)[:, ::-1]
-            self._tail[rows] = tail.reshape(-1, _FRAMES, _STEPS)
-            self._head[rows] = 0
-        self._slot[row] = slot
+            self._tail[over] = tail.reshape(-1, _FRAMES, _STEPS)
+            self._head[over] = 0
+        self._slot[rows] = slot
         # 1.0 is 2^-15 of full scale: the exponent says how many thresholds are reached
         level = recent.view(np.int32)
         level >>= 23

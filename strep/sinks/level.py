@@ -185,7 +185,7 @@ class LevelMeter(BaseSink):
                 here = slice(begin, begin + len(part))
                 np.vecdot(x, x, out=energy[here])
                 np.matmul(x, ones, out=total[here])
-                peak[here] = np.maximum(part.max(axis=1), -part.min(axis=1).astype(np.int32))
+                peak[here] = np.abs(part).view(np.uint16).max(axis=1)  # |-32,768| is 32,768
         else:
             energy = np.add.reduceat(np.square(samples, dtype=np.float32), start)
             total = np.add.reduceat(samples, start, dtype=np.float32)

@@ -13,7 +13,7 @@ from .._exceptions import ConfigurationError
 from .._talk import Rules
 from .._types import StreamEvent, StreamInfo
 from ._analyzer import Analyzer
-from ._bank import FrameBank, FrameBatch
+from ._bank import FrameBank, FrameBatch, rows_of
 from ._legs import Leg, Party
 from ._vad import Detector, EnergyDetector, Segmenter, SileroDetector, levels_of
 
@@ -75,7 +75,7 @@ class SpeechMeter(Analyzer):
         self._pause_ns, self._dead_ns = round(pause_s * _SECOND), round(dead_air_s * _SECOND)
         self._one_way_ns = None if one_way_s is None else round(one_way_s * _SECOND)
         self._detector = _DETECTORS[vad]()
-        self._segmenter = Segmenter(self._detector.start, self._detector.hangover)
+        self._segmenter = Segmenter(self._detector.start, self._detector.hangover, self._detector.size)
         self._bank = FrameBank(self._detector.size, rate=self._detector.rate, dtype=self._detector.dtype)
         self._frame_ns = self._detector.size * _SECOND // self._detector.rate
         self._scratch = np.zeros(512 * self._detector.size, np.float32)
@@ -161,24 +161,22 @@ class SpeechMeter(Analyzer):
             self._hear(frames, level)
 
     def _hear(self, frames: FrameBatch, level: npt.NDArray[np.float32]) -> None:
-        row = frames.row
-        number = frames.position // self._detector.size
+        row, position = frames.row, frames.position
+        rows = rows_of(row)
         end_ns = frames.time_ns + self._frame_ns
         segmenter = self._segmenter
-        for i in segmenter.gaps(row, number).tolist():
+        for i in segmenter.gaps(row, rows, position):
             # what came before the gap: the clock may have been corrected in it, so its end is told by the last frame
             self._close(int(row[i]), int(self._talk_ns[row[i]]))
-        surely, enough, wrong = self._detector.judge(frames, level)
-        active, began, ended = segmenter.step(row, number, surely, enough)
-        self._last_ns[row] = end_ns
-        fresh = self._begin_ns.take(row) == 0
+        surely, enough, wrong = self._detector.judge(frames, rows, level)
+        active, began, ended = segmenter.step(row, rows, position, surely, enough)
+        self._last_ns[rows] = end_ns
+        fresh = self._begin_ns[rows] == 0
         if fresh.any():
             self._first(frames, np.flatnonzero(fresh))
-        audible = level > _AUDIBLE
-        self._audible_ns[row[audible]] = end_ns[audible]
-        speaking = row[active]
-        self._talk_ns[speaking] = end_ns[active]
-        self._talk_frames[speaking] += 1
+        self._audible_ns[rows] = np.where(level > _AUDIBLE, end_ns, self._audible_ns[rows])
+        self._talk_ns[rows] = np.where(active, end_ns, self._talk_ns[rows])
+        self._talk_frames[rows] += active
         for i in began.tolist():
             self._open(int(row[i]), int(end_ns[i]) - self._detector.start * self._frame_ns)
         for i in ended.tolist():
@@ -229,7 +227,7 @@ class SpeechMeter(Analyzer):
         end_ns = max(end_ns, begin_ns)
         party.add(begin_ns, end_ns)
         segmenter, stream = self._segmenter, party.stream
-        position = int(segmenter.begin[row]) * self._detector.size * stream.sample_rate // self._detector.rate
+        position = int(segmenter.begin[row]) * stream.sample_rate // self._detector.rate
         self._event(party, "speech", position, begin_ns, end_ns - begin_ns)
         turn = party.turn
         if turn is not None:
@@ -261,10 +259,13 @@ class SpeechMeter(Analyzer):
 
     def _watch(self, row: I64) -> None:
         """Turns that are over, dead air, one-way audio: of the streams that came."""
-        row = row[self._last_ns[row] > 0]
-        now = self._last_ns.take(row)
-        turn = self._turn_ns.take(row)
-        talking = self._segmenter.talking.take(row)
+        rows = rows_of(row)
+        now = self._last_ns[rows]
+        if not now.all():
+            row = rows = row[now > 0]
+            now = self._last_ns[rows]
+        turn = self._turn_ns[rows]
+        talking = self._segmenter.talking[rows]
         for i in np.flatnonzero((turn > 0) & (now - turn >= self._pause_ns) & ~talking).tolist():
             party = self._party[row[i]]
             if party is not None:
