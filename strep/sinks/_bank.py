@@ -33,7 +33,8 @@ Any2D = npt.NDArray[Any]
 
 _NEVER: Final = -(1 << 60)
 _FEW: Final = 8  # lengths of blocks that are looked at each by itself
-_TILE: Final = 64  # input samples that one row of the matrix product takes, at least
+_TILE: Final = 32  # input samples that one row of the matrix product takes, at least
+_CHUNK: Final = 60_000  # values of tiles at once: they stay in the cache
 _SCALE: Final = np.float32(1 / 32_768)
 
 
@@ -514,7 +515,11 @@ class _Upsampler:
             _windows(flat, width)[np.arange(height) * wide + self._back + waiting] = dense
         step = flat.itemsize
         view = as_strided(table, (height, tiles, window), (wide * step, self._step * step, step))
-        out = view.reshape(height * tiles, window) @ self._matrix
+        out = np.empty((height * tiles, self._matrix.shape[1]), np.float32)
+        rows = max(1, _CHUNK // (tiles * window))
+        for begin in range(0, height, rows):
+            part = view[begin : begin + rows]
+            np.matmul(part.reshape(-1, window), self._matrix, out=out[begin * tiles : (begin + len(part)) * tiles])
         if lined and bool((take == most).all()):
             self._kept[row] = table[:, most : most + kept]
         else:
