@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -345,3 +348,11 @@ def test_what_is_wrong_or_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(strep.MissingExtraError, match=r"strep-rtp\[vad\]"):
         SpeechMeter(vad="silero")
+
+
+def test_the_benchmark_of_analyzers_checks_its_answers() -> None:
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "analyzers.py"
+    if not script.is_file():
+        pytest.skip("benchmarks/ is not beside tests/")
+    out = subprocess.run([sys.executable, str(script), "40"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"LevelMeter and SpeechMeter +\d+ ns/packet", out), out
