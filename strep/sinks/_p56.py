@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ._bank import FrameBatch, rows_of, runs_of
 
-__all__ = ["ActiveLevel"]
+__all__ = ["ActiveLevel", "Envelope"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -56,6 +56,33 @@ def _scan(size: int, rate: int) -> tuple[F32, F32]:
     return np.ascontiguousarray(samples, np.float32), before.astype(np.float32)
 
 
+class Envelope:
+    """What frames side by side in a table add to the envelope: for who goes through the samples anyway."""
+
+    def __init__(self, table: npt.NDArray[Any], rate: int, size: int) -> None:
+        self.table = table
+        self.size = size
+        self._scan, _ = _scan(size, rate)
+        self.values = np.empty((table.size // size, _STEPS + 1), np.float32)
+
+    @classmethod
+    def of(cls, table: npt.NDArray[Any], rate: int) -> Envelope | None:
+        """None where rows are no whole frames of 20 ms."""
+        size = rate // 50
+        return cls(table, rate, size) if rate % 50 == 0 and table.shape[1] % size == 0 else None
+
+    def add(self, magnitude: F32, begin: int) -> None:
+        """|x| of rows from ``begin`` on."""
+        frames = magnitude.reshape(-1, self.size)
+        at = begin * (self.table.shape[1] // self.size)
+        np.matmul(frames, self._scan, out=self.values[at : at + len(frames)])
+
+    def covers(self, samples: npt.NDArray[Any]) -> bool:
+        """Whether these are the table's samples, in its order."""
+        table = self.table
+        return samples.shape == table.shape and samples.__array_interface__ == table.__array_interface__
+
+
 class ActiveLevel:
     """``push`` int16 frames of 20 ms; ``levels`` at any time. Rows are reset when their stream begins."""
 
@@ -84,10 +111,10 @@ class ActiveLevel:
         self._head[row] = 0
         self._count[row] = 0
 
-    def push(self, frames: list[FrameBatch], rate: int) -> None:
+    def push(self, frames: list[FrameBatch], rate: int, ready: Envelope | None = None) -> None:
         keys: list[npt.NDArray[np.int32]] = []
         for run, samples in runs_of(frames):
-            for batch, envelope in zip(run, self._measure(run, samples, rate), strict=True):
+            for batch, envelope in zip(run, self._measure(run, samples, rate, ready), strict=True):
                 keys.append(self._frame(batch, envelope, rate))
         if not keys:
             return
@@ -100,22 +127,27 @@ class ActiveLevel:
         if rest:
             self._count[whole, :rest] += found[whole * _LEVELS :]
 
-    def _measure(self, run: Sequence[FrameBatch], samples: npt.NDArray[Any], rate: int) -> Iterator[F32]:
+    def _measure(
+        self, run: Sequence[FrameBatch], samples: npt.NDArray[Any], rate: int, ready: Envelope | None
+    ) -> Iterator[F32]:
         """What |x| adds to the envelope, (5, k), of each batch of a run."""
-        size = run[0].samples.shape[1]
+        if ready is None or not ready.covers(samples):
+            ready = Envelope(samples, rate, run[0].samples.shape[1])
+            self._go_through(ready)
+        for n in range(len(run)):
+            yield np.ascontiguousarray(ready.values[n :: len(run)].T)
+
+    def _go_through(self, envelope: Envelope) -> None:
+        samples = envelope.table
         k, width = samples.shape
-        scan, _ = _scan(size, rate)
-        envelope = np.empty((k * len(run), _STEPS + 1), np.float32)
         step = max(1, _CHUNK // width)
         if self._scratch.size < step * width:
             self._scratch = np.zeros(step * width, np.float32)
         for begin in range(0, k, step):
             part = np.abs(samples[begin : begin + step]).view(np.uint16)  # |-32,768| is 32,768
-            x = self._scratch[: part.size].reshape(-1, size)
-            np.copyto(x.reshape(part.shape), part)
-            np.matmul(x, scan, out=envelope[begin * len(run) : begin * len(run) + len(x)])
-        for n in range(len(run)):
-            yield np.ascontiguousarray(envelope[n :: len(run)].T)
+            x = self._scratch[: part.size].reshape(part.shape)
+            np.copyto(x, part)
+            envelope.add(x, begin)
 
     def _frame(self, batch: FrameBatch, envelope: F32, rate: int) -> npt.NDArray[np.int32]:
         row = batch.row
