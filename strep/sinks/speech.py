@@ -214,7 +214,7 @@ class SpeechMeter(Analyzer):
             party.open_ns = None
             self._segmenter.talking[row] = False
             self._talk_frames[row] = self._missed_from[row] = 0
-            segments = party.leg.segments[party.side]
+            segments = party.segments
             self._talk_ns[row] = segments[-1][1] if segments else 0
             self._spoke[row] = bool(segments)
 
@@ -226,9 +226,9 @@ class SpeechMeter(Analyzer):
         begin_ns, party.open_ns = party.open_ns, None
         end_ns = max(end_ns, begin_ns)
         party.add(begin_ns, end_ns)
-        segmenter, stream = self._segmenter, party.stream
-        position = int(segmenter.begin[row]) * stream.sample_rate // self._detector.rate
-        self._event(party, "speech", position, begin_ns, end_ns - begin_ns)
+        stream = party.stream
+        position = int(self._segmenter.begin[row]) * stream.sample_rate // self._detector.rate
+        self._told.append(StreamEvent(stream, "speech", position, begin_ns, (end_ns - begin_ns) / _SECOND, {}))
         turn = party.turn
         if turn is not None:
             if begin_ns - turn[1] < self._pause_ns and not party.other_began(turn[1], begin_ns):
@@ -243,7 +243,8 @@ class SpeechMeter(Analyzer):
             begin_ns, end_ns, position = party.turn
             party.turn = None
             self._turn_ns[party.stream.index] = 0
-            self._event(party, "turn", position, begin_ns, end_ns - begin_ns)
+            seconds = (end_ns - begin_ns) / _SECOND
+            self._told.append(StreamEvent(party.stream, "turn", position, begin_ns, seconds, {}))
 
     def _event(
         self, party: Party, kind: str, position: int, begin_ns: int, duration_ns: int, **data: bool | str
@@ -406,7 +407,7 @@ class SpeechMeter(Analyzer):
                 "serial": np.array([party.stream.serial for party in parties], np.int64),
                 "talking": self._segmenter.talking[rows],
                 "talk_s": self._talk_frames[rows] * (self._frame_ns / _SECOND),
-                "segments": np.array([len(p.leg.segments[p.side]) for p in parties], np.int64),
+                "segments": np.array([len(p.segments) for p in parties], np.int64),
                 "silence_now_s": (self._last_ns[rows] - since) / _SECOND,
                 "noise_dbfs": self._detector.noise(rows),
                 "dead_air": self._dead_since[rows] > 0,
