@@ -15,7 +15,10 @@ __all__ = ["Block", "BlockBatch"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels)."""
+    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels).
+
+    ``mask``: uint8 (frames,), a :class:`strep.Mask` for each frame: all RECEIVED, unless gaps were concealed.
+    """
 
     stream: StreamInfo
     position: int  # of the first frame on the stream's timeline, in sample frames
@@ -23,6 +26,7 @@ class Block:
     rtp_timestamp: int
     arrival_ns: int  # of the packet the first frame came in
     samples: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.uint8]
 
 
 class BlockBatch:
@@ -41,10 +45,13 @@ class BlockBatch:
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
     Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
-    ``payload`` uint8: the encoded bytes exactly as received, end to end.
+    ``payload`` uint8: the encoded bytes exactly as received, end to end. ``transcoded``: some of them are not in their
+    stream's codec, which changed to one of another rate.
     ``samples`` int16: decoded on first use and kept.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
     ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
+    ``noise`` by block: the comfort noise payload (RFC 3389) in force in the silence before it; ``own_fill`` by block:
+    what the codec's own decoder puts in place of the gap before it, int16 values.
 
     The arrays are fresh for every batch: a sink may keep them, but must not write to them.
     """
@@ -52,6 +59,7 @@ class BlockBatch:
     __slots__ = (
         "_decode",
         "_mask",
+        "_own_fill",
         "_samples",
         "arrival_ns",
         "fill",
@@ -59,6 +67,7 @@ class BlockBatch:
         "gap_cause",
         "gap_frames",
         "index",
+        "noise",
         "offset",
         "packet_arrival_ns",
         "packet_first",
@@ -70,6 +79,7 @@ class BlockBatch:
         "rtp_timestamp",
         "streams",
         "time_ns",
+        "transcoded",
     )
 
     def __init__(
@@ -92,8 +102,11 @@ class BlockBatch:
         packet_arrival_ns: npt.NDArray[np.int64],
         packet_rtp_timestamp: npt.NDArray[np.uint32],
         decode: Callable[[], npt.NDArray[np.int16]],
+        transcoded: bool = False,
+        own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
+        noise: dict[int, bytes] | None = None,
         mask: npt.NDArray[np.uint8] | None = None,
-        fill: Callable[[], BlockBatch] | None = None,
+        fill: Callable[[], BlockBatch | None] | None = None,
     ) -> None:
         self.streams = streams
         self.index = index
@@ -114,7 +127,10 @@ class BlockBatch:
         self._decode = decode
         self._samples: npt.NDArray[np.int16] | None = None
         self._mask = mask
-        self.fill = fill
+        self.transcoded = transcoded
+        self._own_fill = own_fill
+        self.noise = noise or {}
+        self.fill = fill  # gives ``filled``, None for the batch itself: it would hold itself otherwise
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -132,24 +148,32 @@ class BlockBatch:
         return self._mask
 
     @property
+    def own_fill(self) -> dict[int, npt.NDArray[np.int16]]:
+        return {} if self._own_fill is None else self._own_fill()
+
+    @property
     def plain(self) -> bool:
         """Every sample was received: nobody made up any."""
         return self._mask is None
 
     @property
     def filled(self) -> BlockBatch:
-        return self if self.fill is None else self.fill()
+        filled = None if self.fill is None else self.fill()
+        return self if filled is None else filled
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""
         samples = self.samples
+        mask = self.mask
         offset = self.offset.tolist()
+        ends = np.cumsum(self.frames)
         columns = (self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns)
-        for stream, begin, end, position, gap, cause, timestamp, arrival_ns in zip(
-            self.streams, offset, offset[1:], *(column.tolist() for column in columns), strict=False
+        marks = [mask[begin:end] for begin, end in zip((ends - self.frames).tolist(), ends.tolist(), strict=True)]
+        for stream, begin, end, marked, position, gap, cause, timestamp, arrival_ns in zip(
+            self.streams, offset, offset[1:], marks, *(column.tolist() for column in columns), strict=False
         ):
             values = samples[begin:end]
             if stream.channels > 1:
                 values = values.reshape(-1, stream.channels)
             hole = Gap(gap, GapCause(cause)) if gap else None
-            yield Block(stream, position, hole, timestamp, arrival_ns, values)
+            yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)

@@ -1,18 +1,18 @@
-"""Codecs decoded with numpy: G.711 and L16; and the map from payload types to codecs (RFC 3551). Floor 2."""
+"""Codecs decoded with numpy: G.711 and L16 (RFC 3551). Floor 2."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ._exceptions import ConfigurationError
+from ._packed.formats import FORMATS, packed_codec
 from ._types import Codec
 
-__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "PayloadTypes", "decode", "encode", "silence_byte"]
+__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "decode", "encode", "parse_codec", "silence_byte"]
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -21,26 +21,6 @@ PCMU: Final = Codec("PCMU", 8000, 8000, 1, 1)
 PCMA: Final = Codec("PCMA", 8000, 8000, 1, 1)
 L16_STEREO: Final = Codec("L16", 44_100, 44_100, 2, 4)
 L16_MONO: Final = Codec("L16", 44_100, 44_100, 1, 2)
-
-_STATIC: Final = {0: PCMU, 8: PCMA, 10: L16_STEREO, 11: L16_MONO}
-
-# RFC 3551 tables 4 and 5, and what these calls use of the dynamic range by habit: names for reports only
-_NAMES: Final = {
-    3: "GSM",
-    4: "G723",
-    5: "DVI4",
-    6: "DVI4",
-    7: "LPC",
-    9: "G722",
-    12: "QCELP",
-    13: "CN",
-    14: "MPA",
-    15: "G728",
-    16: "DVI4",
-    17: "DVI4",
-    18: "G729",
-    101: "often telephone-event",
-}
 
 
 def _mulaw_table() -> I16:
@@ -117,46 +97,24 @@ def silence_byte(codec: Codec) -> int:
 _SPELLED = re.compile(r"(?P<name>[A-Za-z0-9-]+)(?:/(?P<rate>\d+))?(?:/(?P<channels>\d+))?")
 
 
-class PayloadTypes:
-    """Which codec a payload type is: the static ones of RFC 3551 and the dynamic ones that the user names.
-
-    ``overrides``: {96: "L16/16000", 97: "PCMU/8000"} or Codec objects. Raises ConfigurationError for what is no payload
-    type or no codec that is decoded here. ``codecs`` is a tuple, ``index_of`` int16 (128,): its index, -1 unknown.
-    """
-
-    def __init__(self, overrides: Mapping[int, str | Codec] | None = None) -> None:
-        codecs: list[Codec] = list(_STATIC.values())
-        index_of = np.full(128, -1, np.int16)
-        index_of[list(_STATIC)] = range(len(_STATIC))
-        for payload_type, spelled in (overrides or {}).items():
-            if not 0 <= payload_type <= 127:
-                raise ConfigurationError(f"payload type {payload_type}: choose 0 to 127 (dynamic ones are 96 to 127)")
-            codec = spelled if isinstance(spelled, Codec) else parse_codec(spelled)
-            if codec not in codecs:
-                codecs.append(codec)
-            index_of[payload_type] = codecs.index(codec)
-        self.codecs = tuple(codecs)
-        self.index_of = index_of
-
-    def static_name(self, payload_type: int) -> str | None:
-        """What RFC 3551 calls a payload type that is not decoded here; None for dynamic ones."""
-        return _NAMES.get(payload_type)
-
-    @staticmethod
-    def parse_option(text: str) -> tuple[int, Codec]:
-        """ "96=L16/16000" → (96, Codec)."""
-        number, equals, spelled = text.partition("=")
-        if not equals or not number.isdigit() or not 0 <= int(number) <= 127:
-            raise ConfigurationError(f"{text!r}: give N=NAME/RATE with N from 0 to 127, like 96=L16/16000")
-        return int(number), parse_codec(spelled)
-
-
 def parse_codec(spelled: str) -> Codec:
-    """ "L16/16000/2", "PCMU/8000" or "pcma" → Codec. Raises ConfigurationError."""
-    match = _SPELLED.fullmatch(spelled.strip())
+    """ "L16/16000/2", "PCMU/8000", "pcma", "opus/48000/2" or "AMR-WB/16000;octet-align=1" → Codec.
+
+    Raises ConfigurationError.
+    """
+    text, _, parameters = spelled.partition(";")
+    match = _SPELLED.fullmatch(text.strip())
     name = match["name"].upper() if match else ""
-    if match is None or name not in ("PCMU", "PCMA", "L16"):
-        raise ConfigurationError(f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000 or L16/RATE[/CHANNELS]")
+    if match is not None:
+        rate_told = int(match["rate"]) if match["rate"] else None
+        packed = packed_codec(name, rate_told, int(match["channels"]) if match["channels"] else None, parameters)
+        if packed is not None:
+            return packed
+    if match is None or parameters or name not in ("PCMU", "PCMA", "L16"):
+        others = ", ".join(f"{f.name}/{f.clock_rate}" for f in FORMATS.values())
+        raise ConfigurationError(
+            f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000, L16/RATE[/CHANNELS], {others}"
+        )
     rate = int(match["rate"] or (44_100 if name == "L16" else 8000))
     channels = int(match["channels"] or 1)
     if not 4000 <= rate <= 192_000:

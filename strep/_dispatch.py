@@ -6,10 +6,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from ._blocks import BlockBatch
+from ._conceal import Concealer
 from ._events import Ended, Event, Notice, Started
+from ._inorder import InOrder
+from ._packed.comfort import comfort_noise
 from ._report import StreamReport
 from ._types import StreamEvent, StreamInfo
 from .sinks._base import Sink
@@ -28,7 +32,6 @@ class _Lane:
         self.sink = sink
         self.wants_audio = bool(getattr(sink, "wants_audio", True))
         self._hear: Callable[[StreamEvent], object] | None = getattr(sink, "event", None)
-        self._conceals = bool(getattr(sink, "concealment", False))
         self.failed: str | None = None
         self.dropped_frames = 0
         self._lossless = lossless
@@ -40,6 +43,12 @@ class _Lane:
         if not getattr(sink, "inline", False):
             self._thread = threading.Thread(target=self._run, name=f"strep-{type(sink).__name__}", daemon=True)
             self._thread.start()
+
+    @property
+    def conceals(self) -> bool | str:
+        """What the sink wants now; a sink may change its mind."""
+        wish: bool | str = getattr(self.sink, "concealment", False)
+        return wish if self.wants_audio and self.failed is None else False
 
     def put(self, event: Event) -> None:
         if self.failed is not None:
@@ -76,7 +85,7 @@ class _Lane:
     def _call(self, event: Event) -> None:
         try:
             if isinstance(event, BlockBatch):
-                self.sink.blocks(event.filled if self._conceals else event)
+                self.sink.blocks(event.filled if self.conceals is True else event)
             elif isinstance(event, StreamEvent):
                 if self._hear is not None:
                     self._hear(event)
@@ -123,9 +132,12 @@ class Dispatcher:
     """Hands events to sinks and keeps the final figures of streams that ended.
 
     ``lossless``: a sink that is slow holds the caller up instead of losing data (replays).
+    ``concealer``: fills gaps, once for all sinks that want it, in the thread of the first that asks.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, lossless: bool = False) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, lossless: bool = False, concealer: Concealer | None = None) -> None:
+        self._concealer = concealer or Concealer(comfort_noise)
+        self._order = InOrder()
         self._lanes = [_Lane(sink, lossless) for sink in sinks]
         for lane in self._lanes:
             connect = getattr(lane.sink, "connect", None)
@@ -141,11 +153,17 @@ class Dispatcher:
             if isinstance(event, StreamEvent):
                 self.publish(event)
                 continue
+            if isinstance(event, BlockBatch) and any(lane.conceals for lane in self._lanes):
+                event.fill = self._order.add(partial(self._fill, event))
             for lane in self._lanes:
                 if lane.wants_audio or not isinstance(event, BlockBatch):
                     lane.put(event)
             if isinstance(event, Ended):
                 self.ended.append(event.report)
+
+    def _fill(self, batch: BlockBatch) -> BlockBatch | None:
+        filled = self._concealer.fill(batch)
+        return None if filled is batch else filled
 
     def publish(self, event: StreamEvent) -> None:
         """Tell every sink of an event; from any thread."""

@@ -19,12 +19,12 @@ import numpy.typing as npt
 from ._accounts import Accounts
 from ._addresses import SourceFilter
 from ._admission import PortBinding, Registry
-from ._codecs import PayloadTypes
 from ._datagrams import DatagramBatch
 from ._events import Ended, Event, Notice, Started
-from ._outlet import Outlet
+from ._outlet import Later, Outlet, at_once
 from ._packets import Packets
 from ._parser import Status, parse_batch
+from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
 from ._state import StreamState
@@ -68,7 +68,8 @@ class Engine:
     prompt = True  # what waited behind a hole leaves at its deadline, not with the next release
     release_groups = 1  # streams take turns within that time: smaller batches, which stay in the cache
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
+    def __init__(self, config: EngineConfig | None = None, later: Later = at_once) -> None:
+        """``later`` puts decoding off that must be done in order."""
         self.config = config = config or EngineConfig()
         types = config.payload_types
         self.accounts = Accounts()
@@ -78,7 +79,7 @@ class Engine:
         self._ring = self.state.ring
         self._reception = self.state.reception
         self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._started)
-        self._outlet = Outlet(self.state, self.accounts, types)
+        self._outlet = Outlet(self.state, self.accounts, types, later)
         self._codec_of_type = types.index_of
         self._tick = 0
         self._touched: list[I64] = []
@@ -333,6 +334,11 @@ class Engine:
         if self._unreleased and tick >= self._next_release_tick:
             self._release()
         if now_ns // SECOND_NS > before_s and len(self._table):
+            # told by the second, and with all that came before: whatever was sent off when
+            waiting = self._outlet.waiting()
+            if waiting.size:
+                self._pop_ready(waiting)
+            self._events += self._outlet.advance(now_ns // SECOND_NS * SECOND_NS)
             self._end_idle(now_ns)
 
     def _release(self) -> None:
@@ -491,9 +497,15 @@ class Engine:
         return None if known.all() else known
 
     def _note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> None:
+        types = self.config.payload_types
         for info, pt in self.state.note_types(row, payload_type):
-            name = self.config.payload_types.static_name(pt) or "dynamic: name it with payload_types, or --pt"
-            self._events.append(Notice(info, f"payload type {pt} ({name}) is not decoded here"))
+            if not types.guessable[pt]:
+                self._note(info, types.why_not(pt))
+
+    def _note(self, info: StreamInfo, text: str) -> None:
+        """Once in a stream's life: in the log and in its report."""
+        info.notes.append(text)
+        self._events.append(Notice(info, text))
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -526,12 +538,15 @@ class Engine:
         for row in rows.tolist():
             info = self.registry.info[row]
             if info is not None:
+                self._events += self._outlet.end(info)
                 self._events.append(Ended(info, self.report(info, reason)))
             self.state.close(row)
             self.accounts.streams_ended += 1
 
     def _started(self, info: StreamInfo) -> None:
         self._events.append(Started(info))
+        if info.encrypted:
+            self._note(info, "looks encrypted (SRTP): payloads are longer than their timestamps say; not decoded")
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []

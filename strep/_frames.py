@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ._exceptions import ConfigurationError
-from ._types import Gap, GapCause
+from ._types import Gap, GapCause, Mask
 from .resample import Resampler
 
 __all__ = ["Frame", "Framer"]
@@ -30,6 +31,8 @@ class Frame:
                        cause of the first of them; they are zero. None: everything is here
     ``missed``         samples that were there, but were thrown away since the last frame: the consumer was slow
     ``padding``        zeros behind the end of the stream, in its last frame
+    ``mask``           uint8 (n,), a :class:`strep.Mask` for each sample (of the nearest one before resampling); None:
+                       all RECEIVED
     """
 
     samples: Samples
@@ -39,6 +42,7 @@ class Frame:
     gap: Gap | None
     missed: int = 0
     padding: int = 0
+    mask: npt.NDArray[np.uint8] | None = None
 
     @property
     def pcm(self) -> bytes:
@@ -61,6 +65,15 @@ class _Hole:
     begin: int
     end: int
     cause: GapCause
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Input frames that were not received."""
+
+    begin: int
+    end: int
+    mask: int
 
 
 class Framer:
@@ -102,6 +115,7 @@ class Framer:
         self._marks: deque[_Mark] = deque()
         self._mark = _Mark(0, 0, 0)
         self._holes: deque[_Hole] = deque()
+        self._spans: deque[_Span] = deque()
         self._left_out = 0
         self._missed = 0
         self._begun = False
@@ -119,17 +133,22 @@ class Framer:
         position: int,
         cause: GapCause,
         marks: list[tuple[int, int, int]],
+        mask: npt.NDArray[np.uint8] | None = None,
     ) -> list[Frame]:
         """Take a block at ``position`` (input frames); what lies between it and the block before is a gap.
 
-        ``marks``: per packet, (position, rtp_timestamp, arrival_ns). Returns the frames that are complete.
+        ``marks``: per packet, (position, rtp_timestamp, arrival_ns). ``mask``: a value for each of ``samples``; None:
+        all were received. Returns the frames that are complete.
         """
+        if mask is not None and (mask == Mask.RECEIVED).all():
+            mask = None
         if (
             self._plain
             and position == self._next_in
             and len(samples) == self.frame_size
             and len(marks) == 1
-            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out)
+            and mask is None
+            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out or self._spans)
         ):
             # a packet is a frame: the usual case, and worth a way of its own at 50,000 a second
             return [self._whole(samples, marks[0])]
@@ -142,11 +161,17 @@ class Framer:
         gap = position - self._next_in
         if gap > 0:
             self._holes.append(_Hole(self._next_in, position, cause))
+            silent = cause in (GapCause.SILENCE, GapCause.HOLD)
+            self._spans.append(_Span(self._next_in, position, Mask.SILENCE if silent else Mask.LOST))
             if gap > self._long:
                 out += self._jump(position)
             else:
                 self._feed(np.zeros((gap,) if self._channels == 1 else (gap, self._channels), np.int16))
             self._next_in = position
+        if mask is not None:
+            cuts = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(mask)]
+            spans = (_Span(position + a, position + b, int(mask[a])) for a, b in pairwise(cuts))
+            self._spans.extend(span for span in spans if span.mask != Mask.RECEIVED)
         self._marks.extend(_Mark(*m) for m in marks)
         self._feed(samples)
         self._next_in += len(samples)
@@ -219,6 +244,21 @@ class Framer:
         self._pending_size = len(rest)
         return out
 
+    def _mask_of(self, padding: int) -> npt.NDArray[np.uint8] | None:
+        """The next frame's."""
+        size, rate = self.frame_size, self.rate
+        nearest = (2 * self._rate_in * np.arange(self._position, self._position + size) + rate) // (2 * rate)
+        mask = np.full(size, Mask.RECEIVED, np.uint8)
+        for span in self._spans:
+            if span.begin > nearest[-1]:
+                break
+            begin, end = nearest.searchsorted((span.begin, span.end)).tolist()
+            mask[begin:end] = span.mask
+        while self._spans and self._spans[0].end <= nearest[-1]:
+            self._spans.popleft()
+        mask[size - padding :] = Mask.LOST
+        return None if (mask == Mask.RECEIVED).all() else mask
+
     def _frame(self, samples: Samples, padding: int) -> Frame:
         begin = self._position * self._rate_in // self.rate
         end = (self._position + self.frame_size) * self._rate_in // self.rate
@@ -246,6 +286,7 @@ class Framer:
             Gap(gap, cause) if gap else None,
             self._missed,
             padding,
+            self._mask_of(padding) if self._spans or padding else None,
         )
         self._left_out = self._missed = 0
         self._position += self.hop

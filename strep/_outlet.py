@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ._accounts import Accounts
 from ._blocks import BlockBatch
-from ._codecs import PayloadTypes
+from ._events import Event
+from ._payload_types import PayloadTypes
+from ._presses import KeyPresses
+from ._sorting import Sorter
 from ._state import StreamState
-from ._streams.payloads import Decoder, gather
+from ._streams.payloads import Decoder, Whose, gather
 from ._streams.ring import Popped
-from ._streams.timeline import Placed
+from ._streams.timeline import NO_AUDIO, Anchor, Placed
+from ._types import GapCause, StreamInfo
 
-__all__ = ["Outlet"]
+__all__ = ["Later", "Outlet", "at_once"]
 
 I64 = npt.NDArray[np.int64]
+_T = TypeVar("_T")
+
+# Puts work off until its result is wanted, keeping its order: see ``_inorder``
+Later = Callable[[Callable[[], Any]], Callable[[], Any]]
+
+
+def at_once(work: Callable[[], _T]) -> Callable[[], _T]:
+    """For engines without threads around them: nothing is put off."""
+    result = work()
+    return lambda: result
 
 
 class Outlet:
-    def __init__(self, state: StreamState, accounts: Accounts, types: PayloadTypes) -> None:
+    def __init__(self, state: StreamState, accounts: Accounts, types: PayloadTypes, later: Later) -> None:
         self._state = state
         self._accounts = accounts
         self._types = types
+        self._later = later
+        self._sorter = Sorter(state, types)
         self._decoder = Decoder(types.codecs)
+        self._presses = KeyPresses(state)
+        self._noise: dict[int, tuple[int, bytes]] = {}  # by row: serial, and the comfort noise in force
         self.wanted = True
         self._since_ns: I64 | None = None  # by row: of packets that came earlier the payload was not kept
 
@@ -41,20 +60,38 @@ class Outlet:
         self.wanted = wanted
 
     def forgo_payloads(self) -> None:
-        """While no blocks are made: do not even copy what they would be made of."""
+        """While no blocks are made: do not even copy what they would be made of, if nobody must look into it."""
         self._state.ring.keep_payloads = self.wanted
 
-    def emit(self, popped: Popped) -> list[BlockBatch]:
-        """Place packets and make their blocks."""
+    def emit(self, popped: Popped) -> list[Event]:
+        """Place packets and make their blocks; tell the keys that were pressed."""
         if not self.wanted:
-            self._place(popped)
-            return []
+            return self._place(popped)[1]
+        events: list[Event] = []
         if self._since_ns is not None:
             mute = self._without_payload(popped, self._since_ns)
-            self._place(popped.take(mute))
+            events = self._place(popped.take(mute))[1]
             popped = popped.take(~mute)
-        placed = self._place(popped)
-        return [] if placed is None else [self._blocks(placed)]
+        placed, more, noise = self._place(popped)
+        events += more
+        if placed is not None:
+            events.append(self._blocks(*placed, noise))
+        return events
+
+    def waiting(self) -> I64:
+        """Rows whose packets must have left before :meth:`advance`: a key is down in them."""
+        return self._presses.pending()
+
+    def advance(self, now_ns: int) -> list[Event]:
+        """Key presses whose end was never told."""
+        return self._presses.advance(now_ns)
+
+    def end(self, stream: StreamInfo) -> list[Event]:
+        """A stream has ended, all its packets have left."""
+        self._noise.pop(stream.index, None)
+        if stream.codec is not None:
+            self._later(lambda: self._decoder.audio.forget(stream.serial))
+        return self._presses.end(stream)
 
     def _without_payload(self, popped: Popped, since_ns: I64) -> npt.NDArray[np.bool_]:
         """Of each stream the packets up to the last whose payload was not kept."""
@@ -63,28 +100,107 @@ class Outlet:
         last = np.maximum.reduceat(np.where(popped.arrival_ns < since_ns.take(popped.row), order, -1), start)
         return order <= np.repeat(last, np.diff(np.r_[start, len(popped)]))
 
-    def _place(self, popped: Popped) -> Placed | None:
+    def _place(self, popped: Popped) -> tuple[tuple[Placed, I64] | None, list[Event], dict[int, bytes]]:
+        """The packets' blocks and when each would have arrived without jitter; what packets tell beside audio; and by
+        block the comfort noise of the silence before it."""
         if not len(popped):
-            return None
+            return None, [], {}
         timeline = self._state.timeline
-        placed = timeline.place(popped)
+        codec, frames = self._sorter.sort(popped)
+        is_event: npt.NDArray[np.bool_] | None = None
+        anchors: dict[int, Anchor | None] = {}
+        if int(codec.min()) == NO_AUDIO:
+            is_event = (codec == NO_AUDIO) & self._types.is_event.take(popped.payload_type)
+            anchors = self._presses.anchors(popped, is_event)
+        placed = timeline.place(popped, codec, frames)
         undecoded = timeline.take_undecoded()
         self._accounts.delivered += len(popped) - undecoded
         if undecoded:
-            self._accounts.drop("payload_type", undecoded)
+            encrypted = 0
+            if self._state.any_encrypted:
+                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row)))
+            self._accounts.drop("encrypted", encrypted)
+            self._accounts.drop("payload_type", undecoded - encrypted)
         if placed is not None and self._state.codecless:
             self._name_codecs(placed.block_row, placed.arrival_ns[placed.packet_first[:-1]])
-        return placed
+        mapped = None
+        if placed is not None:
+            mapped = placed, _ = self._state.clock.map(placed)
+        events: list[Event] = list(self._sorter.take_notices())
+        noise: dict[int, bytes] = {}
+        if is_event is not None:
+            before = self._presses.malformed
+            events += self._presses.take(popped, is_event, codec >= 0, anchors, placed)
+            malformed = self._presses.malformed - before
+            self._accounts.delivered -= malformed
+            self._accounts.drop("telephone_event", malformed)
+            self._take_noise(popped, np.flatnonzero((codec == NO_AUDIO) & ~is_event), placed, noise)
+        else:
+            if self._presses.waiting:
+                events += self._presses.take(popped, np.zeros(len(popped), np.bool_), codec >= 0, {}, placed)
+            if self._noise and placed is not None:
+                self._silences(placed, noise)
+        return mapped, events, noise
 
-    def _blocks(self, placed: Placed) -> BlockBatch:
-        codec_of = self._state.timeline.codec
-        payload, begin = gather(self._state.ring, placed, self._decoder.frame_bytes)
-        decode, payload, begin = self._decoder.prepare(payload, begin, placed.codec, codec_of.take(placed.row))
+    # --- comfort noise, RFC 3389 ----------------------------------------------------------------------------------
+
+    def _take_noise(self, popped: Popped, which: I64, placed: Placed | None, noise: dict[int, bytes]) -> None:
+        """Remember comfort noise, each for the silences that follow it."""
+        first_of = np.full(len(popped), -1)  # by packet: the block that it begins
+        if placed is not None:
+            at = placed.packet_first[:-1]
+            first_of[at if placed.kept is None else placed.kept[at]] = np.arange(len(at))
+        special = np.flatnonzero(first_of >= 0)
+        for i in np.sort(np.concatenate([special, which])).tolist():
+            row, block = int(popped.row[i]), int(first_of[i])
+            info = self._state.registry.info[row]
+            if info is None:
+                continue
+            if block < 0:
+                large = bool(self._state.ring.large[row])
+                payload = self._state.ring.payload_slab(large)[int(popped.slot[i]), : int(popped.length[i])].tobytes()
+                if payload:
+                    self._noise[row] = info.serial, payload
+            elif placed is not None:
+                self._silence(row, info.serial, block, placed, noise)
+
+    def _silences(self, placed: Placed, noise: dict[int, bytes]) -> None:
+        for block in np.flatnonzero(placed.gap_cause == int(GapCause.SILENCE)).tolist():
+            row = int(placed.block_row[block])
+            info = self._state.registry.info[row]
+            if info is not None:
+                self._silence(row, info.serial, block, placed, noise)
+
+    def _silence(self, row: int, serial: int, block: int, placed: Placed, noise: dict[int, bytes]) -> None:
+        held = self._noise.get(row)
+        if held is not None and held[0] == serial and placed.gap_cause[block] == int(GapCause.SILENCE):
+            noise[block] = held[1]
+
+    # --- blocks ---------------------------------------------------------------------------------------------------
+
+    def _blocks(self, placed: Placed, time_ns: I64, noise: dict[int, bytes]) -> BlockBatch:
+        state, decoder = self._state, self._decoder
+        codec_of = state.timeline.codec
+        stream_codec = codec_of.take(placed.row)
         first = placed.packet_first
+        own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None
+        transcoded = False
+        if decoder.is_plain(placed.codec, stream_codec):
+            payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
+            decode = decoder.plain(int(placed.codec[0]), payload)
+        else:
+            careful = decoder.careful(placed.codec, stream_codec)
+            if careful.any():
+                payload, begin = gather(state.ring, placed, decoder.frame_bytes, careful)
+                decode, own_fill = self._decode_later(payload, begin, placed, stream_codec, careful)
+                transcoded = bool((placed.codec != stream_codec).any())
+            else:
+                payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
+                samples, payload, begin = decoder.mixed(payload, begin, placed.codec, stream_codec)
+                decode = lambda: samples  # noqa: E731
         offset = np.zeros(len(first), np.int64)
-        channels = self._decoder.channels.take(codec_of.take(placed.block_row))
-        np.cumsum(placed.block_frames * channels, out=offset[1:])
-        info: list[Any] = self._state.registry.info  # live rows have one
+        np.cumsum(placed.block_frames * decoder.channels.take(codec_of.take(placed.block_row)), out=offset[1:])
+        info: list[Any] = state.registry.info  # live rows have one
         return BlockBatch(
             streams=[info[r] for r in placed.block_row.tolist()],
             index=placed.block_row,
@@ -94,7 +210,7 @@ class Outlet:
             gap_cause=placed.gap_cause,
             rtp_timestamp=placed.timestamp[first[:-1]],
             arrival_ns=placed.arrival_ns[first[:-1]],
-            time_ns=placed.arrival_ns[first[:-1]],
+            time_ns=time_ns,
             offset=offset,
             payload=payload,
             payload_offset=begin[first],
@@ -103,7 +219,37 @@ class Outlet:
             packet_arrival_ns=placed.arrival_ns,
             packet_rtp_timestamp=placed.timestamp,
             decode=decode,
+            transcoded=transcoded,
+            own_fill=own_fill,
+            noise=noise,
         )
+
+    def _decode_later(
+        self,
+        payload: npt.NDArray[np.uint8],
+        begin: I64,
+        placed: Placed,
+        stream_codec: npt.NDArray[np.int16],
+        careful: npt.NDArray[np.bool_],
+    ) -> tuple[Callable[[], npt.NDArray[np.int16]], Callable[[], dict[int, npt.NDArray[np.int16]]]]:
+        """For packets whose decoders keep state: (samples, what conceals the gap before a block)."""
+        state = self._state
+        info: list[Any] = state.registry.info
+        first = placed.packet_first[:-1]
+        lost = np.zeros(len(placed.row), np.int64)
+        # decoders also know what silence they were sent before it was suppressed
+        missing = np.isin(placed.gap_cause, (int(GapCause.LOSS), int(GapCause.SILENCE)))
+        lost[first] = np.where(missing, placed.gap_frames, 0)
+        serial = np.array([info[r].serial for r in placed.row.tolist()], np.int64)
+        whose = Whose(stream_codec, serial, state.restarts.take(placed.row), lost)
+        block_of = {packet: block for block, packet in enumerate(first.tolist())}
+        decoder = self._decoder
+        job = self._later(lambda: decoder.decode_all(payload, begin, placed, whose, careful))
+
+        def concealed() -> dict[int, npt.NDArray[np.int16]]:
+            return {block_of[packet]: values for packet, values in job()[1].items()}
+
+        return lambda: job()[0], concealed
 
     def _name_codecs(self, rows: I64, arrival_ns: I64) -> None:
         state = self._state
@@ -112,4 +258,5 @@ class Outlet:
             if row in state.codecless and info is not None:
                 info.codec = self._types.codecs[int(state.timeline.codec[row])]
                 info.origin_ns = info.origin_ns or arrival
+                state.clock.begin(row, info.codec.sample_rate, info.origin_ns)
                 state.codecless.discard(row)

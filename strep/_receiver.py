@@ -14,16 +14,17 @@ from typing import Any, Final, Self
 
 from ._addresses import SourceFilter
 from ._admission import PortBinding, PortRole
-from ._codecs import PayloadTypes
 from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
 from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
+from ._inorder import InOrder
 from ._pacing import Pacing
+from ._payload_types import PayloadTypes
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub
-from ._types import Codec
+from ._types import Codec, StreamEvent
 from ._udp import PortableSocket, UdpAddress, UdpSocket, open_socket, parse_address
 from .sinks._base import Sink
 
@@ -114,6 +115,7 @@ class Receiver:
         self._pacing = Pacing(0, prompt=True, buffer=0)
         self._dispatcher: Dispatcher | None = None
         self._hub = StreamHub(self._report)
+        self._order = InOrder()
         self._recorder: Recorder | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -140,11 +142,12 @@ class Receiver:
         if self._engine is not None:
             raise ConfigurationError("this receiver has been started before: make a new one")
         self._loop = asyncio.get_running_loop()
+        self._hub.attach(self._loop)
         self._watching = _can_watch(self._loop)
         try:
             self._open_sockets()
             bindings = self._bindings()
-            self._engine = Engine(EngineConfig(**self._options, bindings=bindings))
+            self._engine = Engine(EngineConfig(**self._options, bindings=bindings), self._order.add)
             listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
             self._engine.audio = bool(listeners)
             self._pacing = Pacing(
@@ -221,6 +224,8 @@ class Receiver:
         if self._recorder is not None:
             closing.append(asyncio.to_thread(self._recorder.close, timeout_s))
         await asyncio.gather(*closing)
+        # what analyzers told at the very end is in the loop's hands before this
+        asyncio.get_running_loop().call_soon(self._hub.finish_events)
 
     def _received_all(self) -> None:
         """For workers: nothing more will be received, nothing has been ended yet."""
@@ -239,6 +244,17 @@ class Receiver:
     async def _streams(self) -> AsyncIterator[Stream]:
         while (stream := await self._hub.next()) is not None:
             yield stream
+
+    async def events(self) -> AsyncIterator[StreamEvent]:
+        """What happens in all streams: key presses, and what analyzers among the sinks find. Ends with the receiver."""
+        queue = self._hub.listen()
+        if self._stopped:
+            queue.end()
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+        finally:
+            self._hub.unlisten(queue)
 
     # --- figures --------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from ._admission import PortBinding, PortRole
 from ._dispatch import Dispatcher
 from ._engine import Engine, EngineConfig
 from ._exceptions import ConfigurationError
+from ._inorder import InOrder
 from ._pcap import PcapReader
 from ._receiver import engine_options, parse_call_leg_id
 from ._report import StreamReport, Totals, summary_of
@@ -75,7 +76,7 @@ def replay(
     leg = parse_call_leg_id(call_leg_id)
     given = _given_bindings(rx, tx, leg)
     with PcapReader(path) as reader:
-        engine = Engine(EngineConfig(**options, bindings=given))
+        engine = Engine(EngineConfig(**options, bindings=given), InOrder().add)
         engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
         engine.forgo_payloads()
         dispatcher = Dispatcher(sinks, lossless=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import math
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -11,9 +14,12 @@ import numpy.typing as npt
 
 from ._types import GapCause, StreamInfo
 
-__all__ = ["StreamReport", "Totals", "rank_by", "report_of", "summary_of"]
+__all__ = ["StreamReport", "Totals", "leg_created_ns", "rank_by", "report_of", "summary_of", "utc_text"]
 
 _GAP_CAUSES: Final = tuple(GapCause)
+_UUID_EPOCH: Final = 0x01B2_1DD2_1381_4000  # 100 ns from 1582-10-15 to 1970-01-01 (RFC 9562 section 5.1)
+_OLDEST_LEG_NS: Final = 30 * 86_400 * 1_000_000_000  # an id that claims more was not made when its leg was
+_EPOCH: Final = datetime.datetime(1970, 1, 1)
 
 
 @dataclass(slots=True)
@@ -23,6 +29,7 @@ class StreamReport:
     ``packets_received`` counts every RTP packet of the stream, duplicates and late ones too.
     ``packets_lost`` = sequence numbers that never came = expected - (received - duplicates).
     ``rfc3550_lost`` = expected - received, which duplicates make smaller, even negative.
+    ``skew_ppm``: how much faster than the receiver's the sender's clock runs; None for less than 30 s.
     """
 
     stream: StreamInfo
@@ -45,7 +52,19 @@ class StreamReport:
     undecoded: int = 0  # packets of unknown payload types or other formats: dropped, counted
     timestamp_jumps: int = 0
     restarts: int = 0  # SSRC changes and sequence restarts
+    skew_ppm: float | None = None
     end: str = ""  # why the stream ended: "idle", "closed"
+
+    @property
+    def leg_created_ns(self) -> int | None:
+        """When the call leg was created, by its id; see :func:`leg_created_ns`."""
+        return leg_created_ns(self.stream.call_leg_id, self.stream.first_arrival_ns)
+
+    @property
+    def forked_late_s(self) -> float | None:
+        """How long the leg was there before its first packet came here."""
+        created = self.leg_created_ns
+        return None if created is None else (self.stream.first_arrival_ns - created) / 1e9
 
     @property
     def duration_s(self) -> float:
@@ -61,6 +80,9 @@ class StreamReport:
             "leg": info.leg.label,
             "direction": info.direction.label,
             "codec": info.codec.name if info.codec else None,
+            "codec_guessed": info.codec_guessed,
+            "encrypted": info.encrypted,
+            "notes": list(info.notes),
             "payload_types": self.payload_types,
             "clock_rate": info.codec.clock_rate if info.codec else None,
             "sample_rate": info.sample_rate or None,
@@ -69,8 +91,11 @@ class StreamReport:
             "sources": self.sources,
             "source": f"{info.source[0]}:{info.source[1]}",
             "local_port": info.local_port,
+            "first_arrival": utc_text(info.first_arrival_ns),
             "first_arrival_ns": info.first_arrival_ns,
             "last_arrival_ns": self.last_arrival_ns,
+            "leg_created_ns": self.leg_created_ns,
+            "forked_late_s": None if (late := self.forked_late_s) is None else round(late, 6),
             "packets_received": self.packets_received,
             "packets_expected": self.packets_expected,
             "packets_lost": self.packets_lost,
@@ -86,6 +111,7 @@ class StreamReport:
                 "max": round(self.jitter_ms_max, 6),
                 "last": round(self.jitter_ms_last, 6),
             },
+            "skew_ppm": None if self.skew_ppm is None else round(self.skew_ppm, 3),
             "duration_s": round(self.duration_s, 6),
             "samples": self.samples,
             "gap_samples": self.gap_samples,
@@ -122,8 +148,26 @@ def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> 
         undecoded=int(figures["undecoded"]),
         timestamp_jumps=int(figures["timestamp_jumps"]),
         restarts=int(figures["restarts"]),
+        skew_ppm=None if math.isnan(figures["skew_ppm"]) else float(figures["skew_ppm"]),
         end=end,
     )
+
+
+def utc_text(time_ns: int) -> str:
+    """UTC nanoseconds since 1970 as ISO 8601, like "2026-01-02T03:04:05.678901234Z"."""
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    return f"{(_EPOCH + datetime.timedelta(seconds=seconds)).isoformat()}.{ns:09d}Z"
+
+
+def leg_created_ns(call_leg_id: uuid.UUID | None, seen_ns: int) -> int | None:
+    """The time in a version 1 UUID (RFC 9562 section 5.1), UTC nanoseconds, precise to 100 ns.
+
+    None for other ids, and where it makes no sense: after ``seen_ns``, or more than 30 days before.
+    """
+    if call_leg_id is None or call_leg_id.version != 1:
+        return None
+    created = (call_leg_id.time - _UUID_EPOCH) * 100
+    return created if 0 <= seen_ns - created <= _OLDEST_LEG_NS else None
 
 
 def rank_by(key: str, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:

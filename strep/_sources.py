@@ -25,6 +25,8 @@ _MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, b
 _FIRST_EXT: Final = 1 << 20  # a source begins this far up, so that what is behind it stays positive
 _NEAR: Final = 32  # packets before the proving pair that belong to it
 _SSRCS_KEPT: Final = 64
+_TICKS_A_BYTE: Final = {"PCMU": 1, "PCMA": 1, "G722": 1, "G729": 8}  # RTP clock
+_SRTP_TAGS: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
 _SHARED_SILENCE_NS: Final = 500_000_000
 
 
@@ -156,6 +158,7 @@ class Sources:
             )
             rows[i] = info.index
             admitted[i] = True
+            info.encrypted = bool(begins.encrypted[n])
             if direction is not None:
                 # the second direction of a shared port looks at the first
                 self._open(rows[i : i + 1], proofs, stream_tag, ssrc, begins, np.array([n]))
@@ -192,6 +195,8 @@ class Sources:
             first["timestamp"],
             begins.longest[which],
         )
+        for row in rows[begins.encrypted[which]].tolist():
+            self._state.mark_encrypted(row)
 
     # --- changes of a stream's source -----------------------------------------------------------------------------
 
@@ -316,6 +321,36 @@ class _Beginnings:
         never = np.iinfo(np.int64).max
         origin = np.minimum.reduceat(np.where(usable, columns["arrival_ns"] - since, never), start)
         self.origin_ns = np.where(origin == never, 0, origin)
+        self.encrypted = self._look_encrypted(columns, owner, codec, near, start, state)
+
+    @staticmethod
+    def _look_encrypted(
+        columns: npt.NDArray[np.void],
+        owner: I64,
+        codec: npt.NDArray[np.int16],
+        near: npt.NDArray[np.bool_],
+        start: I64,
+        state: StreamState,
+    ) -> npt.NDArray[np.bool_]:
+        """Whether all pairs in sequence have payloads as much longer than their timestamps say as SRTP makes them: 164
+        or 170 bytes of G.711 where 160 are due."""
+        hits = np.zeros(len(owner), np.int64)
+        pairs = np.zeros(len(owner), np.int64)
+        if len(owner) > 1:
+            a, b = columns[:-1], columns[1:]
+            step = (b["timestamp"] - a["timestamp"]).view(np.int32).astype(np.int64)
+            ticks = np.array([_TICKS_A_BYTE.get(c.name, 0) for c in state.types.codecs] + [0, 0], np.int64).take(
+                codec[:-1]
+            )
+            pair = (owner[:-1] == owner[1:]) & near[:-1] & near[1:] & (ticks > 0) & (step > 0)
+            pair &= (b["sequence_number"] - a["sequence_number"]) == 1
+            pair &= a["payload_type"] == b["payload_type"]
+            extra = a["length"] - step // np.maximum(ticks, 1)
+            pairs[:-1] = pair
+            hits[:-1] = pair & np.isin(extra, _SRTP_TAGS) & (a["length"] == b["length"])
+        pairs, hits = np.add.reduceat(pairs, start), np.add.reduceat(hits, start)
+        encrypted: npt.NDArray[np.bool_] = (hits > 0) & (hits == pairs)
+        return encrypted
 
 
 def _only(held: Held, rows: npt.NDArray[np.bool_]) -> Held:

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ._admission import Registry
-from ._codecs import PayloadTypes
+from ._payload_types import PayloadTypes
 from ._report import StreamReport, rank_by, report_of
+from ._streams.clock import ClockFilter
 from ._streams.key_table import KeyTable
 from ._streams.reception import Reception
 from ._streams.ring import JitterRing
-from ._streams.timeline import Timeline
+from ._streams.timeline import UNKNOWN, Timeline
 from ._types import StreamInfo
 
 __all__ = ["StreamState"]
@@ -31,11 +32,14 @@ class StreamState:
         self.table = KeyTable(rows)
         self.ring = JitterRing(rows)
         self.reception = Reception(rows)
-        self.timeline = Timeline(rows, types.codecs, types.index_of)
+        self.timeline = Timeline(rows, types.codecs)
+        self.clock = ClockFilter(rows)
         self.codec_of_type = types.index_of
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.restarts = np.zeros(rows, np.int64)
         self.sources = np.zeros(rows, np.int64)
+        self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
+        self.any_encrypted = 0
         self.types_seen = np.zeros((rows, 128), np.bool_)
         self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
         self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
@@ -62,6 +66,7 @@ class StreamState:
             "timestamp_jumps": timeline.timestamp_jumps,
             "sources": self.sources,
             "restarts": self.restarts,
+            "skew_ppm": self.clock.skew_ppm,
         }
 
     def open(
@@ -81,18 +86,31 @@ class StreamState:
         self.ssrc[rows] = ssrc
         self.restarts[rows] = 0
         self.sources[rows] = 1
+        self.encrypted[rows] = False
         self.types_seen[rows] = False
         self._last_type[rows] = _NO_TYPE
         self.ring.open(rows, first_ext, payload_bytes)
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
         self.timeline.open(rows, first_ext)
+        self.clock.open(rows)
         self.codecless.update(rows.tolist())
 
     def close(self, row: int) -> None:
         """Free a row; its key must have been removed from the table."""
         self.ring.close(row)
         self.registry.release(row)
+        self.any_encrypted -= int(self.encrypted[row])
+        self.encrypted[row] = False
         self.codecless.discard(row)
+
+    def mark_encrypted(self, row: int) -> None:
+        self.any_encrypted += not self.encrypted[row]
+        self.encrypted[row] = True
+
+    def learn_clock(self, row: int, codec: int) -> None:
+        """A stream's first known codec says how its timestamps run."""
+        if not self.reception.tick_rate[row]:
+            self.reception.tick_rate[row] = self.types.codecs[codec].clock_rate / 1e9
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
         """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
@@ -108,10 +126,10 @@ class StreamState:
             self.types_seen[r, pt] = True
             index = int(self.codec_of_type[pt])
             info = self.registry.info[r]
-            if index < 0 and info is not None:
+            if index == UNKNOWN and info is not None:
                 unknown.append((info, pt))
-            elif not self.reception.tick_rate[r]:
-                self.reception.tick_rate[r] = self.types.codecs[index].clock_rate / 1e9
+            elif index >= 0:
+                self.learn_clock(r, index)
         return unknown
 
     def report(self, stream: StreamInfo, end: str = "") -> StreamReport:

@@ -6,7 +6,8 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +15,25 @@ import numpy.typing as npt
 from ._blocks import Block, BlockBatch
 from ._frames import Frame, Framer
 from ._report import StreamReport
-from ._types import Codec, Direction, Gap, GapCause, Leg, StreamInfo
+from ._types import Codec, Direction, Gap, GapCause, Leg, StreamEvent, StreamInfo
 from .resample import prepare
 from .sinks._base import BaseSink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Stream", "StreamHub"]
 
+_AFTERMATH_S: Final = 2.0  # how long after a stream's end analyzers may still tell of it
 _Marks = list[tuple[int, int, int]]
 
 
 class _Subscription:
     """A bounded queue of blocks of one stream for one consumer. What does not fit pushes out the oldest."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, conceals: bool = False) -> None:
         self.limit_s = limit_s
+        self.conceals = conceals
         self._blocks: deque[tuple[Block, _Marks]] = deque()
         self._frames = 0
         self.missed = 0  # frames thrown away, not told yet
@@ -71,11 +74,37 @@ class _Subscription:
         return block, marks, missed
 
 
+class _EventQueue:
+    """Events for one consumer, the last 10,000 that it has not taken."""
+
+    def __init__(self) -> None:
+        self._events: deque[StreamEvent] = deque(maxlen=10_000)
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def put(self, event: StreamEvent) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+    async def get(self) -> StreamEvent | None:
+        while not self._events:
+            if self._ended:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        return self._events.popleft()
+
+
 class Stream:
     """One direction of one call leg, while it lives and after. Made by iterating a :class:`strep.Receiver`."""
 
-    def __init__(self, info: StreamInfo, report: Callable[[StreamInfo], StreamReport]) -> None:
+    def __init__(self, info: StreamInfo, report: Callable[[StreamInfo], StreamReport], hub: StreamHub) -> None:
         self.info = info
+        self._hub = hub
         self._live_report = report
         self._final: StreamReport | None = None
         self._subscriptions: list[_Subscription] = []
@@ -83,6 +112,7 @@ class Stream:
         self._early: _Subscription | None = _Subscription(5.0)
         self._subscriptions.append(self._early)
         self._ended = asyncio.Event()
+        self._events = _EventQueue()
 
     def __repr__(self) -> str:
         return f"<Stream {self.info.name} {self.info.leg.label}-{self.direction.label} {self.codec or '?'}>"
@@ -120,20 +150,21 @@ class Stream:
         await self._ended.wait()
         return self.report()
 
-    async def blocks(self, *, queue_s: float = 5.0) -> AsyncIterator[Block]:
-        """Blocks as they become ready (any size; a gap stands in ``block.gap``)."""
-        subscription = self._subscribe(queue_s)
+    async def blocks(self, *, queue_s: float = 5.0, conceal: bool = False) -> AsyncIterator[Block]:
+        """Blocks as they become ready (any size; a gap stands in ``block.gap``).
+
+        ``conceal``: as of :meth:`frames`.
+        """
+        subscription = self._subscribe(queue_s, conceal)
         try:
             while (item := await subscription.get()) is not None:
                 block, _, missed = item
                 if missed:
                     gap = Gap(missed + (block.gap.samples if block.gap else 0), GapCause.OVERRUN)
-                    block = Block(
-                        block.stream, block.position, gap, block.rtp_timestamp, block.arrival_ns, block.samples
-                    )
+                    block = replace(block, gap=gap)
                 yield block
         finally:
-            self._subscriptions.remove(subscription)
+            self._unsubscribe(subscription)
 
     async def frames(
         self,
@@ -144,6 +175,7 @@ class Stream:
         rate: int | None = None,
         dtype: Literal["int16", "float32"] = "int16",
         queue_s: float = 5.0,
+        conceal: bool = False,
     ) -> AsyncIterator[Frame]:
         """Frames of ``ms`` milliseconds (20 by default) or ``n`` samples at ``rate`` (None: the stream's own), one
         every ``hop`` samples (None: end to end): ``n=512, rate=16_000`` for Silero, ``ms=30`` for WebRTC's VAD.
@@ -151,12 +183,16 @@ class Stream:
         ``queue_s`` seconds of audio wait for a slow consumer; then the oldest are thrown away: ``frame.missed``
         counts them, and ``frame.gap`` with cause OVERRUN keeps positions exact.
 
+        ``conceal``: gaps up to 1 s are filled for the ear, as a phone does (lost speech goes on for up to 60 ms, ITU-T
+        G.711 Appendix I; comfort noise in suppressed silence), and ``frame.mask`` tells what was made up; ``gap`` is
+        left for longer ones. Of what waited before the first call the gaps stay silent.
+
         Raises ConfigurationError when ``ms`` at ``rate`` is no whole number of samples, when both ``ms`` and ``n`` are
         given, and when ``hop`` is not 1 to ``n``.
         """
         if rate is not None:
             await asyncio.to_thread(prepare)
-        subscription = self._subscribe(queue_s)
+        subscription = self._subscribe(queue_s, conceal)
         framer: Framer | None = None
         try:
             while (item := await subscription.get()) is not None:
@@ -177,28 +213,41 @@ class Stream:
                 if missed:
                     framer.miss(missed)
                     cause = GapCause.OVERRUN
-                for frame in framer.push(block.samples, block.position, cause, marks):
+                for frame in framer.push(block.samples, block.position, cause, marks, block.mask if conceal else None):
                     yield frame
             if framer is not None:
                 for frame in framer.finish():
                     yield frame
         finally:
-            self._subscriptions.remove(subscription)
+            self._unsubscribe(subscription)
 
-    def _subscribe(self, queue_s: float) -> _Subscription:
+    async def events(self) -> AsyncIterator[StreamEvent]:
+        """What happens in this stream: key presses, and what analyzers find. For one consumer."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    def _subscribe(self, queue_s: float, conceal: bool) -> _Subscription:
+        if conceal:
+            self._hub.conceal(1)
         if self._early is not None:
             subscription, self._early = self._early, None
             subscription.limit_s = queue_s
+            subscription.conceals = conceal
             return subscription
-        subscription = _Subscription(queue_s)
+        subscription = _Subscription(queue_s, conceal)
         if self.ended:
             subscription.end()
         self._subscriptions.append(subscription)
         return subscription
 
-    def _put(self, block: Block, marks: _Marks) -> None:
+    def _unsubscribe(self, subscription: _Subscription) -> None:
+        self._subscriptions.remove(subscription)
+        if subscription.conceals:
+            self._hub.conceal(-1)
+
+    def _put(self, plain: tuple[Block, _Marks], filled: tuple[Block, _Marks]) -> None:
         for subscription in self._subscriptions:
-            subscription.put(block, marks)
+            subscription.put(*(filled if subscription.conceals else plain))
 
     def _end(self, report: StreamReport) -> None:
         self._final = report
@@ -216,11 +265,15 @@ class StreamHub(BaseSink):
     def __init__(self, report: Callable[[StreamInfo], StreamReport], backlog: int = 20_000) -> None:
         self._report = report
         self._streams: dict[int, Stream] = {}  # by serial
+        self._listeners: list[_EventQueue] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._finished: dict[int, Stream] = {}  # ended, but analyzers may still find something
         self._new: deque[Stream] = deque()
         self._backlog = backlog
         self._wake = asyncio.Event()
         self._closed = False
         self.active = False  # somebody iterates
+        self._concealing = 0  # consumers who want gaps concealed
 
     def activate(self, live: Iterable[StreamInfo]) -> None:
         if not self.active:
@@ -231,7 +284,7 @@ class StreamHub(BaseSink):
     def stream_started(self, stream: StreamInfo) -> None:
         if not self.active or len(self._new) >= self._backlog:
             return
-        handle = Stream(stream, self._report)
+        handle = Stream(stream, self._report, self)
         self._streams[stream.serial] = handle
         self._new.append(handle)
         self._wake.set()
@@ -239,21 +292,70 @@ class StreamHub(BaseSink):
     def blocks(self, batch: BlockBatch) -> None:
         if not self._streams:
             return
+        filled = batch.filled if self._concealing else batch
         first = batch.packet_first.tolist()
-        marks = _marks(batch)
-        for i, block in enumerate(batch):
-            stream = self._streams.get(block.stream.serial)
+        plain = _with_marks(batch, first)
+        if filled is batch:
+            for item in plain:
+                stream = self._streams.get(item[0].stream.serial)
+                if stream is not None:
+                    stream._put(item, item)
+            return
+        for item, other in zip(plain, _with_marks(filled, first), strict=True):
+            stream = self._streams.get(item[0].stream.serial)
             if stream is not None:
-                stream._put(block, marks[first[i] : first[i + 1]])
+                stream._put(item, other)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         handle = self._streams.pop(stream.serial, None)
         if handle is not None:
             handle._end(report)
+            if self._loop is not None:
+                self._finished[stream.serial] = handle
+                self._loop.call_later(_AFTERMATH_S, self._retire, stream.serial)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop that consumers live in: events come from analyzers' threads."""
+        self._loop = loop
+
+    def event(self, event: StreamEvent) -> None:
+        if (self._listeners or self._streams or self._finished) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hand_on, event)
+
+    def _hand_on(self, event: StreamEvent) -> None:
+        for listener in self._listeners:
+            listener.put(event)
+        serial = event.stream.serial
+        handle = self._streams.get(serial) or self._finished.get(serial)
+        if handle is not None:
+            handle._events.put(event)
+
+    def _retire(self, serial: int) -> None:
+        handle = self._finished.pop(serial, None)
+        if handle is not None:
+            handle._events.end()
+
+    def listen(self) -> _EventQueue:
+        queue = _EventQueue()
+        self._listeners.append(queue)
+        return queue
+
+    def unlisten(self, queue: _EventQueue) -> None:
+        self._listeners.remove(queue)
+
+    def conceal(self, more: int) -> None:
+        """So many more (or fewer) consumers want gaps concealed."""
+        self._concealing += more
+        self.concealment = "later" if self._concealing else False
 
     def finish(self) -> None:
         self._closed = True
         self._wake.set()
+
+    def finish_events(self) -> None:
+        """Analyzers have told everything."""
+        for queue in [*self._listeners, *(s._events for s in [*self._streams.values(), *self._finished.values()])]:
+            queue.end()
 
     async def next(self) -> Stream | None:
         while not self._new:
@@ -262,6 +364,12 @@ class StreamHub(BaseSink):
             self._wake.clear()
             await self._wake.wait()
         return self._new.popleft()
+
+
+def _with_marks(batch: BlockBatch, first: list[int]) -> Iterator[tuple[Block, _Marks]]:
+    marks = _marks(batch)
+    for i, block in enumerate(batch):
+        yield block, marks[first[i] : first[i + 1]]
 
 
 def _marks(batch: BlockBatch) -> _Marks:

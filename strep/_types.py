@@ -89,18 +89,25 @@ class Gap:
 class Codec:
     """How payload bytes become samples.
 
-    ``encoding`` selects the decoder; ``frame_bytes`` is the payload bytes of one sample frame (all channels).
+    ``frame_bytes`` is the payload bytes of one sample frame (all channels); 0: a packed codec, whose payloads need a
+    decoder to tell their samples. ``parameters`` is what of SDP's fmtp line matters: "octet-align=1" of AMR.
     """
 
-    name: str  # RTP encoding name, upper case: PCMU, PCMA, L16
+    name: str  # RTP encoding name as it is registered: PCMU, PCMA, L16, G722, G729, opus, AMR, AMR-WB, GSM, iLBC
     clock_rate: int  # RTP timestamp units per second
     sample_rate: int  # audio sample frames per second
     channels: int
     frame_bytes: int
+    parameters: str = ""
+
+    @property
+    def packed(self) -> bool:
+        return not self.frame_bytes
 
     def __str__(self) -> str:
         text = f"{self.name}/{self.clock_rate}"
-        return text if self.channels == 1 else f"{text}/{self.channels}"
+        text = text if self.channels == 1 else f"{text}/{self.channels}"
+        return f"{text};{self.parameters}" if self.parameters else text
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +135,9 @@ class StreamInfo:
     origin_ns: int  # estimated arrival of sample 0 (minimum over the probation packets)
     codec: Codec | None = None
     ssrcs: list[int] = field(default_factory=list)
+    codec_guessed: bool = False  # nobody said what the payload type is
+    encrypted: bool = False  # looks like SRTP: not decoded
+    notes: list[str] = field(default_factory=list)  # what is worth knowing, a sentence each
 
     @property
     def sample_rate(self) -> int:

@@ -16,7 +16,7 @@ from strep._datagrams import DatagramBatch
 from strep._engine import Engine, EngineConfig
 from strep._events import Ended, Event, Notice, Started
 from strep._report import StreamReport, Totals
-from strep._types import StreamInfo
+from strep._types import StreamEvent, StreamInfo
 
 T0 = 1_700_000_000_000_000_000  # a whole second, UTC ns
 MS = 1_000_000
@@ -111,6 +111,8 @@ class Result:
     started: list[StreamInfo] = field(default_factory=list)
     reports: list[StreamReport] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    events: dict[int, list[tuple[object, ...]]] = field(default_factory=dict)  # by serial
+    noise: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # (position, comfort noise before it)
     totals: Totals = field(default_factory=Totals)
 
     def only(self) -> tuple[npt.NDArray[np.int16], StreamReport]:
@@ -142,8 +144,10 @@ def run(
     def take(events: list[Event]) -> None:
         for event in events:
             if isinstance(event, BlockBatch):
-                for block in event:
+                for index, block in enumerate(event):
                     serial = block.stream.serial
+                    if index in event.noise:
+                        result.noise.setdefault(serial, []).append((block.position, event.noise[index]))
                     position = positions.get(serial, 0)
                     if block.gap:
                         result.gaps.setdefault(serial, []).append((position, block.gap.samples, block.gap.cause.label))
@@ -158,6 +162,9 @@ def run(
                 result.reports.append(event.report)
             elif isinstance(event, Notice):
                 result.notices.append(event.text)
+            elif isinstance(event, StreamEvent):
+                told = (event.kind, event.position, event.time_ns, event.duration_s, dict(event.data))
+                result.events.setdefault(event.stream.serial, []).append(told)
         assert engine.totals().unaccounted == 0
 
     done = 0

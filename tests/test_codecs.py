@@ -10,7 +10,8 @@ import pytest
 from support import pcmu
 
 import strep
-from strep._codecs import L16_MONO, L16_STEREO, PCMA, PCMU, PayloadTypes, decode, encode, parse_codec, silence_byte
+from strep._codecs import L16_MONO, L16_STEREO, PCMA, PCMU, decode, encode, parse_codec, silence_byte
+from strep._payload_types import PayloadTypes
 
 ALL = np.arange(256, dtype=np.uint8)
 
@@ -70,12 +71,17 @@ def test_payload_types() -> None:
     assert (codecs[10], codecs[11]) == (L16_STEREO, L16_MONO)
     assert codecs[96] == strep.Codec("L16", 16_000, 16_000, 1, 2)
     assert str(codecs[10]) == "L16/44100/2"
-    assert {i for i, codec in enumerate(codecs) if codec} == {0, 8, 10, 11, 96, 97}
-    assert types.static_name(9) == "G722"
+    assert {i for i, codec in enumerate(codecs) if codec} == {0, 3, 8, 9, 10, 11, 18, 96, 97, 111}
+    assert [str(codecs[i]) for i in (3, 9, 18, 111)] == ["GSM/8000", "G722/8000", "G729/8000", "opus/48000"]
+    assert np.flatnonzero(types.is_event).tolist() == [101, 110, 126]
+    assert np.flatnonzero(types.is_noise).tolist() == [13]
+    assert not types.guessable[[0, 77, 96, 97, 101, 111]].any()
+    assert types.guessable[[98, 127]].all()
+    assert PayloadTypes.parse_option("98=telephone-event") == (98, "telephone-event")
     assert PayloadTypes.parse_option("96=L16/16000") == (96, codecs[96])
 
 
-@pytest.mark.parametrize("wrong", ["OPUS/48000", "L16/1", "L16/16000/3", "PCMU/8000/2", "", "L16/", "L16 16000"])
+@pytest.mark.parametrize("wrong", ["OPUS/8000", "L16/1", "L16/16000/3", "PCMU/8000/2", "", "L16/", "L16 16000"])
 def test_codecs_that_are_not(wrong: str) -> None:
     with pytest.raises(strep.ConfigurationError, match="codec"):
         parse_codec(wrong)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strep
-from strep import GapCause
+from strep import GapCause, Mask
 from strep._frames import Frame, Framer
 from strep.resample import resample
 
@@ -187,3 +187,51 @@ def test_frames_as_bytes(dtype: str) -> None:
 def test_sizes_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(strep.ConfigurationError):
         Framer(rate_in=8000, clock_rate=8000, **wrong)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(parts_strategy, st.integers(1, 400), st.sampled_from([None, 16_000, 11_000, 6000]), st.integers(0, 3))
+def test_masks_are_those_of_the_nearest_samples(parts: list[Part], cuts: int, rate: int | None, seed: int) -> None:
+    """However the blocks were cut; without one, gaps are LOST or SILENCE and all else is RECEIVED."""
+    parts = [(parts[0][0], 0), *parts[1:]]
+    rng = np.random.default_rng(seed)
+    framer = Framer(ms=20, rate_in=8000, clock_rate=8000, rate=rate)
+    frames: list[Frame] = []
+    wanted: list[np.ndarray] = []
+    position = 0
+    for size, gap in parts:
+        cause = GapCause.SILENCE if gap == 160 else GapCause.LOSS
+        wanted.append(np.full(gap, Mask.SILENCE if gap == 160 else Mask.LOST, np.uint8))
+        position += gap
+        mask = np.full(size, Mask.RECEIVED, np.uint8)
+        if seed and size > 20:
+            mask[10 : 10 + int(rng.integers(1, 10))] = Mask.CONCEALED
+        wanted.append(mask)
+        for begin in range(0, size, cuts):
+            block = np.zeros(len(mask[begin : begin + cuts]), np.int16)
+            mark = [(position + begin, 0, 0)]
+            told = mask[begin : begin + cuts] if seed else None
+            frames += framer.push(block, position + begin, GapCause.NONE if begin else cause, mark, told)
+        position += size
+    frames += framer.finish()
+    truth = np.concatenate(wanted)
+    out = np.concatenate([np.full(len(f.samples), Mask.RECEIVED) if f.mask is None else f.mask for f in frames])
+    padding = frames[-1].padding
+    assert all(f.mask is None or f.mask.dtype == np.uint8 for f in frames)
+    assert not any((f.mask == Mask.RECEIVED).all() for f in frames if f.mask is not None)
+    assert (out[len(out) - padding :] == Mask.LOST).all()
+    at = np.floor(np.arange(len(out) - padding) * 8000 / framer.rate + 0.5).astype(int)
+    np.testing.assert_array_equal(out[: len(at)], truth[np.minimum(at, len(truth) - 1)])
+
+
+def test_the_mask_of_what_a_long_gap_leaves() -> None:
+    framer = Framer(ms=20, rate_in=8000, clock_rate=8000)
+    ones = np.ones(100, np.int16)
+    frames = framer.push(ones, 0, GapCause.NONE, [(0, 0, 0)])
+    frames += framer.push(ones, 20_000, GapCause.HOLD, [(20_000, 0, 0)])
+    frames += framer.finish()
+    assert [f.position for f in frames] == [0, 20_000]
+    assert [np.bincount(f.mask, minlength=4).tolist() for f in frames if f.mask is not None] == [
+        [0, 100, 0, 60],
+        [60, 100, 0, 0],
+    ]

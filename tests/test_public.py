@@ -17,6 +17,7 @@ from live import listening, send_paced, until
 from support import packet
 
 import strep
+import strep.quality
 import strep.simulate
 import strep.sinks
 from strep.sinks import ArraySink, LevelMeter, WavSink
@@ -29,21 +30,21 @@ def test_the_public_names() -> None:
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
         "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet",
-        "ParseError",
-        "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream", "StreamEvent", "StreamInfo",
-        "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus", "__version__", "build_datagram",
-        "parse_datagram", "replay", "sinks",
+        "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream",
+        "StreamEvent", "StreamInfo", "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus",
+        "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
-        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "FrameBatch", "FrameSink",
-        "LevelMeter", "Levels", "Sink", "SpeechMeter", "WavSink",
+        "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",
+        "FrameSink", "LevelMeter", "Levels", "QualityMeter", "Sink", "Spectrogram", "Spectrum", "SpeechMeter",
+        "ToneDetector", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [strep, strep.sinks, strep.simulate])
+@pytest.mark.parametrize("module", [strep, strep.quality, strep.sinks, strep.simulate])
 def test_everything_public_is_there_and_documented(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         thing = getattr(module, name)
@@ -69,24 +70,14 @@ def test_every_module_says_what_it_holds_and_what_of_it_is_for_others() -> None:
 FLOORS = [
     {"_exceptions", "_types", "_datagrams", "_blocks", "_report", "_addresses"},
     {"_parser"},
-    {"_codecs", "_streams", "resample", "_packets", "_accounts", "_talk"},
-    {"_admission", "_state", "_sources", "_events", "_outlet", "_engine", "_pacing"},
+    {"_codecs", "_packed", "_payload_types", "_streams", "_plc", "_conceal", "_drift", "_talk", "quality", "resample",
+     "_packets", "_accounts"},
+    {"_admission", "_state", "_sources", "_events", "_outlet", "_sorting", "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder"},
-    {
-        "_udp",
-        "_pcap",
-        "_recording",
-        "_dispatch",
-        "_stream",
-        "_receiver",
-        "_replay",
-        "_summary",
-        "_workers",
-        "simulate",
-        "bench",
-    },
+    {"_udp", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver", "_replay", "_summary",
+     "_workers", "simulate", "bench", "control"},
     {"cli", "__init__", "__main__", "_version"},
-]
+]  # fmt: skip
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop
 OUTER_WORLD = {
     "asyncio",

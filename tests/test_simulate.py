@@ -23,10 +23,11 @@ from support import pcmu
 
 from strep import Direction, Leg, ParseError, parse_datagram
 from strep._blocks import BlockBatch
-from strep._codecs import PayloadTypes, encode, parse_codec
+from strep._codecs import encode, parse_codec
 from strep._engine import Engine, EngineConfig
 from strep._events import Ended, Started
 from strep._exceptions import AddressError, ConfigurationError
+from strep._payload_types import PayloadTypes
 from strep._pcap import PcapReader
 from strep._udp.address import parse_address
 from strep.simulate import Impairments, Traffic, make_traffic, play, simulate
@@ -197,7 +198,12 @@ def test_codecs_and_their_payload_types(codec: str, payload_type: int, length: i
         {"ptime_ms": 0.1},
         {"ptime_ms": 0},
         {"ptime_ms": 1000, "codec": "L16/192000/2"},
-        {"codec": "G729"},
+        {"codec": "EVS"},
+        {"codec": "G729", "ptime_ms": 15},
+        {"dtmf": "12X"},
+        {"dtmf": "1", "dtmf_at_s": -1},
+        {"dtmf": "123", "duration_s": 1.2},
+        {"dtmf": "1", "payload_type": 101},
         {"payload_type": 72},
         {"payload_type": 128},
         {"drift_ppm": -1e6},

@@ -133,8 +133,8 @@ def tones(levels: list[float], seconds: float = 1.0) -> list[Arrival]:
 
 
 def test_levels_of_sines() -> None:
-    from strep._codecs import PayloadTypes
     from strep._engine import EngineConfig
+    from strep._payload_types import PayloadTypes
 
     amplitudes = [32_767.0, 3276.7, 327.67, 30.0, 0.0, 40_000.0]
     meter = LevelMeter()

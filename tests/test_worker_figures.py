@@ -15,8 +15,8 @@ import pytest
 from support import T0, batch_of, leg_id, steady
 
 import strep
-from strep._codecs import PayloadTypes
 from strep._engine import Engine
+from strep._payload_types import PayloadTypes
 from strep._workers.board import Board, report_of_row
 from strep._workers.ledger import packets_between
 from strep._workers.merge import merge_sinks, merge_totals, totals_of_the_dead

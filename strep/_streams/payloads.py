@@ -1,30 +1,37 @@
-"""From ring slots to bytes end to end, and to samples."""
+"""From ring slots to bytes end to end, and to samples. Floor 2."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from .._codecs import decode, encode
 from .._types import Codec
+from .packed_audio import PackedAudio, PackedPacket
 from .ring import JitterRing
 from .timeline import Placed
 
-__all__ = ["Decoder", "gather"]
+__all__ = ["Decoder", "Whose", "gather"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 
-def gather(ring: JitterRing, placed: Placed, frame_bytes: I64) -> tuple[U8, I64]:
-    """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,)."""
+def gather(ring: JitterRing, placed: Placed, frame_bytes: I64, whole: npt.NDArray[np.bool_] | None) -> tuple[U8, I64]:
+    """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,).
+
+    Trimmed frames are left out, but of the packets that are ``whole`` (None: none), which a decoder needs entire."""
     bytes_a_frame = frame_bytes.take(placed.codec)
     length = placed.frames * bytes_a_frame
+    skip = None if placed.trim is None else placed.trim * bytes_a_frame
+    if whole is not None:
+        length = np.where(whole, placed.length, length)
+        skip = None if skip is None else np.where(whole, 0, skip)
     begin = np.zeros(len(length) + 1, np.int64)
     np.cumsum(length, out=begin[1:])
-    skip = None if placed.trim is None else placed.trim * bytes_a_frame
     if not ring.any_large or not (large := ring.large.take(placed.row)).any():
         return _gather(ring.payload_slab(False), placed.slot, skip, length, begin, None), begin
     out = np.empty(int(begin[-1]), np.uint8)
@@ -62,6 +69,19 @@ def _gather(slab: U8, slot: I64, skip: I64 | None, length: I64, begin: I64, out:
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose packets these are, columns (p,): what a decoder that keeps state must know beside the packets."""
+
+    stream_codec: npt.NDArray[np.int16]
+    serial: I64
+    epoch: I64  # changes with the source
+    lost: I64  # frames missing directly before the packet, at the stream's rate
+
+
+Decoded = tuple[npt.NDArray[np.int16], dict[int, npt.NDArray[np.int16]]]
+
+
 class Decoder:
     """Makes int16 samples and the payload in the stream's own codec from packets that may mix codecs."""
 
@@ -69,16 +89,31 @@ class Decoder:
         self.codecs = tuple(codecs)
         self.channels = np.array([c.channels for c in codecs] + [1], np.int64)
         self.frame_bytes = np.array([c.frame_bytes for c in codecs] + [1], np.int64)
+        self._packed = np.array([c.packed for c in codecs] + [False])
+        self._rate = np.array([c.sample_rate for c in codecs] + [0], np.int64)
+        self.audio = PackedAudio(codecs)
 
-    def prepare(
-        self, payload: U8, begin: I64, packet_codec: npt.NDArray[np.int16], stream_codec: npt.NDArray[np.int16]
-    ) -> tuple[Callable[[], npt.NDArray[np.int16]], U8, I64]:
-        """(decode, payload, begin): ``decode()`` gives all samples; the payload is transcoded where a packet's codec
-        is not its stream's (PCMU/PCMA switches), so that who keeps encoded bytes keeps one encoding a stream."""
+    def careful(self, packet: npt.NDArray[np.int16], stream: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+        """Which packets need a decoder of their stream's: packed ones, and those of another rate or other channels."""
+        needed: npt.NDArray[np.bool_] = self._packed.take(packet)
+        for column in (self._rate, self.channels):
+            needed = needed | (column.take(packet) != column.take(stream))
+        return needed
+
+    def is_plain(self, packet_codec: npt.NDArray[np.int16], stream_codec: npt.NDArray[np.int16]) -> bool:
+        """All of one codec that numpy decodes: the usual case."""
         first = int(packet_codec[0])
-        if (packet_codec == first).all() and (stream_codec == first).all():
-            codec = self.codecs[first]
-            return (lambda: decode(codec, payload)), payload, begin
+        return not self._packed[first] and bool((packet_codec == first).all() and (stream_codec == first).all())
+
+    def plain(self, codec: int, payload: U8) -> Callable[[], npt.NDArray[np.int16]]:
+        one = self.codecs[codec]
+        return lambda: decode(one, payload)
+
+    def mixed(
+        self, payload: U8, begin: I64, packet_codec: npt.NDArray[np.int16], stream_codec: npt.NDArray[np.int16]
+    ) -> tuple[npt.NDArray[np.int16], U8, I64]:
+        """(samples, payload, begin); the payload is transcoded where a packet's codec is not its stream's (PCMU/PCMA
+        switches), so that who keeps encoded bytes keeps one encoding a stream."""
         length = np.diff(begin)
         values = length // self.frame_bytes[packet_codec] * self.channels[packet_codec]
         ends = np.cumsum(values)
@@ -93,4 +128,38 @@ class Decoder:
                 members = stream_codec == index
                 payload[np.repeat(members, length)] = encode(self.codecs[index], samples[np.repeat(members, values)])
             begin = np.append(0, np.cumsum(length))
-        return (lambda: samples), payload, begin
+        return samples, payload, begin
+
+    def decode_all(
+        self, payload: U8, begin: I64, placed: Placed, whose: Whose, careful: npt.NDArray[np.bool_]
+    ) -> Decoded:
+        """All samples, and by packet what decoders put in place of the frames lost before it. In order, once."""
+        values = placed.frames * self.channels[whose.stream_codec]
+        offset = np.append(0, np.cumsum(values))
+        samples = np.empty(int(offset[-1]), np.int16)
+        filled: dict[int, npt.NDArray[np.int16]] = {}
+        easy = np.flatnonzero(~careful)
+        for index in np.unique(placed.codec[easy]).tolist():
+            members = np.zeros(len(careful), np.bool_)
+            members[easy] = placed.codec[easy] == index
+            mine = payload[np.repeat(members, np.diff(begin))]
+            samples[np.repeat(members, values)] = decode(self.codecs[index], mine)
+        trim = np.zeros(len(careful), np.int64) if placed.trim is None else placed.trim
+        for i in np.flatnonzero(careful).tolist():
+            stream_codec = int(whose.stream_codec[i])
+            packet = PackedPacket(
+                int(whose.serial[i]),
+                int(whose.epoch[i]),
+                int(placed.codec[i]),
+                payload[begin[i] : begin[i + 1]].tobytes(),
+                int(placed.own_frames[i]),
+                int(placed.frames[i]),
+                int(trim[i]),
+                int(whose.lost[i]),
+                int(self._rate[stream_codec]),
+                int(self.channels[stream_codec]),
+            )
+            samples[offset[i] : offset[i + 1]], concealed = self.audio.decode(packet)
+            if concealed is not None and concealed.size:
+                filled[i] = concealed
+        return samples, filled

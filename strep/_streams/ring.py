@@ -119,6 +119,7 @@ class JitterRing:
         self._mark = np.zeros(streams, np.int64)
         self.any_large = 0
         self.keep_payloads = True  # False: nobody will read them
+        self.peeked = np.zeros(128, np.bool_)  # payload types that are kept all the same: they must be looked into
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -209,19 +210,20 @@ class JitterRing:
             self.present[rows] = self.present.take(rows) | bit
         else:
             np.bitwise_or.at(self.present, rows, bit)
+        keep = self.keep_payloads or bool(self.peeked.take(payload_type).any())
         slot = self.base.take(rows) + (ext & (SLOTS - 1))
         meta = timestamp.astype(np.uint64)
         meta <<= np.uint64(32)
         meta |= payload_length.astype(np.uint64) << np.uint64(8)
         meta |= payload_type
         if self.any_large and (large := self.large.take(rows)).any():
-            self._store(True, large, slot, meta, arrival_ns, slab, slab_rows, payload_offset, payload_length)
+            self._store(True, large, slot, meta, arrival_ns, slab, slab_rows, payload_offset, payload_length, keep)
             small = ~large
             if small.any():
-                self._store(False, small, slot, meta, arrival_ns, slab, slab_rows, payload_offset, payload_length)
+                self._store(False, small, slot, meta, arrival_ns, slab, slab_rows, payload_offset, payload_length, keep)
         else:
             _write_meta(self._small_meta, slot, meta, arrival_ns)
-            if self.keep_payloads:
+            if keep:
                 _copy_payloads(self._small_slab.data, slot, slab, slab_rows, payload_offset, payload_length)
 
     def _store(
@@ -235,11 +237,12 @@ class JitterRing:
         slab_rows: I64 | None,
         payload_offset: npt.NDArray[np.int32],
         payload_length: npt.NDArray[np.int32],
+        keep: bool,
     ) -> None:
         slot = slot[chosen]
         where = self._large_meta if large else self._small_meta
         _write_meta(where, slot, meta[chosen], arrival_ns[chosen])
-        if not self.keep_payloads:
+        if not keep:
             return
         source = np.flatnonzero(chosen) if slab_rows is None else slab_rows[chosen]
         target = self._large_slab.data if large else self._small_slab.data

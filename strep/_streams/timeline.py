@@ -10,6 +10,9 @@ which the packet before it ended and ``delta = timestamp - expected`` (signed, i
     otherwise, and for new sources   the timestamps say nothing: re-anchored, a RESTART gap as arrival times tell
                                      (none below 100 ms, which is jitter)
 
+Positions are in frames at the stream's rate, which is that of the first packet with audio. Packets of a codec with
+another rate (a re-INVITE changed it) are placed as many frames long as they will be when they have been resampled.
+
 Example at 8 kHz, 20 ms packets: timestamps 160, 320, 640 → positions 0, 160, 480 with a gap of 160 before 480.
 """
 
@@ -25,10 +28,13 @@ import numpy.typing as npt
 from .._types import Codec, GapCause
 from .ring import Popped
 
-__all__ = ["Placed", "Timeline"]
+__all__ = ["NO_AUDIO", "UNKNOWN", "Anchor", "Placed", "Timeline"]
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
+
+UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
+NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -37,11 +43,17 @@ _CAUSES: Final = len(GapCause)
 
 @dataclass(slots=True)
 class Placed:
-    """Packets with audio (columns (p,)) and the blocks they make (columns (m,) resp. (m+1,))."""
+    """Packets with audio (columns (p,)) and the blocks they make (columns (m,) resp. (m+1,)).
 
+    Frames are at the stream's rate, but ``own_frames``, which are at the codec's.
+    """
+
+    kept: I64 | None  # which of the packets given these are; None: all
     row: I64
     slot: I64
     codec: npt.NDArray[np.int16]
+    length: I64  # payload bytes
+    own_frames: I64  # as the decoder makes them
     frames: I64  # after trimming
     trim: I64 | None  # frames to leave out at a packet's start
     timestamp: U32
@@ -52,17 +64,32 @@ class Placed:
     block_frames: I64
     gap_frames: I64
     gap_cause: npt.NDArray[np.uint8]
+    anew: npt.NDArray[np.bool_] | None = None  # (m,): re-anchored by arrival times there; None: nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """An RTP timestamp and the position, in frames, at which it stands on its stream's timeline."""
+
+    timestamp: int
+    position: int
+    codec: Codec  # the stream's
+
+    def position_of(self, timestamp: int) -> int:
+        """Where a timestamp near this one stands."""
+        delta = (timestamp - self.timestamp + 0x8000_0000) % 0x1_0000_0000 - 0x8000_0000
+        return max(self.position + delta * self.codec.sample_rate // self.codec.clock_rate, 0)
 
 
 class Timeline:
-    def __init__(self, streams: int, codecs: Sequence[Codec], codec_of_type: npt.NDArray[np.int16]) -> None:
+    """``place`` is told each packet's codec, as an index into ``codecs``, or UNKNOWN, or NO_AUDIO."""
+
+    def __init__(self, streams: int, codecs: Sequence[Codec]) -> None:
         self.codecs = tuple(codecs)
-        self._codec_of_type = codec_of_type.astype(np.int16)
-        self._frame_bytes = np.array([c.frame_bytes for c in codecs] + [1], np.int64)
-        self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1], np.int64)
-        self._rate = np.array([c.sample_rate for c in codecs] + [0], np.int64)
-        formats = [(c.sample_rate, c.clock_rate, c.channels) for c in codecs]
-        self._format = np.array([formats.index(f) for f in formats] + [-1], np.int64)
+        # two entries behind the codecs, for NO_AUDIO and UNKNOWN
+        self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
+        self._rate = np.array([c.sample_rate for c in codecs] + [1, 1], np.int64)
+        self._clock = np.array([c.clock_rate for c in codecs] + [1, 1], np.int64)
         self.codec = np.full(streams, -1, np.int16)
         self.position = np.zeros(streams, np.int64)  # where the next frame will stand
         self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
@@ -94,19 +121,38 @@ class Timeline:
         self._skipped[rows] = False
 
     def take_undecoded(self) -> int:
-        """Packets without audio (unknown payload type, other format than their stream's) since the last call."""
+        """Packets without audio (unknown payload type, a rate that does not fit) since the last call."""
         refused, self._refused = self._refused, 0
         return refused
 
-    def place(self, packets: Popped) -> Placed | None:
-        """Move the streams' positions past these packets. None when no packet has audio."""
-        codec = self._codec_of_type.take(packets.payload_type)
+    def anchor(self, row: int) -> Anchor | None:
+        """Where a stream's last packet ended. None before any audio."""
+        if not self._begun[row] or self.codec[row] < 0:
+            return None
+        return Anchor(int(self._expected[row]), int(self.position[row]), self.codecs[int(self.codec[row])])
+
+    def anchors_in(self, placed: Placed, row: int) -> tuple[I64, list[Anchor]]:
+        """Packets of a row that were placed: which of the packets given they were, ascending, and where they ended."""
+        mine = np.flatnonzero(placed.row == row)
+        block = placed.packet_first.searchsorted(mine, "right") - 1
+        ends = np.cumsum(placed.frames)
+        position = placed.position[block] + ends[mine] - ends[placed.packet_first[block]]
+        position += placed.frames[placed.packet_first[block]]
+        codec = placed.codec[mine]
+        span = placed.own_frames[mine] * self._clock[codec] // self._rate[codec]
+        timestamp = placed.timestamp[mine].astype(np.int64) + span
+        stream = self.codecs[int(self.codec[row])]
+        which = mine if placed.kept is None else placed.kept[mine]
+        return which, [Anchor(t, p, stream) for t, p in zip(timestamp.tolist(), position.tolist(), strict=True)]
+
+    def place(self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64) -> Placed | None:
+        """Move the streams' positions past these packets, of ``frames`` frames each at the rate of their ``codec``.
+        None when no packet has audio."""
         row = packets.row
         start = _group_starts(row)
         rows = row[start]
         one = int(codec[0])
         if one >= 0 and (codec == one).all() and (self.codec.take(rows) == one).all():
-            frames = packets.length // self._frame_bytes[one] if self._frame_bytes[one] > 1 else packets.length
             span = frames if self._ratio[one] == 1 else frames // self._ratio[one]
             expected = np.empty(len(row), np.uint32)
             expected[1:] = packets.timestamp[:-1] + span[:-1].astype(np.uint32)
@@ -114,7 +160,7 @@ class Timeline:
             smooth = (expected == packets.timestamp).all() and not self.restarted.take(rows).any()
             if smooth and frames.min() > 0:
                 return self._place_smooth(packets, codec, frames, span, start, rows)
-        return self._place_any(packets, codec)
+        return self._place_any(packets, codec, frames)
 
     def _place_smooth(
         self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64, span: I64, start: I64, rows: I64
@@ -132,9 +178,12 @@ class Timeline:
         self._skipped[rows] = False
         none = np.zeros(len(rows), np.int64)
         return Placed(
+            None,
             packets.row,
             packets.slot,
             codec,
+            packets.length,
+            frames,
             frames,
             None,
             packets.timestamp,
@@ -147,7 +196,7 @@ class Timeline:
             np.zeros(len(rows), np.uint8),
         )
 
-    def _place_any(self, packets: Popped, codec: npt.NDArray[np.int16]) -> Placed | None:
+    def _place_any(self, packets: Popped, codec: npt.NDArray[np.int16], own_frames: I64) -> Placed | None:
         row, ext = packets.row, packets.ext
         start = _group_starts(row)
         rows = row[start]
@@ -159,11 +208,13 @@ class Timeline:
         last = np.append(start[1:], len(row)) - 1
         self._prior_ext[rows] = ext[last]
 
-        frames = packets.length // self._frame_bytes[codec]
-        audio = (codec >= 0) & (frames > 0)
+        audio = (codec >= 0) & (own_frames > 0)
         self._settle_codecs(row, codec, audio)
-        fits = self._format[codec] == self._format[self.codec[row]]
-        refused = row[~fits | (codec < 0)]
+        rate, stream_rate = self._rate[codec], self._rate[self.codec[row]]
+        scaled = own_frames * stream_rate
+        frames = scaled // rate
+        fits = frames * rate == scaled
+        refused = row[(~fits & audio) | (codec == UNKNOWN)]
         np.add.at(self.undecoded, refused, 1)
         self._refused += refused.size
         audio &= fits
@@ -176,7 +227,7 @@ class Timeline:
 
         base_of_row = dict(zip(rows.tolist(), np.r_[0, missing][start].tolist(), strict=True))
         end_of_row = dict(zip(rows.tolist(), missing[last].tolist(), strict=True))
-        row, frames, codec = row[keep], frames[keep], codec[keep]
+        row, own_frames, frames, codec = row[keep], own_frames[keep], frames[keep], codec[keep]
         timestamp, arrival = packets.timestamp[keep], packets.arrival_ns[keep]
         start = _group_starts(row)
         audio_rows = row[start]
@@ -191,7 +242,7 @@ class Timeline:
         self._skipped[rows] |= np.array([end_of_row[r] > base_of_row[r] for r in rows.tolist()])
         self._skipped[audio_rows] = np.array([end_of_row[r] for r in audio_rows.tolist()]) > seen[last]
 
-        gap, trim, cause = self._gaps(row, start, frames, codec, timestamp, arrival, lost)
+        gap, trim, cause, anchored = self._gaps(row, start, own_frames, frames, codec, timestamp, arrival, lost)
         frames = frames - trim
         advance = gap + frames
         ends = np.cumsum(advance)
@@ -206,9 +257,12 @@ class Timeline:
         opens[start] = True
         first = np.flatnonzero(opens)
         return Placed(
+            keep,
             row,
             packets.slot[keep],
             codec,
+            packets.length[keep],
+            own_frames,
             frames,
             trim if trim.any() else None,
             timestamp,
@@ -219,6 +273,7 @@ class Timeline:
             np.add.reduceat(frames, first),
             gap[first],
             np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
+            anchored[first] if anchored.any() else None,
         )
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
@@ -232,16 +287,17 @@ class Timeline:
         self,
         row: I64,
         start: I64,
+        own_frames: I64,
         frames: I64,
         codec: npt.NDArray[np.int16],
         timestamp: U32,
         arrival: I64,
         lost: npt.NDArray[np.bool_],
-    ) -> tuple[I64, I64, I64]:
-        """Per packet: gap before it, frames to trim off it, GapCause."""
+    ) -> tuple[I64, I64, I64, npt.NDArray[np.bool_]]:
+        """Per packet: gap before it, frames to trim off it, GapCause, whether it was re-anchored."""
         rows = row[start]
-        ratio, rate = self._ratio[codec], self._rate[codec]
-        ends = timestamp + (frames // ratio).astype(np.uint32)
+        clock, rate = self._clock[codec], self._rate[self.codec[row]]
+        ends = timestamp + (own_frames * clock // self._rate[codec]).astype(np.uint32)
         expected = _shifted(ends, start, self._expected[rows])
         prior_arrival = _shifted(arrival, start, self._prior_arrival_ns[rows])
         prior_frames = _shifted(frames, start, self._prior_frames[rows])
@@ -250,7 +306,7 @@ class Timeline:
         self._prior_arrival_ns[rows] = arrival[last]
         self._prior_frames[rows] = frames[last]
 
-        delta = (timestamp - expected).view(np.int32).astype(np.int64) * ratio
+        delta = (timestamp - expected).view(np.int32).astype(np.int64) * rate // clock
         elapsed = np.maximum((arrival - prior_arrival) * rate // 1_000_000_000 - prior_frames, 0)
         begins = np.zeros(len(row), np.bool_)
         begins[start] = ~self._begun[rows]
@@ -269,7 +325,7 @@ class Timeline:
         cause[(gap >= 2 * rate) & (cause != int(GapCause.LOSS))] = int(GapCause.HOLD)
         cause[(gap == 0) & ~anchored] = int(GapCause.NONE)
         cause[begins] = int(GapCause.NONE)
-        return gap, trim, cause
+        return gap, trim, cause, anchored & ~begins
 
 
 def _group_starts(row: I64) -> I64:

@@ -55,6 +55,7 @@ _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "timestamp_jumps": ("i8", ()),
     "sources": ("i8", ()),
     "restarts": ("i8", ()),
+    "skew_ppm": ("f8", ()),
 }
 
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "packets_between"]
 
 Entry = tuple[int, dict[str, Any]]  # serial, what summary.json says of the stream
+Additions = dict[int, dict[str, Any]]  # by serial, what is to stand there too
 
 _TRIES: Final = 20  # how often a stream's file names are asked for before the end
+_SETTLED: Final = 10  # looks after a stream's end until analyzers have heard all of it
 _KEPT: Final = 100_000
 _NS_A_PACKET: Final = 2_500_000  # nobody sends more often
 
@@ -49,6 +51,7 @@ class Ledger(BaseSink):
         self._ended: list[tuple[StreamInfo, StreamReport, int]] = []
         self._unfiled: deque[tuple[StreamInfo, int]] = deque()  # ended, files not known, times asked
         self._forgotten: deque[StreamInfo] = deque(maxlen=_KEPT)  # as before, not asked any more until the end
+        self._untold: deque[tuple[StreamInfo, int]] = deque()  # ended, analyzers may still be at it; times passed over
 
     def stream_started(self, stream: StreamInfo) -> None:
         row = stream.index
@@ -79,30 +82,42 @@ class Ledger(BaseSink):
             raise IndexError(int(rows[-1]))
         return {"serial": self._serial[rows], "restart_gap": self._gap[rows]}
 
-    def take(self) -> tuple[list[StreamInfo], list[Entry], dict[int, list[str]]]:
-        """Streams that began and ended, and names of files, since the last call."""
+    def take(self) -> tuple[list[StreamInfo], list[Entry], Additions]:
+        """Streams that began and ended, and what has become known of ended ones (names of files, what analyzers found),
+        since the last call."""
         started, self._started = self._started, []
         ended = self._take_ended()
-        files: dict[int, list[str]] = {}
+        later: Additions = {}
         for _ in range(len(self._unfiled)):
             stream, tries = self._unfiled.popleft()
             if found := self._receiver.files(stream):
-                files[stream.serial] = found
+                later[stream.serial] = {"files": found}
             elif tries < _TRIES:
                 self._unfiled.append((stream, tries + 1))
             else:
                 self._forgotten.append(stream)
-        return started, ended, files
+        for _ in range(len(self._untold)):
+            stream, tries = self._untold.popleft()
+            if tries < _SETTLED:
+                self._untold.append((stream, tries + 1))
+            elif figures := self._receiver.figures(stream):
+                later.setdefault(stream.serial, {}).update(figures)
+        return started, ended, later
 
-    def take_all(self) -> tuple[list[Entry], dict[int, list[str]]]:
-        """What is left at the very end: sinks are closed, all file names are known."""
+    def take_all(self) -> tuple[list[Entry], Additions]:
+        """What is left at the very end: sinks are closed, everything is known."""
         ended = self._take_ended()
         streams = [*self._forgotten, *(stream for stream, _ in self._unfiled)]
-        return ended, {stream.serial: found for stream in streams if (found := self._receiver.files(stream))}
+        later: Additions = {s.serial: {"files": found} for s in streams if (found := self._receiver.files(s))}
+        for stream, _ in self._untold:
+            if figures := self._receiver.figures(stream):
+                later.setdefault(stream.serial, {}).update(figures)
+        return ended, later
 
     def _take_ended(self) -> list[Entry]:
         ended, self._ended = self._ended, []
         self._unfiled.extend((stream, 0) for stream, _, _ in ended)
+        self._untold.extend((stream, 0) for stream, _, _ in ended)
         return [(stream.serial, {**report.as_dict(), "restart_gap_packets": gap}) for stream, report, gap in ended]
 
 

@@ -197,8 +197,8 @@ class WorkerProcess:
             said.infos.update((info.serial, info) for info in message[1])
         elif kind == "ended":
             self._note_ended(message[1])
-        elif kind == "files":
-            self._note_files(message[1])
+        elif kind == "later":
+            self._note_later(message[1])
         elif kind == "log":
             logging.getLogger(message[1]).log(message[2], message[3])
         elif kind == "ready":
@@ -209,7 +209,7 @@ class WorkerProcess:
         elif kind == "final":
             said.final = message[1]
             self._note_ended(message[1]["ended"])
-            self._note_files(message[1]["files"])
+            self._note_later(message[1]["later"])
         elif kind == "failed":
             said.failed = message[1]
 
@@ -220,11 +220,11 @@ class WorkerProcess:
         while len(self._entries) > _KEPT_ENTRIES:
             del self._entries[next(iter(self._entries))]
 
-    def _note_files(self, files: dict[int, list[str]]) -> None:
-        for serial, names in files.items():
+    def _note_later(self, later: dict[int, dict[str, Any]]) -> None:
+        for serial, additions in later.items():
             entry = self._entries.get((self._said.generation, serial))
             if entry is not None:
-                entry["files"] = names
+                entry.update(additions)
 
     def _bury(self, pid: int | None) -> list[StreamInfo]:
         """It has ended. What it said last counts. Returns the streams that it has not ended itself."""

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .._admission import PortRole
-from .._codecs import PayloadTypes
 from .._exceptions import ConfigurationError
+from .._payload_types import PayloadTypes
 from .._receiver import Receiver, SocketStatus
 from .._report import StreamReport, Totals, summary_of
 from .._types import Codec

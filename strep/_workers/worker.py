@@ -106,6 +106,9 @@ class AdoptingReceiver(Receiver):
     def files(self, stream: StreamInfo) -> list[str]:
         return self._dispatcher.files(stream) if self._dispatcher else []
 
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        return self._dispatcher.figures(stream) if self._dispatcher else {}
+
 
 class _Worker:
     def __init__(
@@ -155,9 +158,9 @@ class _Worker:
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
         self._receiver.publish = self._publish  # once more, for who goes on from here
         await self._receiver.stop(_STOP_S)
-        ended, files = self._ledger.take_all()
+        ended, later = self._ledger.take_all()
         figures = json.loads(json.dumps(self._figures(), default=str))  # sinks may report what cannot be pickled
-        self._post.put("final", {**figures, "ended": ended, "files": files})
+        self._post.put("final", {**figures, "ended": ended, "later": later})
         loop.remove_reader(self._channel.fileno())
 
     def _hear(self) -> None:
@@ -168,13 +171,13 @@ class _Worker:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
 
     def _publish(self) -> None:
-        started, ended, files = self._ledger.take()
+        started, ended, later = self._ledger.take()
         if started:
             self._post.put("started", started)
         if ended:
             self._post.put("ended", ended)
-        if files:
-            self._post.put("files", files)
+        if later:
+            self._post.put("later", later)
         state = self._receiver.engine.state
         rows = state.table.live()
         columns = state.columns(rows)

@@ -13,7 +13,9 @@ from .bench import bench
 from .capture import capture
 from .demo import demo
 from .doctor import doctor
+from .fork import fork
 from .options import EXIT_BIND, EXIT_FILE, EXIT_USAGE
+from .plot import plot
 from .replay import inspect, replay
 from .simulate import simulate
 
@@ -21,6 +23,7 @@ __all__ = ["cli", "main"]
 
 _EPILOG = """\b
 Exit codes: 0 fine · 1 a bug of ours · 2 wrong usage · 3 an input file cannot be used · 4 a port cannot be bound
+5 the API refused or could not be reached
 6 a sink failed (audio is missing from the files; the summary says how much) · 7 doctor found something that fails
 8 bench found an answer that is wrong
 """
@@ -32,7 +35,7 @@ def cli() -> None:
     """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""
 
 
-for _command in (capture, replay, inspect, simulate, demo, doctor, bench):
+for _command in (capture, replay, inspect, plot, simulate, demo, doctor, fork, bench):
     cli.add_command(_command)
 
 

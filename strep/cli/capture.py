@@ -19,19 +19,18 @@ from rich.text import Text
 from .._receiver import Receiver
 from .._summary import write_summary
 from .._workers import Supervisor, steering_problem
-from ..sinks import LevelMeter, Sink
+from ..sinks import LevelMeter
 from .events import EventSink, EventWriter, emit
 from .options import (
     EXIT_SINK,
     check_writable,
     console,
-    output_options,
     payload_types,
     run_async,
     sink_failed,
     source_options,
-    wav_sink,
 )
+from .output import Output, output_options
 from .tables import stream_table, totals_line
 from .workers import WorkerSinks
 
@@ -86,7 +85,9 @@ def capture(**options: Any) -> None:
     # the thread that writes files gives the interpreter back sooner when datagrams wait (default: 5 ms)
     sys.setswitchinterval(0.0005)
     gc.freeze()  # what has been imported stays: not to be looked through again each time
-    sys.exit(run_async(lambda: run_capture(**options)))
+    output = Output.take_from(options)
+    output.warm_up()
+    sys.exit(run_async(lambda: run_capture(output=output, **options)))
 
 
 async def run_capture(
@@ -96,9 +97,7 @@ async def run_capture(
     tx: str | None,
     out: Path | None,
     duration: float | None,
-    layout: str,
-    encoding: str,
-    rate: int | None,
+    output: Output,
     call_leg_id: str | None,
     latency: float,
     allow: tuple[str, ...],
@@ -115,10 +114,9 @@ async def run_capture(
     """Everything that the command does; returns the exit code."""
     err = console()
     types = payload_types(pt)
-    if workers > 1 and (problem := _why_alone(listen)):
+    if workers > 1 and (problem := _why_alone(listen, output.layout)):
         err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
         workers = 1
-    meter = LevelMeter() if err.is_terminal and workers == 1 else None
     options: dict[str, Any] = {
         "rx": rx,
         "tx": tx,
@@ -134,18 +132,21 @@ async def run_capture(
         "receive_buffer": receive_buffer,
     }
     receiver: Receiver | Supervisor
+    meter: LevelMeter | None = None
     if workers > 1:
         if out is not None:
             check_writable(out)
-        made = WorkerSinks(out, layout, encoding, rate, as_json)
+        made = WorkerSinks(out, output, as_json)
         receiver = Supervisor(listen, workers=workers, sinks=made, **options)
         if as_json:
             receiver.on_event = EventWriter()
     else:
-        sinks: list[Sink] = []
         if out is not None:
-            sinks.append(wav_sink(out, layout, encoding, rate))
-        if meter is not None:
+            check_writable(out)
+        sinks = output.sinks(out)
+        meter = next((sink for sink in sinks if isinstance(sink, LevelMeter)), None)
+        if meter is None and err.is_terminal:
+            meter = LevelMeter()
             sinks.append(meter)
         if as_json:
             sinks.append(EventSink())
@@ -178,8 +179,10 @@ async def run_capture(
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-def _why_alone(listen: str | None) -> str | None:
+def _why_alone(listen: str | None, layout: str) -> str | None:
     """Why there cannot be several workers; None: there can."""
+    if layout == "session":
+        return "the call legs of a session are written into one file"
     if listen is None:
         return "the rx and tx ports carry one call leg, which one process receives"
     return steering_problem()

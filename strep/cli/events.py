@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._report import StreamReport
-from .._types import StreamInfo
+from .._types import StreamEvent, StreamInfo
 from ..sinks import BaseSink
 
 __all__ = ["EventSink", "EventWriter", "emit"]
@@ -52,6 +52,9 @@ class EventSink(BaseSink):
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         self._write({"event": "stream_ended", **report.as_dict()})
+
+    def event(self, event: StreamEvent) -> None:
+        self._write(event.as_dict())
 
 
 class EventWriter:

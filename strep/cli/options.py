@@ -11,12 +11,13 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from .._codecs import PayloadTypes
 from .._exceptions import ConfigurationError
+from .._payload_types import PayloadTypes
 from .._types import Codec
-from ..sinks import WavSink
+from ._decorate import decorated
 
 __all__ = [
+    "EXIT_API",
     "EXIT_BIND",
     "EXIT_DOCTOR",
     "EXIT_FILE",
@@ -25,22 +26,20 @@ __all__ = [
     "EXIT_WRONG",
     "check_writable",
     "console",
-    "output_options",
     "payload_types",
     "run_async",
     "sink_failed",
     "source_options",
-    "wav_sink",
 ]
 
 EXIT_USAGE: Final = 2
 EXIT_FILE: Final = 3
 EXIT_BIND: Final = 4
+EXIT_API: Final = 5
 EXIT_SINK: Final = 6
 EXIT_DOCTOR: Final = 7
 EXIT_WRONG: Final = 8
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 
@@ -49,51 +48,26 @@ def console(*, stderr: bool = True) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-def output_options(function: _F) -> _F:
-    """How what was received is written."""
-    for option in reversed(
-        (
-            click.option("--layout", type=click.Choice(["split", "stereo"]), default="split", show_default=True,
-                         help="One file per direction, or one per call leg: inbound left, outbound right."),
-            click.option("--encoding", type=click.Choice(["pcm16", "native"]), default="pcm16", show_default=True,
-                         help="16-bit PCM, or the G.711 bytes as they came."),
-            click.option("--rate", type=click.IntRange(4000, 192_000), metavar="R",
-                         help="Resample to R Hz (default: the codec's own rate)."),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
-
-
-def source_options(function: _F) -> _F:
+@decorated
+def source_options() -> list[Any]:
     """What is taken for a stream."""
-    for option in reversed(
-        (
-            click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
-            click.option("--latency", type=click.FloatRange(0, 800), default=200.0, show_default=True, metavar="MS",
-                         help="How long a missing packet is waited for."),
-            click.option("--allow", multiple=True, metavar="CIDR", help="Network that may send (repeat; default all)."),
-            click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
-            click.option("--pt", multiple=True, metavar="N=NAME/RATE",
-                         help="A dynamic payload type, like 96=L16/16000 (repeat)."),
-            click.option("--max-streams", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True,
-                         metavar="N", help="Streams beyond this are refused, the newest first."),
-            click.option("--idle-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S",
-                         help="A stream that is silent this long has ended."),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+    return [
+        click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
+        click.option("--latency", type=click.FloatRange(0, 800), default=200.0, show_default=True, metavar="MS",
+                     help="How long a missing packet is waited for."),
+        click.option("--allow", multiple=True, metavar="CIDR", help="Network that may send (repeat; default all)."),
+        click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
+        click.option("--pt", multiple=True, metavar="N=NAME/RATE",
+                     help="A dynamic payload type, like 96=opus/48000/2 or 97=telephone-event (repeat)."),
+        click.option("--max-streams", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True,
+                     metavar="N", help="Streams beyond this are refused, the newest first."),
+        click.option("--idle-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S",
+                     help="A stream that is silent this long has ended."),
+    ]  # fmt: skip
 
 
 def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
-
-
-def wav_sink(out: Path, layout: Any, encoding: Any, rate: int | None) -> WavSink:
-    """Raises ConfigurationError for a directory that cannot be written."""
-    check_writable(out)
-    return WavSink(out, layout=layout, encoding=encoding, rate=rate)
 
 
 def check_writable(out: Path) -> None:

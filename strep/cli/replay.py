@@ -15,7 +15,8 @@ from .._replay import replay as run_replay
 from .._summary import write_summary
 from ..sinks import Sink
 from .events import EventSink, emit
-from .options import EXIT_SINK, console, output_options, payload_types, sink_failed, source_options, wav_sink
+from .options import EXIT_SINK, check_writable, console, payload_types, sink_failed, source_options
+from .output import Output, output_options
 from .tables import stream_table, totals_line
 
 __all__ = ["inspect", "replay"]
@@ -29,10 +30,12 @@ __all__ = ["inspect", "replay"]
 @output_options
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
-def replay(file: Path, out: Path, layout: str, encoding: str, rate: int | None, as_json: bool, **options: Any) -> None:
+def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
     types = payload_types(options["pt"])
-    sinks: list[Sink] = [wav_sink(out, layout, encoding, rate)]
+    output = Output.take_from(options)
+    check_writable(out)
+    sinks = output.sinks(out)
     if as_json:
         sinks.append(EventSink())
     result = _run(file, sinks, types, options)

@@ -25,10 +25,11 @@ _PROBABILITY = click.FloatRange(0, 1)
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True, metavar="S")
 @click.option(
     "--codec",
-    type=click.Choice(["PCMU", "PCMA", "L16"], case_sensitive=False),
     default="PCMU",
     show_default=True,
-    help="L16 is 16 kHz with payload type 96.",
+    metavar="NAME",
+    help="PCMU, PCMA, L16 (16 kHz, payload type 96), G722, G729, opus (111), AMR (97), AMR-WB (98) or GSM; also "
+    '"opus/48000/2", "AMR;octet-align=1".',
 )
 @click.option("--ptime", type=click.FloatRange(1, 200), default=20.0, show_default=True, metavar="MS")
 @click.option("--loss", type=_PROBABILITY, default=0.0, metavar="P", help="Probability that a packet is lost.")
@@ -41,6 +42,15 @@ _PROBABILITY = click.FloatRange(0, 1)
     default=0.0,
     metavar="X",
     help="How much too fast the sender's clock runs.",
+)
+@click.option("--dtmf", default="", metavar="DIGITS", help="Keys the callers press, as telephone-events (RFC 4733).")
+@click.option(
+    "--dtmf-at",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="When, after the call's begin.",
 )
 @click.option("--seed", type=int, metavar="N", help="Same seed, same packets.")
 @click.option(
@@ -62,13 +72,15 @@ def simulate(as_json: bool, **options: Any) -> None:
                 tx_to=options["tx_to"],
                 calls=options["calls"],
                 duration_s=options["duration"],
-                codec=options["codec"].upper(),
+                codec=options["codec"],
                 ptime_ms=options["ptime"],
                 loss=options["loss"],
                 duplicate=options["duplicate"],
                 reorder=options["reorder"],
                 jitter_ms=options["jitter"],
                 drift_ppm=options["drift_ppm"],
+                dtmf=options["dtmf"],
+                dtmf_at_s=options["dtmf_at"],
                 seed=options["seed"],
                 file=options["file"],
                 progress=lambda part: progress.update(task, completed=part),
@@ -84,6 +96,7 @@ def simulate(as_json: bool, **options: Any) -> None:
                 "packets_expected": t.expected,
                 "packets_lost": t.lost,
                 "duplicates": t.duplicates,
+                "dtmf": "".join(k.key for k in t.keys),
             }
             for t in report.streams
         ]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .._workers import post_event
-from ..resample import prepare
-from ..sinks import Sink, WavSink
+from ..sinks import Sink
 from .events import EventSink
+from .output import Output
 
 __all__ = ["WorkerSinks"]
 
@@ -19,20 +19,15 @@ class WorkerSinks:
     """Makes a worker's sinks."""
 
     out: Path | None
-    layout: Any
-    encoding: Any
-    rate: int | None
+    output: Output
     as_json: bool
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self.out is not None and (self.rate is not None or self.layout == "stereo"):
-            prepare()  # once, where workers are forked from, instead of in each
+        self.output.warm_up()  # once, where workers are forked from, instead of in each
 
     def __call__(self, index: int) -> list[Sink]:
-        sinks: list[Sink] = []
-        if self.out is not None:
-            sinks.append(WavSink(self.out, layout=self.layout, encoding=self.encoding, rate=self.rate))
+        sinks = self.output.sinks(self.out)
         if self.as_json:
             sinks.append(EventSink(post_event))
         return sinks

@@ -36,13 +36,13 @@ def batches(traffic: Traffic, *, strep: bool, rx_port: int, tx_port: int, start_
     for begin in range(0, len(traffic), _ROWS):
         rows = slice(begin, begin + _ROWS)
         data = traffic.datagrams(rows, strep=strep)
-        n, length = data.shape
-        slab = np.zeros((n, max(SLOT_MINIMUM, -(-length // 8) * 8)), np.uint8)
-        slab[:, :length] = data
+        n, width = data.shape
+        slab = np.zeros((n, max(SLOT_MINIMUM, -(-width // 8) * 8)), np.uint8)
+        slab[:, :width] = data
         local_port = np.where(traffic.direction(rows) == 1, rx_port if strep else tx_port, rx_port)
         yield DatagramBatch(
             slab,
-            np.full(n, length, np.int32),
+            traffic.lengths(rows, strep=strep).astype(np.int32),
             start_ns + traffic.time_ns[rows],
             np.zeros(n, np.uint64),
             np.full(n, _SOURCE, np.uint64),

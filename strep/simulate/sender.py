@@ -65,6 +65,8 @@ async def simulate(
     protect_first: int = 0,
     burst: float = 0.0,
     legs: str = "a",
+    dtmf: str = "",
+    dtmf_at_s: float = 1.0,
     progress: Callable[[float], None] | None = None,
 ) -> SimulationReport:
     """Fork simulated two-way calls as STREP ``to`` "udp:ADDR:PORT", or as plain RTP to ``rx_to`` and ``tx_to``.
@@ -72,8 +74,9 @@ async def simulate(
     Plays in real time: ``duration_s`` seconds. ``loss``, ``duplicate``, ``reorder`` are probabilities, 0 to 1;
     ``protect_first`` packets of each stream are spared; ``burst`` is the mean length of runs of lost packets, 0 for
     independent loss. ``file``: a 16-bit WAV file of any rate instead of the bundled speech: left inbound, right
-    outbound, mono for both. ``legs``: "a" or "both". The same ``seed`` makes the same packets. ``progress`` is called
-    with the part done, 0 to 1. Raises ConfigurationError, AddressError; OSError when the network refuses the target.
+    outbound, mono for both. ``legs``: "a" or "both". ``codec``, ``payload_type``, ``dtmf``: see :func:`make_traffic`.
+    The same ``seed`` makes the same packets. ``progress`` is called with the part done, 0 to 1. Raises
+    ConfigurationError, AddressError, MissingExtraError; OSError when the network refuses the target.
     """
     _targets(to, rx_to, tx_to)
     voices = None if file is None else read_voices(file, wire_codec(codec).sample_rate)
@@ -87,6 +90,8 @@ async def simulate(
         impairments=Impairments(loss, duplicate, reorder, jitter_ms, protect_first, burst),
         drift_ppm=drift_ppm,
         legs=legs,
+        dtmf=dtmf,
+        dtmf_at_s=dtmf_at_s,
         seed=seed,
     )
     return await play(traffic, to, rx_to=rx_to, tx_to=tx_to, progress=progress)
@@ -123,7 +128,7 @@ async def play(
                     if rows.size:
                         slab = traffic.datagrams(rows, strep=direction is None)
                         meant += len(slab)
-                        sent += sender.send(slab, np.full(len(slab), slab.shape[1]))
+                        sent += sender.send(slab, traffic.lengths(rows, strep=direction is None))
                 behind_ns = max(behind_ns, time.monotonic_ns() - start - int(traffic.time_ns[done]))
                 done = upto
                 if progress is not None:

@@ -11,12 +11,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import decode, encode, parse_codec
+from .._codecs import parse_codec
 from .._datagrams import DatagramBatch
 from .._exceptions import ConfigurationError
+from .._packed import FORMATS, is_packed
 from .._parser import write_headers
 from .._types import Codec, Direction, Leg
+from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, KeyPress, plan_keys
 from .impair import Impairments, impair
+from .packets import Packets, decode_packets, encode_stream, uniform
 
 __all__ = ["Impairments", "StreamTruth", "Traffic", "make_traffic", "wire_codec"]
 
@@ -29,6 +32,7 @@ _LARGEST_UDP: Final = 65_507
 _HEADERS: Final = 36  # STREP and RTP
 _MASK_64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _DRIFT_MOST_PPM: Final = 100_000
+_BEGINNINGS: Final = 8  # places of the dialogue where calls of a packed codec begin: encoding is slow
 
 
 @dataclass(slots=True)
@@ -43,9 +47,34 @@ class StreamTruth:
     sent: npt.NDArray[np.bool_]  # per packet: whether it was sent at all
     duplicates: int
     frames_a_packet: int  # values: sample frames times channels
-    samples: I16  # decoded, of all packets
+    codec: Codec
+    payloads: U8  # (packets, bytes)
+    lengths: I64  # (packets,)
     reordered: int = 0  # packets that were sent after one of a higher sequence number
     first_timestamp: int = 0  # RTP timestamp of packet 0; it wraps
+    keys: tuple[KeyPress, ...] = ()  # that were pressed (telephone-events)
+    _samples: I16 | None = field(default=None, repr=False)
+
+    @property
+    def samples(self) -> I16:
+        """Decoded, of all packets, int16 (packets * frames_a_packet,); zeros where events took the place of audio.
+
+        Packed codecs: what the decoder makes of the packets that were sent, in order; the others are zeros.
+        """
+        if self._samples is None:
+            audible = self.audible
+            self._samples = decode_packets(
+                self.codec, self.payloads, self.lengths, audible, self.sent, self.frames_a_packet
+            )
+        return self._samples
+
+    @property
+    def audible(self) -> npt.NDArray[np.bool_]:
+        """Per packet: whether it is audio, sent or not; the others are telephone-events."""
+        audible = np.ones(len(self.sent), np.bool_)
+        for key in self.keys:
+            audible[key.first : key.first + key.packets] = False
+        return audible
 
     @property
     def key(self) -> tuple[uuid.UUID, Leg, Direction]:
@@ -85,15 +114,16 @@ class StreamTruth:
 @dataclass(slots=True)
 class Traffic:
     """Datagrams in order of sending. Columns int64 (n,): ``time_ns`` since the start, ``stream``, ``number`` (of the
-    packet in its stream). Per stream: ``truth``, and the payloads uint8 (streams, packets, bytes)."""
+    packet in its stream). Per stream: ``truth``, and what its packets hold. ``payload_type`` is that of the audio."""
 
     time_ns: I64
     stream: I64
     number: I64
     truth: list[StreamTruth]
-    payloads: U8
+    packets: Packets
     payload_type: int
     codec: Codec
+    frames_a_packet: int  # RTP timestamp units between two packets of a stream
     first_timestamp: I64
     _hi: U64 = field(init=False)
     _lo: U64 = field(init=False)
@@ -107,21 +137,21 @@ class Traffic:
     def __len__(self) -> int:
         return len(self.time_ns)
 
-    @property
-    def frames_a_packet(self) -> int:
-        """RTP timestamp units between two packets of a stream."""
-        return int(self.payloads.shape[2]) // self.codec.frame_bytes
-
     def direction(self, rows: slice | I64) -> I64:
         """0 inbound, 1 outbound, of each of the rows."""
         directions: I64 = self._columns[1][self.stream[rows]]
         return directions
 
+    def lengths(self, rows: slice | I64, *, strep: bool) -> I64:
+        """How long each of these datagrams is, int64 (k,)."""
+        lengths: I64 = self.packets.length[self.stream[rows], self.number[rows]]
+        return lengths + (_HEADERS if strep else 12)
+
     def datagrams(self, rows: slice | I64, *, strep: bool) -> U8:
-        """The datagrams of some rows, uint8 (k, length): they are all of one length."""
+        """The datagrams of some rows, uint8 (k, length of the longest there may be): see :meth:`lengths`."""
         stream, number = self.stream[rows], self.number[rows]
-        size = self.payloads.shape[2]
-        slab = np.empty((len(stream), (_HEADERS if strep else 12) + size), np.uint8)
+        packets = self.packets
+        slab = np.empty((len(stream), (_HEADERS if strep else 12) + packets.payload.shape[2]), np.uint8)
         leg, direction, ssrc, first_sequence = self._columns[:, stream]
         header = write_headers(
             slab,
@@ -130,13 +160,13 @@ class Traffic:
             call_leg_lo=self._lo[stream],
             leg=leg,
             direction=direction,
-            payload_type=self.payload_type,
+            payload_type=packets.payload_type[stream, number],
             sequence_number=(first_sequence + number) & 0xFFFF,
-            rtp_timestamp=(self.first_timestamp[stream] + number * self.frames_a_packet) & 0xFFFF_FFFF,
+            rtp_timestamp=(self.first_timestamp[stream] + packets.timestamp[stream, number]) & 0xFFFF_FFFF,
             ssrc=ssrc,
-            marker=number == 0,
+            marker=packets.marker[stream, number],
         )
-        slab[:, header:] = self.payloads[stream, number]
+        slab[:, header:] = packets.payload[stream, number]
         return slab
 
     def batches(
@@ -190,6 +220,8 @@ def make_traffic(
     drift_ppm: float = 0.0,
     in_phase: bool = False,
     legs: str = "a",
+    dtmf: str = "",
+    dtmf_at_s: float = 1.0,
     seed: int | None = None,
 ) -> Traffic:
     """Two-way calls with random sequence numbers, timestamps, SSRCs and call_leg_ids. Same seed, same packets.
@@ -197,16 +229,23 @@ def make_traffic(
     Streams stand call by call: leg A inbound, leg A outbound, and with ``legs="both"`` leg B inbound (the voice of A
     outbound) and outbound. Their packets are spread evenly over the packet time, unless ``in_phase``.
     ``voices``: int16 (n,) at the codec's rate (default: the bundled ones), repeated, begun elsewhere for each call.
-    ``payload_type``: default 0 for PCMU, 8 for PCMA, 96 for L16 (a receiver must be told of it).
+    ``codec``: PCMU, PCMA, L16, or a packed one that can be encoded here (:mod:`strep._packed.encoders`).
+    ``payload_type``: default 0 for PCMU, 8 for PCMA, 9 for G722, 18 for G729, 3 for GSM; a receiver must be told of the
+    others: 96 for L16, 97 AMR, 98 AMR-WB, 111 opus.
     ``drift_ppm``: how much faster than true the senders' clocks run.
+    ``dtmf``: keys that the callers press, from ``dtmf_at_s`` on, as telephone-events of payload type 101 (RFC 4733)
+    that replace the audio: 100 ms each, with 100 ms between them.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError, and MissingExtraError for a codec that needs what is not installed.
     """
     chosen = wire_codec(codec)
     frames, packets = _dimensions(chosen, calls, duration_s, ptime_ms)
-    payload_type = {"PCMU": 0, "PCMA": 8}.get(chosen.name, 96) if payload_type is None else payload_type
+    payload_type = _usual_type(chosen) if payload_type is None else payload_type
     if not 0 <= payload_type <= 127 or 64 <= payload_type <= 95:
         raise ConfigurationError(f"payload type {payload_type}: choose 0 to 63 or 96 to 127 (RFC 5761)")
+    keys = plan_keys(dtmf, dtmf_at_s, ptime_ms=ptime_ms, packets=packets)
+    if keys and payload_type == TELEPHONE_EVENT:
+        raise ConfigurationError(f"payload type {payload_type} is that of telephone-events: choose another")
     if not abs(drift_ppm) <= _DRIFT_MOST_PPM:
         raise ConfigurationError(f"drift {drift_ppm} ppm: choose -{_DRIFT_MOST_PPM} to {_DRIFT_MOST_PPM}")
     if legs not in ("a", "both"):
@@ -222,34 +261,32 @@ def make_traffic(
     rng = np.random.default_rng(seed)
     per_call = 4 if legs == "both" else 2
     streams = per_call * calls
-    payloads = np.empty((streams, packets, frames * chosen.frame_bytes), np.uint8)
+    least = EVENT_BYTES if keys else 1
+    held = _speak(chosen, voices, calls, per_call, packets, frames, payload_type, least)
     first_timestamp = rng.integers(0, 1 << 32, streams)
     ssrc = rng.integers(1, 1 << 32, streams)
     first_sequence = rng.integers(0, 1 << 16, streams)
     ids = [uuid.UUID(bytes=rng.bytes(16), version=1) for _ in range(calls)]
-    truth = []
-    for s in range(streams):
-        call, which = divmod(s, per_call)
-        leg, direction = divmod(which, 2)
-        voice = voices[direction ^ leg]
-        samples = np.resize(np.roll(voice, -(call * voice.size // calls)), packets * frames)
-        if chosen.channels > 1:
-            samples = np.repeat(samples, chosen.channels)
-        payloads[s] = encode(chosen, samples).reshape(packets, -1)
-        truth.append(
-            StreamTruth(
-                ids[call],
-                Leg(leg),
-                Direction(direction),
-                int(ssrc[s]),
-                int(first_sequence[s]),
-                np.ones(packets, np.bool_),
-                0,
-                frames * chosen.channels,
-                decode(chosen, payloads[s].reshape(-1)),
-                first_timestamp=int(first_timestamp[s]),
-            )
+    if keys:
+        held.press([s for s in range(streams) if not _speaker(s, per_call)], keys, frames)
+    truth = [
+        StreamTruth(
+            ids[s // per_call],
+            Leg(s % per_call // 2),
+            Direction(s % 2),
+            int(ssrc[s]),
+            int(first_sequence[s]),
+            np.ones(packets, np.bool_),
+            0,
+            frames * chosen.sample_rate // chosen.clock_rate * chosen.channels,
+            chosen,
+            held.payload[s],
+            held.length[s],
+            first_timestamp=int(first_timestamp[s]),
+            keys=() if _speaker(s, per_call) else keys,
         )
+        for s in range(streams)
+    ]
     ptime_ns = round(ptime_ms * 1e6)
     phase = np.zeros(streams, np.int64) if in_phase else np.arange(streams) * ptime_ns // streams
     within = np.rint(np.arange(packets) * (ptime_ns / (1 + drift_ppm * 1e-6))).astype(np.int64)
@@ -258,7 +295,52 @@ def make_traffic(
         t.sent = ~done.lost[s]
         t.duplicates = int(done.doubled[s].sum())
         t.reordered = int(done.reordered[s])
-    return Traffic(done.time_ns, done.stream, done.number, truth, payloads, payload_type, chosen, first_timestamp)
+    return Traffic(done.time_ns, done.stream, done.number, truth, held, payload_type, chosen, frames, first_timestamp)
+
+
+def _usual_type(codec: Codec) -> int:
+    if is_packed(codec):
+        return FORMATS[codec.name.upper()].habit
+    return {"PCMU": 0, "PCMA": 8}.get(codec.name, 96)
+
+
+def _speaker(stream: int, per_call: int) -> int:
+    """Whose voice a stream has: 0 the caller (leg A inbound, leg B outbound), 1 the agent."""
+    leg, direction = divmod(stream % per_call, 2)
+    return leg ^ direction
+
+
+def _speak(
+    codec: Codec,
+    voices: tuple[I16, I16],
+    calls: int,
+    per_call: int,
+    packets: int,
+    frames: int,
+    payload_type: int,
+    least: int,
+) -> Packets:
+    """What all streams say. Calls of a packed codec begin at a few places of the dialogue, others each at its own."""
+    values = packets * frames * codec.sample_rate // codec.clock_rate
+    beginnings = min(calls, _BEGINNINGS) if is_packed(codec) else calls
+    said = []
+    for beginning in range(beginnings):
+        for voice in voices:
+            samples = np.resize(np.roll(voice, -(beginning * voice.size // beginnings)), values)
+            samples = np.repeat(samples, codec.channels) if codec.channels > 1 else samples
+            said.append(encode_stream(codec, samples, packets))
+    size = max(least, *(len(payload) for stream in said for payload in stream))
+    payload = np.zeros((per_call * calls, packets, size), np.uint8)
+    length = np.zeros((per_call * calls, packets), np.int64)
+    for s in range(per_call * calls):
+        stream = said[2 * (s // per_call % beginnings) + _speaker(s, per_call)]
+        if isinstance(stream, np.ndarray):
+            payload[s, :, : stream.shape[1]] = stream
+            length[s] = stream.shape[1]
+        else:
+            length[s] = [len(data) for data in stream]
+            payload[s] = np.frombuffer(b"".join(data.ljust(size, b"\0") for data in stream), np.uint8).reshape(-1, size)
+    return uniform(payload, length, payload_type, frames)
 
 
 def _dimensions(codec: Codec, calls: int, duration_s: float, ptime_ms: float) -> tuple[int, int]:

@@ -4,9 +4,13 @@ from ._bank import FrameBatch
 from ._base import BaseSink, Sink
 from .array import ArraySink, ArrayView
 from .callback import BatchCallbackSink, CallbackSink
+from .dtmf import DtmfDetector
 from .frames import FrameSink
 from .level import LevelMeter, Levels
+from .quality import QualityMeter
+from .spectrum import Spectrogram, Spectrum
 from .speech import SpeechMeter
+from .tones import ToneDetector
 from .wav import WavSink
 
 __all__ = [
@@ -15,11 +19,16 @@ __all__ = [
     "BaseSink",
     "BatchCallbackSink",
     "CallbackSink",
+    "DtmfDetector",
     "FrameBatch",
     "FrameSink",
     "LevelMeter",
     "Levels",
+    "QualityMeter",
     "Sink",
+    "Spectrogram",
+    "Spectrum",
     "SpeechMeter",
+    "ToneDetector",
     "WavSink",
 ]

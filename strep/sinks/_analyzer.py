@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ._base import BaseSink
 
@@ -22,7 +22,7 @@ class Analyzer(BaseSink):
     """
 
     kind = "analyzer"
-    concealment = True
+    concealment: bool | Literal["later"] = True
     prompt = False
 
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
@@ -47,7 +47,9 @@ class BaseSink:
     inline = False  # True: never blocks, call it in the event loop's thread
     prompt = True  # False: blocks may come some 100 ms later than the latency asks for, which costs less
     wants_audio = True  # False: blocks() is not for this sink; when none wants them they are not made
-    concealment = False  # True: blocks come with gaps concealed (``BlockBatch.filled``): for ears and models
+    # True: blocks come with gaps concealed (``BlockBatch.filled``): for ears and models
+    # "later": the sink takes ``batch.filled`` itself, of every batch and in order
+    concealment: bool | Literal["later"] = False
 
     def stream_started(self, stream: StreamInfo) -> None: ...
 

@@ -127,14 +127,15 @@ class WavTree:
             file.end += len(part)
 
     def write_channel(self, file: WavFile, channel: int, samples: npt.NDArray[np.int16], frame: int) -> None:
-        """One channel of a two-channel PCM file; the other keeps what it has."""
-        at, size = frame * 4, len(samples) * 4
-        both = np.zeros((len(samples), 2), np.int16)
+        """One channel of a PCM file; the others keep what they have."""
+        channels, frame_bytes = file.format.channels, file.format.frame_bytes
+        at, size = frame * frame_bytes, len(samples) * frame_bytes
+        all_ = np.zeros((len(samples), channels), np.int16)
         if at < file.end:
             old = os.pread(self.descriptor(file), min(size, file.end - at), file.format.header_bytes + at)
-            both.reshape(-1)[: len(old) // 2] = np.frombuffer(old, np.int16)
-        both[:, channel] = samples
-        self.write(file, both.reshape(-1).view(np.uint8).data, at)
+            all_.reshape(-1)[: len(old) // 2] = np.frombuffer(old, np.int16)
+        all_[:, channel] = samples
+        self.write(file, all_.reshape(-1).view(np.uint8).data, at)
 
     def shift(self, file: WavFile, frames: int) -> None:
         """Move everything later by ``frames``: a direction turned out to begin before the other."""

@@ -11,14 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .._exceptions import ConfigurationError
+from .._types import GapCause, Mask
 from ._base import BaseSink
+from ._mute import MuteKeys
 
 if TYPE_CHECKING:
-    from .._blocks import BlockBatch
+    from .._blocks import Block, BlockBatch
     from .._report import StreamReport
     from .._types import StreamInfo
 
 __all__ = ["ArraySink", "ArrayView"]
+
+I16 = npt.NDArray[np.int16]
+U8 = npt.NDArray[np.uint8]
 
 _ENDED_KEPT = 10_000
 
@@ -28,7 +33,8 @@ class ArrayView:
     """A copy of what is kept of a stream.
 
     ``samples``   int16, or float32 in [-1, 1): shape (n,), or (n, channels)
-    ``mask``      bool (n,): True where a sample was received, False in gaps (there samples are 0)
+    ``mask``      bool (n,): True where a sample was received, False in gaps (there samples are 0, if not concealed)
+    ``marks``     uint8 (n,): a :class:`strep.Mask` for each sample: received, concealed, lost, silence
     ``position``  of the first sample on the stream's timeline, in frames; ``rate`` frames a second
     """
 
@@ -36,6 +42,7 @@ class ArrayView:
     mask: npt.NDArray[np.bool_]
     position: int
     rate: int
+    marks: npt.NDArray[np.uint8]
 
 
 class _Kept:
@@ -45,49 +52,53 @@ class _Kept:
         self.growing = growing
         capacity = min(size, 8192) if growing else size
         self.samples = np.zeros((capacity, channels), np.int16)
-        self.mask = np.zeros(capacity, np.bool_)
+        self.marks = np.full(capacity, Mask.LOST, np.uint8)
         self.end = 0  # position after the last frame
         self.ended = False
 
     @property
     def nbytes(self) -> int:
-        return self.samples.nbytes + self.mask.nbytes
+        return self.samples.nbytes + self.marks.nbytes
 
     def grow(self, needed: int) -> None:
         capacity = max(needed, 2 * len(self.samples))
         samples = np.zeros((capacity, self.samples.shape[1]), np.int16)
-        mask = np.zeros(capacity, np.bool_)
-        samples[: self.end], mask[: self.end] = self.samples[: self.end], self.mask[: self.end]
-        self.samples, self.mask = samples, mask
+        marks = np.full(capacity, Mask.LOST, np.uint8)
+        samples[: self.end], marks[: self.end] = self.samples[: self.end], self.marks[: self.end]
+        self.samples, self.marks = samples, marks
 
-    def put(self, samples: npt.NDArray[np.int16], position: int) -> None:
+    def put(self, samples: I16, marks: U8, position: int, missing: Mask) -> None:
+        """``missing``: what stands between what was put before and ``position``."""
         capacity = len(self.samples)
         # silence up to here, no more of it than there is room
-        self._write(None, max(self.end, position - capacity), position)
+        self._write(None, missing, max(self.end, position - capacity), position)
         keep = min(len(samples), capacity)
         end = position + len(samples)
-        self._write(samples[len(samples) - keep :], end - keep, end)
+        self._write(samples[len(samples) - keep :], marks[len(samples) - keep :], end - keep, end)
         self.end = end
 
-    def _write(self, samples: npt.NDArray[np.int16] | None, begin: int, end: int) -> None:
+    def _write(self, samples: I16 | None, marks: U8 | Mask, begin: int, end: int) -> None:
         capacity = len(self.samples)
         while begin < end:
             at = begin % capacity
             count = min(end - begin, capacity - at)
             self.samples[at : at + count] = 0 if samples is None else samples[:count]
-            self.mask[at : at + count] = samples is not None
+            self.marks[at : at + count] = marks if isinstance(marks, Mask) else marks[:count]
             samples = None if samples is None else samples[count:]
+            marks = marks if isinstance(marks, Mask) else marks[count:]
             begin += count
 
-    def view(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_], int]:
+    def view(self) -> tuple[I16, U8, int]:
         begin = max(0, self.end - len(self.samples))
         index = np.arange(begin, self.end) % len(self.samples)
-        return self.samples[index], self.mask[index], begin
+        return self.samples[index], self.marks[index], begin
 
 
 class ArraySink(BaseSink):
     """Keeps the last ``seconds`` of each stream, or everything (None) as long as all together is below ``max_bytes``.
 
+    ``mute_keys``: silence instead of DTMF digits; arrays then end 0.1 s earlier, until their streams have ended.
+    ``conceal``: short gaps are filled as ears want it, from a thread of its own; False: they are zero.
     Arrays of ended streams stay until :meth:`forget`, of at most the 10,000 that ended last. Thread-safe.
     """
 
@@ -99,14 +110,21 @@ class ArraySink(BaseSink):
         seconds: float | None = None,
         dtype: Literal["int16", "float32"] = "int16",
         max_bytes: int = 1 << 30,
+        *,
+        mute_keys: bool = False,
+        conceal: bool = False,
     ) -> None:
         if seconds is not None and seconds <= 0:
             raise ConfigurationError(f"seconds {seconds}: more than 0, or None for everything")
         if dtype not in ("int16", "float32"):
             raise ConfigurationError(f"dtype {dtype!r}: 'int16' or 'float32'")
+        if conceal:
+            self.concealment = True
+            self.inline = False
         self._seconds = seconds
         self._dtype = dtype
         self._max_bytes = max_bytes
+        self._mute = MuteKeys() if mute_keys else None
         self._bytes = 0
         self._kept: dict[int, _Kept] = {}  # by serial
         self._ended: OrderedDict[int, None] = OrderedDict()
@@ -115,10 +133,14 @@ class ArraySink(BaseSink):
 
     def blocks(self, batch: BlockBatch) -> None:
         with self._lock:
-            for block in batch:
-                self._put(block.stream, block.samples, block.position)
+            self._put_all(batch if self._mute is None else self._mute.process(batch))
 
-    def _put(self, stream: StreamInfo, samples: npt.NDArray[np.int16], position: int) -> None:
+    def _put_all(self, batch: BlockBatch | None) -> None:
+        for block in batch or ():
+            self._put(block)
+
+    def _put(self, block: Block) -> None:
+        stream, samples, position = block.stream, block.samples, block.position
         kept = self._kept.get(stream.serial)
         growing = self._seconds is None
         if kept is None:
@@ -134,10 +156,14 @@ class ArraySink(BaseSink):
                 return
             kept.grow(needed)
             self._bytes += more
-        kept.put(samples.reshape(-1, stream.channels), position)
+        silent = block.gap is not None and block.gap.cause in (GapCause.SILENCE, GapCause.HOLD)
+        missing = Mask.SILENCE if silent else Mask.LOST
+        kept.put(samples.reshape(-1, stream.channels), block.mask, position, missing)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
+            if self._mute is not None:
+                self._put_all(self._mute.end(stream))
             if stream.serial in self._kept:
                 self._ended[stream.serial] = None
             while len(self._ended) > _ENDED_KEPT:
@@ -159,13 +185,14 @@ class ArraySink(BaseSink):
         with self._lock:
             kept = self._kept.get(stream.serial)
             if kept is None:
-                samples, mask, position = np.zeros((0, stream.channels), np.int16), np.zeros(0, np.bool_), 0
+                samples, marks, position = np.zeros((0, stream.channels), np.int16), np.zeros(0, np.uint8), 0
             else:
-                samples, mask, position = kept.view()
+                samples, marks, position = kept.view()
         shaped = samples[:, 0] if stream.channels == 1 else samples
+        mask, rate = marks == Mask.RECEIVED, stream.sample_rate
         if self._dtype == "float32":
-            return ArrayView(shaped.astype(np.float32) / np.float32(32768), mask, position, stream.sample_rate)
-        return ArrayView(shaped, mask, position, stream.sample_rate)
+            return ArrayView(shaped.astype(np.float32) / np.float32(32768), mask, position, rate, marks)
+        return ArrayView(shaped, mask, position, rate, marks)
 
     def report(self) -> dict[str, Any]:
         return {

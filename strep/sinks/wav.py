@@ -17,60 +17,50 @@ import numpy as np
 import numpy.typing as npt
 
 from .._exceptions import ConfigurationError
-from ..resample import Resampler, prepare
+from ..resample import prepare
 from ._base import BaseSink
+from ._mute import MuteKeys
 from ._wavfile import WavFormat
 from ._wavlanes import WavLanes
+from ._wavlegs import LegFiles, Sessions, parse_sessions
+from ._wavtrack import Track
 from ._wavtree import WavFile, WavTree
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
+    from .._drift import DriftCorrector
     from .._report import StreamReport
-    from .._types import Leg, StreamInfo
+    from .._types import StreamInfo
 
 __all__ = ["WavSink"]
 
 _FLUSH_S: Final = 0.5  # how far a file's header may lag behind its samples
 _PAUSE_S: Final = 1.0  # how long nothing is tried after the disk was full
-_SHIFT_LIMIT_S: Final = 10.0
-_RESAMPLED_GAP_S: Final = 2  # longer gaps begin the resampler anew
 _KEPT_NAMES: Final = 100_000  # streams whose files are still known after they ended, as their reports are
 
 I16 = npt.NDArray[np.int16]
 _Job = tuple[Literal["blocks", "ended"], Any]
 
 
-class _Track:
-    """One stream on its way into a file."""
-
-    def __init__(self, file: WavFile, offset: int, channel: int | None, resampler: Resampler | None) -> None:
-        self.file = file
-        self.offset = offset  # frames between the file's beginning and the stream's
-        self.channel = channel
-        self.resampler = resampler
-        self.next_in = 0
-        self.next_out = 0
-
-
-class _LegFile:
-    """A stereo file and the streams that write into it."""
-
-    def __init__(self, file: WavFile, origin_ns: int) -> None:
-        self.file = file
-        self.origin_ns = origin_ns
-        self.serials: set[int] = set()
-        self.ever: list[int] = []
-
-
 class WavSink(BaseSink):
-    """Writes what is received to ``DIR/<call_leg_id>/<leg>-<direction>.wav`` or, with layout "stereo", both directions
-    of a leg to ``DIR/<call_leg_id>/<leg>.wav``: inbound left, outbound right, aligned by when their first packets came.
+    """Writes what is received to ``DIR/<call_leg_id>/<leg>-<direction>.wav``; with layout "stereo" both directions of a
+    leg to ``DIR/<call_leg_id>/<leg>.wav``, inbound left, outbound right; with layout "session" all legs of a session to
+    ``DIR/<session>/session.wav``: A inbound, A outbound, B inbound, B outbound.
 
-    ``layout``    "split" or "stereo"
+    ``layout``    "split", "stereo" or "session"
+    ``sessions``  of layout "session": a mapping of call_leg_ids to names, whose legs stand in this order; or a function
+    of StreamInfo that returns a name, or None. A single id has two legs by STREP's L bit. Legs without a session are
+    written as stereo
+    ``drift_correction``  of files that directions share: align them on the receiver's clock, to within 20 ms for as
+    long as the call lasts, by frames put in or left out, in silence where there is some. Split files are never
+    corrected: they are the streams' RTP time spans, to the sample
     ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
+    ``conceal``   short gaps are filled as ears want it (pcm16 only); False: they are silent
     ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
     silent in the file
+    ``mute_keys``  silence instead of DTMF digits (pcm16 only): the tones of card numbers and PINs are not written.
+    Files then lag 0.1 s more behind
 
     Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the
     last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors
@@ -85,29 +75,44 @@ class WavSink(BaseSink):
         self,
         directory: str | PathLike[str],
         *,
-        layout: Literal["split", "stereo"] = "split",
+        layout: Literal["split", "stereo", "session"] = "split",
         encoding: Literal["pcm16", "native"] = "pcm16",
         rate: int | None = None,
+        conceal: bool = False,
+        sessions: Sessions | None = None,
+        drift_correction: bool = True,
         queue_bytes: int = 512 << 20,
         max_open_files: int | None = None,
+        mute_keys: bool = False,
     ) -> None:
-        if layout not in ("split", "stereo"):
-            raise ConfigurationError(f'layout {layout!r}: "split" or "stereo"')
+        if layout not in ("split", "stereo", "session"):
+            raise ConfigurationError(f'layout {layout!r}: "split", "stereo" or "session"')
+        if (layout == "session") != (sessions is not None):
+            raise ConfigurationError('layout "session" and sessions belong together: give both, or neither')
         if encoding not in ("pcm16", "native"):
             raise ConfigurationError(f'encoding {encoding!r}: "pcm16" or "native"')
-        if encoding == "native" and layout == "stereo":
+        if encoding == "native" and layout != "split":
             raise ConfigurationError(
                 'encoding "native" keeps each stream\'s bytes, which may differ by direction: use layout "split"'
             )
         if encoding == "native" and rate is not None:
             raise ConfigurationError('encoding "native" cannot be resampled: leave the rate out, or use "pcm16"')
+        if encoding == "native" and mute_keys:
+            raise ConfigurationError('encoding "native" keeps the bytes as they came: use "pcm16" to mute keys')
+        if encoding == "native" and conceal:
+            raise ConfigurationError(
+                'encoding "native" keeps the bytes that came, and of gaps none did: leave conceal out, or use "pcm16"'
+            )
         if rate is not None and not 4000 <= rate <= 192_000:
             raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
-        if rate is not None or layout == "stereo":
+        session_of = None if sessions is None else parse_sessions(sessions)
+        if rate is not None or layout != "split":
             prepare()
-        self._stereo = layout == "stereo"
         self._native = encoding == "native"
         self._rate = rate
+        self._mute = MuteKeys() if mute_keys else None
+        if conceal:
+            self.concealment = "later"  # in the thread that writes
         self._tree = WavTree(Path(directory), max_open_files or _descriptor_budget())
         self._jobs: deque[tuple[_Job, int]] = deque()
         self._queue_bytes = queue_bytes
@@ -115,10 +120,14 @@ class WavSink(BaseSink):
         self._condition = threading.Condition()
         self._closing = False
         self._give_up_at = float("inf")
-        self._tracks: dict[int, _Track] = {}  # by serial
-        self._legs: dict[tuple[str, Leg], _LegFile] = {}
+        self._legs: LegFiles | None = None
+        if layout != "split":
+            self._legs = LegFiles(self._tree, rate, corrected=drift_correction, sessions=session_of)
+        self._tracks: dict[int, Track] = {}  # by serial
         self._refused: set[int] = set()
         self._done: dict[int, list[str]] = {}
+        self._drift: dict[int, dict[str, Any]] = {}
+        self._drift_sums: Counter[str] = Counter()
         self._lanes = WavLanes.of(self._tree)
         self._paused_until = 0.0
         self._failed: str | None = None
@@ -147,7 +156,7 @@ class WavSink(BaseSink):
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._condition:
-            self._jobs.append((("ended", stream), 0))
+            self._jobs.append((("ended", (stream, report)), 0))
             self._condition.notify_all()
 
     def wait_for_room(self) -> None:
@@ -173,10 +182,16 @@ class WavSink(BaseSink):
             "refused_streams": self.refused_streams,
             "files": self._tree.files,
             "errors": dict(self._errors),
+            **({"drift": dict(self._drift_sums)} if self._drift_sums else {}),
         }
 
     def files(self, stream: StreamInfo) -> list[str]:
         return self._done.get(stream.serial, [])
+
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        """Of streams that are kept on the receiver's clock: what that took, in frames."""
+        drift = self._drift.get(stream.serial)
+        return {} if drift is None else {"drift": drift}
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -190,6 +205,9 @@ class WavSink(BaseSink):
                 job, size = self._jobs.popleft() if self._jobs else (None, 0)
             now = time.monotonic()
             if job is None:
+                if self._closing and self._mute is not None:
+                    for stream in self._mute.streams:
+                        self._take_rest(stream, now)
                 self._tell_all(now)
                 if self._closing:
                     break
@@ -199,9 +217,10 @@ class WavSink(BaseSink):
                 break
             try:
                 if job[0] == "blocks":
-                    self._write_batch(job[1], now)
+                    self._take(job[1], now)
                 else:
-                    self._end(job[1])
+                    self._take_rest(job[1][0], now)
+                    self._end(*job[1])
             except Exception as error:  # a bug here must not cost the other sinks or the process
                 self._fail(error, 0)
             with self._condition:
@@ -227,11 +246,27 @@ class WavSink(BaseSink):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._paused_until = time.monotonic() + _PAUSE_S
 
+    def _take(self, batch: BlockBatch, now: float) -> None:
+        if self._mute is None:
+            self._write_batch(batch, now)
+            return
+        # first what is made up for lost packets, which may be of a digit
+        muted = self._mute.process(batch.filled if self.concealment else batch)
+        if muted is not None:
+            self._write_batch(muted, now)
+
+    def _take_rest(self, stream: StreamInfo, now: float) -> None:
+        rest = self._mute.end(stream) if self._mute is not None else None
+        if rest is not None:
+            self._write_batch(rest, now)
+
     def _write_batch(self, batch: BlockBatch, now: float) -> None:
         if now < self._paused_until:
             self.dropped_frames += int(batch.frames.sum())
             return
-        simple = not self._stereo and self._rate is None
+        if self.concealment:
+            batch = batch.filled
+        simple = self._legs is None and self._rate is None
         chosen = self._lanes.write(batch, self._native, now) if simple and self._lanes is not None else None
         if chosen is not None and not chosen:
             return
@@ -240,7 +275,7 @@ class WavSink(BaseSink):
             values, offset, width = batch.payload.data, batch.payload_offset.tolist(), 1
         else:
             values, offset, width = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist(), 2
-        position = batch.position.tolist()
+        position, time_ns = batch.position.tolist(), batch.time_ns.tolist()
         tracks, tree, dirty = self._tracks, self._tree, self._dirty
         for i in range(len(batch)) if chosen is None else chosen:
             stream = batch.streams[i]
@@ -263,7 +298,7 @@ class WavSink(BaseSink):
                     tree.write(file, data, position[i] * file.format.frame_bytes)
                 else:
                     samples = batch.samples[offset[i] // width : offset[i + 1] // width]
-                    self._write_track(stream, track, samples, position[i])
+                    track.write(samples, position[i], time_ns[i])
                 if now - file.told_at >= _FLUSH_S:
                     tree.tell(file, now)
                     dirty.pop(id(file), None)
@@ -276,48 +311,12 @@ class WavSink(BaseSink):
                 if self._paused_until > now:
                     return
 
-    def _write_track(self, stream: StreamInfo, track: _Track, samples: I16, position: int) -> None:
-        """Through the resampler and into the right channel."""
-        if track.resampler is None:
-            self._put(stream, track, samples, position)
-            return
-        rate_in, rate_out = stream.sample_rate, track.file.format.rate
-        gap = position - track.next_in
-        if gap > _RESAMPLED_GAP_S * rate_in:
-            self._put(stream, track, track.resampler.flush(), track.next_out)
-            track.resampler.reset()
-            track.next_out = -(-position * rate_out // rate_in)
-        elif gap > 0:
-            zeros = np.zeros(gap * stream.channels, np.int16)
-            self._put_resampled(stream, track, zeros)
-        track.next_in = position + len(samples) // stream.channels
-        self._put_resampled(stream, track, samples)
-
-    def _put_resampled(self, stream: StreamInfo, track: _Track, samples: I16) -> None:
-        if track.resampler is None:
-            return
-        shaped = samples if stream.channels == 1 else samples.reshape(-1, stream.channels)
-        out = track.resampler.process(shaped)
-        self._put(stream, track, out, track.next_out)
-        track.next_out += len(out)
-
-    def _put(self, stream: StreamInfo, track: _Track, samples: I16, position: int) -> None:
-        if not len(samples):
-            return
-        if track.channel is None:
-            data = np.ascontiguousarray(samples).reshape(-1).view(np.uint8).data
-            self._tree.write(track.file, data, position * track.file.format.frame_bytes)
-            return
-        if stream.channels > 1:
-            samples = samples.reshape(-1, stream.channels).mean(axis=1).astype(np.int16)
-        self._tree.write_channel(track.file, track.channel, samples, position + track.offset)
-
-    def _begin(self, stream: StreamInfo) -> _Track | None:
+    def _begin(self, stream: StreamInfo) -> Track | None:
         """A stream's first block: its file. None when there is no descriptor for it."""
         if stream.serial in self._refused:
             return None
         try:
-            track = self._begin_stereo(stream) if self._stereo else self._begin_split(stream)
+            track = self._begin_split(stream) if self._legs is None else self._legs.begin(stream)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -328,57 +327,35 @@ class WavSink(BaseSink):
         self._tracks[stream.serial] = track
         return track
 
-    def _begin_split(self, stream: StreamInfo) -> _Track:
+    def _begin_split(self, stream: StreamInfo) -> Track:
         codec = stream.codec.name if stream.codec else "L16"
         encoding = codec if self._native and codec in ("PCMU", "PCMA") else "pcm16"
         format_ = WavFormat(encoding, self._rate or stream.sample_rate, stream.channels)
         file = self._tree.create(stream.name, stream.stem, format_)
-        return _Track(file, 0, None, self._resampler(stream, format_.rate))
+        return Track(self._tree, file, stream)
 
-    def _begin_stereo(self, stream: StreamInfo) -> _Track:
-        leg = self._legs.get(stream.pair)
-        if leg is None:
-            format_ = WavFormat("pcm16", self._rate or stream.sample_rate, 2)
-            file = self._tree.create(stream.leg_name, stream.leg.label, format_)
-            leg = self._legs[stream.pair] = _LegFile(file, stream.origin_ns)
-        rate = leg.file.format.rate
-        offset = round((stream.origin_ns - leg.origin_ns) * rate / 1e9)
-        if offset < 0:
-            # the second direction began before the first one's first packet: both begin with it
-            if -offset <= _SHIFT_LIMIT_S * rate:
-                self._tree.shift(leg.file, -offset)
-                leg.origin_ns = stream.origin_ns
-                for serial in leg.serials:
-                    self._tracks[serial].offset -= offset
-            offset = 0
-        leg.serials.add(stream.serial)
-        leg.ever.append(stream.serial)
-        return _Track(leg.file, offset, int(stream.direction), self._resampler(stream, rate))
-
-    def _resampler(self, stream: StreamInfo, rate: int) -> Resampler | None:
-        if rate == stream.sample_rate:
-            return None
-        return Resampler(stream.sample_rate, rate, channels=stream.channels)
-
-    def _end(self, stream: StreamInfo) -> None:
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         self._refused.discard(stream.serial)
         track = self._tracks.pop(stream.serial, None)
         if track is None:
             return
         if self._lanes is not None:
             self._lanes.release(stream.index, track.file)
-        if track.resampler is not None:
-            with self._disk_errors():
-                self._put(stream, track, track.resampler.flush(), track.next_out)
-        serials = [stream.serial]
-        if self._stereo:
-            leg = self._legs[stream.pair]
-            leg.serials.discard(stream.serial)
-            if leg.serials:
-                return
-            del self._legs[stream.pair]
-            serials = leg.ever
-        self._complete(track.file, serials)
+        with self._disk_errors():
+            track.finish()
+        if track.drift is not None:
+            self._note_drift(track.drift, report)
+        serials = [stream.serial] if self._legs is None else self._legs.end(stream)
+        if serials is not None:
+            self._complete(track.file, serials)
+
+    def _note_drift(self, drift: DriftCorrector, report: StreamReport) -> None:
+        counts = {"inserted": drift.inserted, "dropped": drift.dropped, "resampled": drift.resampled}
+        self._drift_sums.update(counts)
+        skew = None if report.skew_ppm is None else round(report.skew_ppm, 3)
+        self._drift[report.stream.serial] = {"skew_ppm": skew, **counts}
+        while len(self._drift) > _KEPT_NAMES:
+            del self._drift[next(iter(self._drift))]
 
     def _complete(self, file: WavFile, serials: list[int]) -> None:
         self._dirty.pop(id(file), None)

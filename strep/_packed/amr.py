@@ -1,0 +1,163 @@
+"""AMR and AMR-WB payloads (RFC 4867), one channel, without interleaving, CRC and robust sorting. Floor 2.
+
+Bandwidth-efficient (4.3): fields follow each other bit by bit.   Octet-aligned (4.4): each begins a new byte.
+
+     0                   1                                         0                   1
+     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5                               0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5
+    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+                             +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+    |  CMR  |F|  FT   |Q|F|  FT   |Q| ... speech bits, padding    |  CMR  |0 0 0 0|F|  FT   |Q|0 0| ... speech bytes
+    +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+                             +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+
+F: another entry follows. FT: frame type (speech mode, SID, 15 NO_DATA). Q: 0 if the frame is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MOST_FRAMES", "NO_DATA", "SPEECH_BITS", "SPEECH_LOST", "AmrFrame", "count_frames", "pack", "unpack"]
+
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+NO_DATA: Final = 15
+SPEECH_LOST: Final = 14  # of AMR-WB
+MOST_FRAMES: Final = 15  # of 20 ms; the table of contents then ends within 16 bytes in either format
+_ANY_CMR: Final = 15  # no mode is asked for
+
+# Bits of each frame type, -1: reserved, "packets MUST be discarded" (RFC 4867 4.3.2; 3GPP TS 26.101, TS 26.201)
+SPEECH_BITS: Final = {
+    False: (95, 103, 118, 134, 148, 159, 204, 244, 39, -1, -1, -1, -1, -1, -1, 0),
+    True: (132, 177, 253, 285, 317, 365, 397, 461, 477, 40, -1, -1, -1, -1, 0, 0),
+}
+
+
+class AmrFrame(NamedTuple):
+    """A frame of 20 ms: its type, whether it is sound (Q), and its speech bits, the last byte padded with zeros."""
+
+    type: int
+    sound: bool
+    data: bytes
+
+    @property
+    def stored(self) -> bytes:
+        """As in a file (RFC 4867 5.3), which is what decoders eat."""
+        return bytes([self.type << 3 | self.sound << 2]) + self.data
+
+
+def unpack(payload: bytes, *, wide: bool, octet_aligned: bool | None) -> list[AmrFrame] | None:
+    """The frames of a payload, None if it is malformed. ``octet_aligned`` None: whichever format it proves to be.
+
+    A format that was told may have bytes behind its frames; one that is guessed must be as long as it says. What fits
+    both formats is bandwidth-efficient, the default of RFC 4867, unless that reading has a damaged frame: a real one
+    is 4.75 kbit/s of octet-aligned AMR, which as bandwidth-efficient has Q = 0.
+    """
+    if octet_aligned is not None:
+        return _unpack(payload, wide, octet_aligned, exact=False)
+    efficient = _unpack(payload, wide, False, exact=True)
+    if efficient and all(frame.sound for frame in efficient):
+        return efficient
+    return _unpack(payload, wide, True, exact=True) or efficient
+
+
+def _unpack(payload: bytes, wide: bool, aligned: bool, exact: bool) -> list[AmrFrame] | None:
+    total = 8 * len(payload)
+    number = int.from_bytes(payload, "big")
+
+    def field(begin: int, bits: int) -> int:
+        return number >> total - begin - bits & (1 << bits) - 1
+
+    at, step = (8, 8) if aligned else (4, 6)
+    reserved = field(4, 4) if aligned and total >= 8 else 0
+    entries: list[tuple[int, bool]] = []
+    more = 1
+    while more:
+        if at + step > total or len(entries) == MOST_FRAMES:
+            return None
+        more = field(at, 1)
+        entries.append((field(at + 1, 4), bool(field(at + 5, 1))))
+        reserved |= field(at + 6, 2) if aligned else 0
+        at += step
+    sizes = [SPEECH_BITS[wide][kind] for kind, _ in entries]
+    if min(sizes) < 0:
+        return None
+    taken = [-(-bits // 8) * 8 for bits in sizes] if aligned else sizes
+    end = at + sum(taken)
+    if end > total or (exact and (-(-end // 8) * 8 != total or reserved)):
+        return None
+    frames = []
+    for (kind, sound), bits, step in zip(entries, sizes, taken, strict=True):
+        size = -(-bits // 8)
+        frames.append(AmrFrame(kind, sound, (field(at, bits) << 8 * size - bits).to_bytes(size, "big")))
+        at += step
+    return frames
+
+
+def pack(frames: Sequence[AmrFrame], *, wide: bool, octet_aligned: bool, mode_request: int = _ANY_CMR) -> bytes:
+    """A payload of 1 to 15 frames: the inverse of :func:`unpack`."""
+    if not 1 <= len(frames) <= MOST_FRAMES:
+        raise ValueError(f"{len(frames)} frames in a payload: 1 to {MOST_FRAMES}")
+    number, total = mode_request, 4
+
+    def add(value: int, bits: int) -> None:
+        nonlocal number, total
+        number, total = number << bits | value, total + bits
+
+    add(0, 4 if octet_aligned else 0)
+    for i, frame in enumerate(frames):
+        add((i < len(frames) - 1) << 5 | frame.type << 1 | frame.sound, 6)
+        add(0, 2 if octet_aligned else 0)
+    for frame in frames:
+        bits = SPEECH_BITS[wide][frame.type]
+        size = -(-bits // 8)
+        add(int.from_bytes(frame.data, "big") >> 8 * size - bits, bits)
+        add(0, 8 * size - bits if octet_aligned else 0)
+    add(0, -total % 8)
+    return number.to_bytes(total // 8, "big")
+
+
+def count_frames(heads: U8, length: I64, *, wide: bool, octet_aligned: bool | None) -> I64:
+    """How many frames each payload has, 0 if malformed, int64 (n,): ``len(unpack(...))``, for many at once.
+
+    ``heads`` uint8 (n, 16 or more): the payloads' first bytes; ``length`` int64 (n,).
+    """
+    if octet_aligned is not None:
+        return _count(heads, length, wide, octet_aligned, exact=False)[0]
+    efficient, sound = _count(heads, length, wide, False, exact=True)
+    aligned, _ = _count(heads, length, wide, True, exact=True)
+    return np.where((efficient > 0) & (sound | (aligned == 0)), efficient, aligned)
+
+
+def _count(heads: U8, length: I64, wide: bool, aligned: bool, exact: bool) -> tuple[I64, Bools]:
+    """Frames of each payload in one format, 0 if it is not that; and whether all of them are sound."""
+    n = len(length)
+    table = np.array(SPEECH_BITS[wide], np.int64)
+    bits = np.unpackbits(heads[:, : MOST_FRAMES + 1], axis=1)
+    total = 8 * length
+    at, step = (8, 8) if aligned else (4, 6)
+    more, fine, sound = np.ones(n, np.bool_), np.ones(n, np.bool_), np.ones(n, np.bool_)
+    count, end = np.zeros(n, np.int64), np.full(n, at, np.int64)
+    zeros = ~bits[:, 4:8].any(axis=1) if aligned else np.ones(n, np.bool_)
+    for _ in range(MOST_FRAMES):
+        fine &= ~more | (at + step <= total)
+        kind = bits[:, at + 1 : at + 5] @ np.array([8, 4, 2, 1], np.uint8)
+        size = table[kind]
+        fine &= ~more | (size >= 0)
+        end += more * (step + (-(-size // 8) * 8 if aligned else size))
+        count += more
+        sound &= ~more | (bits[:, at + 5] == 1)
+        if aligned:
+            zeros &= ~more | ~bits[:, at + 6 : at + 8].any(axis=1)
+        more &= bits[:, at] == 1
+        at += step
+        if not (more & fine).any():
+            break
+    fine &= ~more & (end <= total)
+    if exact:
+        fine &= (-(-end // 8) == length) & zeros
+    return np.where(fine, count, 0), sound

@@ -1,0 +1,115 @@
+"""libopus through ctypes: what libavcodec does not pass on, concealment (PLC) and forward error correction. Floor 2."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.util
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["RATE", "OpusState", "load", "packet_samples", "version"]
+
+I16 = npt.NDArray[np.int16]
+
+RATE: Final = 48_000
+_MOST: Final = 5760  # sample frames of a packet: 120 ms
+_STEP: Final = 120  # 2.5 ms: lengths to conceal are multiples of it
+
+
+@lru_cache(maxsize=1)
+def load() -> ctypes.CDLL | None:
+    """libopus of PyAV's wheel, or else the system's; None where there is neither."""
+    for name in _candidates():
+        try:
+            library = ctypes.CDLL(name)
+            create, decode, destroy = library.opus_decoder_create, library.opus_decode, library.opus_decoder_destroy
+            samples, text = library.opus_packet_get_nb_samples, library.opus_get_version_string
+        except (OSError, AttributeError):
+            continue
+        create.restype = ctypes.c_void_p
+        create.argtypes = [ctypes.c_int32, ctypes.c_int, ctypes.POINTER(ctypes.c_int)]
+        decode.restype = ctypes.c_int
+        decode.argtypes = [
+            ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+        ]  # fmt: skip
+        destroy.restype = None
+        destroy.argtypes = [ctypes.c_void_p]
+        samples.restype = ctypes.c_int
+        samples.argtypes = [ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]
+        text.restype = ctypes.c_char_p
+        return library
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    wheel = importlib.util.find_spec("av")
+    if wheel is not None and wheel.origin is not None:
+        package = Path(wheel.origin).parent
+        for folder in (package.parent / "av.libs", package / ".dylibs"):
+            yield from sorted(str(path) for path in folder.glob("libopus[-.]*"))
+    yield "libopus.so.0"
+    if by_name := ctypes.util.find_library("opus"):  # asks other programs: last
+        yield by_name
+
+
+def version() -> str | None:
+    """What the library says it is, None without it."""
+    library = load()
+    return None if library is None else str(library.opus_get_version_string().decode())
+
+
+def packet_samples(payload: bytes) -> int:
+    """Sample frames at 48 kHz by the library's own count, not above 0 for what it refuses."""
+    library = load()
+    if library is None:
+        raise RuntimeError("libopus is not here: ask load() first")
+    return int(library.opus_packet_get_nb_samples(payload, len(payload), RATE))
+
+
+class OpusState:
+    """A decoder at 48 kHz, one or two channels whatever the packets have. Raises MemoryError."""
+
+    def __init__(self, library: ctypes.CDLL, channels: int) -> None:
+        error = ctypes.c_int()
+        self._library = library
+        self._channels = channels
+        self._state = library.opus_decoder_create(RATE, channels, ctypes.byref(error))
+        if not self._state or error.value:
+            raise MemoryError(f"opus_decoder_create: error {error.value}")
+
+    def decode(self, payload: bytes) -> I16 | None:
+        """Samples of a packet, channels interleaved; None if it is corrupt."""
+        return self._call(payload, _MOST, 0)
+
+    def conceal(self, following: bytes, frames: int) -> I16:
+        """``frames`` sample frames that are missing right before the packet ``following``, which is decoded next.
+
+        The last of them come from the copy that packet carries of its predecessor, if it does (LBRR, RFC 6716 4.2.5);
+        the rest is extrapolated. What the library cannot make up is zero.
+        """
+        parts = []
+        missing = -(-frames // _STEP) * _STEP
+        tail = min(missing, _MOST)  # this much in one call, so that it ends with the copy
+        while missing:
+            size = tail if missing == tail else min(missing - tail, _MOST)
+            copy = following if missing == tail else b""
+            audio = self._call(copy, size, 1 if copy else 0)
+            parts.append(np.zeros(size * self._channels, np.int16) if audio is None else audio)
+            missing -= size
+        return np.concatenate(parts)[-frames * self._channels :]
+
+    def _call(self, payload: bytes, frames: int, fec: int) -> I16 | None:
+        out = np.empty(frames * self._channels, np.int16)
+        data = payload or None
+        done = self._library.opus_decode(self._state, data, len(payload), out.ctypes.data, frames, fec)
+        return None if done < 0 else out[: done * self._channels]
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", None):
+            self._library.opus_decoder_destroy(self._state)

@@ -1,0 +1,152 @@
+"""What the packets that left the ring are: audio of which codec and how long, key presses, comfort noise, or nothing
+that is decoded here. Floor 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ._events import Notice
+from ._packed import HEAD_BYTES, frame_counts
+from ._payload_types import PayloadTypes
+from ._state import StreamState
+from ._streams.guess import ENOUGH, GIVEN_UP, Seen, guess
+from ._streams.ring import Popped
+from ._streams.timeline import NO_AUDIO, UNKNOWN
+from ._types import StreamInfo
+
+__all__ = ["Sorter"]
+
+I64 = npt.NDArray[np.int64]
+
+_TYPES_GUESSED: Final = 4  # of a stream: a sender that makes up more is not worth the memory
+
+
+@dataclass(slots=True)
+class _Unknown:
+    """What was seen of one unknown payload type, or what it was taken for."""
+
+    seen: list[Seen] = field(default_factory=list)
+    count: int = 0
+    index: int = UNKNOWN
+    decided: bool = False
+
+
+@dataclass(slots=True)
+class _Row:
+    serial: int
+    types: dict[int, _Unknown] = field(default_factory=dict)
+
+
+class Sorter:
+    def __init__(self, state: StreamState, types: PayloadTypes) -> None:
+        self._state = state
+        self._types = types
+        codecs = types.codecs
+        # two entries behind the codecs, for NO_AUDIO and UNKNOWN
+        self._frame_bytes = np.array([max(c.frame_bytes, 1) for c in codecs] + [1, 1], np.int64)
+        self._packed = np.array([c.packed for c in codecs] + [False, False])
+        self._rows: dict[int, _Row] = {}
+        self._notices: list[Notice] = []
+
+    def take_notices(self) -> list[Notice]:
+        notices, self._notices = self._notices, []
+        return notices
+
+    def sort(self, popped: Popped) -> tuple[npt.NDArray[np.int16], I64]:
+        """Each packet's codec, an index or UNKNOWN or NO_AUDIO, and its sample frames at that codec's rate."""
+        codec = self._types.index_of.take(popped.payload_type)
+        if int(codec.min()) < 0 and (codec == UNKNOWN).any():
+            self._look_up_guesses(popped, codec)
+        if self._state.any_encrypted:
+            codec[self._state.encrypted.take(popped.row)] = UNKNOWN
+        one = int(codec[0])
+        if (codec == one).all() and not self._packed[one]:
+            width = int(self._frame_bytes[one])
+            return codec, popped.length if width == 1 else popped.length // width
+        frames = popped.length // self._frame_bytes.take(codec)
+        packed = np.flatnonzero(self._packed.take(codec))
+        if packed.size:
+            heads = self._heads(popped, packed)
+            of = codec[packed]
+            for index in np.unique(of).tolist():
+                members = np.flatnonzero(of == index)
+                at = packed[members]
+                frames[at] = frame_counts(self._types.codecs[index], heads[members], popped.length[at])
+        return codec, frames
+
+    def _heads(self, popped: Popped, which: I64) -> npt.NDArray[np.uint8]:
+        """The first bytes of payloads; what stands behind a payload's end means nothing."""
+        ring = self._state.ring
+        slot, large = popped.slot[which], ring.large.take(popped.row[which])
+        heads = np.empty((len(which), HEAD_BYTES), np.uint8)
+        for kind in (False, True):
+            members = np.flatnonzero(large == kind)
+            if members.size:
+                heads[members] = ring.payload_slab(kind)[slot[members], :HEAD_BYTES]
+        return heads
+
+    # --- guesses --------------------------------------------------------------------------------------------------
+
+    def _look_up_guesses(self, popped: Popped, codec: npt.NDArray[np.int16]) -> None:
+        """Put into ``codec`` what unknown types have been taken for; packet by packet, so that cuts do not matter."""
+        unknown = np.flatnonzero((codec == UNKNOWN) & self._types.guessable.take(popped.payload_type))
+        if not unknown.size:
+            return
+        heads = self._heads(popped, unknown)
+        columns = (popped.row, popped.payload_type, popped.ext, popped.timestamp, popped.length)
+        for n, (i, row, payload_type, ext, timestamp, length) in enumerate(
+            zip(unknown.tolist(), *(column[unknown].tolist() for column in columns), strict=True)
+        ):
+            info = self._state.registry.info[row]
+            if info is None:
+                continue
+            known = self._rows.get(row)
+            if known is None or known.serial != info.serial:
+                known = self._rows[row] = _Row(info.serial)
+            entry = known.types.get(payload_type)
+            if entry is None:
+                if len(known.types) >= _TYPES_GUESSED:
+                    continue
+                entry = known.types[payload_type] = _Unknown()
+            if not entry.decided:
+                head = heads[n].tobytes()[: min(length, HEAD_BYTES)]
+                self._look_at(info, payload_type, entry, Seen(ext, timestamp, length, head))
+                continue  # packets that the guess was made from have no audio
+            codec[i] = entry.index
+
+    def _look_at(self, info: StreamInfo, payload_type: int, entry: _Unknown, seen: Seen) -> None:
+        entry.seen = [*entry.seen[-ENOUGH + 1 :], seen]
+        entry.count += 1
+        if len(entry.seen) < ENOUGH:
+            return
+        found = guess(entry.seen, self._types.candidates)
+        if found is None:
+            if entry.count >= GIVEN_UP:
+                entry.decided = True
+                entry.seen = []
+                hint = f"name it with payload_types, or --pt {payload_type}=NAME/RATE"
+                self._note(info, f"payload type {payload_type} (dynamic) is not decoded here: {hint}")
+            return
+        entry.decided = True
+        entry.seen = []
+        if isinstance(found, str):
+            entry.index = NO_AUDIO
+            self._types.is_event[payload_type] = True
+        else:
+            entry.index = self._types.index_of_codec(found)
+            if entry.index >= 0:
+                info.codec_guessed = True
+        needs = "" if entry.index != UNKNOWN else f"; {self._types.needs(found)}"
+        self._note(
+            info,
+            f"payload type {payload_type} looks like {found}, a guess from sizes and timestamp steps{needs}; "
+            f"--pt {payload_type}=NAME/RATE says what it is",
+        )
+
+    def _note(self, info: StreamInfo, text: str) -> None:
+        info.notes.append(text)
+        self._notices.append(Notice(info, text))

@@ -1,0 +1,130 @@
+"""What becomes of what is received: the options of files and analyzers, and the sinks that they make.
+
+Workers make their own of it, so it can be pickled, and imports nothing that draws tables.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+import click
+
+from .._exceptions import ConfigurationError
+from ..resample import prepare
+from ..sinks import DtmfDetector, LevelMeter, QualityMeter, Sink, WavSink
+from ._decorate import decorated
+
+__all__ = ["ANALYZERS", "Output", "output_options"]
+
+ANALYZERS: Final = ("level", "dtmf", "quality")
+
+
+@decorated
+def output_options() -> list[Any]:
+    """How what was received is written and what is looked for in it."""
+    return [
+        click.option("--layout", type=click.Choice(["split", "stereo", "session"]), default="split", show_default=True,
+                     help="One file per direction; or one per call leg: inbound left, outbound right; or one per "
+                     "--session, each leg's inbound and outbound."),
+        click.option("--session", multiple=True, metavar="NAME=UUID,UUID",
+                     help="The call legs of a session, in the order of their channels (repeat)."),
+        click.option("--no-drift-correction", is_flag=True,
+                     help="Leave stereo and session files to the clocks of who sent them."),
+        click.option("--encoding", type=click.Choice(["pcm16", "native"]), default="pcm16", show_default=True,
+                     help="16-bit PCM, or the G.711 bytes as they came."),
+        click.option("--rate", type=click.IntRange(4000, 192_000), metavar="R",
+                     help="Resample to R Hz (default: the codec's own rate)."),
+        click.option("--conceal", is_flag=True, help="Fill short gaps for the ear (default: gaps are silent)."),
+        click.option("--mute-keys", is_flag=True,
+                     help="Silence instead of DTMF tones in files: no card numbers, no PINs."),
+        click.option("--analyze", metavar="LIST", default="",
+                     help=f"What to look for: {', '.join(ANALYZERS)}, or all. Told by --json, kept in summary.json."),
+        click.option("--redact", is_flag=True, help="Tell that a key was pressed, never which."),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Output:
+    """The values of :func:`output_options`. Raises ConfigurationError for analyzers that there are none of."""
+
+    layout: Any
+    session: tuple[str, ...]
+    no_drift_correction: bool
+    encoding: Any
+    rate: int | None
+    conceal: bool
+    mute_keys: bool
+    analyze: str
+    redact: bool
+
+    @classmethod
+    def take_from(cls, options: dict[str, Any]) -> Self:
+        """Of a command's options; takes them out."""
+        return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
+
+    def __post_init__(self) -> None:
+        _ = self.analyzers, self.sessions  # raise now rather than in a worker
+
+    @property
+    def analyzers(self) -> list[str]:
+        wanted = [name.strip() for name in self.analyze.split(",") if name.strip()]
+        if wanted == ["all"]:
+            return list(ANALYZERS)
+        unknown = sorted(set(wanted) - set(ANALYZERS))
+        if unknown:
+            raise ConfigurationError(f"--analyze {', '.join(unknown)}: choose of {', '.join(ANALYZERS)}, or all")
+        return wanted
+
+    @property
+    def sessions(self) -> dict[uuid.UUID, str] | None:
+        """Session names by call_leg_id; None: there are none."""
+        return _sessions(self.session) if self.session or self.layout == "session" else None
+
+    def warm_up(self) -> None:
+        """Import what the first block would import."""
+        if self.rate is not None or self.layout != "split" or self.analyze:
+            prepare()
+
+    def wav(self, directory: Path) -> WavSink:
+        return WavSink(
+            directory,
+            layout=self.layout,
+            encoding=self.encoding,
+            rate=self.rate,
+            sessions=self.sessions,
+            drift_correction=not self.no_drift_correction,
+            conceal=self.conceal,
+            mute_keys=self.mute_keys,
+        )
+
+    def sinks(self, directory: Path | None) -> list[Sink]:
+        """The files' sink, if there is a directory, and the analyzers."""
+        made: list[Sink] = [] if directory is None else [self.wav(directory)]
+        makers: dict[str, Any] = {
+            "level": LevelMeter,
+            "dtmf": lambda: DtmfDetector(redact=self.redact),
+            "quality": QualityMeter,
+        }
+        return made + [makers[name]() for name in self.analyzers]
+
+
+def _sessions(texts: tuple[str, ...]) -> dict[uuid.UUID, str]:
+    """NAME=UUID,UUID ..."""
+    if not texts:
+        raise ConfigurationError("--layout session: say which call legs are one session, with --session NAME=UUID,UUID")
+    found: dict[uuid.UUID, str] = {}
+    for text in texts:
+        name, _, ids = text.partition("=")
+        for each in filter(None, ids.split(",")) if name else ():
+            try:
+                leg = uuid.UUID(each.strip())
+            except ValueError as error:
+                raise ConfigurationError(f"--session {text}: {each!r} is no call_leg_id") from error
+            if found.setdefault(leg, name) != name:
+                raise ConfigurationError(f"--session {text}: {leg} is in session {found[leg]!r} already")
+        if name not in found.values():
+            raise ConfigurationError(f"--session {text}: give a name and call_leg_ids, like NAME=UUID,UUID")
+    return found

@@ -1,0 +1,65 @@
+"""Call control: start and stop forks through the API, and take the webhooks that tell how calls go.
+
+:class:`CallControl` (asyncio) and :class:`SyncCallControl` speak to the API; :mod:`strep.control.webhooks` verifies and
+parses what it sends; :mod:`strep.control.asgi` is an application that takes it; :class:`CallState` is what a call's
+webhooks come to, in whatever order they come. Not imported by ``import strep``: it needs httpx.
+"""
+
+from ._answers import Call, CallEvent, CallEventPage, CommandResult
+from ._client import CallControl, SyncCallControl
+from ._errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    CallEndedError,
+    ConflictError,
+    ErrorDetail,
+    ForgedWebhookError,
+    InternalServerError,
+    MalformedWebhookError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    StaleWebhookError,
+    UnprocessableEntityError,
+    WebhookError,
+)
+from ._retry import RetryPolicy
+from ._secret import Secret
+from .calls import CallPhase, CallState
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "Call",
+    "CallControl",
+    "CallEndedError",
+    "CallEvent",
+    "CallEventPage",
+    "CallPhase",
+    "CallState",
+    "CommandResult",
+    "ConflictError",
+    "ErrorDetail",
+    "ForgedWebhookError",
+    "InternalServerError",
+    "MalformedWebhookError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RetryPolicy",
+    "Secret",
+    "StaleWebhookError",
+    "SyncCallControl",
+    "UnprocessableEntityError",
+    "WebhookError",
+]

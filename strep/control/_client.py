@@ -1,0 +1,312 @@
+"""The call-control API's clients, asynchronous and synchronous. Floor 5.
+
+What is sent, whether it is sent again and what comes of it is decided in the pure modules beside this one; here is only
+the network. No frame below ``_attempt`` outlives it: httpx's and h11's hold the key in their locals, so exceptions
+are told as text or, when they are not httpx's, passed on without those frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+import httpx
+
+from .._exceptions import ConfigurationError
+from .._version import __version__
+from . import _requests
+from ._answers import Answer
+from ._exchange import Broken, Exchange, Received
+from ._requests import DEFAULT_BASE_URL, Request, Site
+from ._retry import RetryPolicy
+from ._secret import Secret
+
+__all__ = ["CallControl", "SyncCallControl"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MAX_ANSWER: Final = 4 << 20  # a page of 250 events takes a tenth of it
+_USER_AGENT: Final = f"strep/{__version__}"
+
+
+class _Bearer(httpx.Auth):
+    """Puts the key in when a request leaves: no argument or attribute of ours ever holds the header."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._secret.reveal()}"
+        yield request
+
+
+def _describe(function: Callable[..., Any], build: Callable[..., Any], owner: str) -> None:
+    """Give a method its builder's signature and documentation, ``self`` instead of the site."""
+    parts = inspect.signature(build, eval_str=True)
+    me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    returns = parts.return_annotation.__args__[0]
+    parameters = [me, *list(parts.parameters.values())[1:]]
+    function.__name__, function.__doc__ = build.__name__, build.__doc__
+    function.__qualname__ = f"{owner}.{build.__name__}"
+    function.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+
+
+def _asynchronous(
+    build: Callable[Concatenate[Site, P], Request[R]],
+) -> Callable[Concatenate[CallControl, P], Coroutine[Any, Any, R]]:
+    async def command(self: CallControl, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._run(build(self._site, *args, **kwargs))
+
+    _describe(command, build, "CallControl")
+    return command
+
+
+def _synchronous(
+    build: Callable[Concatenate[Site, P], Request[R]],
+) -> Callable[Concatenate[SyncCallControl, P], R]:
+    def command(self: SyncCallControl, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._run(build(self._site, *args, **kwargs))
+
+    _describe(command, build, "SyncCallControl")
+    return command
+
+
+class _Common:
+    def __init__(
+        self,
+        api_key: str | Secret | None,
+        base_url: str | None,
+        allow_private: bool,
+        policy: RetryPolicy | None,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        if api_key is None:
+            api_key = _key_of_environment()
+        if not isinstance(api_key, Secret):
+            api_key = Secret(api_key)  # the name no longer holds the key, should a traceback show locals
+        api_key.check()
+        self._secret = api_key
+        self._auth = _Bearer(api_key)
+        self._site = Site(base_url or os.environ.get("TELNYX_BASE_URL") or DEFAULT_BASE_URL, allow_private)
+        self._policy = policy or RetryPolicy()
+        self._clock, self._wall, self._random = clock, wall, random
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go."""
+        return self._site.base_url
+
+    def __repr__(self) -> str:
+        site = getattr(self, "_site", None)  # none yet when a traceback shows a constructor that raised
+        return f"{type(self).__name__}(base_url={site.base_url!r})" if site else f"<{type(self).__name__}>"
+
+    def _arguments(self, request: Request[Any], timeout_s: float) -> dict[str, Any]:
+        """What httpx is to send; without the key."""
+        return {
+            "method": request.method,
+            "url": self._site.url(request.path),
+            "params": request.query or None,
+            "json": request.body,
+            "headers": {"Accept": "application/json", "User-Agent": _USER_AGENT},
+            "auth": self._auth,
+            "follow_redirects": False,
+            "timeout": httpx.Timeout(timeout_s),
+        }
+
+    def _settle(self, exchange: Exchange, outcome: Received | Broken) -> float | Answer:
+        return exchange.settle(outcome, now_s=self._clock(), wall_s=self._wall(), random=self._random)
+
+
+class CallControl(_Common):
+    """The call-control API, asynchronous (asyncio).
+
+    ::
+
+        async with CallControl() as control:  # the key from TELNYX_API_KEY
+            await control.fork_start(call_control_id, target="udp:203.0.113.7:9000")
+
+    api_key: default TELNYX_API_KEY. base_url: default TELNYX_BASE_URL, else https://api.telnyx.com/v2; https, except to
+    this machine. client: an httpx.AsyncClient of yours, for proxies or certificates; it is not closed. allow_private:
+    whether private addresses may be forked to through the real API. policy: timeouts and retries. clock (monotonic),
+    wall (Unix time), sleep (seconds) and random (uniform in [0, 1)) are for tests.
+
+    Every command has one command_id, the same in each retry, and ends within ``policy.deadline_s``. Retried are
+    connection errors, timeouts, 408, 409, 429 and 5xx. Raises ConfigurationError, before anything is sent, for what
+    cannot work, and APIError as in ``strep.control``.
+    """
+
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        *,
+        base_url: str | None = None,
+        client: httpx.AsyncClient | None = None,
+        allow_private: bool = False,
+        policy: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        if isinstance(api_key, str):
+            api_key = Secret(api_key)
+        super().__init__(api_key, base_url, allow_private, policy, clock, wall, random)
+        self._sleep = sleep
+        self._owned = client is None
+        # a proxy of the environment's is not asked for what is on this machine
+        self._client = client or httpx.AsyncClient(trust_env=not self._site.loopback)
+
+    fork_start = _asynchronous(_requests.fork_start)
+    fork_stop = _asynchronous(_requests.fork_stop)
+    dial = _asynchronous(_requests.dial)
+    answer = _asynchronous(_requests.answer)
+    hangup = _asynchronous(_requests.hangup)
+    retrieve_call = _asynchronous(_requests.retrieve_call)
+    call_events = _asynchronous(_requests.call_events)
+
+    async def aclose(self) -> None:
+        """Close the connections; not those of a client that was passed in."""
+        if self._owned:
+            await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, request: Request[R]) -> R:
+        exchange = Exchange(request, self._policy, self._secret, self._clock())
+        while True:
+            outcome = await self._attempt(request, exchange.budget_s(self._clock()))
+            step = self._settle(exchange, outcome)
+            if isinstance(step, Answer):
+                return request.parse(step)
+            await self._sleep(step)
+
+    async def _attempt(self, request: Request[Any], timeout_s: float) -> Received | Broken:
+        try:
+            async with asyncio.timeout(timeout_s):  # httpx's is for each read: an answer may come in drops
+                return await self._send(request, timeout_s)
+        except (httpx.HTTPError, TimeoutError) as error:
+            return _broken(error, timeout_s)
+        except BaseException as error:
+            raise _bare(error) from None
+
+    async def _send(self, request: Request[Any], timeout_s: float) -> Received:
+        async with self._client.stream(**self._arguments(request, timeout_s)) as response:
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > _MAX_ANSWER:
+                    break
+            return _received(response, body)
+
+
+class SyncCallControl(_Common):
+    """The call-control API, synchronous: like :class:`CallControl`, with an httpx.Client. Its methods block."""
+
+    def __init__(
+        self,
+        api_key: str | Secret | None = None,
+        *,
+        base_url: str | None = None,
+        client: httpx.Client | None = None,
+        allow_private: bool = False,
+        policy: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], object] = time.sleep,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        if isinstance(api_key, str):
+            api_key = Secret(api_key)
+        super().__init__(api_key, base_url, allow_private, policy, clock, wall, random)
+        self._sleep = sleep
+        self._owned = client is None
+        self._client = client or httpx.Client(trust_env=not self._site.loopback)
+
+    fork_start = _synchronous(_requests.fork_start)
+    fork_stop = _synchronous(_requests.fork_stop)
+    dial = _synchronous(_requests.dial)
+    answer = _synchronous(_requests.answer)
+    hangup = _synchronous(_requests.hangup)
+    retrieve_call = _synchronous(_requests.retrieve_call)
+    call_events = _synchronous(_requests.call_events)
+
+    def close(self) -> None:
+        """Close the connections; not those of a client that was passed in."""
+        if self._owned:
+            self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, request: Request[R]) -> R:
+        exchange = Exchange(request, self._policy, self._secret, self._clock())
+        while True:
+            outcome = self._attempt(request, exchange.budget_s(self._clock()))
+            step = self._settle(exchange, outcome)
+            if isinstance(step, Answer):
+                return request.parse(step)
+            self._sleep(step)
+
+    def _attempt(self, request: Request[Any], timeout_s: float) -> Received | Broken:
+        try:
+            return self._send(request, timeout_s)
+        except (httpx.HTTPError, TimeoutError) as error:
+            return _broken(error, timeout_s)
+        except BaseException as error:
+            raise _bare(error) from None
+
+    def _send(self, request: Request[Any], timeout_s: float) -> Received:
+        until = self._clock() + timeout_s
+        with self._client.stream(**self._arguments(request, timeout_s)) as response:
+            body = bytearray()
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > _MAX_ANSWER:
+                    break
+                if self._clock() > until:
+                    raise TimeoutError
+            return _received(response, body)
+
+
+def _key_of_environment() -> Secret:
+    if "TELNYX_API_KEY" not in os.environ:
+        raise ConfigurationError("no API key: give api_key= or set TELNYX_API_KEY")
+    return Secret(os.environ["TELNYX_API_KEY"])
+
+
+def _received(response: httpx.Response, body: bytearray) -> Received:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Received(response.status_code, headers, bytes(body))
+
+
+def _broken(error: Exception, timeout_s: float) -> Broken:
+    """In words: the exception itself would keep frames that hold the key."""
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        return Broken(f"none within {timeout_s:.3g} s ({type(error).__name__})", timeout=True)
+    return Broken(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, timeout=False)
+
+
+def _bare(error: BaseException) -> BaseException:
+    """The exception without the frames and causes below here."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -1,0 +1,165 @@
+"""Webhooks as values: what a verified body says. Pure. Floor 5.
+
+Every field can be missing, then it is None. What has no class of its own is a plain :class:`WebhookEvent`; the payload
+as it came is in ``payload``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from ._answers import timestamp
+from ._errors import MalformedWebhookError
+
+__all__ = [
+    "CallAnswered",
+    "CallBridged",
+    "CallHangup",
+    "CallInitiated",
+    "CallWebhook",
+    "ForkStarted",
+    "ForkStopped",
+    "WebhookEvent",
+    "parse_event",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookEvent:
+    """Any event.
+
+    id: the same in every delivery. occurred_at: aware. client_state: decoded; None too when it was no base64.
+    call_leg_id: as in the STREP header; None too when it was no UUID. payload: all fields, as they came.
+    """
+
+    EVENT_TYPE: ClassVar[str] = ""
+
+    event_type: str | None = None
+    id: str | None = None
+    occurred_at: datetime | None = None
+    call_control_id: str | None = None
+    call_leg_id: uuid.UUID | None = None
+    call_session_id: str | None = None
+    connection_id: str | None = None
+    client_state: bytes | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallWebhook(WebhookEvent):
+    """An event of a call itself. ``from_`` and ``to``: numbers or SIP URIs."""
+
+    from_: str | None = None
+    to: str | None = None
+    state: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallInitiated(CallWebhook):
+    """call.initiated: a call comes in (``direction`` "incoming") or goes out ("outgoing")."""
+
+    EVENT_TYPE = "call.initiated"
+
+    direction: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallAnswered(CallWebhook):
+    """call.answered"""
+
+    EVENT_TYPE = "call.answered"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallBridged(CallWebhook):
+    """call.bridged"""
+
+    EVENT_TYPE = "call.bridged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallHangup(CallWebhook):
+    """call.hangup: the call has ended, and why."""
+
+    EVENT_TYPE = "call.hangup"
+
+    hangup_cause: str | None = None
+    hangup_source: str | None = None
+    sip_hangup_cause: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForkStarted(WebhookEvent):
+    """call.fork.started. ``stream_type`` in newer API only."""
+
+    EVENT_TYPE = "call.fork.started"
+
+    stream_type: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForkStopped(WebhookEvent):
+    """call.fork.stopped. ``stream_type`` in newer API only."""
+
+    EVENT_TYPE = "call.fork.stopped"
+
+    stream_type: str | None = None
+
+
+_CLASSES: Final[dict[str, type[WebhookEvent]]] = {
+    kind.EVENT_TYPE: kind
+    for kind in (CallInitiated, CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped)
+}  # fmt: skip
+
+
+def parse_event(document: object) -> WebhookEvent:
+    """The event of a decoded body. Raises MalformedWebhookError for what is no object with an object in ``data``."""
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, dict):
+        raise MalformedWebhookError('the body is no {"data": {…}} object')
+    payload = data.get("payload")
+    if not isinstance(payload, dict):
+        payload = {}
+    event_type = _text(data.get("event_type"))
+    kind = _CLASSES.get(event_type or "", WebhookEvent)
+    values: dict[str, Any] = {
+        "event_type": event_type,
+        "id": _text(data.get("id")),
+        "occurred_at": timestamp(data.get("occurred_at")),
+        "call_leg_id": _uuid(payload.get("call_leg_id")),
+        "client_state": _bytes(payload.get("client_state")),
+        "payload": payload,
+    }
+    for name in (entry.name for entry in fields(kind)):
+        if name not in values:
+            value = payload.get(name.rstrip("_"))
+            values[name] = timestamp(value) if name.endswith("_time") else _text(value)
+    return kind(**values)
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # ids and SIP codes come as numbers at times
+    return value if isinstance(value, str) else None
+
+
+def _uuid(value: object) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _bytes(value: object) -> bytes | None:
+    try:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else None
+    except (binascii.Error, ValueError):
+        return None
