@@ -130,6 +130,7 @@ async def run_capture(
         "pcap": pcap,
         "transport": transport,
         "receive_buffer": receive_buffer,
+        "redact": output.redact,
     }
     receiver: Receiver | Supervisor
     meter: LevelMeter | None = None
