@@ -14,7 +14,17 @@ import click
 
 from .._exceptions import ConfigurationError
 from ..resample import prepare
-from ..sinks import DtmfDetector, LevelMeter, QualityMeter, Sink, Spectrum, SpeechMeter, ToneDetector, WavSink
+from ..sinks import (
+    DtmfDetector,
+    LevelMeter,
+    MutedSink,
+    QualityMeter,
+    Sink,
+    Spectrum,
+    SpeechMeter,
+    ToneDetector,
+    WavSink,
+)
 from ._decorate import decorated
 
 __all__ = ["ANALYZERS", "Output", "output_options"]
@@ -114,7 +124,12 @@ class Output:
             "quality": QualityMeter,
             "spectrum": lambda: Spectrum(seconds=0),
         }
-        return made + [makers[name]() for name in self.analyzers]
+        analyzers: dict[str, Sink] = {name: makers[name]() for name in self.analyzers}
+        if "dtmf" in analyzers:
+            # who looks for keys has none of them in the statistics of speech
+            of_speech = [analyzers.pop(name) for name in ("level", "speech", "spectrum") if name in analyzers]
+            made += [MutedSink(of_speech)] if of_speech else []
+        return made + list(analyzers.values())
 
 
 def _sessions(texts: tuple[str, ...]) -> dict[uuid.UUID, str]:
