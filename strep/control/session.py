@@ -250,6 +250,8 @@ class Fork:
 
     async def _prepare(self) -> None:
         """Where the media is to go to, and who hears of it."""
+        if not self._receiver.sinks:
+            self._iterate()  # with nobody else to hear it, who enters will: nothing of the beginning is missing
         bound = [s.address for s in self._receiver.sockets if s.role == "listen"]
         if self.mode == "target":
             if not bound:
@@ -326,8 +328,13 @@ class Fork:
 
     def __aiter__(self) -> AsyncIterator[Stream]:
         """The streams of this fork, those that live already first; ends when the fork is over."""
-        self._iterated = True
+        self._iterate()
         return self._streams()
+
+    def _iterate(self) -> None:
+        if not self._iterated and self._receiver.running:
+            self._iterated = True
+            self._receiver.want_audio()
 
     async def _streams(self) -> AsyncIterator[Stream]:
         while True:
@@ -346,9 +353,7 @@ class Fork:
         """For the receiver."""
         self._live[stream.serial] = stream
         self._encrypted |= stream.encrypted
-        # with nobody else to hear them, who enters will iterate: then nothing of the beginning is missing
-        consumed = self._iterated or not self._receiver.sinks
-        self._new.append(self._receiver.stream(stream) if consumed else stream)
+        self._new.append(self._receiver.stream(stream) if self._iterated else stream)
         self._came.set()
         if self._loop is not None:
             self._loop.call_soon(self._look)
