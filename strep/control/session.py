@@ -164,6 +164,7 @@ class Fork:
         self._watched: list[uuid.UUID | int] = []
         self._live: dict[int, StreamInfo] = {}  # by serial
         self._packets: Counter[Direction] = Counter()  # of streams that have ended
+        self._own = 0  # streams, ended or not
         self._encrypted = False
         self._new: deque[StreamInfo | Stream] = deque()
         self._iterated = False
@@ -356,6 +357,7 @@ class Fork:
     def stream_started(self, stream: StreamInfo) -> None:
         """For the receiver."""
         self._live[stream.serial] = stream
+        self._own += 1
         self._encrypted |= stream.encrypted
         self._new.append(self._receiver.stream(stream) if self._iterated else stream)
         self._came.set()
@@ -521,7 +523,6 @@ class Fork:
         since = Counter(self._counts())
         since.subtract(self._before)
         packets = self._count_packets()
-        own = len(self._live) + len(self._packets)
         return diagnose(
             Facts(
                 mode=self.mode,
@@ -542,7 +543,7 @@ class Fork:
                 rejected_by=_part(since, "rejected "),
                 malformed=since["malformed"],
                 kernel_dropped=since["kernel"],
-                others=max(0, since["streams"] - own),
+                others=max(0, since["streams"] - self._own),
                 inbound=packets[Direction.INBOUND],
                 outbound=packets[Direction.OUTBOUND],
                 encrypted=self._encrypted,
