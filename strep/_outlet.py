@@ -17,7 +17,7 @@ from ._sorting import Sorter
 from ._state import StreamState
 from ._streams.payloads import Decoder, Whose, gather
 from ._streams.ring import Popped
-from ._streams.timeline import NO_AUDIO, Anchor, Placed
+from ._streams.timeline import NO_AUDIO, UNKNOWN, Anchor, Placed
 from ._types import GapCause, StreamInfo
 
 __all__ = ["Later", "Outlet", "at_once"]
@@ -119,7 +119,7 @@ class Outlet:
         if undecoded:
             encrypted = 0
             if self._state.any_encrypted:
-                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row)))
+                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row) & (codec == UNKNOWN)))
             self._accounts.drop("encrypted", encrypted)
             self._accounts.drop("payload_type", undecoded - encrypted)
         if placed is not None and self._state.codecless:
