@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ from support import LEG, MS, T0, Arrival, batch_of, packet
 
 import strep
 from strep._codecs import parse_codec
+from strep._engine import Engine, EngineConfig
 from strep._packed import amr
 from strep._packed.encoders import make_encoder
+from strep._payload_types import PayloadTypes
 from strep._pcap import PcapWriter
 from strep._types import Mask
 from strep.simulate.speech import bundled_voices
-from strep.sinks import BaseSink
+from strep.sinks import BaseSink, WavSink
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
 
@@ -453,3 +456,30 @@ def test_without_the_extra_a_stream_is_told_counted_and_kept(tmp_path: Path, nam
     (report,) = found.reports()
     assert call.decode is not None
     np.testing.assert_array_equal(plain.heard(report.stream)[0], call.decode(said))
+
+
+# --- queues ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_slow_disk_is_as_large_as_it_is_decoded(tmp_path: Path) -> None:
+    """A second of opus: 150 bytes encoded, 96 KB decoded."""
+    payload = b"\x08\xff\xfe"
+    engine = Engine(EngineConfig(payload_types=PayloadTypes({97: "opus"})))
+    events = engine.receive(batch_of(evenly(numbered([payload] * 50, 960, 97)))) + engine.flush()
+    batches = [e for e in events if isinstance(e, strep.BlockBatch)]
+    assert [batch.payload.nbytes for batch in batches] == [150]
+    held = threading.Event()
+
+    class Slow(WavSink):
+        def _take(self, batch: strep.BlockBatch, now: float) -> None:
+            held.wait()
+            super()._take(batch, now)
+
+    sink = Slow(tmp_path, queue_bytes=250_000)
+    for _ in range(4):
+        for batch in batches:
+            sink.blocks(batch)
+    dropped = sink.dropped_frames
+    held.set()
+    sink.close(5)
+    assert dropped == 2 * 48_000
