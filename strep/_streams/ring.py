@@ -65,7 +65,7 @@ class Popped:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> Popped:
+    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> Popped:
         return Popped(
             self.row[chosen],
             self.ext[chosen],
@@ -174,9 +174,6 @@ class JitterRing:
         return _SMALL
 
     # --- in -------------------------------------------------------------------------------------------------------
-
-    def all_different(self, rows: I64) -> bool:
-        return self.repeated(rows) is None
 
     def repeated(self, rows: I64) -> npt.NDArray[np.bool_] | None:
         """Which entries name a row that others name too; None: all are different."""
