@@ -23,7 +23,7 @@ from ._datagrams import DatagramBatch
 from ._events import Ended, Event, Notice, Started
 from ._outlet import Later, Outlet, at_once
 from ._packets import Bodies, Packets
-from ._parser import Status, parse_batch
+from ._parser import parse_apart
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
@@ -188,26 +188,28 @@ class Engine:
 
     def _parse(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
-        columns = parse_batch(batch.slab, batch.length)
-        rows: I64 | None = None
+        columns, rows, others = parse_apart(batch.slab, batch.length)
         if columns.uniform is not None:  # all sound, all of one kind: the usual case
             self.accounts.kinds[columns.uniform] += len(columns)
-            good = np.True_
         else:
-            self.accounts.kinds += np.bincount(columns.kind, minlength=len(DatagramKind))
-            good = columns.status == Status.OK
+            others = columns
+            good = columns.status == 0
             if not good.all():
-                self.accounts.count_statuses(columns.status)
-                rows = np.flatnonzero(good)
+                rows = good.nonzero()[0]
+                columns = columns.take(rows)
+        if others is not None:
+            self.accounts.kinds += np.bincount(others.kind, minlength=len(DatagramKind))
+            self.accounts.count_statuses(others.status)
         if self.config.sources is not None:
-            allowed = self.config.sources.allows(batch.source_hi, batch.source_lo)
+            hi, lo = batch.source_hi, batch.source_lo
+            allowed = self.config.sources.allows(*((hi, lo) if rows is None else (hi[rows], lo[rows])))
             if not allowed.all():
-                self.accounts.reject("source", int(np.count_nonzero(good & ~allowed)))
-                rows = np.flatnonzero(good & allowed)
-        if rows is not None:
-            if not rows.size:
-                return None, rows
-            columns = columns.take(rows)
+                self.accounts.reject("source", int(np.count_nonzero(~allowed)))
+                chosen = allowed.nonzero()[0]
+                rows = chosen if rows is None else rows[chosen]
+                columns = columns.take(chosen)
+        if not len(columns):
+            return None, rows
         tag = columns.direction.astype(np.uint64)
         tag <<= np.uint64(1)
         tag |= columns.leg

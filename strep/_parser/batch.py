@@ -16,10 +16,11 @@ from .._types import DatagramKind
 from .columns import COLUMN_NAMES, PacketColumns
 from .layout import DTLS_FIRST, DTLS_LAST, RTCP_FIRST, RTCP_LAST, RTP_FIXED, STREP_LENGTH, Status
 
-__all__ = ["parse_batch"]
+__all__ = ["parse_apart", "parse_batch"]
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 
 _PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED
@@ -42,8 +43,29 @@ def parse_batch(slab: U8, length: I32) -> PacketColumns:
         if count == n:
             return _plain(slab, at, length)
         if 2 * count > n:
-            return _mixed(slab, at, length, np.flatnonzero(~plain))
+            others = (~plain).nonzero()[0]
+            return _mixed(slab, at, length, others, _general(slab[others], length[others]))
     return _general(slab, length)
+
+
+def parse_apart(slab: U8, length: I32) -> tuple[PacketColumns, I64 | None, PacketColumns | None]:
+    """Like :func:`parse_batch`; but where most datagrams are plain and none of the others is sound, these are told
+    apart: (columns of the plain ones, their rows; the others' columns). Rows None: of all datagrams, nothing apart."""
+    if len(slab):
+        slab = np.ascontiguousarray(slab)
+        for at in (STREP_LENGTH, 0):
+            plain = _plain_rows(slab, at, length)
+            count = int(np.count_nonzero(plain))
+            if count == len(slab):
+                return _plain(slab, at, length), None, None
+            if 2 * count > len(slab):
+                others = (~plain).nonzero()[0]
+                rest = _general(slab[others], length[others])
+                if np.count_nonzero(rest.status) < len(others):
+                    return _mixed(slab, at, length, others, rest), None, None
+                rows = plain.nonzero()[0]
+                return _plain(slab, at, length, rows), rows, rest
+    return parse_batch(slab, length), None, None
 
 
 def _column(slab: U8, at: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -92,10 +114,9 @@ def _plain_rows(slab: U8, at: int, length: I32) -> npt.NDArray[np.bool_]:
     return plain
 
 
-def _mixed(slab: U8, at: int, length: I32, others: npt.NDArray[np.int64]) -> PacketColumns:
-    """Most are plain; ``others`` are not."""
+def _mixed(slab: U8, at: int, length: I32, others: I64, rest: PacketColumns) -> PacketColumns:
+    """Most are plain; ``others`` are not, and are as ``rest`` says."""
     columns = _plain(slab, at, length)
-    rest = _general(slab[others], length[others])
     for name in COLUMN_NAMES:
         column = getattr(columns, name)
         if not column.flags.writeable:
@@ -106,18 +127,25 @@ def _mixed(slab: U8, at: int, length: I32, others: npt.NDArray[np.int64]) -> Pac
     return columns
 
 
-def _plain(slab: U8, at: int, length: I32) -> PacketColumns:
-    """Headers without options; the RTP header begins at ``at``."""
-    n = len(slab)
-    second = _column(slab, at + 1, np.uint8)
+def _plain(slab: U8, at: int, length: I32, rows: I64 | None = None) -> PacketColumns:
+    """Headers without options, of ``rows`` (None: all); the RTP header begins at ``at``."""
+
+    def column(at: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+        every = _column(slab, at, kind)
+        return every if rows is None else every[rows]
+
+    if rows is not None:
+        length = length[rows]
+    n = len(length)
+    second = column(at + 1, np.uint8)
     zero = _constant(0, "u1", n)
     kind = DatagramKind.STREP if at else DatagramKind.RTP
     if at:
-        first = _column(slab, 0, np.uint8)
+        first = column(0, np.uint8)
         direction = first & np.uint8(1)
         leg = (first >> np.uint8(1)) & np.uint8(1)
-        hi = _column(slab, 8, ">u8").astype(np.uint64)
-        lo = _column(slab, 16, ">u8").astype(np.uint64)
+        hi = column(8, ">u8").astype(np.uint64)
+        lo = column(16, ">u8").astype(np.uint64)
     else:
         hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         leg = direction = zero
@@ -132,9 +160,9 @@ def _plain(slab: U8, at: int, length: I32) -> PacketColumns:
         header_length=_constant(at, "i4", n),
         marker=second >> np.uint8(7),
         payload_type=second & np.uint8(0x7F),
-        sequence_number=_column(slab, at + 2, ">u2").astype(np.uint16),
-        rtp_timestamp=_column(slab, at + 4, ">u4").astype(np.uint32),
-        ssrc=_column(slab, at + 8, ">u4").astype(np.uint32),
+        sequence_number=column(at + 2, ">u2").astype(np.uint16),
+        rtp_timestamp=column(at + 4, ">u4").astype(np.uint32),
+        ssrc=column(at + 8, ">u4").astype(np.uint32),
         payload_offset=_constant(at + RTP_FIXED, "i4", n),
         payload_length=length - np.int32(at + RTP_FIXED),
         uniform=int(kind),
