@@ -397,9 +397,9 @@ class Engine:
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
         usual: I64 | None = None  # which of the packets; None: all
-        if strange.any():
-            self._sources.offer(packets.take(np.flatnonzero(strange)))
-            usual = np.flatnonzero(~strange)
+        if np.count_nonzero(strange):
+            self._sources.offer(packets.take(strange.nonzero()[0]))
+            usual = (~strange).nonzero()[0]
             if not usual.size:
                 return
             row, edge, ahead = row[usual], edge[usual], ahead[usual]
@@ -429,23 +429,23 @@ class Engine:
             self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed)
             self._store(bodies, row, ext, True)
             return
-        some = np.flatnonzero(doubtful)
+        some = doubtful.nonzero()[0]
         copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
         copied = None
-        if copies.any():
+        if np.count_nonzero(copies):
             copied = np.zeros(len(row), np.bool_)
             copied[some] = copies
             self.accounts.duplicate += int(np.count_nonzero(copies))
         self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
-        if late.any():
+        if np.count_nonzero(late):
             self._reception.came_late(row[some[late]])
             self.accounts.late += int(np.count_nonzero(late))
         stale = copies | late
         different = repeated is None or not again.size or bool(stale[again].all())
-        if stale.any():
+        if np.count_nonzero(stale):
             doubtful.fill(True)
             doubtful[some[stale]] = False
-            fresh = np.flatnonzero(doubtful)
+            fresh = doubtful.nonzero()[0]
             if not fresh.size:
                 return
             bodies, row, ext = bodies.take(fresh), row[fresh], ext[fresh]
@@ -474,7 +474,7 @@ class Engine:
                 copies &= known  # so far behind a copy is late again, also when both come in one batch
             again = _not_first(row)
         late = (offset < 0) & ~copies
-        if late.any():
+        if np.count_nonzero(late):
             late_known = late if everywhere else late & known
             ring.note_late(row[late_known], offset[late_known])
         return copies, late, again
