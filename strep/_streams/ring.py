@@ -76,6 +76,19 @@ class Popped:
             self.arrival_ns[chosen],
         )
 
+    @classmethod
+    def joined(cls, parts: list[Popped]) -> Popped:
+        """Several as one; what was popped earlier of a stream comes first."""
+        if len(parts) == 1:
+            return parts[0]
+        row = np.concatenate([part.row for part in parts])
+        order = row.argsort(kind="stable")
+        rest = (
+            np.concatenate([getattr(part, name) for part in parts])[order]
+            for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
+        )
+        return cls(row[order], *rest)
+
 
 class _Slab:
     """Payload slots of one size, 64 a stream, handed out by stream. Grows by doubling."""
