@@ -28,7 +28,7 @@ from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
 from ._state import StreamState
-from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW
+from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW, Popped
 from ._types import DatagramKind, StreamInfo
 
 __all__ = ["TICK_NS", "Engine", "EngineConfig"]
@@ -322,16 +322,20 @@ class Engine:
         rows = _joined(self._touched)
         if rows.size:
             self._ring.watch_holes(rows, self.config.latency_ns)
+        popped: list[Popped] = []
         if self._ring.earliest_deadline_ns <= now_ns:
-            self._give_up_holes(now_ns)
+            self._give_up_holes(now_ns, popped)
             rows = _joined(self._touched)
         self._touched.clear()
         if rows.size:
             full = rows[self._ring.settle(rows) >= FILL]
             if full.size:
                 full = np.unique(full)
-                self._pop_ready(full)
+                self._pop(full, popped)
                 self._ring.settle(full)
+        if popped:
+            # together, for a batch has its price whatever is in it
+            self._events += self._outlet.emit(Popped.joined(popped))
         if self._unreleased and tick >= self._next_release_tick:
             self._release()
         if now_ns // SECOND_NS > before_s and len(self._table):
@@ -351,17 +355,17 @@ class Engine:
         present = self._ring.present[self._turn : len(self.registry.info) : groups]
         self._pop_ready(self._turn + groups * np.flatnonzero(present & np.uint64(1)))
 
-    def _give_up_holes(self, now_ns: int) -> None:
+    def _give_up_holes(self, now_ns: int, popped: list[Popped]) -> None:
         ring = self._ring
         while True:
             deadlines = ring.deadline_ns[: len(self.registry.info)]
             rows = np.flatnonzero(deadlines <= now_ns)
             if not rows.size:
                 break
-            self._pop_ready(rows)
+            self._pop(rows, popped)
             ring.skip_hole(rows, self.config.latency_ns)
             if self.prompt:
-                self._pop_ready(rows)  # what waited behind a hole has waited long enough
+                self._pop(rows, popped)  # what waited behind a hole has waited long enough
             else:
                 self._unreleased = self.release_groups
             self._touched.append(rows)
@@ -397,9 +401,9 @@ class Engine:
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
         usual: I64 | None = None  # which of the packets; None: all
-        if strange.any():
-            self._sources.offer(packets.take(np.flatnonzero(strange)))
-            usual = np.flatnonzero(~strange)
+        if np.count_nonzero(strange):
+            self._sources.offer(packets.take(strange.nonzero()[0]))
+            usual = (~strange).nonzero()[0]
             if not usual.size:
                 return
             row, edge, ahead = row[usual], edge[usual], ahead[usual]
@@ -429,23 +433,23 @@ class Engine:
             self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed)
             self._store(bodies, row, ext, True)
             return
-        some = np.flatnonzero(doubtful)
+        some = doubtful.nonzero()[0]
         copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
         copied = None
-        if copies.any():
+        if np.count_nonzero(copies):
             copied = np.zeros(len(row), np.bool_)
             copied[some] = copies
             self.accounts.duplicate += int(np.count_nonzero(copies))
         self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
-        if late.any():
+        if np.count_nonzero(late):
             self._reception.came_late(row[some[late]])
             self.accounts.late += int(np.count_nonzero(late))
         stale = copies | late
         different = repeated is None or not again.size or bool(stale[again].all())
-        if stale.any():
+        if np.count_nonzero(stale):
             doubtful.fill(True)
             doubtful[some[stale]] = False
-            fresh = np.flatnonzero(doubtful)
+            fresh = doubtful.nonzero()[0]
             if not fresh.size:
                 return
             bodies, row, ext = bodies.take(fresh), row[fresh], ext[fresh]
@@ -474,7 +478,7 @@ class Engine:
                 copies &= known  # so far behind a copy is late again, also when both come in one batch
             again = _not_first(row)
         late = (offset < 0) & ~copies
-        if late.any():
+        if np.count_nonzero(late):
             late_known = late if everywhere else late & known
             ring.note_late(row[late_known], offset[late_known])
         return copies, late, again
@@ -542,12 +546,19 @@ class Engine:
 
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""
+        popped: list[Popped] = []
+        self._pop(rows, popped)
+        if popped:
+            self._events += self._outlet.emit(popped[0])
+
+    def _pop(self, rows: I64, popped: list[Popped]) -> None:
+        """Take what may leave of these rows (distinct) from the ring. Its slots hold until packets are put in."""
         run = self._ring.run(rows)
         ready = run > 0
-        if not ready.all():
+        if np.count_nonzero(ready) < len(ready):
             rows, run = rows[ready], run[ready]
         if rows.size:
-            self._events += self._outlet.emit(self._ring.pop(rows, run))
+            popped.append(self._ring.pop(rows, run))
 
     def _end(self, rows: I64, reason: str) -> None:
         if not rows.size:

@@ -76,6 +76,19 @@ class Popped:
             self.arrival_ns[chosen],
         )
 
+    @classmethod
+    def joined(cls, parts: list[Popped]) -> Popped:
+        """Several as one; what was popped earlier of a stream comes first."""
+        if len(parts) == 1:
+            return parts[0]
+        row = np.concatenate([part.row for part in parts])
+        order = row.argsort(kind="stable")
+        rest = (
+            np.concatenate([getattr(part, name) for part in parts])[order]
+            for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
+        )
+        return cls(row[order], *rest)
+
 
 class _Slab:
     """Payload slots of one size, 64 a stream, handed out by stream. Grows by doubling."""
@@ -180,7 +193,7 @@ class JitterRing:
         """Which entries name a row that others name too; None: all are different."""
         order = np.arange(len(rows))
         self._mark[rows] = order
-        others = np.flatnonzero(self._mark.take(rows) != order)
+        others = (self._mark.take(rows) != order).nonzero()[0]
         if not others.size:
             return None
         self._mark[rows[others]] = -1
@@ -338,7 +351,7 @@ class JitterRing:
         """At a grid point: set the deadlines of rows into which packets came (several mentions are fine)."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
-        if holed.any():
+        if np.count_nonzero(holed):
             self.deadline_ns[rows[~holed]] = NEVER
             self._note_holes(rows[holed], latency_ns)
         elif self.earliest_deadline_ns != NEVER:
@@ -389,7 +402,7 @@ def _copy_payloads(
     longest = int(length.max())
     first = int(offset[0])
     groups: list[tuple[int, I64 | None]]
-    if (offset == first).all():
+    if not np.count_nonzero(offset != first):
         groups = [(first, None)]
     else:
         distinct = np.unique(offset)

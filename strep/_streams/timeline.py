@@ -155,7 +155,7 @@ class Timeline:
         stream = self.codec.take(rows)
         one = int(codec[0])
         odd: npt.NDArray[np.bool_] | None = None
-        if one >= 0 and (codec == one).all():
+        if one >= 0 and not np.count_nonzero(codec != one):
             span = frames if self._ratio[one] == 1 else frames // self._ratio[one]
             odd_row = stream != one
         else:
@@ -301,10 +301,11 @@ class Timeline:
         frames = scaled // rate
         fits = frames * rate == scaled
         refused = row[(~fits & audio) | (codec == UNKNOWN)]
-        np.add.at(self.undecoded, refused, 1)
-        self._refused += refused.size
+        if refused.size:
+            np.add.at(self.undecoded, refused, 1)
+            self._refused += refused.size
         audio &= fits
-        keep = np.flatnonzero(audio)
+        keep = audio.nonzero()[0]
         if not keep.size:
             # holes seen here still stand before the next audio packet
             base = np.append(0, missing)[start]
@@ -337,11 +338,14 @@ class Timeline:
         position = ends - frames + np.repeat(self.position[audio_rows] - before_group, length)
         self.position[audio_rows] = position[last] + frames[last]
         self._begun[audio_rows] = True
-        np.add.at(self.gap_frames, (row, cause), gap)
+        gapped = gap > 0
+        before_gap = gapped.nonzero()[0]
+        if before_gap.size:
+            np.add.at(self.gap_frames, (row[before_gap], cause[before_gap]), gap[before_gap])
 
-        opens = (gap > 0) | (cause != 0)
+        opens = gapped | (cause != 0)
         opens[start] = True
-        first = np.flatnonzero(opens)
+        first = opens.nonzero()[0]
         return Placed(
             keep,
             row,
@@ -350,7 +354,7 @@ class Timeline:
             packets.length[keep],
             own_frames,
             frames,
-            trim if trim.any() else None,
+            trim if np.count_nonzero(trim) else None,
             timestamp,
             arrival,
             np.append(first, len(row)),
@@ -364,7 +368,7 @@ class Timeline:
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
         """Streams without a codec take that of their first packet with audio."""
-        new = np.flatnonzero(audio & (self.codec[row] < 0))
+        new = (audio & (self.codec[row] < 0)).nonzero()[0]
         if new.size:
             first, index = np.unique(row[new], return_index=True)
             self.codec[first] = codec[new[index]]
@@ -402,7 +406,8 @@ class Timeline:
         forward = (delta > 0) & ((delta <= rate) | (delta <= elapsed + rate))
         overlap = (delta < 0) & (-delta < frames)
         jump = ~restart & ~begins & (delta != 0) & ~forward & ~overlap
-        np.add.at(self.timestamp_jumps, row[jump], 1)
+        if np.count_nonzero(jump):
+            np.add.at(self.timestamp_jumps, row[jump], 1)
         anchored = restart | jump
         gap = np.where(anchored, np.where(elapsed < rate // 10, 0, elapsed), np.where(forward, delta, 0))
         gap[begins] = 0
@@ -419,7 +424,7 @@ def _group_starts(row: I64) -> I64:
     edge = np.empty(len(row), np.bool_)
     edge[0] = True
     np.not_equal(row[1:], row[:-1], out=edge[1:])
-    return np.flatnonzero(edge)
+    return edge.nonzero()[0]
 
 
 def _shifted(values: npt.NDArray[_T], start: I64, first: npt.NDArray[_T]) -> npt.NDArray[_T]:
