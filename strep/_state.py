@@ -31,6 +31,7 @@ class StreamState:
         self.registry = registry
         self.table = KeyTable(rows)
         self.ring = JitterRing(rows)
+        self.ring.peeked = types.peeked
         self.reception = Reception(rows)
         self.timeline = Timeline(rows, types.codecs)
         self.clock = ClockFilter(rows)

@@ -90,6 +90,7 @@ class Timeline:
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
         self._rate = np.array([c.sample_rate for c in codecs] + [1, 1], np.int64)
         self._clock = np.array([c.clock_rate for c in codecs] + [1, 1], np.int64)
+        self._packed = np.array([c.packed for c in codecs] + [False, False])
         self.codec = np.full(streams, -1, np.int16)
         self.position = np.zeros(streams, np.int64)  # where the next frame will stand
         self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
@@ -101,7 +102,7 @@ class Timeline:
         self._prior_ext = np.zeros(streams, np.int64)
         self._prior_arrival_ns = np.zeros(streams, np.int64)
         self._prior_frames = np.zeros(streams, np.int64)
-        self._refused = 0
+        self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
 
     def open(self, rows: I64, first_ext: I64) -> None:
@@ -120,10 +121,12 @@ class Timeline:
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
-    def take_undecoded(self) -> int:
-        """Packets without audio (unknown payload type, a rate that does not fit) since the last call."""
-        refused, self._refused = self._refused, 0
-        return refused
+    def take_undecoded(self) -> tuple[int, int]:
+        """Packets without audio since the last call: of an unknown payload type or a rate that does not fit, and those
+        whose payload is not one of their codec's."""
+        taken = self._refused, self._corrupt
+        self._refused = self._corrupt = 0
+        return taken
 
     def anchor(self, row: int) -> Anchor | None:
         """Where a stream's last packet ended. None before any audio."""
@@ -290,7 +293,8 @@ class Timeline:
         prior = np.empty_like(ext)
         prior[1:] = ext[:-1]
         prior[start] = self._prior_ext[rows]
-        missing = np.cumsum(ext - prior > 1)
+        corrupt = self._packed.take(codec) & (own_frames == 0) & (packets.length > 0)
+        missing = np.cumsum((ext - prior > 1) | corrupt)  # what cannot be decoded is as good as lost
         last = np.append(start[1:], len(row)) - 1
         self._prior_ext[rows] = ext[last]
 
@@ -304,6 +308,9 @@ class Timeline:
         if refused.size:
             np.add.at(self.undecoded, refused, 1)
             self._refused += refused.size
+        if corrupt.any():
+            np.add.at(self.undecoded, row[corrupt], 1)
+            self._corrupt += int(np.count_nonzero(corrupt))
         audio &= fits
         keep = audio.nonzero()[0]
         if not keep.size:
