@@ -45,6 +45,7 @@ class HttpServer:
             reason = name.get(error.errno or 0, error.strerror)
             raise BindError(error.errno, f"{host}:{port} cannot be served: {reason}") from error
         self.port: int = self._socket.getsockname()[1]
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._server = Server(
             uvicorn.Config(
                 app,
