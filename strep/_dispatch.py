@@ -17,6 +17,7 @@ from ._packed.comfort import comfort_noise
 from ._report import StreamReport
 from ._types import StreamEvent, StreamInfo
 from .sinks._base import Sink
+from .sinks.dtmf import redacted
 
 __all__ = ["Dispatcher"]
 
@@ -143,13 +144,22 @@ class _Lane:
 class Dispatcher:
     """Hands events to sinks and keeps the final figures of streams that ended.
 
-    ``lossless``: a sink that is slow holds the caller up instead of losing data (replays).
+    ``lossless``: a sink that is slow holds the caller up instead of losing data (replays). ``redact``: of key presses
+    nobody is told which key it was.
     ``concealer``: fills gaps, once for all sinks that want it, in the thread of the first that asks.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, lossless: bool = False, concealer: Concealer | None = None) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        lossless: bool = False,
+        redact: bool = False,
+        concealer: Concealer | None = None,
+    ) -> None:
         self._concealer = concealer or Concealer(comfort_noise)
         self._order = InOrder()
+        self._redact = redact
         self._lanes = [_Lane(sink, lossless) for sink in sinks]
         for lane in self._lanes:
             connect = getattr(lane.sink, "connect", None)
@@ -179,6 +189,8 @@ class Dispatcher:
 
     def publish(self, event: StreamEvent) -> None:
         """Tell every sink of an event; from any thread."""
+        if self._redact:
+            event = redacted(event)
         for lane in self._lanes:
             lane.put(event)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from ._admission import PortBinding, Registry
 from ._datagrams import DatagramBatch
 from ._events import Ended, Event, Notice, Started
 from ._outlet import Later, Outlet, at_once
-from ._packets import Packets
-from ._parser import Status, parse_batch
+from ._packets import Bodies, Packets
+from ._parser import parse_apart
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
@@ -34,7 +34,6 @@ from ._types import DatagramKind, StreamInfo
 __all__ = ["TICK_NS", "Engine", "EngineConfig"]
 
 I64 = npt.NDArray[np.int64]
-_T = TypeVar("_T", bound=np.generic)
 
 TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
@@ -42,6 +41,8 @@ _SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
+
+_NONE: Final[I64] = np.zeros(0, np.int64)
 
 Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
@@ -187,26 +188,28 @@ class Engine:
 
     def _parse(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
-        columns = parse_batch(batch.slab, batch.length)
-        rows: I64 | None = None
+        columns, rows, others = parse_apart(batch.slab, batch.length)
         if columns.uniform is not None:  # all sound, all of one kind: the usual case
             self.accounts.kinds[columns.uniform] += len(columns)
-            good = np.True_
         else:
-            self.accounts.kinds += np.bincount(columns.kind, minlength=len(DatagramKind))
-            good = columns.status == Status.OK
+            others = columns
+            good = columns.status == 0
             if not good.all():
-                self.accounts.count_statuses(columns.status)
-                rows = np.flatnonzero(good)
+                rows = good.nonzero()[0]
+                columns = columns.take(rows)
+        if others is not None:
+            self.accounts.kinds += np.bincount(others.kind, minlength=len(DatagramKind))
+            self.accounts.count_statuses(others.status)
         if self.config.sources is not None:
-            allowed = self.config.sources.allows(batch.source_hi, batch.source_lo)
+            hi, lo = batch.source_hi, batch.source_lo
+            allowed = self.config.sources.allows(*((hi, lo) if rows is None else (hi[rows], lo[rows])))
             if not allowed.all():
-                self.accounts.reject("source", int(np.count_nonzero(good & ~allowed)))
-                rows = np.flatnonzero(good & allowed)
-        if rows is not None:
-            if not rows.size:
-                return None, rows
-            columns = columns.take(rows)
+                self.accounts.reject("source", int(np.count_nonzero(~allowed)))
+                chosen = allowed.nonzero()[0]
+                rows = chosen if rows is None else rows[chosen]
+                columns = columns.take(chosen)
+        if not len(columns):
+            return None, rows
         tag = columns.direction.astype(np.uint64)
         tag <<= np.uint64(1)
         tag |= columns.leg
@@ -214,9 +217,6 @@ class Engine:
         if strep is not None and not strep.all():
             port = batch.local_port if rows is None else batch.local_port[rows]
             self.registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
-
-        def pick(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
-            return values if rows is None else values[rows]
 
         packets = Packets(
             columns.call_leg_hi,
@@ -226,15 +226,15 @@ class Engine:
             columns.rtp_timestamp,
             columns.ssrc,
             columns.payload_type,
-            pick(batch.arrival_ns),
+            batch.arrival_ns if rows is None else batch.arrival_ns[rows],
             columns.payload_offset,
             columns.payload_length,
             rows,
             batch.slab,
-            pick(batch.source_hi),
-            pick(batch.source_lo),
-            pick(batch.source_port),
-            pick(batch.local_port),
+            batch.source_hi,
+            batch.source_lo,
+            batch.source_port,
+            batch.local_port,
         )
         return packets, rows
 
@@ -290,9 +290,10 @@ class Engine:
         chosen = order[smooth]
         if chosen.size:
             row, ext, rank = row[smooth], ext[smooth], rank[smooth]
-            mine = packets.take(chosen)
+            mine = packets.bodies().take(chosen)
             self._note_types(row, mine.payload_type)
-            self._reception.arrived(row, ext, mine.timestamp, mine.arrival_ns, self._timed(mine), None, False)
+            timed = self._timed(mine.payload_type)
+            self._reception.arrived(row, ext, mine.timestamp, mine.arrival_ns, timed, None, np.flatnonzero(rank))
             # what came earlier in this tick may fill more than half of the slots
             self._pop_ready(np.unique(row))
             for low in range(0, int(rank.max()) + 1, _AT_ONCE):
@@ -395,17 +396,20 @@ class Engine:
         strange = self.state.ssrc.take(row) != packets.ssrc
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
+        usual: I64 | None = None  # which of the packets; None: all
         if strange.any():
-            self._sources.offer(packets.take(strange))
-            usual = ~strange
-            if not usual.any():
+            self._sources.offer(packets.take(np.flatnonzero(strange)))
+            usual = np.flatnonzero(~strange)
+            if not usual.size:
                 return
-            packets, row, edge, ahead = packets.take(usual), row[usual], edge[usual], ahead[usual]
+            row, edge, ahead = row[usual], edge[usual], ahead[usual]
         ext = edge + ahead
         if int(packets.length.max()) > ring.small_payload:
+            if usual is not None:
+                packets, usual = packets.take(usual), None
             fits = self._make_room(packets, row)
             if not fits.all():
-                packets, row, ext = packets.take(fits), row[fits], ext[fits]
+                packets, row, ext, ahead = packets.take(fits), row[fits], ext[fits], ahead[fits]
                 if not row.size:
                     return
         offset = ext - ring.next.take(row)
@@ -416,50 +420,66 @@ class Engine:
         repeated = ring.repeated(row)
         if repeated is not None:
             doubtful |= repeated
+        bodies = packets.bodies()
+        if usual is not None:
+            bodies = bodies.take(usual)
+        self._note_types(row, bodies.payload_type)
+        timed = self._timed(bodies.payload_type)
         if not doubtful.any():
-            self._accept(packets, row, ext)
+            self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed)
+            self._store(bodies, row, ext, True)
             return
-        sure = np.flatnonzero(~doubtful)
-        if sure.size:
-            self._accept(packets.take(sure), row[sure], ext[sure])
-            rest = np.flatnonzero(doubtful)
-            packets, row, ext = packets.take(rest), row[rest], ext[rest]
-        self._insert_doubtful(packets, row, ext, ext - ring.edge.take(row), repeated is None)
-
-    def _accept(self, packets: Packets, row: I64, ext: I64) -> None:
-        """Packets that are new and in the window, at most one a stream."""
-        self._note_types(row, packets.payload_type)
-        timed = self._timed(packets)
-        self._reception.arrived(row, ext, packets.timestamp, packets.arrival_ns, timed, None, True)
-        self._store(packets, row, ext, True)
-
-    def _insert_doubtful(self, packets: Packets, row: I64, ext: I64, ahead: I64, different: bool) -> None:
-        """Packets of which some may be duplicate or late. ``ahead`` is counted from the edge."""
-        ring = self._ring
-        self._note_types(row, packets.payload_type)
-        timed = self._timed(packets)
-        copies = np.zeros(len(row), np.bool_)
-        if not different:
-            _, first = np.unique(row << 16 | packets.sequence_number, return_index=True)
-            copies[:] = True
-            copies[first] = False
-        known = ahead >= -HISTORY
-        offset = ext - ring.next.take(row)
-        copies[known] |= ring.came(row[known], offset[known])
-        late = (offset < 0) & ~copies
-        self._reception.arrived(row, ext, packets.timestamp, packets.arrival_ns, timed, copies, different)
-        self.accounts.duplicate += int(np.count_nonzero(copies))
+        some = np.flatnonzero(doubtful)
+        copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
+        copied = None
+        if copies.any():
+            copied = np.zeros(len(row), np.bool_)
+            copied[some] = copies
+            self.accounts.duplicate += int(np.count_nonzero(copies))
+        self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
         if late.any():
-            self._reception.came_late(row[late])
+            self._reception.came_late(row[some[late]])
             self.accounts.late += int(np.count_nonzero(late))
-            late_known = late & known
-            ring.note_late(row[late_known], offset[late_known])
-        fresh = ~(copies | late)
-        if fresh.any():
-            row = row[fresh]
-            self._store(packets.take(fresh), row, ext[fresh], different or ring.all_different(row))
+        stale = copies | late
+        different = repeated is None or not again.size or bool(stale[again].all())
+        if stale.any():
+            doubtful.fill(True)
+            doubtful[some[stale]] = False
+            fresh = np.flatnonzero(doubtful)
+            if not fresh.size:
+                return
+            bodies, row, ext = bodies.take(fresh), row[fresh], ext[fresh]
+        self._store(bodies, row, ext, different)
 
-    def _store(self, packets: Packets, row: I64, ext: I64, different: bool) -> None:
+    def _judge(
+        self, row: I64, ext: I64, offset: I64, ahead: npt.NDArray[np.int16], repeated: bool
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], I64]:
+        """Of packets that may be duplicate or late: which are duplicate, which are late, and which, as indices, are
+        not the first of their row. ``offset`` is counted from ring.next, ``ahead`` from the edge."""
+        ring = self._ring
+        known = ahead >= -HISTORY
+        everywhere = known.all()
+        if everywhere:
+            copies = ring.came(row, offset)
+        else:
+            copies = np.zeros(len(row), np.bool_)
+            copies[known] = ring.came(row[known], offset[known])
+        again = _NONE
+        if repeated:
+            key = row << 16 | (ext & 0xFFFF)
+            order = np.argsort(key, kind="stable")
+            key = key[order]
+            copies[order[1:][key[1:] == key[:-1]]] = True
+            if not everywhere:
+                copies &= known  # so far behind a copy is late again, also when both come in one batch
+            again = _not_first(row)
+        late = (offset < 0) & ~copies
+        if late.any():
+            late_known = late if everywhere else late & known
+            ring.note_late(row[late_known], offset[late_known])
+        return copies, late, again
+
+    def _store(self, packets: Bodies, row: I64, ext: I64, different: bool) -> None:
         self._ring.insert(
             row,
             ext,
@@ -487,9 +507,8 @@ class Engine:
             ring.enlarge(r)
         return fits
 
-    def _timed(self, packets: Packets) -> npt.NDArray[np.bool_] | None:
-        """Packets whose timestamps run with a known clock; None: all."""
-        types = packets.payload_type
+    def _timed(self, types: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_] | None:
+        """Packets whose timestamps run with a known clock, by payload type; None: all."""
         first = types[0]
         if self._codec_of_type[first] >= 0 and (types == first).all():
             return None
@@ -551,6 +570,13 @@ class Engine:
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
         return events
+
+
+def _not_first(rows: I64) -> I64:
+    """Which entries name a row that an earlier one names."""
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    return np.sort(order[1:][rows[1:] == rows[:-1]])
 
 
 def _tick_of(part: Part) -> int:

@@ -66,6 +66,7 @@ class Receiver:
     ``max_streams``  newer streams are refused beyond this; ``idle_timeout_s`` ends streams that fell silent.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
+    ``redact``       events tell that a key was pressed, not which (card numbers, PINs).
 
     Raises ConfigurationError for wrong arguments, BindError from :meth:`start`.
     """
@@ -87,6 +88,7 @@ class Receiver:
         pcap: str | PathLike[str] | None = None,
         transport: str = "auto",
         receive_buffer: int = 128 << 20,
+        redact: bool = False,
     ) -> None:
         if listen is None and rx is None and tx is None:
             raise ConfigurationError('no port to receive on: give listen="udp:0.0.0.0:9000", or rx= and tx=')
@@ -110,6 +112,7 @@ class Receiver:
         self._pcap = pcap
         self._transport = transport
         self._receive_buffer = receive_buffer
+        self._redact = redact
         self._sockets: list[tuple[UdpSocket, PortRole]] = []
         self._engine: Engine | None = None
         self._pacing = Pacing(0, prompt=True, buffer=0)
@@ -162,7 +165,7 @@ class Receiver:
             for socket, _ in self._sockets:
                 socket.close()
             raise
-        self._dispatcher = Dispatcher([*self._sinks, self._hub])
+        self._dispatcher = Dispatcher([*self._sinks, self._hub], redact=self._redact)
         if not self._watching:
             for socket, _ in self._sockets:
                 if isinstance(socket, PortableSocket):

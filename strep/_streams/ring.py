@@ -65,7 +65,7 @@ class Popped:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> Popped:
+    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> Popped:
         return Popped(
             self.row[chosen],
             self.ext[chosen],
@@ -82,14 +82,15 @@ class _Slab:
 
     def __init__(self, width: int, streams: int) -> None:
         self.width = width
-        self.data = np.empty((streams * SLOTS, width), np.uint8)
+        # the last row is for what nobody wants
+        self.data = np.empty((streams * SLOTS + 1, width), np.uint8)
         self._free = list(range(streams - 1, -1, -1))
 
     def acquire(self) -> int:
         if not self._free:
-            old = self.data
+            old = self.data[:-1]
             streams = len(old) // SLOTS
-            self.data = np.empty((2 * len(old), self.width), np.uint8)
+            self.data = np.empty((2 * len(old) + 1, self.width), np.uint8)
             self.data[: len(old)] = old
             self._free = list(range(2 * streams - 1, streams - 1, -1))
         return self._free.pop() * SLOTS
@@ -174,9 +175,6 @@ class JitterRing:
         return _SMALL
 
     # --- in -------------------------------------------------------------------------------------------------------
-
-    def all_different(self, rows: I64) -> bool:
-        return self.repeated(rows) is None
 
     def repeated(self, rows: I64) -> npt.NDArray[np.bool_] | None:
         """Which entries name a row that others name too; None: all are different."""
@@ -409,7 +407,12 @@ def _copy_payloads(
         # rows as opaque items: numpy copies each with one memcpy (10 ns), byte columns cost 460 ns a row
         to = _items(target, 0, width)
         payload = _items(slab, start, width)
-        if members is None:
+        if members is None and slab_rows is not None and 8 * len(slab_rows) > 7 * len(slab):
+            # one pass over nearly all rows is cheaper than to gather them first
+            where = np.full(len(slab), len(target) - 1)
+            where[slab_rows] = slot
+            to[where] = payload
+        elif members is None:
             to[slot] = payload if slab_rows is None else payload[slab_rows]
         else:
             to[slot[members]] = payload[members if slab_rows is None else slab_rows[members]]

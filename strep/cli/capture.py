@@ -20,7 +20,7 @@ from .._http import HttpServer
 from .._receiver import Receiver
 from .._summary import write_summary
 from .._workers import Supervisor, steering_problem
-from ..sinks import LevelMeter
+from ..sinks import LevelMeter, MutedSink
 from .events import EventSink, EventWriter, emit
 from .options import (
     EXIT_SINK,
@@ -134,6 +134,7 @@ async def run_capture(
         "pcap": pcap,
         "transport": transport,
         "receive_buffer": receive_buffer,
+        "redact": output.redact,
     }
     receiver: Receiver | Supervisor
     meter: LevelMeter | None = None
@@ -148,7 +149,8 @@ async def run_capture(
         if out is not None:
             check_writable(out)
         sinks = output.sinks(out)
-        meter = next((sink for sink in sinks if isinstance(sink, LevelMeter)), None)
+        every = [one for sink in sinks for one in (sink.sinks if isinstance(sink, MutedSink) else [sink])]
+        meter = next((sink for sink in every if isinstance(sink, LevelMeter)), None)
         if meter is None and err.is_terminal:
             meter = LevelMeter()
             sinks.append(meter)
