@@ -24,7 +24,7 @@ from ._payload_types import PayloadTypes
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub
-from ._types import Codec, StreamEvent
+from ._types import Codec, StreamEvent, StreamInfo
 from ._udp import PortableSocket, UdpAddress, UdpSocket, open_socket, parse_address
 from .sinks._base import Sink
 
@@ -128,6 +128,7 @@ class Receiver:
         self._found = 0  # datagrams at the last look
         self._stopped = False
         self._kernel_dropped = 0
+        self._last_arrival_ns: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -279,6 +280,11 @@ class Receiver:
     def live_streams(self) -> int:
         return self._engine.live_streams if self._engine else 0
 
+    @property
+    def last_arrival_ns(self) -> int | None:
+        """When the last datagram came, UTC nanoseconds; None: none has come."""
+        return self._last_arrival_ns
+
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
         totals.kernel_dropped = self._kernel_dropped if self._stopped else self._count_kernel_dropped()
@@ -294,6 +300,15 @@ class Receiver:
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The live streams with the most "packets", "lost" or "jitter": cheap with thousands."""
         return self._engine.top(limit, key) if self._engine else []
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether all sinks are done with a stream that has ended: its :meth:`entry` does not change any more."""
+        return self._dispatcher is None or self._dispatcher.settled(stream)
+
+    def entry(self, report: StreamReport) -> dict[str, Any]:
+        """A stream's entry in ``summary.json``: its figures, its files, and what analyzers found."""
+        found = self._dispatcher or Dispatcher([])
+        return {**report.as_dict(found.files(report.stream)), **found.figures(report.stream)}
 
     def sink_reports(self) -> list[dict[str, Any]]:
         reports = [r for r in self._dispatcher.reports() if r["kind"] != self._hub.kind] if self._dispatcher else []
@@ -394,6 +409,7 @@ class Receiver:
 
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
         events = engine.receive(batch)
+        self._last_arrival_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
         if events:

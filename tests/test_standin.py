@@ -27,6 +27,7 @@ from live import check_truth, port_of, until
 
 import strep
 from strep._exceptions import BindError, ConfigurationError, MissingExtraError
+from strep._http import HttpServer
 from strep._udp import recvmmsg_available
 from strep.cli import cli
 from strep.control import CallControl
@@ -34,7 +35,6 @@ from strep.control.webhooks import verify_and_parse
 from strep.simulate import Impairments
 from strep.sinks import ArraySink
 from strep.standin import Call, Fault, Faults, StandIn, WebhookFaults
-from strep.standin._server import HttpServer
 
 TROUBLE = Impairments(loss=0.03, duplicate=0.03, reorder=0.03, jitter_ms=4, protect_first=4)
 RETRY_AT_ONCE = Faults(retry_after_s=0.01)
