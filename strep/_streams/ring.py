@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "WINDOW", "JitterRing", "Popped"]
+__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "SLOTS", "WINDOW", "JitterRing", "Popped"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -75,6 +75,10 @@ class Popped:
             self.payload_type[chosen],
             self.arrival_ns[chosen],
         )
+
+    def starts(self) -> I64:
+        """Where each stream's packets begin."""
+        return np.append(True, self.row[1:] != self.row[:-1]).nonzero()[0]
 
     @classmethod
     def joined(cls, parts: list[Popped]) -> Popped:
