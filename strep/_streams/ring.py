@@ -355,11 +355,10 @@ class JitterRing:
         """At a grid point: set the deadlines of rows into which packets came (several mentions are fine)."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
-        if np.count_nonzero(holed):
-            self.deadline_ns[rows[~holed]] = NEVER
-            self._note_holes(rows[holed], latency_ns)
-        elif self.earliest_deadline_ns != NEVER:
+        if self.earliest_deadline_ns != NEVER:
             self.deadline_ns[rows] = NEVER
+        if np.count_nonzero(holed):
+            self._note_holes(rows[holed], latency_ns)
 
     def payload_slab(self, large: bool) -> U8:
         return self._large_slab.data if large else self._small_slab.data
