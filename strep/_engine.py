@@ -39,6 +39,7 @@ TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
+_FULL: Final = 700  # packets a tick, from which on ticks are taken one by one: as dear, and no look for who is smooth
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
 
@@ -256,7 +257,8 @@ class Engine:
                 second = (tick * TICK_NS // SECOND_NS + 1) * SECOND_NS // TICK_NS
                 upto = bisect.bisect_left(parts, second, done, key=_tick_of)
                 last = parts[upto - 1][1]  # the last tick is taken the ordinary way
-                if last - begin > _WORTHWHILE or upto - done > _MANY_TICKS:
+                many = last - begin > _WORTHWHILE or upto - done > _MANY_TICKS
+                if many and last - begin < _FULL * (upto - 1 - done):
                     rest = self._take_smooth(packets.take(slice(begin, last)))
                     self._take_rest(packets, parts[done : upto - 1], begin + np.flatnonzero(rest))
                     done = upto - 1
