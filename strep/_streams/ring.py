@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "WINDOW", "JitterRing", "Popped"]
+__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "SLOTS", "WINDOW", "JitterRing", "Popped"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -75,6 +75,10 @@ class Popped:
             self.payload_type[chosen],
             self.arrival_ns[chosen],
         )
+
+    def starts(self) -> I64:
+        """Where each stream's packets begin."""
+        return np.append(True, self.row[1:] != self.row[:-1]).nonzero()[0]
 
     @classmethod
     def joined(cls, parts: list[Popped]) -> Popped:
@@ -351,11 +355,10 @@ class JitterRing:
         """At a grid point: set the deadlines of rows into which packets came (several mentions are fine)."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
-        if np.count_nonzero(holed):
-            self.deadline_ns[rows[~holed]] = NEVER
-            self._note_holes(rows[holed], latency_ns)
-        elif self.earliest_deadline_ns != NEVER:
+        if self.earliest_deadline_ns != NEVER:
             self.deadline_ns[rows] = NEVER
+        if np.count_nonzero(holed):
+            self._note_holes(rows[holed], latency_ns)
 
     def payload_slab(self, large: bool) -> U8:
         return self._large_slab.data if large else self._small_slab.data
