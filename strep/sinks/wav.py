@@ -147,7 +147,7 @@ class WavSink(BaseSink):
     # --- called by the receiver -----------------------------------------------------------------------------------
 
     def blocks(self, batch: BlockBatch) -> None:
-        # encoded bytes and the packets' columns, as it is decoded when its turn comes; samples of packed codecs are more
+        # encoded bytes and columns, as it is decoded when its turn comes; samples of packed codecs are more
         size = 2 * max(batch.payload.nbytes, int(batch.offset[-1]))
         with self._condition:
             if self._waiting + size > self._queue_bytes and self._jobs:
