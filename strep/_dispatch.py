@@ -17,6 +17,7 @@ from ._packed.comfort import comfort_noise
 from ._report import StreamReport
 from ._types import StreamEvent, StreamInfo
 from .sinks._base import Sink
+from .sinks.dtmf import redacted
 
 __all__ = ["Dispatcher"]
 
@@ -38,6 +39,7 @@ class _Lane:
         self._queue: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._closing = False
+        self._untold: set[int] = set()  # serials of streams whose end waits in the queue
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         if not getattr(sink, "inline", False):
@@ -65,6 +67,8 @@ class _Lane:
                     return
                 limit = max(size, _QUEUE_BYTES)
                 self._condition.wait_for(lambda: self._bytes + size <= limit or self.failed is not None)
+            if isinstance(event, Ended):
+                self._untold.add(event.stream.serial)
             self._queue.append((event, size))
             self._bytes += size
             self._condition.notify_all()
@@ -78,10 +82,19 @@ class _Lane:
                 event, size = self._queue.popleft()
             self._call(event)
             with self._condition:
+                if isinstance(event, Ended):
+                    self._untold.discard(event.stream.serial)
                 self._bytes -= size
                 self._condition.notify_all()
                 if self.failed is not None:
                     return
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether the sink knows that the stream has ended and has nothing more to do for it."""
+        if self.failed is not None:
+            return True
+        done: Callable[[StreamInfo], bool] | None = getattr(self.sink, "settled", None)
+        return stream.serial not in self._untold and (done is None or done(stream))
 
     def _call(self, event: Event) -> None:
         try:
@@ -132,13 +145,22 @@ class _Lane:
 class Dispatcher:
     """Hands events to sinks and keeps the final figures of streams that ended.
 
-    ``lossless``: a sink that is slow holds the caller up instead of losing data (replays).
+    ``lossless``: a sink that is slow holds the caller up instead of losing data (replays). ``redact``: of key presses
+    nobody is told which key it was.
     ``concealer``: fills gaps, once for all sinks that want it, in the thread of the first that asks.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, lossless: bool = False, concealer: Concealer | None = None) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        lossless: bool = False,
+        redact: bool = False,
+        concealer: Concealer | None = None,
+    ) -> None:
         self._concealer = concealer or Concealer(comfort_noise)
         self._order = InOrder()
+        self._redact = redact
         self._lanes = [_Lane(sink, lossless) for sink in sinks]
         for lane in self._lanes:
             connect = getattr(lane.sink, "connect", None)
@@ -168,6 +190,8 @@ class Dispatcher:
 
     def publish(self, event: StreamEvent) -> None:
         """Tell every sink of an event; from any thread."""
+        if self._redact:
+            event = redacted(event)
         for lane in self._lanes:
             lane.put(event)
 
@@ -188,6 +212,10 @@ class Dispatcher:
 
     def reports(self) -> list[dict[str, Any]]:
         return [lane.report() for lane in self._lanes]
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether all sinks are done with a stream that has ended: its figures and files are complete."""
+        return all(lane.settled(stream) for lane in self._lanes)
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
         """What all sinks have to say of a stream, for its entry in the summary."""

@@ -254,7 +254,8 @@ class Framer:
                 break
             begin, end = nearest.searchsorted((span.begin, span.end)).tolist()
             mask[begin:end] = span.mask
-        while self._spans and self._spans[0].end <= nearest[-1]:
+        after = nearest[self.hop] if self.hop < size else nearest[-1]  # frames that overlap see a span again
+        while self._spans and self._spans[0].end <= after:
             self._spans.popleft()
         mask[size - padding :] = Mask.LOST
         return None if (mask == Mask.RECEIVED).all() else mask

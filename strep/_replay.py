@@ -55,13 +55,15 @@ def replay(
     call_legs: Iterable[uuid.UUID | str] | None = None,
     max_streams: int = 20_000,
     idle_timeout_s: float = 60.0,
+    redact: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """Run a pcap or pcapng file through engine and sinks.
 
     STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx``/``tx`` (ports) say which
     direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. Sinks hold the replay up when
-    they are slow, nothing is dropped. ``progress`` is called with (bytes done, bytes in all).
+    they are slow, nothing is dropped. ``redact``: events do not tell which keys were pressed.
+    ``progress`` is called with (bytes done, bytes in all).
 
     Raises CaptureFileError when the file is not a capture, ConfigurationError for wrong arguments.
     """
@@ -79,7 +81,7 @@ def replay(
         engine = Engine(EngineConfig(**options, bindings=given), InOrder().add)
         engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
         engine.forgo_payloads()
-        dispatcher = Dispatcher(sinks, lossless=True)
+        dispatcher = Dispatcher(sinks, lossless=True, redact=redact)
         try:
             for batch in reader.batches():
                 if reader.roles and not given:

@@ -64,7 +64,7 @@ class Sorter:
         if self._state.any_encrypted:
             codec[self._state.encrypted.take(popped.row)] = UNKNOWN
         one = int(codec[0])
-        if (codec == one).all() and not self._packed[one]:
+        if not np.count_nonzero(codec != one) and not self._packed[one]:
             width = int(self._frame_bytes[one])
             return codec, popped.length if width == 1 else popped.length // width
         frames = popped.length // self._frame_bytes.take(codec)

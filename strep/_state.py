@@ -118,7 +118,7 @@ class StreamState:
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
         """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
-        if (self._last_type.take(row) == payload_type).all():
+        if not np.count_nonzero(self._last_type.take(row) != payload_type):
             return []
         seen = self.types_seen[row, payload_type]
         if seen.all():

@@ -128,15 +128,18 @@ def run(
     cuts: Sequence[int] = (),
     live: bool = False,
     ticking: bool = False,
+    prompt: bool = True,
     width: int = 256,
     config: EngineConfig | None = None,
 ) -> Result:
     """The engine over ``arrivals``, cut into batches at ``cuts``; checks the accounts after every step.
 
-    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch.
+    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch; without ``prompt`` what
+    waited behind a hole waits for company too.
     """
     engine = Engine(config)
     engine.release_ns = 0 if live else 200 * MS
+    engine.prompt = prompt
     result = Result()
     parts: dict[int, list[npt.NDArray[np.int16]]] = {}
     positions: dict[int, int] = {}

@@ -21,7 +21,7 @@ from test_bank import Part, batch_of_blocks, stream
 import strep
 from strep._pcap import PcapWriter
 from strep._types import StreamEvent, StreamInfo
-from strep.sinks import ArraySink, DtmfDetector, WavSink
+from strep.sinks import ArraySink, DtmfDetector, LevelMeter, MutedSink, SpeechMeter, WavSink
 from strep.sinks._mute import MuteKeys
 from strep.sinks.dtmf import REDACTED, redacted
 
@@ -341,6 +341,29 @@ def test_a_packet_lost_within_a_digit(shift: int) -> None:
     assert event.position == pytest.approx(800 + shift, abs=60)
     assert event.duration_s == pytest.approx(0.1, abs=0.012)
     assert not out.any()
+
+
+def test_statistics_of_speech_know_nothing_of_keys() -> None:
+    """Digits at -6 dBm0 in silence: no level, no speech; behind a MutedSink."""
+    keys = np.concatenate([np.concatenate([digit(k, 0.3, dbm0=-6), silence(0.2)]) for k in "123456"])
+    audio = int16(np.concatenate([silence(1), keys, silence(1)]))
+    heard = {}
+    for muted in (False, True):
+        level, speech = LevelMeter(), SpeechMeter()
+        sink = MutedSink([level, speech])
+        info = stream(0)
+        for one in [sink] if muted else sink.sinks:
+            one.stream_started(info)
+            for at in range(0, len(audio), 800):
+                batch = batch_of_blocks([Part(info, at, 0, audio[at : at + 800])])
+                batch.time_ns += T0
+                one.blocks(batch)
+            one.stream_ended(info, None)  # type: ignore[arg-type]
+        heard[muted] = level.figures(info)["level"]["peak_dbfs"]
+        assert speech.figures(info)["speech"]["talk_s"] == 0.0
+    assert heard[False] > -10
+    assert heard[True] == -120.0
+    assert sink.report()["sinks"] == ["level", "speech"]
 
 
 def test_files_and_arrays_without_keys(tmp_path: Path) -> None:

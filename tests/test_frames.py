@@ -235,3 +235,21 @@ def test_the_mask_of_what_a_long_gap_leaves() -> None:
         [0, 100, 0, 60],
         [60, 100, 0, 0],
     ]
+
+
+@pytest.mark.parametrize(("n", "hop"), [(160, 160), (160, 40), (100, 99), (512, 100)])
+@pytest.mark.parametrize("cuts", [37, 160, 4000])
+def test_the_mask_of_frames_that_overlap(n: int, hop: int, cuts: int) -> None:
+    rng = np.random.default_rng(3)
+    mask = rng.choice(4, 50).repeat(40).astype(np.uint8)
+    samples = rng.integers(-9000, 9000, len(mask)).astype(np.int16)
+    framer = Framer(n=n, hop=hop, rate_in=8000, clock_rate=8000)
+    frames: list[Frame] = []
+    for at in range(0, len(mask), cuts):
+        marks = [(at, at, at + 1)]
+        frames += framer.push(samples[at : at + cuts], at, GapCause.NONE, marks, mask[at : at + cuts])
+    assert len(frames) > 10 * (n == 160)
+    for frame in frames:
+        wanted = mask[frame.position : frame.position + n]
+        got = np.ones(n, np.uint8) if frame.mask is None else frame.mask
+        np.testing.assert_array_equal(got, wanted)

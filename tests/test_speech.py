@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support import MS, Arrival, batch_of, packet
 from test_bank import T0, Part, batch_of_blocks
 
 import strep
+from strep._codecs import PCMU, encode
+from strep._dispatch import Dispatcher
+from strep._engine import Engine
 from strep._types import Codec, Direction, Leg, StreamEvent, StreamInfo
 from strep.simulate.speech import bundled_voices
-from strep.sinks import SpeechMeter
+from strep.sinks import BaseSink, LevelMeter, SpeechMeter
 
 RATE = 8000
 silero = pytest.mark.skipif(
@@ -265,6 +273,64 @@ def test_a_row_that_another_stream_takes_begins_anew() -> None:
     assert meter.arrays()["serial"].size == 0
 
 
+def test_what_was_made_up_teaches_nothing_about_the_noise() -> None:
+    info = party(0, 0)
+    audio = bursts(TALK, 12, -25, -50)
+    mask = np.ones(len(audio), np.uint8)
+    for k in range(20):  # every 0.5 s 40 ms of zeros
+        audio[k * 4000 + 800 : k * 4000 + 1120] = 0
+        mask[k * 4000 + 800 : k * 4000 + 1120] = 0
+    meter = SpeechMeter()
+    meter.stream_started(info)
+    for at in range(0, len(audio), 800):
+        meter.blocks(batch_of_blocks([Part(info, at, 0, audio[at : at + 800], mask[at : at + 800])]))
+    assert meter.arrays()["noise_dbfs"][0] == pytest.approx(-50, abs=2)
+    meter.stream_ended(info, None)  # type: ignore[arg-type]
+    # an edge that fell into a hole is as wrong as the hole is long
+    assert close(meter.figures(info)["speech"]["segments"], TALK, 0.12)
+
+
+def test_a_call_through_the_engine() -> None:
+    """Both directions as packets; events reach other sinks, figures stand under one key."""
+    heard: list[StreamEvent] = []
+
+    class Ears(BaseSink):
+        inline = True
+
+        def event(self, event: StreamEvent) -> None:
+            heard.append(event)
+
+    first, second = [(1.0, 3.0), (6.0, 8.0)], [(3.5, 5.0)]
+    arrivals = []
+    for direction, talk in enumerate((first, second)):
+        payload = encode(PCMU, bursts(talk, 9, seed=direction))
+        for k in range(len(payload) // 160):
+            data = packet(
+                k, payload=payload[k * 160 : k * 160 + 160].tobytes(), direction=direction, ssrc=direction + 1
+            )
+            arrivals.append(Arrival(T0 + 20 * k * MS + 5 * MS * direction, data))
+    arrivals.sort(key=lambda a: a.ns)
+    meter, level = SpeechMeter(), LevelMeter()
+    engine, dispatcher = Engine(), Dispatcher([meter, level, Ears()], lossless=True)
+    engine.release_ns = 100 * MS
+    for begin in range(0, len(arrivals), 50):
+        dispatcher.handle(engine.receive(batch_of(arrivals[begin : begin + 50])))
+    streams = sorted(engine.registry.live(), key=lambda s: s.direction)
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    assert [report["failed"] for report in dispatcher.reports()] == [None] * 3
+    for stream, talk in zip(streams, (first, second), strict=True):
+        figures = dispatcher.figures(stream)
+        assert close(figures["speech"]["segments"], talk)
+        assert figures["speech"]["turns"] == len(talk)
+        # a hangover of 0.2 s and more each
+        assert figures["level"]["activity"] * 9 == pytest.approx(sum(b - a for a, b in talk), abs=0.35 * len(talk))
+        assert figures["level"]["speech_dbfs"] == pytest.approx(-24.3, abs=1)
+        json.dumps(figures)
+    assert {event.kind for event in heard} == {"speech", "turn"}
+    assert [e.stream.direction for e in sorted(heard, key=lambda e: e.time_ns) if e.kind == "turn"] == [0, 1, 0]
+
+
 @silero
 def test_silero_hears_voices_and_no_noise() -> None:
     caller, _ = bundled_voices()
@@ -282,3 +348,11 @@ def test_what_is_wrong_or_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(strep.MissingExtraError, match=r"strep-rtp\[vad\]"):
         SpeechMeter(vad="silero")
+
+
+def test_the_benchmark_of_analyzers_checks_its_answers() -> None:
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "analyzers.py"
+    if not script.is_file():
+        pytest.skip("benchmarks/ is not beside tests/")
+    out = subprocess.run([sys.executable, str(script), "40"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"LevelMeter and SpeechMeter +\d+ ns/packet", out), out

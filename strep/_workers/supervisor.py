@@ -114,6 +114,7 @@ class Supervisor:
         pcap: str | PathLike[str] | None = None,
         transport: str = "auto",
         receive_buffer: int = 128 << 20,
+        redact: bool = False,
     ) -> None:
         if not 1 <= workers <= _MOST:
             raise ConfigurationError(f"{workers} workers: choose 1 to {_MOST}, one a core")
@@ -127,6 +128,7 @@ class Supervisor:
             "call_legs": None if call_legs is None else list(call_legs),
             "max_streams": max_streams,
             "idle_timeout_s": idle_timeout_s,
+            "redact": redact,
             "transport": transport,
             "receive_buffer": receive_buffer,
         }

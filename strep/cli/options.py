@@ -26,6 +26,7 @@ __all__ = [
     "EXIT_WRONG",
     "check_writable",
     "console",
+    "http_address",
     "payload_types",
     "run_async",
     "sink_failed",
@@ -68,6 +69,14 @@ def source_options() -> list[Any]:
 
 def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
+
+
+def http_address(option: str, text: str) -> tuple[str, int]:
+    """HOST and PORT of where HTTP is to be served. Raises ConfigurationError."""
+    host, colon, port = text.removeprefix("http://").rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ConfigurationError(f"{option} {text!r}: write HOST:PORT, like 127.0.0.1:8080 (port 0: any free one)")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def check_writable(out: Path) -> None:

@@ -14,12 +14,22 @@ import click
 
 from .._exceptions import ConfigurationError
 from ..resample import prepare
-from ..sinks import DtmfDetector, LevelMeter, QualityMeter, Sink, WavSink
+from ..sinks import (
+    DtmfDetector,
+    LevelMeter,
+    MutedSink,
+    QualityMeter,
+    Sink,
+    Spectrum,
+    SpeechMeter,
+    ToneDetector,
+    WavSink,
+)
 from ._decorate import decorated
 
 __all__ = ["ANALYZERS", "Output", "output_options"]
 
-ANALYZERS: Final = ("level", "dtmf", "quality")
+ANALYZERS: Final = ("level", "speech", "dtmf", "tones", "quality", "spectrum")
 
 
 @decorated
@@ -42,6 +52,8 @@ def output_options() -> list[Any]:
                      help="Silence instead of DTMF tones in files: no card numbers, no PINs."),
         click.option("--analyze", metavar="LIST", default="",
                      help=f"What to look for: {', '.join(ANALYZERS)}, or all. Told by --json, kept in summary.json."),
+        click.option("--vad", type=click.Choice(["energy", "silero"]), default="energy", show_default=True,
+                     help="How speech is told from noise (silero: pip install 'strep-rtp[vad]')."),
         click.option("--redact", is_flag=True, help="Tell that a key was pressed, never which."),
     ]  # fmt: skip
 
@@ -58,6 +70,7 @@ class Output:
     conceal: bool
     mute_keys: bool
     analyze: str
+    vad: Any
     redact: bool
 
     @classmethod
@@ -106,9 +119,17 @@ class Output:
         makers: dict[str, Any] = {
             "level": LevelMeter,
             "dtmf": lambda: DtmfDetector(redact=self.redact),
+            "speech": lambda: SpeechMeter(vad=self.vad),
+            "tones": ToneDetector,
             "quality": QualityMeter,
+            "spectrum": lambda: Spectrum(seconds=0),
         }
-        return made + [makers[name]() for name in self.analyzers]
+        analyzers: dict[str, Sink] = {name: makers[name]() for name in self.analyzers}
+        if "dtmf" in analyzers:
+            # who looks for keys has none of them in the statistics of speech
+            of_speech = [analyzers.pop(name) for name in ("level", "speech", "spectrum") if name in analyzers]
+            made += [MutedSink(of_speech)] if of_speech else []
+        return made + list(analyzers.values())
 
 
 def _sessions(texts: tuple[str, ...]) -> dict[uuid.UUID, str]:

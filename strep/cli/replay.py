@@ -38,7 +38,7 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     sinks = output.sinks(out)
     if as_json:
         sinks.append(EventSink())
-    result = _run(file, sinks, types, options)
+    result = _run(file, sinks, types, {**options, "redact": output.redact})
     summary = result.summary()
     path = write_summary(out, summary)
     err = console()
@@ -94,5 +94,6 @@ def _run(file: Path, sinks: list[Sink], types: Any, options: dict[str, Any]) -> 
             call_legs=options["call_leg"] or None,
             max_streams=options["max_streams"],
             idle_timeout_s=options["idle_timeout"],
+            redact=options.get("redact", False),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

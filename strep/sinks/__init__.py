@@ -7,6 +7,7 @@ from .callback import BatchCallbackSink, CallbackSink
 from .dtmf import DtmfDetector
 from .frames import FrameSink
 from .level import LevelMeter, Levels
+from .muted import MutedSink
 from .quality import QualityMeter
 from .spectrum import Spectrogram, Spectrum
 from .speech import SpeechMeter
@@ -24,6 +25,7 @@ __all__ = [
     "FrameSink",
     "LevelMeter",
     "Levels",
+    "MutedSink",
     "QualityMeter",
     "Sink",
     "Spectrogram",

@@ -26,15 +26,29 @@ from ..resample import polyphase
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
 
-__all__ = ["FrameBank", "FrameBatch"]
+__all__ = ["FrameBank", "FrameBatch", "Rows", "rows_of", "runs_of"]
 
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
 
 _NEVER: Final = -(1 << 60)
 _FEW: Final = 8  # lengths of blocks that are looked at each by itself
-_TILE: Final = 64  # input samples that one row of the matrix product takes, at least
+_TILE: Final = 32  # input samples that one row of the matrix product takes, at least
+_CHUNK: Final = 60_000  # values of tiles at once: they stay in the cache
 _SCALE: Final = np.float32(1 / 32_768)
+
+
+Rows = I64 | slice
+
+
+def rows_of(row: I64) -> Rows:
+    """The same rows as a slice, where they are evenly spaced: columns are then read and written in place."""
+    if len(row) < 2:
+        return row
+    first, step = int(row[0]), int(row[1]) - int(row[0])
+    if step <= 0 or int(row[-1]) != first + step * (len(row) - 1) or not bool((row[1:] - row[:-1] == step).all()):
+        return row
+    return slice(first, int(row[-1]) + 1, step)
 
 
 class FrameBatch:
@@ -45,21 +59,27 @@ class FrameBatch:
     in [-1, 1) or int16, a view: not to be written to · ``real`` float32 (k,): the share of samples that were received
     """
 
-    __slots__ = ("_infos", "_pick", "position", "real", "row", "samples", "time_ns")
+    __slots__ = ("_infos", "_left", "_origin_ns", "_pick", "_rate", "_table", "position", "real", "row", "samples")
 
     def __init__(
         self,
         row: I64,
         position: I64,
-        time_ns: I64,
+        origin_ns: I64,
+        rate: int,
         samples: Any2D,
         real: npt.NDArray[np.float32],
         infos: Sequence[StreamInfo],
         pick: I64 | None,
+        table: Any2D | None = None,
+        left: int = 0,
     ) -> None:
+        self._table = table  # what the samples are columns of, from ``left`` on
+        self._left = left
         self.row = row
         self.position = position
-        self.time_ns = time_ns
+        self._origin_ns = origin_ns
+        self._rate = rate
         self.samples = samples
         self.real = real
         self._infos = infos
@@ -69,11 +89,34 @@ class FrameBatch:
         return len(self.row)
 
     @property
+    def time_ns(self) -> I64:
+        return self._origin_ns + _ns(self.position, self._rate)
+
+    @property
     def streams(self) -> list[StreamInfo]:
         """Whose frames they are, in the order of ``row``."""
         if self._pick is None:
             return list(self._infos)
         return [self._infos[i] for i in self._pick.tolist()]
+
+
+def runs_of(batches: Sequence[FrameBatch]) -> Iterator[tuple[Sequence[FrameBatch], Any2D]]:
+    """Batches that are of the same rows and lie side by side in memory, and their samples (k, number * size): who
+    goes through them at once reads memory in order."""
+    begin = 0
+    for end in range(1, len(batches) + 1):
+        first, last = batches[begin], batches[end - 1]
+        size = first.samples.shape[1]
+        if end < len(batches):
+            after = batches[end]
+            if first._table is not None and after._table is first._table and after._left == last._left + size:
+                continue
+        run = batches[begin:end]
+        if len(run) == 1 or first._table is None:
+            yield run, first.samples
+        else:
+            yield run, first._table[:, first._left : first._left + len(run) * size]
+        begin = end
 
 
 class FrameBank:
@@ -193,12 +236,12 @@ class FrameBank:
             yield from self._break(row[broken], position[broken], [batch.streams[i] for i in at.tolist()])
         rate_in = self._rate_in.take(row)
         self._next[row] = position + n
-        self._origin_ns[row] = time_ns - _ns(position, rate_in)
+        one_rate = bool((rate_in == rate_in[0]).all())
+        self._origin_ns[row] = time_ns - _ns(position, int(rate_in[0]) if one_rate else rate_in)
         if lack is not None:
             self._note_lack(batch, blocks, lack)
         pieces: list[list[_Piece]] = []
         whole = int(n[0]) if bool((n == n[0]).all()) else 0
-        one_rate = bool((rate_in == rate_in[0]).all())
         for rate in [int(rate_in[0])] if one_rate else np.unique(rate_in).tolist():
             of_rate = None if one_rate else np.flatnonzero(rate_in == rate)
             for chosen, width in _by_length(n, of_rate, whole):
@@ -250,7 +293,7 @@ class FrameBank:
                 pieces.append([])
             left = pad + j * hop
             if j < fewest:
-                piece = _Piece(row, begin + j * hop, table[:, left : left + size], chosen)
+                piece = _Piece(row, begin + j * hop, table[:, left : left + size], chosen, table, left)
             else:
                 some = np.flatnonzero(count > j)
                 pick = some if chosen is None else chosen[some]
@@ -280,9 +323,11 @@ class FrameBank:
                 self._covered[row[some]] = last + size
 
     def _emit(self, pieces: list[_Piece], infos: Sequence[StreamInfo], blocks: I64 | None) -> FrameBatch:
+        table, left = None, 0
         if len(pieces) == 1:
             (piece,) = pieces
             row, position, samples, pick = piece.row, piece.position, piece.samples, piece.pick
+            table, left = piece.table, piece.left
         else:
             row = np.concatenate([p.row for p in pieces])
             position = np.concatenate([p.position for p in pieces])
@@ -290,8 +335,8 @@ class FrameBank:
             pick = np.concatenate([np.arange(len(p.row)) if p.pick is None else p.pick for p in pieces])
         if blocks is not None:
             pick = blocks if pick is None else blocks[pick]
-        time_ns = self._origin_ns.take(row) + _ns(position, self.rate)
-        return FrameBatch(row, position, time_ns, samples, self._real(row, position), infos, pick)
+        origin_ns, real = self._origin_ns.take(row), self._real(row, position)
+        return FrameBatch(row, position, origin_ns, self.rate, samples, real, infos, pick, table, left)
 
     # --- gaps -------------------------------------------------------------------------------------------------------
 
@@ -406,13 +451,17 @@ class FrameBank:
 class _Piece:
     """Frames of a group of rows: the j-th ones of a push."""
 
-    __slots__ = ("pick", "position", "row", "samples")
+    __slots__ = ("left", "pick", "position", "row", "samples", "table")
 
-    def __init__(self, row: I64, position: I64, samples: Any2D, pick: I64 | None) -> None:
+    def __init__(
+        self, row: I64, position: I64, samples: Any2D, pick: I64 | None, table: Any2D | None = None, left: int = 0
+    ) -> None:
         self.row = row
         self.position = position
         self.samples = samples
         self.pick = pick
+        self.table = table
+        self.left = left
 
 
 class _Upsampler:
@@ -466,7 +515,11 @@ class _Upsampler:
             _windows(flat, width)[np.arange(height) * wide + self._back + waiting] = dense
         step = flat.itemsize
         view = as_strided(table, (height, tiles, window), (wide * step, self._step * step, step))
-        out = view.reshape(height * tiles, window) @ self._matrix
+        out = np.empty((height * tiles, self._matrix.shape[1]), np.float32)
+        rows = max(1, _CHUNK // (tiles * window))
+        for begin in range(0, height, rows):
+            part = view[begin : begin + rows]
+            np.matmul(part.reshape(-1, window), self._matrix, out=out[begin * tiles : (begin + len(part)) * tiles])
         if lined and bool((take == most).all()):
             self._kept[row] = table[:, most : most + kept]
         else:
@@ -487,6 +540,8 @@ def _windows(flat: npt.NDArray[Any], width: int) -> Any2D:
 
 def _ns(position: I64, rate: I64 | int) -> I64:
     """Nanoseconds of positions at a rate, without overflow for days of audio."""
+    if isinstance(rate, int) and 1_000_000_000 % rate == 0:
+        return position * (1_000_000_000 // rate)
     return position // rate * 1_000_000_000 + position % rate * 1_000_000_000 // rate
 
 

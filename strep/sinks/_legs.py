@@ -32,10 +32,15 @@ class Leg:
 class Party:
     """One direction."""
 
+    __slots__ = (
+        "ended", "leg", "one_way_cause", "one_way_ns", "open_ns", "segments", "side", "stream", "theirs", "turn",
+    )  # fmt: skip
+
     def __init__(self, stream: StreamInfo, leg: Leg) -> None:
         self.stream = stream
         self.leg = leg
         self.side = int(stream.direction)
+        self.segments, self.theirs = leg.segments[self.side], leg.segments[1 - self.side]
         self.ended = False
         self.open_ns: int | None = None  # when the present segment began
         self.turn: tuple[int, int, int] | None = None  # begin, end, position of the turn that may go on
@@ -47,7 +52,7 @@ class Party:
         return self.leg.parties[1 - self.side]
 
     def add(self, begin_ns: int, end_ns: int) -> None:
-        segments = self.leg.segments[self.side]
+        segments = self.segments
         segments.append((begin_ns, end_ns))
         if len(segments) > _MOST:
             del segments[: _MOST // 10]
@@ -57,7 +62,7 @@ class Party:
         other = self.other
         if other is not None and other.open_ns is not None and after_ns < other.open_ns <= until_ns:
             return True
-        for begin, _ in reversed(self.leg.segments[1 - self.side]):
+        for begin, _ in reversed(self.theirs):
             if begin <= after_ns:
                 return False
             if begin <= until_ns:

@@ -11,6 +11,7 @@ told from speech.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._exceptions import MissingExtraError
-from ._bank import FrameBatch
+from ._bank import FrameBatch, Rows, runs_of
 
 __all__ = ["Detector", "EnergyDetector", "Segmenter", "SileroDetector", "levels_of"]
 
@@ -26,7 +27,6 @@ I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-_CHUNK: Final = 512  # frames at once: they stay in the cache
 _PART: Final = 25  # frames of 20 ms in a part of the window of the noise floor
 _PARTS: Final = 10
 _PRIOR: Final = np.float32(-45)  # dBFS: no more is believed of the noise in the first part
@@ -36,28 +36,34 @@ _LOUDEST: Final = np.float32(10 * np.log10(32_768.0**2))
 _HIGH: Final = np.float32(1e9)
 
 
-def levels_of(batch: FrameBatch, scratch: F32) -> F32:
-    """dBFS of each frame without its mean, float32 (k,); -90.3 for silence. ``scratch``: any float32 array."""
-    k, size = batch.samples.shape
-    energy, total = np.empty(k, np.float32), np.empty(k, np.float32)
-    ones = np.full(size, 1 / size, np.float32)
-    step = max(1, scratch.size // size)
-    for begin in range(0, k, step):
-        part = batch.samples[begin : begin + step]
-        x = scratch[: part.size].reshape(part.shape)
-        np.copyto(x, part)
-        np.einsum("ij,ij->i", x, x, out=energy[begin : begin + step])
-        np.matmul(x, ones, out=total[begin : begin + step])
-    energy *= np.float32(1 / size)
-    total *= total
-    energy -= total
-    if batch.samples.dtype != np.int16:
-        energy *= np.float32(32_768.0**2)
-    np.maximum(energy, np.float32(1), out=energy)
-    np.log2(energy, out=energy)
-    energy *= np.float32(10 * np.log10(2))
-    energy -= _LOUDEST
-    return energy
+def levels_of(batches: Sequence[FrameBatch], scratch: F32) -> list[F32]:
+    """dBFS of each frame without its mean, float32 (k,) for each batch; -90.3 for silence. ``scratch``: any float32."""
+    out: list[F32] = []
+    for run, samples in runs_of(batches):
+        size = run[0].samples.shape[1]
+        k, width = samples.shape
+        many = width // size
+        energy, total = np.empty(k * many, np.float32), np.empty(k * many, np.float32)
+        ones = np.full(size, 1 / size, np.float32)
+        step = max(1, scratch.size // width)
+        for begin in range(0, k, step):
+            part = samples[begin : begin + step]
+            x = scratch[: part.size].reshape(-1, size)
+            np.copyto(x.reshape(part.shape), part)
+            here = slice(begin * many, begin * many + len(x))
+            np.vecdot(x, x, out=energy[here])
+            np.matmul(x, ones, out=total[here])
+        energy *= np.float32(1 / size)
+        total *= total
+        energy -= total
+        if samples.dtype != np.int16:
+            energy *= np.float32(32_768.0**2)
+        np.maximum(energy, np.float32(1), out=energy)
+        np.log2(energy, out=energy)
+        energy *= np.float32(10 * np.log10(2))
+        energy -= _LOUDEST
+        out += list(np.ascontiguousarray(energy.reshape(k, many).T))
+    return out
 
 
 class Detector(Protocol):
@@ -73,8 +79,8 @@ class Detector(Protocol):
 
     def reset(self, row: int) -> None: ...
 
-    def judge(self, batch: FrameBatch, level: F32) -> tuple[Bools, Bools, I64 | None]:
-        """Surely, enough; and indices of frames whose stream's present segment was a mistake."""
+    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> tuple[Bools, Bools, I64 | None]:
+        """Surely, enough; and indices of frames whose stream's present segment was a mistake. ``rows``: batch.row."""
 
     def noise(self, row: I64) -> F32:
         """dBFS; NaN when it is not known."""
@@ -106,9 +112,8 @@ class EnergyDetector:
         self._lowest[row] = self._before[row] = self._parts[row] = _HIGH
         self._peak[row] = -90
 
-    def judge(self, batch: FrameBatch, level: F32) -> tuple[Bools, Bools, I64 | None]:
-        row = batch.row
-        count, smooth, lowest = self._count.take(row), self._smooth.take(row), self._lowest.take(row)
+    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> tuple[Bools, Bools, I64 | None]:
+        count, smooth, lowest = self._count[rows], self._smooth[rows], self._lowest[rows]
         good = level > _DIGITAL
         good &= batch.real >= 0.5
         if not good.all():
@@ -119,31 +124,30 @@ class EnergyDetector:
             smooth += np.where(count == 0, np.float32(1), np.float32(0.4)) * (level - smooth)
             np.minimum(lowest, smooth, out=lowest)
         count += good
-        before = self._before.take(row)
-        floor = np.minimum(lowest, before)
+        floor = np.minimum(lowest, self._before[rows])
         early = count < _PART
         if early.any():
             np.minimum(floor, _PRIOR, out=floor, where=early)
-        peak = self._peak.take(row)
+        peak = self._peak[rows]
         peak -= np.float32(0.02)  # 1 dB a second
         np.maximum(peak, level, out=peak)
         margin = np.clip(np.float32(0.3) * (peak - floor), np.float32(4.5), np.float32(12))
         surely = level > np.maximum(floor + margin, _LEAST)
         margin *= np.float32(0.6)
         enough = level > np.maximum(floor + margin, _LEAST - 3)
-        self._count[row], self._smooth[row], self._peak[row] = count, smooth, peak
+        self._count[rows], self._smooth[rows], self._peak[rows] = count, smooth, peak
         wrong: I64 | None = None
         full = good & (count % _PART == 0)
         if full.any():
             some = np.flatnonzero(full)
-            rows, part = row[some], count[some] // _PART
-            self._parts[rows, part % _PARTS] = lowest[some]
-            self._before[rows] = self._parts[rows].min(axis=1)
+            row, part = batch.row[some], count[some] // _PART
+            self._parts[row, part % _PARTS] = lowest[some]
+            self._before[row] = self._parts[row].min(axis=1)
             # a line that was noisy from the beginning was taken for speech, because nothing was known of it
             first = some[(part == 1) & (peak[some] - lowest[some] < 6)]
             wrong = first if first.size else None
             lowest[some] = smooth[some]
-        self._lowest[row] = lowest
+        self._lowest[rows] = lowest
         return surely, enough, wrong
 
     def noise(self, row: I64) -> F32:
@@ -172,7 +176,7 @@ class SileroDetector:
         self._state[:, row] = 0
         self._context[row] = 0
 
-    def judge(self, batch: FrameBatch, level: F32) -> tuple[Bools, Bools, I64 | None]:
+    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> tuple[Bools, Bools, I64 | None]:
         row = batch.row
         given = np.concatenate([self._context[row], batch.samples], axis=1)
         inputs = {"input": given, "state": self._state[:, row], "sr": np.array(self.rate, np.int64)}
@@ -207,14 +211,14 @@ class Segmenter:
     """From frames that are speech or not to segments: who begins, who ends, and when that was.
 
     A segment begins with ``start`` frames in a row that surely are speech; it ends with the last frame before
-    ``hangover`` that are not (shorter pauses belong to it), or before a gap.
+    ``hangover`` that are not (shorter pauses belong to it), or before a gap. Positions are those of frames of ``size``.
     """
 
-    def __init__(self, start: int, hangover: int) -> None:
-        self._start, self._hangover = start, hangover
+    def __init__(self, start: int, hangover: int, size: int) -> None:
+        self._start, self._hangover, self._size = start, hangover, size
         self.talking = np.zeros(0, np.bool_)
-        self.begin = np.zeros(0, np.int64)  # frame number: of the present segment
-        self.last = np.zeros(0, np.int64)  # its last frame so far
+        self.begin = np.zeros(0, np.int64)  # position of the present segment
+        self.last = np.zeros(0, np.int64)  # of its last frame so far
         self._run = np.zeros(0, np.int32)
         self._next = np.zeros(0, np.int64)
 
@@ -229,33 +233,33 @@ class Segmenter:
         self._run[row] = 0
         self._next[row] = 0
 
-    def gaps(self, row: I64, frame: I64) -> I64:
+    def gaps(self, row: I64, rows: Rows, position: I64) -> list[int]:
         """Indices of those whose segment ends because frames are missing before this one; call it before ``step``."""
-        jumped = frame != self._next.take(row)
-        self._next[row] = frame + 1
+        jumped = self._next[rows] != position
+        self._next[rows] = position + self._size
         if not jumped.any():
-            return np.zeros(0, np.int64)
+            return []
         self._run[row[jumped]] = 0
-        ended = np.flatnonzero(jumped & self.talking.take(row))
+        ended = np.flatnonzero(jumped & self.talking[rows])
         self.talking[row[ended]] = False
-        return ended
+        return ended.tolist()
 
-    def step(self, row: I64, frame: I64, surely: Bools, enough: Bools) -> tuple[Bools, I64, I64]:
+    def step(self, row: I64, rows: Rows, position: I64, surely: Bools, enough: Bools) -> tuple[Bools, I64, I64]:
         """Whether each frame is part of a segment; indices of those that began one, and that ended one."""
-        talking = self.talking.take(row)
-        run = self._run.take(row)
+        talking = self.talking[rows]
+        run = self._run[rows]
         run += 1
         run *= surely
-        self._run[row] = run
+        self._run[rows] = run
         began = np.flatnonzero((run >= self._start) & ~talking)
         active = talking & enough
+        active[began] = True
+        last = np.where(active, position, self.last[rows])
+        self.last[rows] = last
+        last += self._hangover * self._size
+        ended = np.flatnonzero(talking & (position >= last))
         if began.size:
-            rows = row[began]
-            self.talking[rows] = True
-            self.begin[rows] = frame[began] - (self._start - 1)
-            active[began] = True
-        last = np.where(active, frame, self.last.take(row))
-        self.last[row] = last
-        ended = np.flatnonzero(talking & (frame - last >= self._hangover))
+            self.talking[row[began]] = True
+            self.begin[row[began]] = position[began] - (self._start - 1) * self._size
         self.talking[row[ended]] = False
         return active, began, ended

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ._bank import FrameBank
 from ._base import BaseSink
-from ._p56 import ActiveLevel
+from ._p56 import ActiveLevel, Envelope
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
@@ -129,7 +129,7 @@ class LevelMeter(BaseSink):
         self._learn(batch, full)
         limit = self._limit.take(row)
         values = np.diff(offset)[full]
-        energy, total, peak, clipped = self._measure(batch.samples, offset[:-1][full], values, limit)
+        energy, total, peak, clipped, envelope = self._measure(batch, offset[:-1][full], values, limit)
         rms = _dbfs(np.sqrt(energy / values))
         silent = rms < self._silence
         seconds = batch.frames[full] / self._rate.take(row)
@@ -155,7 +155,7 @@ class LevelMeter(BaseSink):
                 self._run_on(row, silent, seconds)
             c["last_dbfs"][row] = rms  # of several blocks of a stream the last stays
             if self._active is not None:
-                self._listen(self._active, batch)
+                self._listen(self._active, batch, envelope)
 
     def _run_on(self, row: I64, silent: npt.NDArray[np.bool_], seconds: F64) -> None:
         """The present run of silence, where a stream has several blocks."""
@@ -167,10 +167,13 @@ class LevelMeter(BaseSink):
         now[row[start]] = now[row[start]] * (loud < 0) + np.add.reduceat(seconds * after, start)
 
     def _measure(
-        self, samples: npt.NDArray[np.int16], start: I64, values: I64, limit: I64
-    ) -> tuple[F64, F64, I64, I64]:
-        """Of each block: sum of squares, sum, largest magnitude, samples at the limit."""
+        self, batch: BlockBatch, start: I64, values: I64, limit: I64
+    ) -> tuple[F64, F64, I64, I64, Envelope | None]:
+        """Of each block: sum of squares, sum, largest magnitude, samples at the limit; and of the whole batch what it
+        adds to the envelope, where all blocks are of the same whole frames."""
+        samples = batch.samples
         k, n = len(start), int(values[0])
+        envelope: Envelope | None = None
         # float32 keeps sums of squares of a block to 7 digits, at half the memory traffic
         energy, total = np.zeros(k, np.float32), np.zeros(k, np.float32)
         clipped = np.zeros(k, np.int64)
@@ -178,14 +181,20 @@ class LevelMeter(BaseSink):
             table = samples.reshape(k, n)
             peak = np.empty(k, np.int64)
             ones = np.ones(n, np.float32)
+            rate = self._rate[batch.index]
+            if self._active is not None and bool((rate == rate[0]).all()):
+                envelope = Envelope.of(table, int(rate[0]))
             for begin in range(0, k, _CHUNK // n):
                 part = table[begin : begin + _CHUNK // n]
                 x = self._scratch[: part.size].reshape(part.shape)
                 np.copyto(x, part)
                 here = slice(begin, begin + len(part))
-                np.einsum("ij,ij->i", x, x, out=energy[here])
+                np.vecdot(x, x, out=energy[here])
                 np.matmul(x, ones, out=total[here])
-                peak[here] = np.maximum(part.max(axis=1), -part.min(axis=1).astype(np.int32))
+                peak[here] = np.abs(part).view(np.uint16).max(axis=1)  # |-32,768| is 32,768
+                if envelope is not None:
+                    np.abs(x, out=x)
+                    envelope.add(x, begin)
         else:
             energy = np.add.reduceat(np.square(samples, dtype=np.float32), start)
             total = np.add.reduceat(samples, start, dtype=np.float32)
@@ -199,16 +208,16 @@ class LevelMeter(BaseSink):
             for i in loud.tolist():
                 magnitude = np.abs(samples[start[i] : start[i] + values[i]].astype(np.int32))
                 clipped[i] = np.count_nonzero(magnitude >= limit[i])
-        return energy.astype(np.float64), total.astype(np.float64), peak, clipped
+        return energy.astype(np.float64), total.astype(np.float64), peak, clipped, envelope
 
-    def _listen(self, active: ActiveLevel, batch: BlockBatch) -> None:
+    def _listen(self, active: ActiveLevel, batch: BlockBatch, envelope: Envelope | None) -> None:
         rate = self._rate.take(batch.index)
         one = bool((rate == rate[0]).all())
         for each in [int(rate[0])] if one else np.unique(rate).tolist():
             if each not in self._banks:
                 self._banks[each] = FrameBank(max(8, round(each / 50)), rate=each, dtype="int16")
             blocks = None if one else np.flatnonzero(rate == each)
-            active.push(self._banks[each].push(batch, blocks), each)
+            active.push(self._banks[each].push(batch, blocks), each, envelope)
 
     def _learn(self, batch: BlockBatch, full: npt.NDArray[np.int64]) -> None:
         """Note the codecs of streams whose audio comes for the first time."""
@@ -228,12 +237,13 @@ class LevelMeter(BaseSink):
 
     def _figures(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
         c = {name: column[rows] for name, column in self._columns.items()}
+        mean = c["energy"] / np.maximum(c["values"], 1) / _FULL_SCALE**2
         speech, activity = np.full(len(rows), _FLOOR_DBFS), np.zeros(len(rows))
         if self._active is not None:
-            speech, activity = self._active.levels(rows)
+            speech, activity = self._active.levels(rows, mean)
         return {
             "serial": self._serial[rows],
-            "rms_dbfs": _dbfs(np.sqrt(c["energy"] / np.maximum(c["values"], 1))),
+            "rms_dbfs": _dbfs(np.sqrt(mean) * _FULL_SCALE),
             "peak_dbfs": _dbfs(c["peak"].astype(np.float64)),
             "last_rms_dbfs": np.where(c["values"] > 0, c["last_dbfs"], _FLOOR_DBFS),
             "clipped": c["clipped"],

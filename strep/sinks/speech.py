@@ -13,7 +13,7 @@ from .._exceptions import ConfigurationError
 from .._talk import Rules
 from .._types import StreamEvent, StreamInfo
 from ._analyzer import Analyzer
-from ._bank import FrameBank, FrameBatch
+from ._bank import FrameBank, FrameBatch, rows_of
 from ._legs import Leg, Party
 from ._vad import Detector, EnergyDetector, Segmenter, SileroDetector, levels_of
 
@@ -37,7 +37,7 @@ class SpeechMeter(Analyzer):
     """Speech, turns, pauses and interruptions; dead air and one-way audio while they last.
 
     ``vad``: "energy" (an adaptive threshold above the noise, any number of streams) or "silero" (a neural network,
-    about 1,000 streams a core; the extra ``vad``). Speech is measured from -57 dBFS on, in frames of 20 ms (Silero: 32);
+    about 1,000 streams a core; the extra ``vad``). Speech counts from -57 dBFS on, in frames of 20 (Silero: 32) ms;
     pauses up to 0.3 s belong to a segment. What a turn, an interruption, a response delay and dead air are, with
     ``pause_s``, ``yield_s`` and ``dead_air_s``, stands in :mod:`strep._talk`; times of both directions are those of the
     receiver's clock (BlockBatch.time_ns), from the leg's first audio on.
@@ -75,7 +75,7 @@ class SpeechMeter(Analyzer):
         self._pause_ns, self._dead_ns = round(pause_s * _SECOND), round(dead_air_s * _SECOND)
         self._one_way_ns = None if one_way_s is None else round(one_way_s * _SECOND)
         self._detector = _DETECTORS[vad]()
-        self._segmenter = Segmenter(self._detector.start, self._detector.hangover)
+        self._segmenter = Segmenter(self._detector.start, self._detector.hangover, self._detector.size)
         self._bank = FrameBank(self._detector.size, rate=self._detector.rate, dtype=self._detector.dtype)
         self._frame_ns = self._detector.size * _SECOND // self._detector.rate
         self._scratch = np.zeros(512 * self._detector.size, np.float32)
@@ -138,8 +138,7 @@ class SpeechMeter(Analyzer):
         with self._lock:
             if len(batch) and int(batch.index.max()) >= self._rows:
                 self._grow(max(2 * self._rows, int(batch.index.max()) + 1))
-            for frames in self._bank.push(batch):
-                self._hear(frames)
+            self._hear_all(self._bank.push(batch))
             if len(batch):
                 row = batch.index
                 self._watch(row[np.r_[True, row[1:] != row[:-1]]])
@@ -157,26 +156,27 @@ class SpeechMeter(Analyzer):
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
-    def _hear(self, frames: FrameBatch) -> None:
-        row = frames.row
-        number = frames.position // self._detector.size
+    def _hear_all(self, batches: list[FrameBatch]) -> None:
+        for frames, level in zip(batches, levels_of(batches, self._scratch), strict=True):
+            self._hear(frames, level)
+
+    def _hear(self, frames: FrameBatch, level: npt.NDArray[np.float32]) -> None:
+        row, position = frames.row, frames.position
+        rows = rows_of(row)
         end_ns = frames.time_ns + self._frame_ns
         segmenter = self._segmenter
-        for i in segmenter.gaps(row, number).tolist():
+        for i in segmenter.gaps(row, rows, position):
             # what came before the gap: the clock may have been corrected in it, so its end is told by the last frame
             self._close(int(row[i]), int(self._talk_ns[row[i]]))
-        level = levels_of(frames, self._scratch)
-        surely, enough, wrong = self._detector.judge(frames, level)
-        active, began, ended = segmenter.step(row, number, surely, enough)
-        self._last_ns[row] = end_ns
-        fresh = self._begin_ns.take(row) == 0
+        surely, enough, wrong = self._detector.judge(frames, rows, level)
+        active, began, ended = segmenter.step(row, rows, position, surely, enough)
+        self._last_ns[rows] = end_ns
+        fresh = self._begin_ns[rows] == 0
         if fresh.any():
             self._first(frames, np.flatnonzero(fresh))
-        audible = row[level > _AUDIBLE]
-        self._audible_ns[audible] = end_ns[level > _AUDIBLE]
-        speaking = row[active]
-        self._talk_ns[speaking] = end_ns[active]
-        self._talk_frames[speaking] += 1
+        self._audible_ns[rows] = np.where(level > _AUDIBLE, end_ns, self._audible_ns[rows])
+        self._talk_ns[rows] = np.where(active, end_ns, self._talk_ns[rows])
+        self._talk_frames[rows] += active
         for i in began.tolist():
             self._open(int(row[i]), int(end_ns[i]) - self._detector.start * self._frame_ns)
         for i in ended.tolist():
@@ -214,7 +214,7 @@ class SpeechMeter(Analyzer):
             party.open_ns = None
             self._segmenter.talking[row] = False
             self._talk_frames[row] = self._missed_from[row] = 0
-            segments = party.leg.segments[party.side]
+            segments = party.segments
             self._talk_ns[row] = segments[-1][1] if segments else 0
             self._spoke[row] = bool(segments)
 
@@ -226,9 +226,9 @@ class SpeechMeter(Analyzer):
         begin_ns, party.open_ns = party.open_ns, None
         end_ns = max(end_ns, begin_ns)
         party.add(begin_ns, end_ns)
-        segmenter, stream = self._segmenter, party.stream
-        position = int(segmenter.begin[row]) * self._detector.size * stream.sample_rate // self._detector.rate
-        self._event(party, "speech", position, begin_ns, end_ns - begin_ns)
+        stream = party.stream
+        position = int(self._segmenter.begin[row]) * stream.sample_rate // self._detector.rate
+        self._told.append(StreamEvent(stream, "speech", position, begin_ns, (end_ns - begin_ns) / _SECOND, {}))
         turn = party.turn
         if turn is not None:
             if begin_ns - turn[1] < self._pause_ns and not party.other_began(turn[1], begin_ns):
@@ -243,7 +243,8 @@ class SpeechMeter(Analyzer):
             begin_ns, end_ns, position = party.turn
             party.turn = None
             self._turn_ns[party.stream.index] = 0
-            self._event(party, "turn", position, begin_ns, end_ns - begin_ns)
+            seconds = (end_ns - begin_ns) / _SECOND
+            self._told.append(StreamEvent(party.stream, "turn", position, begin_ns, seconds, {}))
 
     def _event(
         self, party: Party, kind: str, position: int, begin_ns: int, duration_ns: int, **data: bool | str
@@ -259,10 +260,13 @@ class SpeechMeter(Analyzer):
 
     def _watch(self, row: I64) -> None:
         """Turns that are over, dead air, one-way audio: of the streams that came."""
-        row = row[self._last_ns[row] > 0]
-        now = self._last_ns.take(row)
-        turn = self._turn_ns.take(row)
-        talking = self._segmenter.talking.take(row)
+        rows = rows_of(row)
+        now = self._last_ns[rows]
+        if not now.all():
+            row = rows = row[now > 0]
+            now = self._last_ns[rows]
+        turn = self._turn_ns[rows]
+        talking = self._segmenter.talking[rows]
         for i in np.flatnonzero((turn > 0) & (now - turn >= self._pause_ns) & ~talking).tolist():
             party = self._party[row[i]]
             if party is not None:
@@ -348,8 +352,7 @@ class SpeechMeter(Analyzer):
         party = self._party[row] if row < self._rows else None
         if party is None or party.stream is not stream:
             return
-        for frames in self._bank.flush(row):
-            self._hear(frames)
+        self._hear_all(self._bank.flush(row))
         self._segmenter.talking[row] = False
         self._close(row, int(self._talk_ns[row]))
         self._end_turn(party)
@@ -404,7 +407,7 @@ class SpeechMeter(Analyzer):
                 "serial": np.array([party.stream.serial for party in parties], np.int64),
                 "talking": self._segmenter.talking[rows],
                 "talk_s": self._talk_frames[rows] * (self._frame_ns / _SECOND),
-                "segments": np.array([len(p.leg.segments[p.side]) for p in parties], np.int64),
+                "segments": np.array([len(p.segments) for p in parties], np.int64),
                 "silence_now_s": (self._last_ns[rows] - since) / _SECOND,
                 "noise_dbfs": self._detector.noise(rows),
                 "dead_air": self._dead_since[rows] > 0,

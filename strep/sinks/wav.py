@@ -191,6 +191,10 @@ class WavSink(BaseSink):
     def files(self, stream: StreamInfo) -> list[str]:
         return self._done.get(stream.serial, [])
 
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether the files of a stream that has ended are complete: also those that it shares with others."""
+        return stream.serial in self._done or not self._thread.is_alive()
+
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
         """Of streams that are kept on the receiver's clock: what that took, in frames."""
         drift = self._drift.get(stream.serial)
@@ -339,6 +343,7 @@ class WavSink(BaseSink):
         self._refused.discard(stream.serial)
         track = self._tracks.pop(stream.serial, None)
         if track is None:
+            self._note_files([stream.serial], [])
             return
         if self._lanes is not None:
             self._lanes.release(stream.index, track.file)
@@ -365,8 +370,11 @@ class WavSink(BaseSink):
         except OSError as error:
             self._fail(error, 0)
             name = self._tree.abandon(file)
+        self._note_files(serials, [name])
+
+    def _note_files(self, serials: list[int], names: list[str]) -> None:
         for serial in serials:
-            self._done.setdefault(serial, []).append(name)
+            self._done.setdefault(serial, []).extend(names)
         while len(self._done) > _KEPT_NAMES:
             del self._done[next(iter(self._done))]
 
