@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ._addresses import format_address
+from ._announcements import Announcements
 from ._packets import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED
 from ._types import Direction, Leg, StreamInfo
 
 __all__ = ["PortBinding", "PortRole", "Registry"]
+
+U64 = npt.NDArray[np.uint64]
 
 
 class PortRole(enum.IntEnum):
@@ -42,15 +45,25 @@ class PortBinding:
 class Registry:
     """Rows of live streams and who they are."""
 
-    def __init__(self, max_streams: int, bindings: Mapping[int, PortBinding], call_legs: frozenset[int] | None) -> None:
+    def __init__(
+        self,
+        max_streams: int,
+        bindings: Mapping[int, PortBinding],
+        call_legs: frozenset[int] | None,
+        announcements: Announcements | None = None,
+    ) -> None:
+        self.announcements = announcements  # None: every leg is admitted
         self.info: list[StreamInfo | None] = []
         self._free: list[int] = []
         self._max_streams = max_streams
         self._call_legs = call_legs
-        self._bindings = dict(bindings)
-        self._legs = {b.pair: b.call_leg_id for b in bindings.values()}
+        self._bindings: dict[int, PortBinding] = {}
+        self._legs: dict[int, uuid.UUID | None] = {}
         self._pair_names: dict[int, str] = {}
+        self._ended: dict[tuple[int, int], int] = {}  # legs whose late packets begin nothing, and until when
+        self._keys = _KeysOfPorts()
         self.started = 0
+        self.bind(bindings)
 
     def bind(self, bindings: Mapping[int, PortBinding]) -> None:
         """Bind further ports (those bound already stay as they are)."""
@@ -58,6 +71,24 @@ class Registry:
             if port not in self._bindings:
                 self._bindings[port] = binding
                 self._legs.setdefault(binding.pair, binding.call_leg_id)
+                self._keys.bind(port, binding)
+
+    def unbind(self, ports: Iterable[int]) -> None:
+        """Forget ports that have been closed and whose streams have ended."""
+        for port in ports:
+            binding = self._bindings.pop(port, None)
+            if binding is not None:
+                self._legs.pop(binding.pair, None)
+                self._pair_names.pop(binding.pair, None)
+                self._keys.unbind(port)
+
+    def shut_out(self, leg: uuid.UUID, until_ns: int, now_ns: int) -> None:
+        """What still comes of a leg that was ended begins no new stream until then."""
+        self._ended = {one: until for one, until in self._ended.items() if until > now_ns}
+        self._ended[_words(leg)] = until_ns
+
+    def let_in(self, leg: uuid.UUID) -> None:
+        self._ended.pop(_words(leg), None)
 
     @property
     def room(self) -> int:
@@ -67,11 +98,13 @@ class Registry:
     def live(self) -> list[StreamInfo]:
         return [info for info in self.info if info is not None]
 
-    def permits(self, hi: int, lo: int, tag: int) -> bool:
-        """Whether the call-leg allow-list has this leg; plain RTP without a name is not on any list."""
-        if self._call_legs is None:
-            return True
-        return (tag >> 2) & 3 == KIND_CALL_LEG and (hi << 64 | lo) in self._call_legs
+    def objection(self, hi: int, lo: int, tag: int, at_ns: int) -> str | None:
+        """Why a stream is not to be: "call_leg", not on the allow-list (plain RTP without a name is on none), "ended",
+        of a leg that was. None: it may."""
+        named = (tag >> 2) & 3 == KIND_CALL_LEG
+        if self._call_legs is not None and not (named and (hi << 64 | lo) in self._call_legs):
+            return "call_leg"
+        return "ended" if named and at_ns < self._ended.get((hi, lo), 0) else None
 
     def admit(
         self,
@@ -146,26 +179,40 @@ class Registry:
     ) -> None:
         """Fill in the key columns of the packets that have no STREP header."""
         plain = ~strep
-        port = local_port[plain].astype(np.uint64)
-        with_ssrc = ssrc[plain].astype(np.uint64) << np.uint64(32)
-        hi[plain] = 0
-        lo[plain] = port
-        tag[plain] = with_ssrc | np.uint64(KIND_AUTO << 2)
-        for number, binding in self._bindings.items():
-            if binding.role == PortRole.LISTEN:
-                continue
-            here = plain & (local_port == number)
-            if not here.any():
-                continue
-            if binding.role == PortRole.BOTH:
-                hi[here], lo[here] = 0, binding.pair
-                tag[here] = (ssrc[here].astype(np.uint64) << np.uint64(32)) | np.uint64(KIND_SHARED << 2)
-                continue
-            direction = int(binding.role == PortRole.TX) << 1
+        hi[plain], lo[plain], tag[plain] = self._keys.of(local_port[plain], ssrc[plain])
+
+
+class _KeysOfPorts:
+    """The key that plain RTP has by the port it comes to: three words for each port."""
+
+    def __init__(self) -> None:
+        self._hi = np.zeros(65_536, np.uint64)
+        self._lo = np.arange(65_536, dtype=np.uint64)
+        self._tag = np.full(65_536, KIND_AUTO << 2, np.uint64)
+        self._by_ssrc = np.ones(65_536, np.uint64)
+
+    def bind(self, port: int, binding: PortBinding) -> None:
+        if binding.role == PortRole.LISTEN:
+            return
+        hi, lo, kind = 0, binding.pair, KIND_SHARED
+        direction = int(binding.role == PortRole.TX) << 1
+        if binding.role != PortRole.BOTH:
+            kind = KIND_BOUND
             if binding.call_leg_id is not None:
-                hi[here] = binding.call_leg_id.int >> 64
-                lo[here] = binding.call_leg_id.int & 0xFFFF_FFFF_FFFF_FFFF
-                tag[here] = direction | KIND_CALL_LEG << 2
-            else:
-                hi[here], lo[here] = 0, binding.pair
-                tag[here] = direction | KIND_BOUND << 2
+                kind = KIND_CALL_LEG
+                hi, lo = _words(binding.call_leg_id)
+        self._hi[port], self._lo[port], self._tag[port] = hi, lo, direction | kind << 2
+        self._by_ssrc[port] = kind == KIND_SHARED
+
+    def unbind(self, port: int) -> None:
+        self._hi[port], self._lo[port], self._tag[port], self._by_ssrc[port] = 0, port, KIND_AUTO << 2, 1
+
+    def of(self, port: npt.NDArray[np.uint16], ssrc: npt.NDArray[np.uint32]) -> tuple[U64, U64, U64]:
+        tag = ssrc.astype(np.uint64) << np.uint64(32)
+        tag *= self._by_ssrc.take(port)
+        tag |= self._tag.take(port)
+        return self._hi.take(port), self._lo.take(port), tag
+
+
+def _words(leg: uuid.UUID) -> tuple[int, int]:
+    return leg.int >> 64, leg.int & 0xFFFF_FFFF_FFFF_FFFF

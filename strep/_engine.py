@@ -9,7 +9,8 @@ not of how they were cut into batches: a replay equals the live run.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from ._accounts import Accounts
 from ._addresses import SourceFilter
 from ._admission import PortBinding, Registry
+from ._announcements import Announcements
 from ._datagrams import DatagramBatch
 from ._events import Ended, Event, Notice, Started
 from ._outlet import Later, Outlet, at_once
@@ -56,6 +58,7 @@ class EngineConfig:
     sources: SourceFilter | None = None  # networks that may send; None: all
     call_legs: frozenset[int] | None = None  # call_leg_ids as integers; None: all
     bindings: Mapping[int, PortBinding] = field(default_factory=dict)  # by local port
+    pending_ns: int | None = None  # only announced legs are admitted; others' packets wait so long. None: all
 
 
 class Engine:
@@ -74,12 +77,13 @@ class Engine:
         self.config = config = config or EngineConfig()
         types = config.payload_types
         self.accounts = Accounts()
-        self.registry = Registry(config.max_streams, config.bindings, config.call_legs)
+        announcements = None if config.pending_ns is None else Announcements(config.max_streams, config.pending_ns)
+        self.registry = Registry(config.max_streams, config.bindings, config.call_legs, announcements)
         self.state = StreamState(config.max_streams, types, self.registry)
         self._table = self.state.table
         self._ring = self.state.ring
         self._reception = self.state.reception
-        self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._started)
+        self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._pop_ready, self._started)
         self._outlet = Outlet(self.state, self.accounts, types, later)
         self._codec_of_type = types.index_of
         self._tick = 0
@@ -119,11 +123,42 @@ class Engine:
         self._sources.close()
         return self._take_events()
 
+    def announce(self, call_leg_id: uuid.UUID) -> list[Event]:
+        """Admit a leg from now on, with what waited of it. Only where announcements are asked for."""
+        self.registry.let_in(call_leg_id)
+        announcements = self.registry.announcements
+        if announcements is not None:
+            keys = announcements.announce(*divmod(call_leg_id.int, 1 << 64))
+            if keys is None:
+                self.accounts.streams_refused += 1
+            else:
+                self._sources.admit_waiting(keys)
+        return self._take_events()
+
+    def forget(self, call_leg_id: uuid.UUID) -> None:
+        """Admit no more streams of a leg; those that live go on."""
+        if self.registry.announcements is not None:
+            self.registry.announcements.forget(*divmod(call_leg_id.int, 1 << 64))
+
+    def end(self, streams: Iterable[StreamInfo], reason: str) -> list[Event]:
+        """End live streams now."""
+        live = self.registry.info
+        rows = [s.index for s in streams if s.index < len(live) and live[s.index] is s]
+        self._end(np.array(rows, np.int64), reason)
+        return self._take_events()
+
+    def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:
+        """When the last packet of these streams came; 0: none of them lives."""
+        live = self.registry.info
+        rows = [s.index for s in streams if s.index < len(live) and live[s.index] is s]
+        return int(self._reception.last_arrival_ns[rows].max()) if rows else 0
+
     def next_deadline_ns(self) -> int | None:
         """When :meth:`advance` should be called at the latest; None: not before the next packet."""
-        if not len(self._table):
-            return None
         after = (self._tick + 1) * TICK_NS
+        if not len(self._table):
+            pending_ns = self._sources.next_ns
+            return None if pending_ns == NEVER else max(after, pending_ns)
         if self._sources.waiting:
             return after
         now = self._tick * TICK_NS
@@ -132,6 +167,7 @@ class Engine:
             deadline = min(deadline, self._next_release_tick * TICK_NS)
         if self._touched:
             deadline = min(deadline, now + self.config.latency_ns)  # there may be a hole among them
+        deadline = min(deadline, self._sources.next_ns)
         return max(after, min(deadline, self._ring.earliest_deadline_ns + TICK_NS))
 
     @property
@@ -317,7 +353,7 @@ class Engine:
     def _boundary(self, tick: int) -> None:
         """Everything that happens between ticks, up to the beginning of ``tick``."""
         before_s, now_ns = self._tick * TICK_NS // SECOND_NS, tick * TICK_NS
-        self._sources.boundary()
+        self._sources.boundary(now_ns)
         self._tick = tick
         rows = _joined(self._touched)
         if rows.size:

@@ -20,18 +20,29 @@ from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._inorder import InOrder
 from ._pacing import Pacing
+from ._pairs import PortPair, PortPool, parse_ports
 from ._payload_types import PayloadTypes
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
-from ._stream import Stream, StreamHub
+from ._stream import Stream, StreamHub, Watcher, WatchKey
 from ._types import Codec, StreamEvent, StreamInfo
-from ._udp import PortableSocket, UdpAddress, UdpSocket, open_socket, parse_address
+from ._udp import (
+    PortableSocket,
+    SteadyClock,
+    UdpAddress,
+    UdpSocket,
+    open_socket,
+    parse_address,
+    transport_named,
+)
 from .sinks._base import Sink
 
 __all__ = ["Receiver", "SocketStatus"]
 
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
 _LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
+_PAIR_ROWS: Final = 64  # datagrams a look at a pair's port: one leg's
+_PAIR_BUFFER: Final = 1 << 20
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
 
@@ -60,9 +71,13 @@ class Receiver:
     ``rx``, ``tx``   plain RTP of one call leg, inbound and outbound; both may name the same port, then the SSRC tells
                      them apart (the first source is taken for inbound).
     ``call_leg_id``  names the leg of the rx/tx pair; without it streams are named by port and SSRC.
+    ``pairs``        "udp:HOST:FIRST-LAST": ports for pairs that :meth:`open_pair` opens while it runs; by default any
+                     that are free, on all addresses.
     ``latency_ms``   how long a hole waits for its packet: 0 to 800; default 200 with sinks, 60 without.
     ``payload_types``  dynamic types, {96: "L16/16000"}.
     ``allow``        networks that may send, as CIDR; ``call_legs``: call_leg_ids that are admitted. Default: all.
+    ``announced_only``  admit STREP only of legs that were announced (:meth:`announce`), and no plain RTP but on ports
+                     that are bound to a leg. What comes before waits for ``pending_s``, then it is "unannounced".
     ``max_streams``  newer streams are refused beyond this; ``idle_timeout_s`` ends streams that fell silent.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
@@ -78,11 +93,14 @@ class Receiver:
         rx: str | None = None,
         tx: str | None = None,
         call_leg_id: uuid.UUID | str | None = None,
+        pairs: str | None = None,
         sinks: Sequence[Sink] = (),
         latency_ms: float | None = None,
         payload_types: Mapping[int, str | Codec] | None = None,
         allow: Sequence[str] = (),
         call_legs: Iterable[uuid.UUID | str] | None = None,
+        announced_only: bool = False,
+        pending_s: float = 5.0,
         max_streams: int = 20_000,
         idle_timeout_s: float = 60.0,
         pcap: str | PathLike[str] | None = None,
@@ -90,8 +108,12 @@ class Receiver:
         receive_buffer: int = 128 << 20,
         redact: bool = False,
     ) -> None:
-        if listen is None and rx is None and tx is None:
-            raise ConfigurationError('no port to receive on: give listen="udp:0.0.0.0:9000", or rx= and tx=')
+        if listen is None and rx is None and tx is None and pairs is None:
+            raise ConfigurationError(
+                'no port to receive on: give listen="udp:0.0.0.0:9000", rx= and tx=, or pairs="udp:0.0.0.0:20000-20999"'
+            )
+        if not 0 < pending_s <= 60:
+            raise ConfigurationError(f"pending_s={pending_s:g}: more than 0 and at most 60 s")
         if transport not in ("auto", "recvmmsg", "portable"):
             raise ConfigurationError(f'transport {transport!r}: "auto", "recvmmsg" or "portable"')
         self._addresses = [
@@ -108,6 +130,10 @@ class Receiver:
             max_streams=max_streams,
             idle_timeout_s=idle_timeout_s,
         )
+        self._options["pending_ns"] = round(pending_s * 1e9) if announced_only else None
+        self._pool = PortPool(*parse_ports(pairs or "udp:0.0.0.0:0"))
+        self._pairs: dict[PortPair, list[UdpSocket]] = {}
+        self._clock = SteadyClock()
         self._sinks = list(sinks)
         self._pcap = pcap
         self._transport = transport
@@ -128,7 +154,7 @@ class Receiver:
         self._found = 0  # datagrams at the last look
         self._stopped = False
         self._kernel_dropped = 0
-        self._last_arrival_ns: int | None = None
+        self._last_datagram_ns: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -157,7 +183,7 @@ class Receiver:
             self._pacing = Pacing(
                 self._options["latency_ns"],
                 prompt=any(getattr(sink, "prompt", True) for sink in listeners),
-                buffer=min(socket.granted_buffer for socket, _ in self._sockets),
+                buffer=min((socket.granted_buffer for socket, _ in self._sockets), default=0),
             )
             if self._pcap is not None:
                 self._recorder = self._record(self._pcap, {port: int(b.role) for port, b in bindings.items()})
@@ -200,7 +226,7 @@ class Receiver:
 
     def _open_socket(self, address: UdpAddress) -> UdpSocket:
         transport = self._transport if self._watching else "portable"
-        return open_socket(address, transport=transport, receive_buffer=self._receive_buffer)
+        return open_socket(address, transport=transport, receive_buffer=self._receive_buffer, clock=self._clock)
 
     def _bindings(self) -> dict[int, PortBinding]:
         pair = min((s.local_port for s, role in self._sockets if role), default=0)
@@ -223,6 +249,10 @@ class Receiver:
         self._kernel_dropped = self._count_kernel_dropped()
         for socket, _ in self._sockets:
             socket.close()
+        for pair in self._pairs:
+            for port in pair.ports:
+                self._pool.give_back(port)
+        self._pairs.clear()
         self._hub.finish()
         closing = [asyncio.to_thread(self._dispatcher.close, timeout_s)]
         if self._recorder is not None:
@@ -239,11 +269,15 @@ class Receiver:
     def __aiter__(self) -> AsyncIterator[Stream]:
         """Streams as they are admitted (those that live already come first); ends when the receiver stops."""
         if self._engine is not None and not self._hub.active:
-            self._engine.audio = True
-            self._pacing.iterated = self._pacing.prompt = True
-            self._engine.release_ns, self._engine.release_groups = self._pacing.release(0)
+            self._iterated(self._engine)
             self._hub.activate(self._engine.registry.live())
         return self._streams()
+
+    def _iterated(self, engine: Engine) -> None:
+        """Somebody iterates streams, and wants each packet at once."""
+        engine.audio = True
+        self._pacing.iterated = self._pacing.prompt = True
+        engine.release_ns, engine.release_groups = self._pacing.release(0)
 
     async def _streams(self) -> AsyncIterator[Stream]:
         while (stream := await self._hub.next()) is not None:
@@ -259,6 +293,165 @@ class Receiver:
                 yield event
         finally:
             self._hub.unlisten(queue)
+
+    # --- legs -----------------------------------------------------------------------------------------------------
+
+    def announce(self, call_leg_id: uuid.UUID | str) -> None:
+        """A leg is about to be forked here: with ``announced_only`` it is admitted from now on, and what has come of it
+        already too. Ends what :meth:`end` keeps out.
+
+        Raises ConfigurationError when as many legs are announced as there may be streams.
+        """
+        engine, dispatcher = self._running()
+        leg = _leg(call_leg_id)
+        announcements = engine.registry.announcements
+        dispatcher.handle(engine.announce(leg))
+        if announcements is not None and not announcements.known(*divmod(leg.int, 1 << 64)):
+            raise ConfigurationError("too many legs are announced: forget() those that ended, or raise max_streams")
+
+    def forget(self, call_leg_id: uuid.UUID | str) -> None:
+        """Take an announcement back. Streams that live go on."""
+        self._running()[0].forget(_leg(call_leg_id))
+
+    def end(self, call_leg_id: uuid.UUID | str, *, linger_s: float = 2.0) -> int:
+        """End the streams of a leg now, for the reason "stopped", so that files are closed; returns how many.
+
+        What still comes of the leg within ``linger_s`` begins no new ones and is rejected as "ended", unless it is
+        announced anew.
+        """
+        engine, dispatcher = self._running()
+        leg = _leg(call_leg_id)
+        self._drain()
+        streams = [info for info in engine.registry.live() if info.call_leg_id == leg]
+        engine.registry.shut_out(leg, self._now_ns() + round(linger_s * 1e9), self._now_ns())
+        dispatcher.handle(engine.end(streams, "stopped"))
+        return len(streams)
+
+    @property
+    def pairs(self) -> list[PortPair]:
+        """The pairs of ports that are open."""
+        return list(self._pairs)
+
+    async def open_pair(self, call_leg_id: uuid.UUID | str | None = None) -> PortPair:
+        """Open a port for each direction of a leg that is forked as plain RTP; ``call_leg_id`` names its streams.
+
+        Raises BindError when no ports are left.
+        """
+        engine, _ = self._running()
+        leg = parse_call_leg_id(call_leg_id)
+        sockets: list[UdpSocket] = []
+        try:
+            for _ in range(2):
+                _, socket = self._pool.take(self._open_pair_socket)
+                sockets.append(socket)
+            for socket in sockets:
+                if not self._watching and isinstance(socket, PortableSocket) and self._loop is not None:
+                    await socket.attach(self._loop, self._wake)
+        except BaseException:
+            for socket in sockets:
+                socket.close()
+                self._pool.give_back(socket.local_port)
+            raise
+        if self._stopped:
+            for socket in sockets:
+                socket.close()
+                self._pool.give_back(socket.local_port)
+            self._running()
+        rx, tx = sockets
+        pair = PortPair(self._pool.host, rx.local_port, tx.local_port, leg)
+        number = min(pair.ports)
+        bindings = {
+            port: PortBinding(role, number, leg)
+            for port, role in zip(pair.ports, (PortRole.RX, PortRole.TX), strict=True)
+        }
+        engine.registry.bind(bindings)
+        if leg is not None:
+            self.announce(leg)
+        if self._recorder is not None:
+            self._recorder.bind({port: int(b.role) for port, b in bindings.items()})
+        self._pairs[pair] = sockets
+        self._sockets += [(rx, PortRole.RX), (tx, PortRole.TX)]
+        if self._reading and self._watching and self._loop is not None:
+            for socket in sockets:
+                self._loop.add_reader(socket.fileno(), self._wake)
+        return pair
+
+    def close_pair(self, pair: PortPair) -> int:
+        """Take what has come to a pair, end its streams for the reason "stopped", close its ports and give them back;
+        returns how many streams there were. Safe to call twice."""
+        if self._stopped or pair not in self._pairs:
+            return 0
+        engine, dispatcher = self._running()
+        self._drain()
+        streams = [info for info in engine.registry.live() if info.local_port in pair.ports]
+        dispatcher.handle(engine.end(streams, "stopped"))
+        engine.registry.unbind(pair.ports)
+        if pair.call_leg_id is not None:
+            engine.forget(pair.call_leg_id)
+        if self._recorder is not None:
+            self._recorder.bind(dict.fromkeys(pair.ports, int(PortRole.LISTEN)))
+        for socket in self._pairs.pop(pair):
+            if self._reading and self._watching and self._loop is not None:
+                self._loop.remove_reader(socket.fileno())
+            self._kernel_dropped += socket.kernel_dropped()
+            self._sockets = [(one, role) for one, role in self._sockets if one is not socket]
+            socket.close()
+            self._pool.give_back(socket.local_port)
+        return len(streams)
+
+    def _open_pair_socket(self, address: UdpAddress) -> tuple[int, UdpSocket]:
+        transport = transport_named(self._transport if self._watching else "portable")
+        socket = transport(
+            address, receive_buffer=min(self._receive_buffer, _PAIR_BUFFER), rows=_PAIR_ROWS, clock=self._clock
+        )
+        return socket.local_port, socket
+
+    def _running(self) -> tuple[Engine, Dispatcher]:
+        if self._engine is None or self._dispatcher is None or self._stopped:
+            raise ConfigurationError(f"the receiver {'has stopped' if self._stopped else 'has not been started'}")
+        return self._engine, self._dispatcher
+
+    # --- for forks ------------------------------------------------------------------------------------------------
+
+    def watch(self, key: WatchKey, watcher: Watcher) -> list[StreamInfo]:
+        """Tell ``watcher`` of the streams of a call leg, or of a port, until :meth:`unwatch`; gives those that live."""
+        engine, _ = self._running()
+        self._hub.watch(key, watcher)
+        return [info for info in engine.registry.live() if key in (info.call_leg_id, info.local_port)]
+
+    def unwatch(self, key: WatchKey, watcher: Watcher) -> None:
+        self._hub.unwatch(key, watcher)
+
+    def stream(self, info: StreamInfo) -> Stream:
+        """A live stream as one that can be consumed."""
+        engine, _ = self._running()
+        self._iterated(engine)
+        return self._hub.handle(info)
+
+    def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:
+        """When the last packet of these streams came, on the clock of :attr:`now_ns`; 0: none of them lives."""
+        return 0 if self._engine is None or self._stopped else self._engine.last_arrival_ns(streams)
+
+    def report(self, info: StreamInfo) -> StreamReport:
+        """The present figures of a live stream."""
+        return self._running()[0].report(info)
+
+    @property
+    def now_ns(self) -> int:
+        """UTC nanoseconds, as of arrival times."""
+        return self._now_ns()
+
+    @property
+    def running(self) -> bool:
+        return self._engine is not None and not self._stopped
+
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        return tuple(self._sinks)
+
+    @property
+    def idle_timeout_s(self) -> float:
+        return float(self._options["idle_ns"] / 1e9)
 
     # --- figures --------------------------------------------------------------------------------------------------
 
@@ -281,9 +474,9 @@ class Receiver:
         return self._engine.live_streams if self._engine else 0
 
     @property
-    def last_arrival_ns(self) -> int | None:
+    def last_datagram_ns(self) -> int | None:
         """When the last datagram came, UTC nanoseconds; None: none has come."""
-        return self._last_arrival_ns
+        return self._last_datagram_ns
 
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
@@ -327,7 +520,7 @@ class Receiver:
         return self._engine.report(info)
 
     def _count_kernel_dropped(self) -> int:
-        return sum(s.kernel_dropped() for s, _ in self._sockets)
+        return self._kernel_dropped + sum(s.kernel_dropped() for s, _ in self._sockets)
 
     # --- the pump -------------------------------------------------------------------------------------------------
     # Asleep: readers are armed, and a timer for the engine's next deadline. After a wake-up the readers are off and a
@@ -378,7 +571,7 @@ class Receiver:
         self._timer = self._loop.call_later(self._pacing.pause_s(count, self._now_ns()), self._poll)
 
     def _now_ns(self) -> int:
-        return self._sockets[0][0].now_ns()
+        return self._clock.now_ns()
 
     def _drain(self, before_ns: int | None = None) -> int:
         """Take what the sockets hold, at most a few batches each, if possible only what came before ``before_ns``;
@@ -390,7 +583,7 @@ class Receiver:
         streams = engine.live_streams
         engine.release_ns, engine.release_groups = self._pacing.release(streams)
         engine.prompt = self._pacing.prompt
-        if self._pacing.is_busy(streams) and not self._hub.active:
+        if self._pacing.is_busy(streams) and not self._hub.consumed:
             engine.forgo_payloads()
         total = 0
         for _ in range(_ROUNDS):
@@ -409,7 +602,7 @@ class Receiver:
 
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
         events = engine.receive(batch)
-        self._last_arrival_ns = int(batch.arrival_ns[-1])
+        self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
         if events:
@@ -426,6 +619,13 @@ def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
             return False
         loop.remove_reader(ours.fileno())
         return True
+
+
+def _leg(value: uuid.UUID | str) -> uuid.UUID:
+    leg = parse_call_leg_id(value)
+    if leg is None:
+        raise ConfigurationError("no call_leg_id: give a UUID")
+    return leg
 
 
 def parse_call_leg_id(value: uuid.UUID | str | None) -> uuid.UUID | None:

@@ -29,6 +29,10 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="strep-pcap", daemon=True)
         self._thread.start()
 
+    def bind(self, roles: Mapping[int, int]) -> None:
+        """What further ports are for; before the first packet that comes to them."""
+        self._writer.bind(roles)
+
     def write(self, batch: DatagramBatch) -> None:
         """Keep a copy of the batch (the slab is the edge's); returns at once."""
         width = min(max(64, -(-int(batch.length.max()) // 8) * 8), batch.slab.shape[1])

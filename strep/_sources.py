@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ._accounts import Accounts
+from ._announcements import Announcements, Keys
 from ._packets import KIND_SHARED, Packets
 from ._state import StreamState
 from ._streams.probation import Held, Probation, Proofs
+from ._streams.ring import NEVER, WINDOW
 from ._types import Direction, StreamInfo
 
 __all__ = ["Sources"]
@@ -28,12 +30,15 @@ _SSRCS_KEPT: Final = 64
 _TICKS_A_BYTE: Final = {"PCMU": 1, "PCMA": 1, "G722": 1, "G729": 8}  # RTP clock
 _SRTP_TAGS: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
 _SHARED_SILENCE_NS: Final = 500_000_000
+_BACKLOG: Final = 40  # held packets of a stream that go in at once; with more, so many at a time:
+_BACKLOG_STEP: Final = 16
 
 
 class Sources:
     """Decides which packets belong to which stream's present source.
 
-    ``insert(packets, rows)`` takes packets that were held back; ``drain(rows)`` sends off all that streams still hold.
+    ``insert(packets, rows)`` takes packets that were held back; ``drain(rows)`` sends off all that streams still hold,
+    ``pop(rows)`` what is ready of it.
     """
 
     def __init__(
@@ -42,8 +47,11 @@ class Sources:
         accounts: Accounts,
         insert: Callable[[Packets, I64], None],
         drain: Callable[[I64], None],
+        pop: Callable[[I64], None],
         started: Callable[[StreamInfo], None],
     ) -> None:
+        self._announcements = state.registry.announcements
+        self._pop = pop
         self._state = state
         self._accounts = accounts
         self._insert = insert
@@ -69,11 +77,15 @@ class Sources:
         self._accounts.reject("probation", expired)
 
     def close(self) -> None:
+        if self._announcements is not None and (keys := self._announcements.overdue(NEVER)) is not None:
+            self._turn_away(keys)
         self._probation.clear()
         self.settle_accounts()
 
-    def boundary(self) -> None:
+    def boundary(self, now_ns: int) -> None:
         self._admitted = 0
+        if self._announcements is not None and (keys := self._announcements.overdue(now_ns)) is not None:
+            self._turn_away(keys)
         if self._changes:
             self._change_sources()
 
@@ -95,7 +107,10 @@ class Sources:
             if known.any():
                 self._note_changes(proofs.take(np.flatnonzero(known)))
             # beyond the limit they stay where they are, and prove themselves again with their next packet
-            new = np.flatnonzero(~known)[: _ADMISSIONS - self._admitted]
+            new = np.flatnonzero(~known)
+            if new.size and self._announcements is not None:
+                new = self._announced(self._announcements, proofs, new)
+            new = new[: _ADMISSIONS - self._admitted]
             if new.size:
                 self._admitted += new.size
                 self._admit(proofs.take(new))
@@ -118,15 +133,20 @@ class Sources:
             proofs = proofs.take(slice(0, len(proofs) - refused))
             if not len(proofs):
                 return
-        held = self._probation.release(proofs.hi, proofs.lo, proofs.tag)
+        self._admit_held(proofs, self._probation.release(proofs.hi, proofs.lo, proofs.tag))
+
+    def _admit_held(self, proofs: Proofs, held: Held) -> None:
+        registry = self._state.registry
         stream_tag = _stream_tag(proofs.tag)
         keys = list(zip(proofs.hi.tolist(), proofs.lo.tolist(), stream_tag.tolist(), strict=True))
-        permitted = np.array([registry.permits(*key) for key in keys])
-        if not permitted.all():
-            refused_packets = ~permitted[held.owner]
-            self._accounts.reject("call_leg", int(np.count_nonzero(refused_packets)))
-            self._accounts.streams_refused += int(np.count_nonzero(~permitted))
-            held = _only(held, ~refused_packets)
+        at_ns = proofs.last_arrival_ns.tolist()
+        objections = [registry.objection(*key, at) for key, at in zip(keys, at_ns, strict=True)]
+        if any(objections):
+            for cause in {cause for cause in objections if cause is not None}:
+                those = np.array([one == cause for one in objections])
+                self._accounts.reject(cause, int(np.count_nonzero(those[held.owner])))
+                self._accounts.streams_refused += int(np.count_nonzero(those))
+            held = _only(held, np.array([one is None for one in objections])[held.owner])
             if not len(held.columns):
                 return
 
@@ -170,8 +190,79 @@ class Sources:
             self._open(rows[begins.owner[plain]], proofs, stream_tag, ssrc, begins, plain)
         held = _only(held, admitted[held.owner])
         if len(held.columns):
-            packets = Packets.of_held(held, proofs.hi, proofs.lo, stream_tag)
-            self._insert(packets, rows[held.owner])
+            self._insert_held(Packets.of_held(held, proofs.hi, proofs.lo, stream_tag), rows[held.owner])
+
+    def _insert_held(self, packets: Packets, rows: I64) -> None:
+        """Packets of new streams, each one's together. What waited long is more than the window: a part at a time."""
+        start = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+        length = np.diff(np.r_[start, len(rows)])
+        if int(length.max()) <= _BACKLOG:
+            self._insert(packets, rows)
+            return
+        ring = self._state.ring
+        rank = np.arange(len(rows)) - np.repeat(start, length)
+        for low in range(0, int(length.max()), _BACKLOG_STEP):
+            part = np.flatnonzero((rank >= low) & (rank < low + _BACKLOG_STEP))
+            mine, row = packets.take(part), rows[part]
+            ahead = (mine.sequence_number - ring.edge[row].astype(np.uint16)).view(np.int16)
+            beyond = np.unique(row[ahead >= WINDOW])
+            if beyond.size:  # holes that the window has no room for any more
+                self._drain(beyond)
+                ring.settle(beyond)
+            self._insert(mine, row)
+            row = np.unique(row)
+            self._pop(row)
+            ring.settle(row)
+
+    # --- announcements --------------------------------------------------------------------------------------------
+
+    @property
+    def next_ns(self) -> int:
+        """When the next source has waited in vain."""
+        return NEVER if self._announcements is None else self._announcements.earliest_ns
+
+    def _announced(self, announcements: Announcements, proofs: Proofs, new: I64) -> I64:
+        """Those of the new sources whose leg was announced; the others stay on probation, if there is room to wait."""
+        one = proofs.take(new)
+        welcome, turned_away = announcements.sift(one.hi, one.lo, one.tag, one.last_arrival_ns)
+        if turned_away.any():
+            self._turn_away((one.hi[turned_away], one.lo[turned_away], one.tag[turned_away]))
+        return new[welcome]
+
+    def _turn_away(self, keys: Keys) -> None:
+        if keys[0].size:
+            held = self._probation.release(*keys)
+            self._accounts.reject("unannounced", len(held.columns))
+            self._accounts.streams_refused += keys[0].size
+
+    def admit_waiting(self, keys: Keys) -> None:
+        """Admit sources whose leg has just been announced, with all that was kept of them."""
+        if not keys[0].size or self._state.registry.room < keys[0].size:
+            return  # without room for all of them they prove themselves again with their next packets
+        held = self._probation.release(*keys)
+        pairs = _first_pairs(held, len(keys[0]))
+        proved = pairs >= 0
+        if not proved.all():  # a flood has pushed out what proved them
+            self._accounts.reject("probation", int(np.count_nonzero(~proved[held.owner])))
+            held = _only(held, proved[held.owner])
+            held.owner = (np.cumsum(proved) - 1)[held.owner]
+            pairs = _first_pairs(held, int(np.count_nonzero(proved)))
+        if not pairs.size:
+            return
+        first, second = held.columns[pairs - 1], held.columns[pairs]
+        hi, lo, tag = (words[proved] for words in keys)
+        self._admit_held(
+            Proofs(
+                hi,
+                lo,
+                tag,
+                first["sequence_number"],
+                second["packet"],
+                first["sequence_number"],
+                first["arrival_ns"],
+            ),
+            held,
+        )
 
     def _open(
         self,
@@ -363,6 +454,15 @@ class _Beginnings:
 
 def _only(held: Held, rows: npt.NDArray[np.bool_]) -> Held:
     return held if rows.all() else Held(held.columns[rows], held.owner[rows], held.slab[rows])
+
+
+def _first_pairs(held: Held, owners: int) -> I64:
+    """Of each owner the place of the first packet that follows the one before it in sequence; -1 if there is none."""
+    found = np.full(owners, -1, np.int64)
+    sequence, owner = held.columns["sequence_number"], held.owner
+    pair = np.flatnonzero((owner[1:] == owner[:-1]) & (sequence[1:] == sequence[:-1] + np.uint16(1))) + 1
+    found[owner[pair[::-1]]] = pair[::-1]
+    return found
 
 
 def _stream_tag(tag: U64) -> U64:

@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from .sinks._base import BaseSink
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Stream", "StreamHub"]
+__all__ = ["Stream", "StreamHub", "WatchKey", "Watcher"]
 
 _AFTERMATH_S: Final = 2.0  # how long after a stream's end analyzers may still tell of it
 _Marks = list[tuple[int, int, int]]
@@ -256,6 +256,17 @@ class Stream:
             subscription.end()
 
 
+WatchKey = uuid.UUID | int
+
+
+class Watcher(Protocol):
+    """Hears of streams as they come and end, in the midst of it: it must not call the receiver."""
+
+    def stream_started(self, stream: StreamInfo) -> None: ...
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None: ...
+
+
 class StreamHub(BaseSink):
     """Gives blocks to the streams that users hold."""
 
@@ -266,6 +277,7 @@ class StreamHub(BaseSink):
         self._report = report
         self._streams: dict[int, Stream] = {}  # by serial
         self._listeners: list[_EventQueue] = []
+        self._watchers: dict[WatchKey, list[Watcher]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finished: dict[int, Stream] = {}  # ended, but analyzers may still find something
         self._new: deque[Stream] = deque()
@@ -281,13 +293,42 @@ class StreamHub(BaseSink):
             for info in live:
                 self.stream_started(info)
 
+    @property
+    def consumed(self) -> bool:
+        """Whether somebody may read audio."""
+        return self.active or bool(self._streams)
+
     def stream_started(self, stream: StreamInfo) -> None:
+        for watcher in self._watching(stream):
+            watcher.stream_started(stream)
         if not self.active or len(self._new) >= self._backlog:
             return
-        handle = Stream(stream, self._report, self)
-        self._streams[stream.serial] = handle
-        self._new.append(handle)
+        self._new.append(self.handle(stream))
         self._wake.set()
+
+    def handle(self, stream: StreamInfo) -> Stream:
+        """The one Stream of a stream that lives."""
+        handle = self._streams.get(stream.serial)
+        if handle is None:
+            handle = self._streams[stream.serial] = Stream(stream, self._report, self)
+        return handle
+
+    def watch(self, key: WatchKey, watcher: Watcher) -> None:
+        """Tell ``watcher`` of the streams of a call leg, or of a port, that come and end."""
+        self._watchers.setdefault(key, []).append(watcher)
+
+    def unwatch(self, key: WatchKey, watcher: Watcher) -> None:
+        watchers = self._watchers.get(key, [])
+        if watcher in watchers:
+            watchers.remove(watcher)
+        if not watchers:
+            self._watchers.pop(key, None)
+
+    def _watching(self, stream: StreamInfo) -> list[Watcher]:
+        if not self._watchers:
+            return []
+        by_leg = self._watchers.get(stream.call_leg_id, ()) if stream.call_leg_id is not None else ()
+        return [*by_leg, *self._watchers.get(stream.local_port, ())]
 
     def blocks(self, batch: BlockBatch) -> None:
         if not self._streams:
@@ -307,6 +348,8 @@ class StreamHub(BaseSink):
                 stream._put(item, other)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        for watcher in self._watching(stream):
+            watcher.stream_ended(stream, report)
         handle = self._streams.pop(stream.serial, None)
         if handle is not None:
             handle._end(report)

@@ -27,9 +27,9 @@ from strep.sinks import ArraySink, BaseSink
 
 pytest.importorskip("prometheus_client", reason="extra metrics")
 
-from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
+from prometheus_client.parser import text_string_to_metric_families
 
-from strep.metrics import collector, exposition, metrics_app  # noqa: E402
+from strep.metrics import collector, exposition, metrics_app
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -83,7 +83,7 @@ async def test_every_datagram_is_in_one_outcome_as_in_the_totals(receiver: strep
     assert value(found, "strep_sink_dropped_total", sink="broken") == 320  # two of a kind are one
     assert value(found, "strep_sink_failed", sink="broken") == 1
     assert value(found, "strep_sink_failed", sink="array") == 0
-    assert value(found, "strep_last_datagram_timestamp_seconds") == pytest.approx(receiver.last_arrival_ns / 1e9)
+    assert value(found, "strep_last_datagram_timestamp_seconds") == pytest.approx(receiver.last_datagram_ns / 1e9)
 
 
 async def test_the_number_of_series_does_not_grow_with_streams(receiver: strep.Receiver) -> None:

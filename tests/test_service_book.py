@@ -216,7 +216,7 @@ async def test_health(tmp_path: Path) -> None:
         assert (status, told["problems"], told["forks"]) == (200, [], {"media": 2})
         assert told["receiver"]["last_datagram"] is None
         await send_paced(listening(receiver), [packet(0)])
-        await until(lambda: receiver.last_arrival_ns is not None)
+        await until(lambda: receiver.last_datagram_ns is not None)
         assert str(health.check()[1]["receiver"]["last_datagram"]).startswith("20")
         now[0] = 16.0
         assert health.check()[0] == 503  # nobody has looked at the disk

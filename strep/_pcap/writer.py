@@ -47,7 +47,11 @@ class PcapWriter:
         self._v4 = np.frombuffer(socket.inet_aton(local_address[0]), np.uint8)
         self._v6 = np.frombuffer(socket.inet_pton(socket.AF_INET6, local_address[1]), np.uint8)
         self._roles = np.zeros(65_536, np.uint8)
-        for port, role in (roles or {}).items():
+        self.bind(roles or {})
+
+    def bind(self, roles: Mapping[int, int]) -> None:
+        """What further ports are for."""
+        for port, role in roles.items():
             self._roles[port] = role
 
     def write(self, batch: DatagramBatch) -> int:

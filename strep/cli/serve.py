@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import os
 import signal
 import sys
@@ -38,7 +37,9 @@ from .tables import totals_line
 
 if TYPE_CHECKING:
     from ..control import CallControl
-    from ..service import CallRecorder, Health, OpenFork
+    from ..control.calls import CallState
+    from ..control.session import Fork, ForkEvent
+    from ..service import CallRecorder, Health
 
 __all__ = ["serve"]
 
@@ -164,7 +165,7 @@ class _Settings:
             admin=None if admin is None else http_address("--admin-listen", admin),
             path=_path_of(public_url),
             public_url=public_url,
-            advertise=_advertised(take("advertise")),
+            advertise=take("advertise"),
             out=take("out"),
             mode=mode,
             ports=ports,
@@ -193,22 +194,6 @@ def _path_of(public_url: str | None) -> str:
     if path in ("/healthz", "/metrics"):
         raise ConfigurationError(f"--public-url {public_url!r}: {path} is something else here, choose another path")
     return path
-
-
-def _advertised(text: str) -> str:
-    host, colon, port = text.removeprefix("udp:").rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not host or ":" in host.strip("[]") and not host.startswith("["):
-        host, colon, port = text, "", ""
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        raise ConfigurationError(
-            f"--advertise {text!r}: give the IP address that the platform reaches this machine by, like 203.0.113.7 "
-            "or 203.0.113.7:9000"
-        ) from None
-    if colon and not (port.isdigit() and 0 < int(port) < 65_536):
-        raise ConfigurationError(f"--advertise {text!r}: {port!r} is no port")
-    return text.removeprefix("udp:")
 
 
 def _public_key() -> str:
@@ -247,21 +232,28 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
             loop.add_signal_handler(number, stop.set)
     servers: list[HttpServer] = []
     async with CallControl() as control:
-        registry, open_fork = _forks(control, receiver, settings)
+        _check_reach(control, settings)
+
+        def open_fork(state: CallState, on_event: Callable[[ForkEvent], object]) -> Fork:
+            return control.fork(
+                str(state.call_control_id), receiver, call_leg_id=state.call_leg_id, advertise=settings.advertise,
+                mode=settings.mode, stream_type=settings.stream_type, on_event=on_event,
+            )  # fmt: skip
+
         recorder = CallRecorder(
             receiver, streams, book, settings.out, open_fork,
             tell=writer or (lambda event: _tell(err, event)),
         )  # fmt: skip
-        health = Health(receiver, settings.out, registry.by_state, min_free_bytes=settings.min_free_bytes)
+        health = Health(receiver, settings.out, control.forks.by_phase, min_free_bytes=settings.min_free_bytes)
 
         def hear(event: Any) -> None:
-            registry.heard(event)
+            control.forks.webhook(event)
             recorder.on_event(event)
 
         hooks = webhook_app(settings.public_key, hear)
         admin = {
             HEALTH: told_by(health.check),
-            METRICS: _metrics(receiver, control, hooks.counts, registry.by_state, recorder),
+            METRICS: _metrics(receiver, control, hooks.counts, control.forks.by_phase, recorder),
         }
         public: dict[str, Any] = {settings.path: hooks} | (admin if settings.admin is None else {})
         servers.append(HttpServer(Router(public), *settings.webhooks))
@@ -270,7 +262,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
 
         def summary() -> dict[str, Any]:
             return recorder.summary(
-                forks=registry.by_state(), webhooks=asdict(hooks.counts), api_requests=control.figures.as_dict()
+                forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), api_requests=control.figures.as_dict()
             )
 
         await receiver.start()
@@ -302,6 +294,16 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
     err.print(f"{sum(1 for _ in last['legs'])} legs recorded", soft_wrap=True)
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     return EXIT_SINK if sink_failed(last["sinks"]) else 0
+
+
+def _check_reach(control: CallControl, settings: _Settings) -> None:
+    """Refuse now what the API's client would refuse for each call. Raises ConfigurationError."""
+    from ..control.session import advertised
+
+    host, port = advertised(settings.advertise)
+    where = f"udp:[{host}]:{port or 9}" if ":" in host else f"udp:{host}:{port or 9}"
+    ports = {"target": where} if settings.mode == "target" else {"rx": where, "tx": where}
+    control.check_fork(stream_type=settings.stream_type, **ports)
 
 
 def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:

@@ -2,11 +2,13 @@
 
 :class:`CallControl` (asyncio) and :class:`SyncCallControl` speak to the API; :mod:`strep.control.webhooks` verifies and
 parses what it sends; :mod:`strep.control.asgi` is an application that takes it; :class:`CallState` is what a call's
-webhooks come to, in whatever order they come. Not imported by ``import strep``: it needs httpx.
+webhooks come to, in whatever order they come. :meth:`CallControl.fork` ties a call's fork to the streams that arrive.
+Not imported by ``import strep``: it needs httpx.
 """
 
 from ._answers import Call, CallEvent, CallEventPage, CommandResult
 from ._client import CallControl, SyncCallControl
+from ._diagnosis import Diagnosis, Facts, Finding
 from ._errors import (
     APIConnectionError,
     APIError,
@@ -31,6 +33,7 @@ from ._errors import (
 from ._retry import RetryPolicy
 from ._secret import Secret
 from .calls import CallPhase, CallState
+from .session import Fork, ForkEvent, ForkLimits, ForkPhase, ForkRegistry
 
 __all__ = [
     "APIConnectionError",
@@ -49,8 +52,16 @@ __all__ = [
     "CallState",
     "CommandResult",
     "ConflictError",
+    "Diagnosis",
     "ErrorDetail",
+    "Facts",
+    "Finding",
     "ForgedWebhookError",
+    "Fork",
+    "ForkEvent",
+    "ForkLimits",
+    "ForkPhase",
+    "ForkRegistry",
     "InternalServerError",
     "MalformedWebhookError",
     "NotFoundError",

@@ -12,9 +12,10 @@ import inspect
 import os
 import random
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -27,6 +28,12 @@ from ._figures import RequestFigures
 from ._requests import DEFAULT_BASE_URL, Request, Site
 from ._retry import RetryPolicy
 from ._secret import Secret
+
+if TYPE_CHECKING:
+    from .._receiver import Receiver
+    from ._fork_state import ForkLimits
+    from ._forks import ForkRegistry
+    from .session import Fork, ForkEvent
 
 __all__ = ["CallControl", "SyncCallControl"]
 
@@ -107,6 +114,15 @@ class _Common:
         """Where requests go."""
         return self._site.base_url
 
+    @property
+    def loopback(self) -> bool:
+        """Whether the API is on this machine: a stand-in."""
+        return self._site.loopback
+
+    def check_fork(self, **addresses: Any) -> None:
+        """Raise now what ``fork_start`` would refuse before it sends anything; ``addresses`` are its arguments."""
+        _requests.fork_start(self._site, "any", **addresses)
+
     def __repr__(self) -> str:
         site = getattr(self, "_site", None)  # none yet when a traceback shows a constructor that raised
         return f"{type(self).__name__}(base_url={site.base_url!r})" if site else f"<{type(self).__name__}>"
@@ -164,6 +180,7 @@ class CallControl(_Common):
         super().__init__(api_key, base_url, allow_private, policy, clock, wall, random)
         self._sleep = sleep
         self._owned = client is None
+        self._forks: ForkRegistry | None = None
         # a proxy of the environment's is not asked for what is on this machine
         self._client = client or httpx.AsyncClient(trust_env=not self._site.loopback)
 
@@ -174,6 +191,43 @@ class CallControl(_Common):
     hangup = _asynchronous(_requests.hangup)
     retrieve_call = _asynchronous(_requests.retrieve_call)
     call_events = _asynchronous(_requests.call_events)
+
+    @property
+    def forks(self) -> ForkRegistry:
+        """The forks that :meth:`fork` has under way; its ``webhook`` takes the events that concern them."""
+        if self._forks is None:
+            from ._forks import ForkRegistry
+
+            self._forks = ForkRegistry()
+        return self._forks
+
+    def fork(
+        self,
+        call_control_id: str,
+        receiver: Receiver,
+        *,
+        call_leg_id: uuid.UUID | str | None = None,
+        advertise: str | None = None,
+        mode: Literal["target", "rx_tx"] = "target",
+        stream_type: Literal["raw", "decrypted"] | None = None,
+        client_state: bytes | str | None = None,
+        limits: ForkLimits | None = None,
+        registry: ForkRegistry | None = None,
+        on_event: Callable[[ForkEvent], object] | None = None,
+    ) -> Fork:
+        """A session: fork a call to a receiver of this process, and stop that in the end.
+
+        advertise: "IP" or "IP:PORT" as the platform reaches the receiver (default: the address it is bound to); in mode
+        "rx_tx" the ports are those of the pair, and a PORT is not used. limits: how long to wait for what, and how
+        often to start again. registry: instead of ``forks``. on_event: is told what happens, and must not block.
+        See :class:`strep.control.session.Fork`.
+        """
+        from .session import Fork
+
+        return Fork(
+            self, call_control_id, receiver, call_leg_id=call_leg_id, advertise=advertise, mode=mode,
+            stream_type=stream_type, client_state=client_state, limits=limits, registry=registry, on_event=on_event,
+        )  # fmt: skip
 
     async def aclose(self) -> None:
         """Close the connections; not those of a client that was passed in."""

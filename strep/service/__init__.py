@@ -4,7 +4,7 @@ from ._app import HEALTH, METRICS, Router, told_by
 from ._book import CallBook, RecordLegs
 from ._health import Health
 from ._legs import LegStreams, LegWriter
-from ._recorder import CallRecorder, Held, OpenFork
+from ._recorder import CallRecorder, OpenFork
 
 __all__ = [
     "HEALTH",
@@ -12,7 +12,6 @@ __all__ = [
     "CallBook",
     "CallRecorder",
     "Health",
-    "Held",
     "LegStreams",
     "LegWriter",
     "OpenFork",

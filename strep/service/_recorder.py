@@ -14,11 +14,10 @@ import time
 import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .._exceptions import StrepError
 from .._receiver import Receiver
@@ -27,30 +26,22 @@ from .._summary import write_summary
 from ..control import APIStatusError
 from ..control.calls import CallState
 from ..control.events import ForkStarted, ForkStopped, WebhookEvent
+from ..control.session import Fork, ForkEvent
 from ._book import CallBook
 from ._legs import LegStreams, LegWriter
 
-__all__ = ["CallRecorder", "Held", "OpenFork"]
+__all__ = ["CallRecorder", "OpenFork"]
 
 log = logging.getLogger("strep.service")
 
 _NOT_ANSWERED: Final = "90034"
 _TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
 _SHOWN: Final = 1000  # legs in a summary
+_FORK_EVENTS: Final = 100  # of a call
 _UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
-class Held(Protocol):
-    """A fork that has been started."""
-
-    async def wait(self) -> str:
-        """Until it is over by itself, and why."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """What stands of it in ``leg.json``."""
-
-
-OpenFork = Callable[[CallState], AbstractAsyncContextManager[Held]]
+OpenFork = Callable[[CallState, Callable[[ForkEvent], object]], Fork]
 
 
 @dataclass(slots=True)
@@ -60,15 +51,17 @@ class _Recording:
     control_id: str
     over: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)  # a webhook came
-    fork: dict[str, Any] = field(default_factory=dict)  # for leg.json
+    events: list[dict[str, Any]] = field(default_factory=list)  # of its fork, for leg.json
+    error: str | None = None
     task: asyncio.Task[None] | None = None
 
 
 class CallRecorder:
     """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded"; "failed", the API
-    refused or did not answer; "no_media"; "missed", over before it could be forked; "unannounced", media without a call.
+    refused or did not answer; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
 
-    open_fork: how a call is forked to ``receiver``. tell: hears of calls as dicts (``--json``).
+    open_fork: makes the fork of a call to ``receiver``, which tells its events to the function.
+    tell: hears of calls as dicts (``--json``).
     """
 
     def __init__(
@@ -188,10 +181,8 @@ class CallRecorder:
             await recording.news.wait()
 
     async def _hold(self, recording: _Recording, state: CallState) -> str:
-        begun_ns = time.time_ns()
-        async with self._open_fork(state) as fork:
-            recording.fork = {"started": utc_text(begun_ns)}
-            self._tell({"event": "fork_started", **_ids(state)})
+        fork = self._open_fork(state, lambda event: self._hear(recording, event))
+        async with fork:
             waiting = [asyncio.ensure_future(recording.over.wait()), asyncio.ensure_future(fork.wait())]
             try:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -199,15 +190,21 @@ class CallRecorder:
                 for each in waiting:
                     each.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
-        recording.fork |= {"ended": utc_text(time.time_ns()), **fork.as_dict()}
         return "recorded"
+
+    def _hear(self, recording: _Recording, event: ForkEvent) -> None:
+        """What the fork tells: kept for the leg's file, as far as it fits there, and told on."""
+        if len(recording.events) < _FORK_EVENTS:
+            told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
+            recording.events.append(told)
+        self._tell(event.as_dict())
 
     def _state(self, recording: _Recording) -> CallState:
         return self._book.get(recording.control_id) or CallState()
 
     def _trouble(self, recording: _Recording, text: str, *, exc_info: bool = False) -> None:
         """Log it, once for each call."""
-        recording.fork["error"] = text
+        recording.error = text
         if recording.control_id not in self._told:
             _remember(self._told, recording.control_id)
             log.warning("call %s is not recorded: %s", recording.control_id, text, exc_info=exc_info)
@@ -221,7 +218,6 @@ class CallRecorder:
             self._writer.over(leg, lambda: self._describe(leg, recording))
         elif outcome == "recorded":
             outcome = "no_media"
-            log.warning("call %s was forked, but no media came", recording.control_id)
             if leg is not None:
                 self._writer.over(leg, lambda: self._describe(leg, recording))
         if outcome:
@@ -257,7 +253,8 @@ class CallRecorder:
             "ended_at": _iso(state.ended_at),
             "hangup_cause": state.hangup_cause,
             "hangup_source": state.hangup_source,
-            "fork": None if recording is None else recording.fork,
+            "error": None if recording is None else recording.error,
+            "fork_events": [] if recording is None else recording.events,
         }
 
     def _leg_written(self, path: Path, found: dict[str, Any]) -> None:

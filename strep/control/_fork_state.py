@@ -1,0 +1,430 @@
+"""A fork of one call leg as a state machine: events in, the next state and what is to be done out. Pure; time is an
+argument, in seconds of any steady clock. Floor 5.
+
+::
+
+    starting ──ok──▶ started ──media──▶ media ◀──▶ stalled ──(restart)──▶ started …
+        │               │                 │           │
+        └──refused──┐   └──── leave, hang-up, idle ───┘
+                 failed             stopping ──▶ stopped
+
+One command at most is under way. Whoever leaves stops the fork once, unless it never began or the call is over. A fork
+that falls silent while its call lives (hold, re-INVITE) is started again, a few times, further and further apart: the
+API's answer also tells whether the call still lives. One from which nothing comes for ``idle_s`` is an orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from .._exceptions import ConfigurationError
+
+__all__ = [
+    "Action",
+    "Begin",
+    "CallEnded",
+    "CancelCommand",
+    "Event",
+    "Finish",
+    "ForkLimits",
+    "ForkPhase",
+    "ForkState",
+    "HookStarted",
+    "HookStopped",
+    "Leave",
+    "Media",
+    "SendStart",
+    "SendStop",
+    "StartFailed",
+    "StartOk",
+    "StopDone",
+    "Tell",
+    "Tick",
+    "step",
+]
+
+NEVER: Final = float("inf")
+
+
+class ForkPhase(StrEnum):
+    """Where a fork stands."""
+
+    STARTING = "starting"  # fork_start is under way for the first time
+    STARTED = "started"  # the API said ok; nothing has come yet
+    MEDIA = "media"
+    STALLED = "stalled"  # media came and has stopped coming, or the platform says that the fork stopped
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"  # it could not be started
+
+    @property
+    def over(self) -> bool:
+        return self in (ForkPhase.STOPPED, ForkPhase.FAILED)
+
+
+@dataclass(frozen=True)
+class ForkLimits:
+    """Times in seconds. Raises ConfigurationError.
+
+    no_media_s: without media so long after a start that succeeded, something is wrong. stall_s: silence of a fork that
+    had media. max_restarts: in a row, until media comes again; the first ``backoff_s`` after the stall, the next twice
+    that after the first, and so on, ``backoff_max_s`` at most. idle_s: without media and without an answer of the API
+    so long, it is over.
+    stop_s: how long stopping may take; half of it is left for a start that is under way.
+    """
+
+    no_media_s: float = 5.0
+    stall_s: float = 10.0
+    max_restarts: int = 5
+    backoff_s: float = 2.0
+    backoff_max_s: float = 60.0
+    idle_s: float = 60.0
+    stop_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("no_media_s", "stall_s", "backoff_s", "backoff_max_s", "idle_s", "stop_s"):
+            if not 0 < getattr(self, name) < NEVER:
+                raise ConfigurationError(f"{name}={getattr(self, name)}: more than 0 seconds")
+        if self.max_restarts < 0:
+            raise ConfigurationError(f"max_restarts={self.max_restarts}: 0 or more")
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Start."""
+
+
+@dataclass(frozen=True)
+class StartOk:
+    """The API took the fork_start that was sent."""
+
+
+@dataclass(frozen=True)
+class StartFailed:
+    """It did not. ``perhaps``: no definite answer, it may have had its effect. ``call_ended``: the call is over."""
+
+    error: str
+    perhaps: bool = False
+    call_ended: bool = False
+
+
+@dataclass(frozen=True)
+class StopDone:
+    """The fork_stop that was sent came to its end; ``error`` if that was not a success."""
+
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Media:
+    """The last packet that came, came at ``at_s``."""
+
+    at_s: float
+
+
+@dataclass(frozen=True)
+class HookStarted:
+    """call.fork.started came."""
+
+
+@dataclass(frozen=True)
+class HookStopped:
+    """call.fork.stopped came; perhaps late, perhaps of a fork that was moved."""
+
+
+@dataclass(frozen=True)
+class CallEnded:
+    """The call is over."""
+
+    why: str = "the call has ended"
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Whoever wanted the fork wants it no more."""
+
+    why: str = "left"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """``state.deadline_s`` has come."""
+
+
+Event = Begin | StartOk | StartFailed | StopDone | Media | HookStarted | HookStopped | CallEnded | Leave | Tick
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SendStart:
+    """Send fork_start, a new command; ``restart`` counts from 0, the first start."""
+
+    restart: int
+
+
+@dataclass(frozen=True)
+class SendStop:
+    """Send fork_stop."""
+
+
+@dataclass(frozen=True)
+class CancelCommand:
+    """Give the command up that is under way; it then is said to have failed."""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Something worth telling: "started", "media", "stalled", "restarting", "no_media", "resumed"."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Over: nothing more will be asked for. ``error``: why it could not be."""
+
+    why: str
+    error: str | None = None
+
+
+Action = SendStart | SendStop | CancelCommand | Tell | Finish
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ForkState:
+    """All that is remembered of a fork. ``deadline_s``: when a :class:`Tick` is due."""
+
+    limits: ForkLimits = ForkLimits()
+    phase: ForkPhase = ForkPhase.STARTING
+    sending: str | None = None  # the command under way: "start", "stop"
+    forked: bool = False  # a fork may be there, as far as the API's answers tell
+    call_ended: bool = False
+    hook_started: bool = False
+    hook_stopped: bool = False
+    leaving: str | None = None  # why
+    error: str | None = None
+    stop_sent: bool = False
+    cancelled: bool = False  # the command under way has been given up
+    starts: int = 0  # fork_start commands
+    restarts: int = 0  # ... of these since media came last
+    media_s: float | None = None  # when the last packet came
+    first_ok_s: float | None = None  # when the API first said ok
+    answered_s: float | None = None  # ... last
+    stalled_s: float = 0.0
+    waiting_s: float = 0.0  # since when the next restart is waited for
+    no_media_told: bool = False
+    deadline_s: float = NEVER
+
+    @property
+    def ok(self) -> bool:
+        """Whether a start has succeeded."""
+        return self.first_ok_s is not None
+
+    @property
+    def over(self) -> bool:
+        return self.phase.over
+
+
+Outcome = tuple[ForkState, list[Action]]
+
+
+def step(state: ForkState, event: Event, now_s: float) -> Outcome:
+    """The state after ``event``, and what is to be done, in order."""
+    if state.over:
+        return state, []
+    return _HANDLERS[type(event)](state, event, now_s)
+
+
+def _begin(state: ForkState, event: Event, now_s: float) -> Outcome:
+    if state.starts or state.leaving is not None:
+        return state, []
+    return replace(state, sending="start", starts=1), [SendStart(0)]
+
+
+def _start_ok(state: ForkState, event: Event, now_s: float) -> Outcome:
+    if state.sending != "start":
+        return state, []
+    first = not state.ok
+    state = replace(state, sending=None, cancelled=False, forked=True, answered_s=now_s, waiting_s=now_s)
+    if first:
+        state = replace(state, first_ok_s=now_s)
+    if state.leaving is not None:
+        return _stop(state, now_s)
+    told: list[Action] = [Tell("started", "the API took fork_start")] if first else []
+    if first and state.media_s is not None:
+        state, more = _flowing(state)
+        return state, [*told, *more]
+    return _wait(replace(state, phase=ForkPhase.STARTED) if first else state), told
+
+
+def _start_failed(state: ForkState, event: Event, now_s: float) -> Outcome:
+    assert isinstance(event, StartFailed)
+    if state.sending != "start":
+        return state, []
+    state = replace(state, sending=None, cancelled=False, forked=state.forked or event.perhaps)
+    if event.call_ended:
+        return _finished(replace(state, call_ended=True, error=None if state.ok else event.error), "the call has ended")
+    if state.leaving is not None:
+        return _stop(state, now_s)
+    if not state.ok:
+        return _stop(replace(state, error=event.error, leaving=event.error), now_s)
+    # the first start had worked: what it began may be there still, and the next try may do
+    return _wait(replace(state, waiting_s=now_s)), [Tell("restart_failed", event.error)]
+
+
+def _stop_done(state: ForkState, event: Event, now_s: float) -> Outcome:
+    assert isinstance(event, StopDone)
+    if state.sending != "stop":
+        return state, []
+    state = replace(state, sending=None, forked=event.error is not None)
+    told: list[Action] = [] if event.error is None else [Tell("stop_failed", event.error)]
+    state, more = _finished(state, state.leaving or "")
+    return state, [*told, *more]
+
+
+def _media(state: ForkState, event: Event, now_s: float) -> Outcome:
+    assert isinstance(event, Media)
+    if state.media_s is not None and event.at_s <= state.media_s:
+        return state, []
+    state = replace(state, media_s=event.at_s)
+    if state.phase is ForkPhase.STARTED or (state.phase is ForkPhase.STALLED and event.at_s > state.stalled_s):
+        return _flowing(state)
+    return (_wait(state) if state.phase is ForkPhase.MEDIA else state), []
+
+
+def _hook_started(state: ForkState, event: Event, now_s: float) -> Outcome:
+    return replace(state, hook_started=True), []
+
+
+def _hook_stopped(state: ForkState, event: Event, now_s: float) -> Outcome:
+    state = replace(state, hook_stopped=True)
+    if state.phase not in (ForkPhase.STARTED, ForkPhase.MEDIA):
+        return state, []
+    return _stalled(state, now_s, "the platform says that the fork has stopped")
+
+
+def _call_ended(state: ForkState, event: Event, now_s: float) -> Outcome:
+    assert isinstance(event, CallEnded)
+    state = replace(state, call_ended=True, leaving=state.leaving or event.why)
+    if state.sending is None:
+        return _finished(state, event.why)
+    if state.cancelled:
+        return state, []
+    # whatever its answer would be
+    return replace(state, phase=ForkPhase.STOPPING, cancelled=True, deadline_s=NEVER), [CancelCommand()]
+
+
+def _leave(state: ForkState, event: Event, now_s: float) -> Outcome:
+    assert isinstance(event, Leave)
+    if state.leaving is not None:
+        return state, []
+    state = replace(state, leaving=event.why)
+    if state.sending == "start":
+        # its answer is waited for: a start that is on its way must not overtake the stop
+        return replace(state, phase=ForkPhase.STOPPING, deadline_s=now_s + state.limits.stop_s / 2), []
+    return _stop(state, now_s)
+
+
+def _tick(state: ForkState, event: Event, now_s: float) -> Outcome:
+    if now_s < state.deadline_s:
+        return state, []
+    if state.phase is ForkPhase.STOPPING:
+        return replace(state, cancelled=True, deadline_s=NEVER), [CancelCommand()]
+    if now_s >= _idle_at(state):
+        return _leave(state, Leave("idle: no media, and no sign that the call lives"), now_s)
+    if now_s >= _no_media_at(state):
+        text = f"no media within {state.limits.no_media_s:g} s of a fork_start that succeeded"
+        return _wait(replace(state, no_media_told=True)), [Tell("no_media", text)]
+    if state.phase is ForkPhase.MEDIA:
+        return _stalled(state, now_s, f"no media for {state.limits.stall_s:g} s")
+    restarts = state.restarts + 1
+    state = replace(state, sending="start", starts=state.starts + 1, restarts=restarts, deadline_s=NEVER)
+    text = f"fork_start again ({restarts} of {state.limits.max_restarts})"
+    return state, [Tell("restarting", text), SendStart(restarts)]
+
+
+_HANDLERS: Final[dict[type, Callable[[ForkState, Event, float], Outcome]]] = {
+    Begin: _begin,
+    StartOk: _start_ok,
+    StartFailed: _start_failed,
+    StopDone: _stop_done,
+    Media: _media,
+    HookStarted: _hook_started,
+    HookStopped: _hook_stopped,
+    CallEnded: _call_ended,
+    Leave: _leave,
+    Tick: _tick,
+}
+
+
+def _flowing(state: ForkState) -> Outcome:
+    """Media comes, for the first time or again."""
+    again = state.phase is ForkPhase.STALLED
+    state = replace(state, phase=ForkPhase.MEDIA, restarts=0)
+    told = Tell("resumed", "media again") if again else Tell("media", "media comes")
+    return _wait(state), [told]
+
+
+def _stalled(state: ForkState, now_s: float, why: str) -> Outcome:
+    state = replace(state, phase=ForkPhase.STALLED, stalled_s=now_s, waiting_s=now_s)
+    return _wait(state), [Tell("stalled", why)]
+
+
+def _idle_at(state: ForkState) -> float:
+    since = [at for at in (state.media_s, state.answered_s) if at is not None]
+    return max(since) + state.limits.idle_s if since else NEVER
+
+
+def _no_media_at(state: ForkState) -> float:
+    if state.no_media_told or state.media_s is not None or state.first_ok_s is None:
+        return NEVER
+    return state.first_ok_s + state.limits.no_media_s
+
+
+def _restart_at(state: ForkState) -> float:
+    limits = state.limits
+    if state.restarts >= limits.max_restarts:
+        return NEVER
+    # the first too after a moment: media or a hang-up may be on their way
+    return state.waiting_s + min(limits.backoff_s * 2.0**state.restarts, limits.backoff_max_s)
+
+
+def _due(state: ForkState) -> float:
+    """When something is to be decided, while no command is under way."""
+    due = min(_idle_at(state), _no_media_at(state))
+    if state.phase is ForkPhase.MEDIA and state.media_s is not None:
+        return min(due, state.media_s + state.limits.stall_s)
+    return min(due, _restart_at(state)) if state.phase is ForkPhase.STALLED else due
+
+
+def _wait(state: ForkState) -> ForkState:
+    """With the deadline of its phase."""
+    return replace(state, deadline_s=NEVER if state.sending is not None else _due(state))
+
+
+def _stop(state: ForkState, now_s: float) -> Outcome:
+    if not state.forked or state.call_ended:
+        return _finished(state, state.leaving or "")
+    state = replace(
+        state, phase=ForkPhase.STOPPING, sending="stop", stop_sent=True, cancelled=False,
+        deadline_s=now_s + state.limits.stop_s,
+    )  # fmt: skip
+    return state, [SendStop()]
+
+
+def _finished(state: ForkState, why: str) -> Outcome:
+    phase = ForkPhase.STOPPED if state.error is None else ForkPhase.FAILED
+    state = replace(state, phase=phase, sending=None, leaving=state.leaving or why, deadline_s=NEVER)
+    return state, [Finish(why, state.error)]
