@@ -88,7 +88,7 @@ _KEPT_SUMMARIES: Final = 10
 @click.option("--allow-unannounced", is_flag=True, help="Record media too whose call no webhook told of.")
 @click.option(
     "--stop-timeout",
-    type=click.FloatRange(0, 60),
+    type=click.FloatRange(0.1, 60),
     default=10.0,
     show_default=True,
     metavar="S",
@@ -209,6 +209,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
     """Everything that the command does; returns the exit code."""
     from ..control import CallControl
     from ..control.asgi import webhook_app
+    from ..control.session import ForkLimits
     from ..service import HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
 
     err = console()
@@ -233,11 +234,13 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
     servers: list[HttpServer] = []
     async with CallControl() as control:
         _check_reach(control, settings)
+        # the state machine takes 1.5 times as long at most
+        limits = ForkLimits(idle_s=receiver.idle_timeout_s, stop_s=settings.stop_timeout_s / 1.5)
 
         def open_fork(state: CallState, on_event: Callable[[ForkEvent], object]) -> Fork:
             return control.fork(
                 str(state.call_control_id), receiver, call_leg_id=state.call_leg_id, advertise=settings.advertise,
-                mode=settings.mode, stream_type=settings.stream_type, on_event=on_event,
+                mode=settings.mode, stream_type=settings.stream_type, limits=limits, on_event=on_event,
             )  # fmt: skip
 
         recorder = CallRecorder(
@@ -266,14 +269,14 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
             )
 
         await receiver.start()
-        recorder.start()
         beats = loop.create_task(_beat(health, recorder, summary))
         try:
             await asyncio.to_thread(_put_aside, settings.out)
             await asyncio.to_thread(health.beat)
-            health.serving = True
             for server in servers:
                 await server.start()
+            await recorder.start()
+            health.serving = True
             _announce(err, receiver, settings, servers, writer)
             await stop.wait()
         finally:
@@ -283,7 +286,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
             for server in servers:
                 await server.stop()
             await hooks.drain(1.0)
-            await recorder.stop(settings.stop_timeout_s)
+            await recorder.stop(settings.stop_timeout_s + 1.0)
             await receiver.stop()
             await recorder.finish()
             last = summary()

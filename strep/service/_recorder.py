@@ -23,11 +23,12 @@ from .._exceptions import StrepError
 from .._receiver import Receiver
 from .._report import utc_text
 from .._summary import write_summary
-from ..control import APIStatusError
+from ..control import APIStatusError, CallEndedError
 from ..control.calls import CallState
 from ..control.events import ForkStarted, ForkStopped, WebhookEvent
 from ..control.session import Fork, ForkEvent
 from ._book import CallBook
+from ._journal import Journal
 from ._legs import LegStreams, LegWriter
 
 __all__ = ["CallRecorder", "OpenFork"]
@@ -38,6 +39,8 @@ _NOT_ANSWERED: Final = "90034"
 _TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
 _SHOWN: Final = 1000  # legs in a summary
 _FORK_EVENTS: Final = 100  # of a call
+_LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
+_RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
 _UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
@@ -52,6 +55,7 @@ class _Recording:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)  # a webhook came
     events: list[dict[str, Any]] = field(default_factory=list)  # of its fork, for leg.json
+    call_leg_id: uuid.UUID | None = None
     error: str | None = None
     task: asyncio.Task[None] | None = None
 
@@ -91,12 +95,17 @@ class CallRecorder:
         self._legs: deque[dict[str, Any]] = deque(maxlen=_SHOWN)
         self._writer = LegWriter(directory, receiver, streams, self._leg_written)
         streams.on_silent = self._silent
+        self._journal = Journal(directory)
+        self._held: dict[uuid.UUID, _Recording] = {}  # by call_leg_id
         self._writing: asyncio.Task[None] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Begin; also with the calls that were being recorded here before, if they live."""
         self._writing = asyncio.get_running_loop().create_task(self._writer.run())
+        for event in await asyncio.to_thread(self._journal.read):
+            self.on_event(event)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
@@ -155,17 +164,21 @@ class CallRecorder:
         except Exception as error:
             self._trouble(recording, f"{type(error).__name__}: {error}", exc_info=True)
         finally:
-            del self._recordings[control_id]
             _remember(self._seen, control_id)
             self._over(recording, outcome)
+            del self._recordings[control_id]
+            if not self._stopping or self._state(recording).ended:
+                await asyncio.to_thread(self._journal.strike, control_id)
 
     async def _record(self, recording: _Recording) -> str:
         """Hold the call's fork until the call ends; returns what it came to."""
+        until_s, pause_s = self._clock() + _RINGS_S, 1.0
         while True:
             state = self._state(recording)
             if not self._book.is_sure_of_leg(state):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(recording.over.wait(), _UNDECIDED_S)
+                    async with asyncio.timeout(_UNDECIDED_S):
+                        await recording.over.wait()
                 state = self._state(recording)
             if recording.over.is_set():
                 return "missed"
@@ -174,15 +187,20 @@ class CallRecorder:
             recording.news.clear()
             try:
                 return await self._hold(recording, state)
+            except CallEndedError:
+                return "missed"
             except APIStatusError as error:
-                # it still rings: the next webhook may say that it was answered
-                if _NOT_ANSWERED not in error.codes or self._state(recording).answered:
+                # it still rings: the next webhook may say that it was answered, but may be lost too
+                if _NOT_ANSWERED not in error.codes or self._clock() > until_s:
                     raise
-            await recording.news.wait()
+            pause_s = min(2 * pause_s, 30.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await recording.news.wait()
 
     async def _hold(self, recording: _Recording, state: CallState) -> str:
-        fork = self._open_fork(state, lambda event: self._hear(recording, event))
-        async with fork:
+        await asyncio.to_thread(self._journal.note, state)
+        async with self._open_fork(state, lambda event: self._hear(recording, event)) as fork:
             waiting = [asyncio.ensure_future(recording.over.wait()), asyncio.ensure_future(fork.wait())]
             try:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -194,9 +212,14 @@ class CallRecorder:
 
     def _hear(self, recording: _Recording, event: ForkEvent) -> None:
         """What the fork tells: kept for the leg's file, as far as it fits there, and told on."""
+        if event.call_leg_id is not None:
+            recording.call_leg_id = event.call_leg_id
+            self._held[event.call_leg_id] = recording
         if len(recording.events) < _FORK_EVENTS:
             told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
             recording.events.append(told)
+        if event.kind in _LOUD:
+            log.warning("call %s: %s", recording.control_id, event.data.get("text", event.text))
         self._tell(event.as_dict())
 
     def _state(self, recording: _Recording) -> CallState:
@@ -213,7 +236,9 @@ class CallRecorder:
     # --- legs ---------------------------------------------------------------------------------------------------------
 
     def _over(self, recording: _Recording, outcome: str) -> None:
-        leg = self._state(recording).call_leg_id
+        leg = recording.call_leg_id or self._state(recording).call_leg_id
+        if leg is not None:
+            self._held.pop(leg, None)
         if leg is not None and (self._streams.ended(leg) or self._streams.live(leg)):
             self._writer.over(leg, lambda: self._describe(leg, recording))
         elif outcome == "recorded":
@@ -226,8 +251,8 @@ class CallRecorder:
     def _silent(self, call_leg_id: uuid.UUID) -> None:
         """A leg has no streams any more. Whose call is held is told of when that ends."""
         state = self._book.by_leg(call_leg_id)
-        if self._writer.has(call_leg_id):
-            return  # it is over already, and its file waits for this
+        if self._writer.has(call_leg_id) or call_leg_id in self._held:
+            return
         if state is None or state.call_control_id not in self._recordings:
             if state is None:
                 self.outcomes["unannounced"] += 1
@@ -236,6 +261,8 @@ class CallRecorder:
     def _describe(self, call_leg_id: uuid.UUID, recording: _Recording | None) -> dict[str, Any]:
         """What is known of a leg's call, for its ``leg.json``."""
         state = self._book.by_leg(call_leg_id) or CallState()
+        if recording is not None:
+            state = self._state(recording)
         client_state = state.client_state
         return {
             "call_leg_id": str(call_leg_id),
