@@ -160,7 +160,10 @@ class CallRecorder:
         try:
             outcome = await self._record(recording)
         except StrepError as error:
-            self._trouble(recording, str(error))
+            if self._state(recording).ended:
+                outcome = "missed"
+            else:
+                self._trouble(recording, str(error))
         except Exception as error:
             self._trouble(recording, f"{type(error).__name__}: {error}", exc_info=True)
         finally:
