@@ -68,6 +68,7 @@ _KEPT_SUMMARIES: Final = 10
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="Where files go."
 )
+@click.option("--answer", is_flag=True, help="Answer calls that come in; default: somebody else does.")
 @click.option("--only-answered", is_flag=True, help="Fork calls when they are answered; default: as soon as known.")
 @click.option(
     "--record-legs",
@@ -142,6 +143,7 @@ class _Settings:
     mode: Any
     ports: str | None
     stream_type: Any
+    answer: bool
     only_answered: bool
     record_legs: Any
     allow_unannounced: bool
@@ -170,6 +172,7 @@ class _Settings:
             mode=mode,
             ports=ports,
             stream_type=stream_type,
+            answer=take("answer"),
             only_answered=take("only_answered"),
             record_legs=take("record_legs"),
             allow_unannounced=take("allow_unannounced"),
@@ -245,7 +248,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
 
         recorder = CallRecorder(
             receiver, streams, book, settings.out, open_fork,
-            tell=writer or (lambda event: _tell(err, event)),
+            answer=control.answer if settings.answer else None, tell=writer or (lambda event: _tell(err, event)),
         )  # fmt: skip
         health = Health(receiver, settings.out, control.forks.by_phase, min_free_bytes=settings.min_free_bytes)
 
@@ -268,7 +271,12 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
                 forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), api_requests=control.figures.as_dict()
             )
 
-        await receiver.start()
+        try:
+            await receiver.start()
+        except BaseException:
+            for server in servers:
+                await server.stop()
+            raise
         beats = loop.create_task(_beat(health, recorder, summary))
         try:
             await asyncio.to_thread(_put_aside, settings.out)
@@ -290,11 +298,14 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
             await receiver.stop()
             await recorder.finish()
             last = summary()
-            recorder.write_summary(last)
+            try:
+                recorder.write_summary(last)
+            except OSError as error:
+                err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
     if writer is not None:
         writer({"event": "summary", **last})
         writer.close()
-    err.print(f"{sum(1 for _ in last['legs'])} legs recorded", soft_wrap=True)
+    err.print(f"{recorder.outcomes['recorded']} calls recorded", soft_wrap=True)
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     return EXIT_SINK if sink_failed(last["sinks"]) else 0
 

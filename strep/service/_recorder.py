@@ -13,7 +13,7 @@ import logging
 import time
 import uuid
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from .._report import utc_text
 from .._summary import write_summary
 from ..control import APIStatusError, CallEndedError
 from ..control.calls import CallState
-from ..control.events import ForkStarted, ForkStopped, WebhookEvent
+from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent
 from ..control.session import Fork, ForkEvent
 from ._book import CallBook
 from ._journal import Journal
@@ -64,7 +64,8 @@ class CallRecorder:
     """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded"; "failed", the API
     refused or did not answer; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
 
-    open_fork: makes the fork of a call to ``receiver``, which tells its events to the function.
+    open_fork: makes the fork of a call to ``receiver``, which tells its events to the function. answer: answers a call,
+    by its call_control_id; None: somebody else does.
     tell: hears of calls as dicts (``--json``).
     """
 
@@ -76,6 +77,7 @@ class CallRecorder:
         directory: Path,
         open_fork: OpenFork,
         *,
+        answer: Callable[[str], Awaitable[object]] | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda event: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,6 +86,8 @@ class CallRecorder:
         self._book = book
         self._directory = directory
         self._open_fork = open_fork
+        self._answer = answer
+        self._answering: dict[str, asyncio.Task[None]] = {}
         self._tell = tell
         self._clock = clock
         self._recordings: dict[str, _Recording] = {}
@@ -111,6 +115,8 @@ class CallRecorder:
         """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
         once."""
         self._stopping = True
+        for task in list(self._answering.values()):
+            task.cancel()
         for recording in self._recordings.values():
             recording.over.set()
         tasks = [recording.task for recording in self._recordings.values() if recording.task is not None]
@@ -141,6 +147,8 @@ class CallRecorder:
         if state is None or state.call_control_id is None:
             return
         control_id = state.call_control_id
+        if self._answer is not None and isinstance(event, CallInitiated) and not self._stopping:
+            self._pick_up(state, self._answer)
         recording = self._recordings.get(control_id)
         if recording is not None:
             recording.news.set()
@@ -153,6 +161,23 @@ class CallRecorder:
         if not self._stopping and self._book.wants(state):
             recording = self._recordings[control_id] = _Recording(control_id)
             recording.task = asyncio.get_running_loop().create_task(self._run(recording))
+
+    def _pick_up(self, state: CallState, answer: Callable[[str], Awaitable[object]]) -> None:
+        """Answer a call that comes in, once."""
+        control_id = str(state.call_control_id)
+        if state.direction != "incoming" or state.answered or state.ended or control_id in self._answering:
+            return
+
+        async def run() -> None:
+            try:
+                await answer(control_id)
+            except StrepError as error:
+                if not self._state_of(control_id).ended:
+                    log.warning("call %s is not answered: %s", control_id, error)
+            finally:
+                del self._answering[control_id]
+
+        self._answering[control_id] = asyncio.get_running_loop().create_task(run())
 
     async def _run(self, recording: _Recording) -> None:
         control_id = recording.control_id
@@ -226,7 +251,10 @@ class CallRecorder:
         self._tell(event.as_dict())
 
     def _state(self, recording: _Recording) -> CallState:
-        return self._book.get(recording.control_id) or CallState()
+        return self._state_of(recording.control_id)
+
+    def _state_of(self, control_id: str) -> CallState:
+        return self._book.get(control_id) or CallState()
 
     def _trouble(self, recording: _Recording, text: str, *, exc_info: bool = False) -> None:
         """Log it, once for each call."""
