@@ -154,7 +154,7 @@ class Receiver:
         self._found = 0  # datagrams at the last look
         self._stopped = False
         self._kernel_dropped = 0
-        self._last_arrival_ns: int | None = None
+        self._last_datagram_ns: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -475,9 +475,9 @@ class Receiver:
         return self._engine.live_streams if self._engine else 0
 
     @property
-    def last_arrival_ns(self) -> int | None:
+    def last_datagram_ns(self) -> int | None:
         """When the last datagram came, UTC nanoseconds; None: none has come."""
-        return self._last_arrival_ns
+        return self._last_datagram_ns
 
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
@@ -603,7 +603,7 @@ class Receiver:
 
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
         events = engine.receive(batch)
-        self._last_arrival_ns = int(batch.arrival_ns[-1])
+        self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
         if events:

@@ -113,7 +113,7 @@ def _of_receiver(core: Any, receiver: Receiver | Supervisor) -> Iterator[Metric]
         yield core.GaugeMetricFamily(
             "strep_socket_buffer_bytes", "What the kernel granted the smallest socket.", value=min(buffers)
         )
-    last_ns = getattr(receiver, "last_arrival_ns", None)
+    last_ns = getattr(receiver, "last_datagram_ns", None)
     if last_ns is not None:
         yield core.GaugeMetricFamily(
             "strep_last_datagram_timestamp_seconds", "When the last datagram came, Unix time.", value=last_ns / 1e9

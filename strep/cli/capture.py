@@ -27,6 +27,7 @@ from .options import (
     check_writable,
     console,
     http_address,
+    leg_options,
     payload_types,
     run_async,
     sink_failed,
@@ -54,6 +55,7 @@ _SMALL_BUFFER: Final = 8 << 20
 )
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
 @output_options
+@leg_options
 @source_options
 @click.option(
     "--pcap",

@@ -27,6 +27,7 @@ __all__ = [
     "check_writable",
     "console",
     "http_address",
+    "leg_options",
     "payload_types",
     "run_async",
     "sink_failed",
@@ -50,14 +51,21 @@ def console(*, stderr: bool = True) -> Console:
 
 
 @decorated
+def leg_options() -> list[Any]:
+    """Which call legs there are, for those whom no webhooks tell."""
+    return [
+        click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
+        click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
+    ]
+
+
+@decorated
 def source_options() -> list[Any]:
     """What is taken for a stream."""
     return [
-        click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
         click.option("--latency", type=click.FloatRange(0, 800), default=200.0, show_default=True, metavar="MS",
                      help="How long a missing packet is waited for."),
         click.option("--allow", multiple=True, metavar="CIDR", help="Network that may send (repeat; default all)."),
-        click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
         click.option("--pt", multiple=True, metavar="N=NAME/RATE",
                      help="A dynamic payload type, like 96=opus/48000/2 or 97=telephone-event (repeat)."),
         click.option("--max-streams", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True,

@@ -119,6 +119,10 @@ class _Common:
         """Whether the API is on this machine: a stand-in."""
         return self._site.loopback
 
+    def check_fork(self, **addresses: Any) -> None:
+        """Raise now what ``fork_start`` would refuse before it sends anything; ``addresses`` are its arguments."""
+        _requests.fork_start(self._site, "any", **addresses)
+
     def __repr__(self) -> str:
         site = getattr(self, "_site", None)  # none yet when a traceback shows a constructor that raised
         return f"{type(self).__name__}(base_url={site.base_url!r})" if site else f"<{type(self).__name__}>"

@@ -59,7 +59,7 @@ class Health:
         behind_s = self._clock() - self._beat_s
         if behind_s > _LOOP_S:
             problems.append(f"no look at the disk came back for {behind_s:.0f} s")
-        last_ns = receiver.last_arrival_ns
+        last_ns = receiver.last_datagram_ns
         return (503 if problems else 200), {
             "status": "ok" if not problems else "failing",
             "problems": problems,

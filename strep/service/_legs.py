@@ -108,6 +108,10 @@ class LegWriter:
         """Legs that are over and not told of yet, or not for the last time."""
         return len(self._pending)
 
+    def has(self, call_leg_id: uuid.UUID) -> bool:
+        """Whether the leg is among them."""
+        return call_leg_id in self._pending
+
     def over(self, call_leg_id: uuid.UUID, describe: Callable[[], dict[str, Any]]) -> None:
         """The leg is over: its streams have ended, or will in a moment."""
         before = self._pending.get(call_leg_id)
@@ -129,11 +133,12 @@ class LegWriter:
         """Write what can be written; ``last``: whatever there is."""
         for pending in list(self._pending.values()):
             leg, age_s = pending.call_leg_id, self._clock() - pending.since_s
-            if self._streams.live(leg) and not last and age_s < _SOON_S:
+            live = bool(self._streams.live(leg))
+            if live and not last and age_s < _SOON_S:
                 continue
             known = {report.stream.serial for report in pending.reports}
             pending.reports += [r for r in self._streams.ended(leg) if r.stream.serial not in known]
-            settled = all(self._receiver.settled(report.stream) for report in pending.reports)
+            settled = not live and all(self._receiver.settled(report.stream) for report in pending.reports)
             done = settled or last or age_s > _LATER_S
             if done or (pending.written is None and age_s > _SOON_S):
                 await self._write(pending)
