@@ -218,8 +218,12 @@ class Fork:
             raise
         if not self._state.ok:
             await self._end("")
-            raise self._error or StrepError(self._state.error or f"the fork has not begun: {self._state.leaving}")
+            raise self._error or self._unstarted()
         return self
+
+    def _unstarted(self) -> StrepError:
+        text = f"the fork has not begun: {self._state.error or self._state.leaving}"
+        return CallEndedError(text, operation="fork_start") if self._state.call_ended else StrepError(text)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
