@@ -39,6 +39,7 @@ class _Lane:
         self._queue: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._closing = False
+        self._untold: set[int] = set()  # serials of streams whose end waits in the queue
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         if not getattr(sink, "inline", False):
@@ -57,7 +58,8 @@ class _Lane:
         if self._thread is None:
             self._call(event)
             return
-        size = 3 * event.payload.nbytes if isinstance(event, BlockBatch) else 0
+        # encoded and decoded: of packed codecs the second is far larger
+        size = event.payload.nbytes + 2 * int(event.offset[-1]) if isinstance(event, BlockBatch) else 0
         with self._condition:
             if self._bytes and size and self._bytes + size > _QUEUE_BYTES:
                 if not self._lossless:
@@ -65,6 +67,8 @@ class _Lane:
                     return
                 limit = max(size, _QUEUE_BYTES)
                 self._condition.wait_for(lambda: self._bytes + size <= limit or self.failed is not None)
+            if isinstance(event, Ended):
+                self._untold.add(event.stream.serial)
             self._queue.append((event, size))
             self._bytes += size
             self._condition.notify_all()
@@ -78,10 +82,19 @@ class _Lane:
                 event, size = self._queue.popleft()
             self._call(event)
             with self._condition:
+                if isinstance(event, Ended):
+                    self._untold.discard(event.stream.serial)
                 self._bytes -= size
                 self._condition.notify_all()
                 if self.failed is not None:
                     return
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether the sink knows that the stream has ended and has nothing more to do for it."""
+        if self.failed is not None:
+            return True
+        done: Callable[[StreamInfo], bool] | None = getattr(self.sink, "settled", None)
+        return stream.serial not in self._untold and (done is None or done(stream))
 
     def _call(self, event: Event) -> None:
         try:
@@ -199,6 +212,10 @@ class Dispatcher:
 
     def reports(self) -> list[dict[str, Any]]:
         return [lane.report() for lane in self._lanes]
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether all sinks are done with a stream that has ended: its figures and files are complete."""
+        return all(lane.settled(stream) for lane in self._lanes)
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
         """What all sinks have to say of a stream, for its entry in the summary."""

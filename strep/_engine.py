@@ -12,7 +12,7 @@ import bisect
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,26 +24,28 @@ from ._announcements import Announcements
 from ._datagrams import DatagramBatch
 from ._events import Ended, Event, Notice, Started
 from ._outlet import Later, Outlet, at_once
-from ._packets import Packets
-from ._parser import Status, parse_batch
+from ._packets import Bodies, Packets
+from ._parser import parse_apart
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
 from ._state import StreamState
-from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW
+from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, SLOTS, WINDOW, Popped
 from ._types import DatagramKind, StreamInfo
 
 __all__ = ["TICK_NS", "Engine", "EngineConfig"]
 
 I64 = npt.NDArray[np.int64]
-_T = TypeVar("_T", bound=np.generic)
 
 TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
+_FULL: Final = 700  # packets a tick, from which on ticks are taken one by one: as dear, and no look for who is smooth
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
+
+_NONE: Final[I64] = np.zeros(0, np.int64)
 
 Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
@@ -87,6 +89,8 @@ class Engine:
         self._codec_of_type = types.index_of
         self._tick = 0
         self._touched: list[I64] = []
+        self._leaving: list[Popped] = []  # left the ring and not placed yet: they wait for company
+        self._oldest = np.full(config.max_streams, NEVER)  # by row: the first of them
         self._unreleased = 0  # in how many groups of rows something may be ready in the ring
         self._next_release_tick = 0
         self._turn = 0  # the group that is released next
@@ -181,6 +185,7 @@ class Engine:
 
     @audio.setter
     def audio(self, wanted: bool) -> None:
+        self._send_leaving()
         self._outlet.want_blocks(wanted)
 
     def forgo_payloads(self) -> None:
@@ -196,6 +201,7 @@ class Engine:
     def totals(self) -> Totals:
         self._sources.settle_accounts()
         waiting = int(np.bitwise_count(self._ring.present).sum()) + self._sources.held
+        waiting += sum(len(popped) for popped in self._leaving)
         return self.accounts.totals(buffered=waiting, started=self.registry.started)
 
     def report(self, stream: StreamInfo, end: str = "") -> StreamReport:
@@ -223,26 +229,28 @@ class Engine:
 
     def _parse(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
-        columns = parse_batch(batch.slab, batch.length)
-        rows: I64 | None = None
+        columns, rows, others = parse_apart(batch.slab, batch.length)
         if columns.uniform is not None:  # all sound, all of one kind: the usual case
             self.accounts.kinds[columns.uniform] += len(columns)
-            good = np.True_
         else:
-            self.accounts.kinds += np.bincount(columns.kind, minlength=len(DatagramKind))
-            good = columns.status == Status.OK
+            others = columns
+            good = columns.status == 0
             if not good.all():
-                self.accounts.count_statuses(columns.status)
-                rows = np.flatnonzero(good)
+                rows = good.nonzero()[0]
+                columns = columns.take(rows)
+        if others is not None:
+            self.accounts.kinds += np.bincount(others.kind, minlength=len(DatagramKind))
+            self.accounts.count_statuses(others.status)
         if self.config.sources is not None:
-            allowed = self.config.sources.allows(batch.source_hi, batch.source_lo)
+            hi, lo = batch.source_hi, batch.source_lo
+            allowed = self.config.sources.allows(*((hi, lo) if rows is None else (hi[rows], lo[rows])))
             if not allowed.all():
-                self.accounts.reject("source", int(np.count_nonzero(good & ~allowed)))
-                rows = np.flatnonzero(good & allowed)
-        if rows is not None:
-            if not rows.size:
-                return None, rows
-            columns = columns.take(rows)
+                self.accounts.reject("source", int(np.count_nonzero(~allowed)))
+                chosen = allowed.nonzero()[0]
+                rows = chosen if rows is None else rows[chosen]
+                columns = columns.take(chosen)
+        if not len(columns):
+            return None, rows
         tag = columns.direction.astype(np.uint64)
         tag <<= np.uint64(1)
         tag |= columns.leg
@@ -250,9 +258,6 @@ class Engine:
         if strep is not None and not strep.all():
             port = batch.local_port if rows is None else batch.local_port[rows]
             self.registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
-
-        def pick(values: npt.NDArray[_T]) -> npt.NDArray[_T]:
-            return values if rows is None else values[rows]
 
         packets = Packets(
             columns.call_leg_hi,
@@ -262,15 +267,15 @@ class Engine:
             columns.rtp_timestamp,
             columns.ssrc,
             columns.payload_type,
-            pick(batch.arrival_ns),
+            batch.arrival_ns if rows is None else batch.arrival_ns[rows],
             columns.payload_offset,
             columns.payload_length,
             rows,
             batch.slab,
-            pick(batch.source_hi),
-            pick(batch.source_lo),
-            pick(batch.source_port),
-            pick(batch.local_port),
+            batch.source_hi,
+            batch.source_lo,
+            batch.source_port,
+            batch.local_port,
         )
         return packets, rows
 
@@ -288,7 +293,8 @@ class Engine:
                 second = (tick * TICK_NS // SECOND_NS + 1) * SECOND_NS // TICK_NS
                 upto = bisect.bisect_left(parts, second, done, key=_tick_of)
                 last = parts[upto - 1][1]  # the last tick is taken the ordinary way
-                if last - begin > _WORTHWHILE or upto - done > _MANY_TICKS:
+                many = last - begin > _WORTHWHILE or upto - done > _MANY_TICKS
+                if many and last - begin < _FULL * (upto - 1 - done):
                     rest = self._take_smooth(packets.take(slice(begin, last)))
                     self._take_rest(packets, parts[done : upto - 1], begin + np.flatnonzero(rest))
                     done = upto - 1
@@ -326,9 +332,10 @@ class Engine:
         chosen = order[smooth]
         if chosen.size:
             row, ext, rank = row[smooth], ext[smooth], rank[smooth]
-            mine = packets.take(chosen)
+            mine = packets.bodies().take(chosen)
             self._note_types(row, mine.payload_type)
-            self._reception.arrived(row, ext, mine.timestamp, mine.arrival_ns, self._timed(mine), None, False)
+            timed = self._timed(mine.payload_type)
+            self._reception.arrived(row, ext, mine.timestamp, mine.arrival_ns, timed, None, np.flatnonzero(rank))
             # what came earlier in this tick may fill more than half of the slots
             self._pop_ready(np.unique(row))
             for low in range(0, int(rank.max()) + 1, _AT_ONCE):
@@ -357,20 +364,24 @@ class Engine:
         rows = _joined(self._touched)
         if rows.size:
             self._ring.watch_holes(rows, self.config.latency_ns)
+        popped: list[Popped] = []
         if self._ring.earliest_deadline_ns <= now_ns:
-            self._give_up_holes(now_ns)
+            self._give_up_holes(now_ns, popped)
             rows = _joined(self._touched)
         self._touched.clear()
         if rows.size:
             full = rows[self._ring.settle(rows) >= FILL]
             if full.size:
                 full = np.unique(full)
-                self._pop_ready(full)
+                self._pop(full, popped)
                 self._ring.settle(full)
+        if popped:
+            self._wait_for_company(popped)
         if self._unreleased and tick >= self._next_release_tick:
             self._release()
         if now_ns // SECOND_NS > before_s and len(self._table):
             # told by the second, and with all that came before: whatever was sent off when
+            self._send_leaving()
             waiting = self._outlet.waiting()
             if waiting.size:
                 self._pop_ready(waiting)
@@ -379,6 +390,7 @@ class Engine:
 
     def _release(self) -> None:
         """Send off all that is ready in the rows whose turn it is."""
+        self._send_leaving()
         groups = self.release_groups
         self._next_release_tick = self._tick + self.release_ns // TICK_NS // groups
         self._unreleased = min(self._unreleased, groups) - 1
@@ -386,17 +398,17 @@ class Engine:
         present = self._ring.present[self._turn : len(self.registry.info) : groups]
         self._pop_ready(self._turn + groups * np.flatnonzero(present & np.uint64(1)))
 
-    def _give_up_holes(self, now_ns: int) -> None:
+    def _give_up_holes(self, now_ns: int, popped: list[Popped]) -> None:
         ring = self._ring
         while True:
             deadlines = ring.deadline_ns[: len(self.registry.info)]
             rows = np.flatnonzero(deadlines <= now_ns)
             if not rows.size:
                 break
-            self._pop_ready(rows)
+            self._pop(rows, popped)
             ring.skip_hole(rows, self.config.latency_ns)
             if self.prompt:
-                self._pop_ready(rows)  # what waited behind a hole has waited long enough
+                self._pop(rows, popped)  # what waited behind a hole has waited long enough
             else:
                 self._unreleased = self.release_groups
             self._touched.append(rows)
@@ -431,17 +443,20 @@ class Engine:
         strange = self.state.ssrc.take(row) != packets.ssrc
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
-        if strange.any():
-            self._sources.offer(packets.take(strange))
-            usual = ~strange
-            if not usual.any():
+        usual: I64 | None = None  # which of the packets; None: all
+        if np.count_nonzero(strange):
+            self._sources.offer(packets.take(strange.nonzero()[0]))
+            usual = (~strange).nonzero()[0]
+            if not usual.size:
                 return
-            packets, row, edge, ahead = packets.take(usual), row[usual], edge[usual], ahead[usual]
+            row, edge, ahead = row[usual], edge[usual], ahead[usual]
         ext = edge + ahead
         if int(packets.length.max()) > ring.small_payload:
+            if usual is not None:
+                packets, usual = packets.take(usual), None
             fits = self._make_room(packets, row)
             if not fits.all():
-                packets, row, ext = packets.take(fits), row[fits], ext[fits]
+                packets, row, ext, ahead = packets.take(fits), row[fits], ext[fits], ahead[fits]
                 if not row.size:
                     return
         offset = ext - ring.next.take(row)
@@ -452,50 +467,68 @@ class Engine:
         repeated = ring.repeated(row)
         if repeated is not None:
             doubtful |= repeated
+        bodies = packets.bodies()
+        if usual is not None:
+            bodies = bodies.take(usual)
+        self._note_types(row, bodies.payload_type)
+        timed = self._timed(bodies.payload_type)
         if not doubtful.any():
-            self._accept(packets, row, ext)
+            self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed)
+            self._store(bodies, row, ext, True)
             return
-        sure = np.flatnonzero(~doubtful)
-        if sure.size:
-            self._accept(packets.take(sure), row[sure], ext[sure])
-            rest = np.flatnonzero(doubtful)
-            packets, row, ext = packets.take(rest), row[rest], ext[rest]
-        self._insert_doubtful(packets, row, ext, ext - ring.edge.take(row), repeated is None)
-
-    def _accept(self, packets: Packets, row: I64, ext: I64) -> None:
-        """Packets that are new and in the window, at most one a stream."""
-        self._note_types(row, packets.payload_type)
-        timed = self._timed(packets)
-        self._reception.arrived(row, ext, packets.timestamp, packets.arrival_ns, timed, None, True)
-        self._store(packets, row, ext, True)
-
-    def _insert_doubtful(self, packets: Packets, row: I64, ext: I64, ahead: I64, different: bool) -> None:
-        """Packets of which some may be duplicate or late. ``ahead`` is counted from the edge."""
-        ring = self._ring
-        self._note_types(row, packets.payload_type)
-        timed = self._timed(packets)
-        copies = np.zeros(len(row), np.bool_)
-        if not different:
-            _, first = np.unique(row << 16 | packets.sequence_number, return_index=True)
-            copies[:] = True
-            copies[first] = False
-        known = ahead >= -HISTORY
-        offset = ext - ring.next.take(row)
-        copies[known] |= ring.came(row[known], offset[known])
-        late = (offset < 0) & ~copies
-        self._reception.arrived(row, ext, packets.timestamp, packets.arrival_ns, timed, copies, different)
-        self.accounts.duplicate += int(np.count_nonzero(copies))
-        if late.any():
-            self._reception.came_late(row[late])
+        some = doubtful.nonzero()[0]
+        copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
+        copied = None
+        if np.count_nonzero(copies):
+            copied = np.zeros(len(row), np.bool_)
+            copied[some] = copies
+            self.accounts.duplicate += int(np.count_nonzero(copies))
+        self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
+        if np.count_nonzero(late):
+            self._reception.came_late(row[some[late]])
             self.accounts.late += int(np.count_nonzero(late))
-            late_known = late & known
-            ring.note_late(row[late_known], offset[late_known])
-        fresh = ~(copies | late)
-        if fresh.any():
-            row = row[fresh]
-            self._store(packets.take(fresh), row, ext[fresh], different or ring.all_different(row))
+        stale = copies | late
+        different = repeated is None or not again.size or bool(stale[again].all())
+        if np.count_nonzero(stale):
+            doubtful.fill(True)
+            doubtful[some[stale]] = False
+            fresh = doubtful.nonzero()[0]
+            if not fresh.size:
+                return
+            bodies, row, ext = bodies.take(fresh), row[fresh], ext[fresh]
+        self._store(bodies, row, ext, different)
 
-    def _store(self, packets: Packets, row: I64, ext: I64, different: bool) -> None:
+    def _judge(
+        self, row: I64, ext: I64, offset: I64, ahead: npt.NDArray[np.int16], repeated: bool
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], I64]:
+        """Of packets that may be duplicate or late: which are duplicate, which are late, and which, as indices, are
+        not the first of their row. ``offset`` is counted from ring.next, ``ahead`` from the edge."""
+        ring = self._ring
+        known = ahead >= -HISTORY
+        everywhere = known.all()
+        if everywhere:
+            copies = ring.came(row, offset)
+        else:
+            copies = np.zeros(len(row), np.bool_)
+            copies[known] = ring.came(row[known], offset[known])
+        again = _NONE
+        if repeated:
+            key = row << 16 | (ext & 0xFFFF)
+            order = np.argsort(key, kind="stable")
+            key = key[order]
+            copies[order[1:][key[1:] == key[:-1]]] = True
+            if not everywhere:
+                copies &= known  # so far behind a copy is late again, also when both come in one batch
+            again = _not_first(row)
+        late = (offset < 0) & ~copies
+        if np.count_nonzero(late):
+            late_known = late if everywhere else late & known
+            ring.note_late(row[late_known], offset[late_known])
+        return copies, late, again
+
+    def _store(self, packets: Bodies, row: I64, ext: I64, different: bool) -> None:
+        if self._leaving and int((ext - self._oldest.take(row)).max()) >= SLOTS:
+            self._send_leaving()  # their slots are needed
         self._ring.insert(
             row,
             ext,
@@ -519,13 +552,15 @@ class Engine:
         ring = self._ring
         fits = packets.length <= ring.largest_payload
         self.accounts.drop("oversize", int(np.count_nonzero(~fits)))
-        for r in np.unique(row[(packets.length > ring.small_payload) & ~ring.large[row] & fits]).tolist():
+        growing = np.unique(row[(packets.length > ring.small_payload) & ~ring.large[row] & fits]).tolist()
+        if growing:
+            self._send_leaving()  # slots move
+        for r in growing:
             ring.enlarge(r)
         return fits
 
-    def _timed(self, packets: Packets) -> npt.NDArray[np.bool_] | None:
-        """Packets whose timestamps run with a known clock; None: all."""
-        types = packets.payload_type
+    def _timed(self, types: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_] | None:
+        """Packets whose timestamps run with a known clock, by payload type; None: all."""
         first = types[0]
         if self._codec_of_type[first] >= 0 and (types == first).all():
             return None
@@ -551,11 +586,12 @@ class Engine:
         while True:
             rows = rows[ring.present[rows] != 0]
             if not rows.size:
-                return
-            self._pop_ready(rows)
+                break
+            self._pop(rows, self._leaving)
             holed = rows[ring.present[rows] != 0]
             if holed.size:
                 ring.skip_hole(holed, self.config.latency_ns)
+        self._send_leaving()
 
     def _make_way(self, rows: I64, give_up: bool) -> None:
         """Send off what may leave of these rows (distinct), with ``give_up`` what waits behind first holes too."""
@@ -569,12 +605,37 @@ class Engine:
 
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""
+        self._send_leaving()
+        self._pop(rows, self._leaving)
+        self._send_leaving()
+
+    def _send_leaving(self) -> None:
+        """Place what has left the ring, all together: a batch has its price whatever is in it."""
+        if self._leaving:
+            popped, self._leaving = Popped.joined(self._leaving), []
+            self._oldest[popped.row] = NEVER
+            self._events += self._outlet.emit(popped)
+
+    def _wait_for_company(self, popped: list[Popped]) -> None:
+        """What left at a boundary: goes at once if it is waited for, otherwise with whatever leaves next."""
+        self._leaving += popped
+        if self.prompt or not self.release_ns:
+            self._send_leaving()
+            return
+        for part in popped:
+            first = part.starts()
+            rows = part.row[first]
+            self._oldest[rows] = np.minimum(self._oldest.take(rows), part.ext[first])
+        self._unreleased = self.release_groups
+
+    def _pop(self, rows: I64, popped: list[Popped]) -> None:
+        """Take what may leave of these rows (distinct) from the ring. Its slots hold until packets are put in."""
         run = self._ring.run(rows)
         ready = run > 0
-        if not ready.all():
+        if np.count_nonzero(ready) < len(ready):
             rows, run = rows[ready], run[ready]
         if rows.size:
-            self._events += self._outlet.emit(self._ring.pop(rows, run))
+            popped.append(self._ring.pop(rows, run))
 
     def _end(self, rows: I64, reason: str) -> None:
         if not rows.size:
@@ -597,6 +658,13 @@ class Engine:
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
         return events
+
+
+def _not_first(rows: I64) -> I64:
+    """Which entries name a row that an earlier one names."""
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    return np.sort(order[1:][rows[1:] == rows[:-1]])
 
 
 def _tick_of(part: Part) -> int:

@@ -153,6 +153,7 @@ class Receiver:
         self._found = 0  # datagrams at the last look
         self._stopped = False
         self._kernel_dropped = 0
+        self._last_datagram_ns: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -427,7 +428,7 @@ class Receiver:
         self.want_audio()
         return self._hub.handle(info)
 
-    def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:
+    def last_arrival_of(self, streams: Iterable[StreamInfo]) -> int:
         """When the last packet of these streams came, on the clock of :attr:`now_ns`; 0: none of them lives."""
         return 0 if self._engine is None or self._stopped else self._engine.last_arrival_ns(streams)
 
@@ -472,6 +473,11 @@ class Receiver:
     def live_streams(self) -> int:
         return self._engine.live_streams if self._engine else 0
 
+    @property
+    def last_datagram_ns(self) -> int | None:
+        """When the last datagram came, UTC nanoseconds; None: none has come."""
+        return self._last_datagram_ns
+
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
         totals.kernel_dropped = self._kernel_dropped if self._stopped else self._count_kernel_dropped()
@@ -487,6 +493,15 @@ class Receiver:
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The live streams with the most "packets", "lost" or "jitter": cheap with thousands."""
         return self._engine.top(limit, key) if self._engine else []
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether all sinks are done with a stream that has ended: its :meth:`entry` does not change any more."""
+        return self._dispatcher is None or self._dispatcher.settled(stream)
+
+    def entry(self, report: StreamReport) -> dict[str, Any]:
+        """A stream's entry in ``summary.json``: its figures, its files, and what analyzers found."""
+        found = self._dispatcher or Dispatcher([])
+        return {**report.as_dict(found.files(report.stream)), **found.figures(report.stream)}
 
     def sink_reports(self) -> list[dict[str, Any]]:
         reports = [r for r in self._dispatcher.reports() if r["kind"] != self._hub.kind] if self._dispatcher else []
@@ -587,6 +602,7 @@ class Receiver:
 
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
         events = engine.receive(batch)
+        self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
         if events:

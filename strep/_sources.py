@@ -321,9 +321,17 @@ class Sources:
         sequence_number, pair_arrival_ns = np.array(list(changes.values()), np.int64).T
         rows = self._state.table.find(hi, lo, _stream_tag(tag))
         waiting = np.flatnonzero(rows >= 0)
+        last = self._state.reception.last_arrival_ns
+        if len(set(rows.tolist())) == len(rows) == len(waiting):
+            # one new source a stream: the usual case
+            order = rows.argsort()
+            now = order[last[rows[order]] <= pair_arrival_ns[order]]
+            if now.size:
+                self._change_all(rows[now], hi[now], lo[now], tag[now], sequence_number[now])
+            return
         while waiting.size:
             # while the old source sends, the new one stays on probation
-            silent = self._state.reception.last_arrival_ns[rows[waiting]] <= pair_arrival_ns[waiting]
+            silent = last[rows[waiting]] <= pair_arrival_ns[waiting]
             waiting = waiting[silent]
             # of several new sources of a stream one after the other
             now = waiting[np.unique(rows[waiting], return_index=True)[1]]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import MS, T0, Arrival, batch_of, leg_id, packet, run
+from support import MS, T0, Arrival, batch_of, leg_id, packet, run, steady
 
 from strep._blocks import BlockBatch
 from strep._engine import Engine
 from strep._events import Ended
+from strep._streams.ring import HISTORY, MISORDER
 
 
 def traffic(seed: int, streams: int, trouble: float, packets: int = 150) -> list[Arrival]:
@@ -66,8 +67,14 @@ def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_s
     whole = run(arrivals)
     few = sorted(rng.integers(0, len(arrivals), 20).tolist())
     many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 2).tolist())
-    for cuts, live, ticking in ((few, True, False), (many, False, True), (many, True, True)):
-        other = run(arrivals, cuts=cuts, live=live, ticking=ticking)
+    for cuts, live, ticking, prompt in (
+        (few, True, False, True),
+        (few, False, False, False),
+        (many, False, True, True),
+        (many, False, True, False),
+        (many, True, True, True),
+    ):
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
         assert other.totals == whole.totals
         assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
         assert other.gaps == whole.gaps
@@ -93,11 +100,27 @@ def test_bursts_are_judged_the_same_however_they_are_cut(seed: int) -> None:
     whole = run(arrivals)
     for number in (2, 8, 30):
         cuts = sorted(rng.integers(1, len(arrivals), number).tolist())
-        other = run(arrivals, cuts=cuts, live=bool(rng.integers(2)), ticking=bool(rng.integers(2)))
+        live, ticking, prompt = rng.integers(2, size=3).astype(bool).tolist()
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
         assert other.totals == whole.totals
         assert other.gaps == whole.gaps
         for serial, samples in whole.audio.items():
             np.testing.assert_array_equal(other.audio[serial], samples)
+
+
+@pytest.mark.parametrize("behind", [HISTORY - 1, HISTORY, HISTORY + 1, MISORDER - 1])
+def test_copies_of_a_late_packet_are_judged_the_same_however_they_are_cut(behind: int) -> None:
+    arrivals = steady(200)
+    # packet 149 was the last before this tick, whose edge so stands at 150
+    late = packet(150 - behind)
+    lost = [a for k, a in enumerate(arrivals) if k != 150 - behind]
+    at = T0 + 150 * 20 * MS
+    arrivals = sorted([*lost, Arrival(at + MS, late), Arrival(at + 2 * MS, late)], key=lambda a: a.ns)
+    whole = run(arrivals)
+    single = run(arrivals, cuts=list(range(1, len(arrivals))))
+    assert (whole.totals.late, whole.totals.duplicate) == ((1, 1) if behind <= HISTORY else (2, 0))
+    assert single.totals == whole.totals
+    assert [r.as_dict() for r in single.reports] == [r.as_dict() for r in whole.reports]
 
 
 def test_packet_by_packet_equals_at_once() -> None:

@@ -1,6 +1,6 @@
 """Bytes to columns and back. Knows no clock, socket or stream. Floor 1."""
 
-from .batch import parse_batch
+from .batch import parse_apart, parse_batch
 from .build import build_datagram, write_headers
 from .columns import PacketColumns
 from .layout import Status
@@ -14,6 +14,7 @@ __all__ = [
     "build_datagram",
     "classify",
     "inspect_datagram",
+    "parse_apart",
     "parse_batch",
     "parse_datagram",
     "write_headers",

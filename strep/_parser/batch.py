@@ -16,10 +16,11 @@ from .._types import DatagramKind
 from .columns import COLUMN_NAMES, PacketColumns
 from .layout import DTLS_FIRST, DTLS_LAST, RTCP_FIRST, RTCP_LAST, RTP_FIXED, STREP_LENGTH, Status
 
-__all__ = ["parse_batch"]
+__all__ = ["parse_apart", "parse_batch"]
 
 U8 = npt.NDArray[np.uint8]
 I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 
 _PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED
@@ -42,8 +43,29 @@ def parse_batch(slab: U8, length: I32) -> PacketColumns:
         if count == n:
             return _plain(slab, at, length)
         if 2 * count > n:
-            return _mixed(slab, at, length, np.flatnonzero(~plain))
+            others = (~plain).nonzero()[0]
+            return _mixed(slab, at, length, others, _general(slab[others], length[others]))
     return _general(slab, length)
+
+
+def parse_apart(slab: U8, length: I32) -> tuple[PacketColumns, I64 | None, PacketColumns | None]:
+    """Like :func:`parse_batch`; but where most datagrams are plain and none of the others is sound, these are told
+    apart: (columns of the plain ones, their rows; the others' columns). Rows None: of all datagrams, nothing apart."""
+    if len(slab):
+        slab = np.ascontiguousarray(slab)
+        for at in (STREP_LENGTH, 0):
+            plain = _plain_rows(slab, at, length)
+            count = int(np.count_nonzero(plain))
+            if count == len(slab):
+                return _plain(slab, at, length), None, None
+            if 2 * count > len(slab):
+                others = (~plain).nonzero()[0]
+                rest = _general(slab[others], length[others])
+                if np.count_nonzero(rest.status) < len(others):
+                    return _mixed(slab, at, length, others, rest), None, None
+                rows = plain.nonzero()[0]
+                return _plain(slab, at, length, rows), rows, rest
+    return parse_batch(slab, length), None, None
 
 
 def _column(slab: U8, at: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -92,10 +114,9 @@ def _plain_rows(slab: U8, at: int, length: I32) -> npt.NDArray[np.bool_]:
     return plain
 
 
-def _mixed(slab: U8, at: int, length: I32, others: npt.NDArray[np.int64]) -> PacketColumns:
-    """Most are plain; ``others`` are not."""
+def _mixed(slab: U8, at: int, length: I32, others: I64, rest: PacketColumns) -> PacketColumns:
+    """Most are plain; ``others`` are not, and are as ``rest`` says."""
     columns = _plain(slab, at, length)
-    rest = _general(slab[others], length[others])
     for name in COLUMN_NAMES:
         column = getattr(columns, name)
         if not column.flags.writeable:
@@ -106,18 +127,25 @@ def _mixed(slab: U8, at: int, length: I32, others: npt.NDArray[np.int64]) -> Pac
     return columns
 
 
-def _plain(slab: U8, at: int, length: I32) -> PacketColumns:
-    """Headers without options; the RTP header begins at ``at``."""
-    n = len(slab)
-    second = _column(slab, at + 1, np.uint8)
+def _plain(slab: U8, at: int, length: I32, rows: I64 | None = None) -> PacketColumns:
+    """Headers without options, of ``rows`` (None: all); the RTP header begins at ``at``."""
+
+    def column(at: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
+        every = _column(slab, at, kind)
+        return every if rows is None else every[rows]
+
+    if rows is not None:
+        length = length[rows]
+    n = len(length)
+    second = column(at + 1, np.uint8)
     zero = _constant(0, "u1", n)
     kind = DatagramKind.STREP if at else DatagramKind.RTP
     if at:
-        first = _column(slab, 0, np.uint8)
+        first = column(0, np.uint8)
         direction = first & np.uint8(1)
         leg = (first >> np.uint8(1)) & np.uint8(1)
-        hi = _column(slab, 8, ">u8").astype(np.uint64)
-        lo = _column(slab, 16, ">u8").astype(np.uint64)
+        hi = column(8, ">u8").astype(np.uint64)
+        lo = column(16, ">u8").astype(np.uint64)
     else:
         hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         leg = direction = zero
@@ -132,9 +160,9 @@ def _plain(slab: U8, at: int, length: I32) -> PacketColumns:
         header_length=_constant(at, "i4", n),
         marker=second >> np.uint8(7),
         payload_type=second & np.uint8(0x7F),
-        sequence_number=_column(slab, at + 2, ">u2").astype(np.uint16),
-        rtp_timestamp=_column(slab, at + 4, ">u4").astype(np.uint32),
-        ssrc=_column(slab, at + 8, ">u4").astype(np.uint32),
+        sequence_number=column(at + 2, ">u2").astype(np.uint16),
+        rtp_timestamp=column(at + 4, ">u4").astype(np.uint32),
+        ssrc=column(at + 8, ">u4").astype(np.uint32),
         payload_offset=_constant(at + RTP_FIXED, "i4", n),
         payload_length=length - np.int32(at + RTP_FIXED),
         uniform=int(kind),
@@ -164,64 +192,98 @@ def _empty(n: int) -> PacketColumns:
     )
 
 
+def _kinds() -> U8:
+    """What a datagram is by its first byte (RFC 7983), RTCP aside."""
+    byte = np.arange(256)
+    kind = np.full(256, DatagramKind.OTHER, np.uint8)
+    kind[byte >> 6 == 3] = DatagramKind.STREP
+    kind[byte >> 6 == 2] = DatagramKind.RTP
+    kind[(byte >= ord("A")) & (byte <= ord("Z"))] = DatagramKind.SIP
+    kind[byte >> 6 == 0] = DatagramKind.T38
+    kind[(byte >= DTLS_FIRST) & (byte <= DTLS_LAST)] = DatagramKind.DTLS
+    return kind
+
+
+def _statuses() -> U8:
+    """What a kind of datagram alone says of it."""
+    status = np.full(len(DatagramKind), Status.OK, np.uint8)
+    status[DatagramKind.RTCP] = Status.KIND_RTCP
+    status[DatagramKind.SIP] = Status.KIND_SIP
+    status[DatagramKind.T38] = Status.KIND_T38
+    status[DatagramKind.DTLS] = Status.KIND_DTLS
+    status[DatagramKind.OTHER] = Status.KIND_OTHER
+    return status
+
+
+_KIND_OF_BYTE: Final = _kinds()
+_STATUS_OF_KIND: Final = _statuses()
+# as numpy numbers: comparing arrays with members of an enumeration is ten times as dear
+_OK, _STREP, _RTP = np.uint8(Status.OK), np.uint8(DatagramKind.STREP), np.uint8(DatagramKind.RTP)
+_RTCP, _OTHER = np.uint8(DatagramKind.RTCP), np.uint8(DatagramKind.OTHER)
+
+
 def _general(slab: U8, length: I32) -> PacketColumns:
     n, width = slab.shape
     # nine big-endian words: both headers of the usual datagram
     words = np.ascontiguousarray(slab[:, :_PLAIN_STREP]).view(">u4").T.astype(np.uint32)
     out = _empty(n)
-    status = out.status
     kept = np.minimum(length, width)
     byte0 = (words[0] >> np.uint32(24)).astype(np.uint8)
     byte1 = (words[0] >> np.uint32(16)).astype(np.uint8)
-    byte0[length < 1] = 0
+    empty = length < 1
+    byte0[empty] = 0
     byte1[length < 2] = 0
 
-    top = byte0 >> np.uint8(6)
-    kind = out.kind
-    kind[:] = DatagramKind.OTHER
-    kind[top == 3] = DatagramKind.STREP
+    out.kind = kind = _KIND_OF_BYTE.take(byte0)
     rtcp = (byte1 >= RTCP_FIRST) & (byte1 <= RTCP_LAST)
-    kind[(top == 2) & ~rtcp] = DatagramKind.RTP
-    kind[(top == 2) & rtcp] = DatagramKind.RTCP
-    kind[(byte0 >= ord("A")) & (byte0 <= ord("Z"))] = DatagramKind.SIP
-    kind[top == 0] = DatagramKind.T38
-    kind[(byte0 >= DTLS_FIRST) & (byte0 <= DTLS_LAST)] = DatagramKind.DTLS
-    kind[length < 1] = DatagramKind.OTHER
+    kind[(kind == _RTP) & rtcp] = _RTCP
+    kind[empty] = _OTHER
+    strep = kind == _STREP
+    rtp = kind == _RTP
+    out.status = status = _STATUS_OF_KIND.take(kind)
+    status[empty] = Status.EMPTY
+    truncated = length > width
+    status[truncated] = Status.TRUNCATED
+    sound = status == _OK  # so far
 
     def refuse(rows: npt.NDArray[np.bool_], reason: Status) -> None:
-        status[rows & (status == Status.OK)] = reason
-
-    strep = kind == DatagramKind.STREP
-    rtp = kind == DatagramKind.RTP
-    refuse(length > width, Status.TRUNCATED)
-    refuse(length < 1, Status.EMPTY)
-    for other, reason in _KINDS:
-        refuse(kind == other, reason)
+        """Of several reasons the first counts."""
+        refused = rows & sound
+        if np.count_nonzero(refused):
+            status[refused] = reason
+            np.logical_xor(sound, refused, out=sound)
 
     # the STREP header
-    out.version[strep] = (byte0[strep] >> np.uint8(2)) & np.uint8(15)
-    out.header_length[strep & (kept >= 2)] = byte1[strep & (kept >= 2)]
+    np.multiply((byte0 >> np.uint8(2)) & np.uint8(15), strep, out=out.version)
+    np.multiply(byte1, strep & (kept >= 2), out=out.header_length)
     refuse(strep & (kept < STREP_LENGTH), Status.STREP_SHORT)
     refuse(strep & (out.version != 1), Status.STREP_VERSION)
     refuse(strep & (out.header_length != STREP_LENGTH), Status.STREP_HEADER_LENGTH)
-    out.leg[strep] = (byte0[strep] >> np.uint8(1)) & np.uint8(1)
-    out.direction[strep] = byte0[strep] & np.uint8(1)
+    np.multiply((byte0 >> np.uint8(1)) & np.uint8(1), strep, out=out.leg)
+    np.multiply(byte0 & np.uint8(1), strep, out=out.direction)
     whole = strep & (kept >= STREP_LENGTH)
-    wide = words.astype(np.uint64)
-    out.call_leg_hi[whole] = (wide[2] << np.uint64(32) | wide[3])[whole]
-    out.call_leg_lo[whole] = (wide[4] << np.uint64(32) | wide[5])[whole]
+    wide = words[2:6].astype(np.uint64)
+    wide *= whole
+    np.bitwise_or(wide[0] << np.uint64(32), wide[1], out=out.call_leg_hi)
+    np.bitwise_or(wide[2] << np.uint64(32), wide[3], out=out.call_leg_lo)
 
     # the fixed RTP header
+    usable = (strep | rtp) & (sound | truncated)
+    if not np.count_nonzero(usable):
+        return out
     at = np.where(strep, STREP_LENGTH, 0).astype(np.int32)
-    usable = (strep | rtp) & ((status == Status.OK) | (status == Status.TRUNCATED))
-    refuse(usable & (kept < at + RTP_FIXED), Status.RTP_SHORT)
-    readable = usable & (kept >= at + RTP_FIXED)
-    w0, w1, w2 = (np.where(strep, words[6 + i], words[i]) for i in range(3))
+    enough = kept >= at + RTP_FIXED
+    refuse(usable & ~enough, Status.RTP_SHORT)
+    readable = usable & enough
+    w0, w1, w2 = np.where(strep, words[6:9], words[0:3])
     rtp0, rtp1 = w0 >> np.uint32(24), (w0 >> np.uint32(16)) & np.uint32(0xFF)
     right = readable & ((rtp0 >> np.uint32(6)) == 2)
     refuse(readable & ~right, Status.RTP_VERSION)
-    refuse(right & (rtp1 >= RTCP_FIRST) & (rtp1 <= RTCP_LAST), Status.KIND_RTCP)
-    good = right & ~((rtp1 >= RTCP_FIRST) & (rtp1 <= RTCP_LAST))
+    rtcp = right & (rtp1 >= RTCP_FIRST) & (rtp1 <= RTCP_LAST)
+    refuse(rtcp, Status.KIND_RTCP)
+    good = right & ~rtcp
+    if not np.count_nonzero(good):
+        return out
     out.marker[good] = (rtp1 >> np.uint32(7))[good]
     out.payload_type[good] = (rtp1 & np.uint32(0x7F))[good]
     out.sequence_number[good] = (w0 & np.uint32(0xFFFF))[good]
@@ -229,7 +291,9 @@ def _general(slab: U8, length: I32) -> PacketColumns:
     out.ssrc[good] = w2[good]
 
     # CSRC, extension, padding: each proved to lie within the datagram before it is read
-    rows = np.flatnonzero(good & (status == Status.OK))
+    rows = np.flatnonzero(good & sound)
+    if not rows.size:
+        return out
     end = length[rows].astype(np.int64)
     begin = at[rows] + RTP_FIXED + 4 * (rtp0[rows] & np.uint32(15)).astype(np.int64)
     fits = begin <= end
@@ -256,12 +320,3 @@ def _general(slab: U8, length: I32) -> PacketColumns:
     out.payload_offset[rows] = begin
     out.payload_length[rows] = end - begin
     return out
-
-
-_KINDS: Final = (
-    (DatagramKind.RTCP, Status.KIND_RTCP),
-    (DatagramKind.SIP, Status.KIND_SIP),
-    (DatagramKind.T38, Status.KIND_T38),
-    (DatagramKind.DTLS, Status.KIND_DTLS),
-    (DatagramKind.OTHER, Status.KIND_OTHER),
-)

@@ -62,6 +62,8 @@ class KeyTable:
 
     def find(self, hi: U64, lo: U64, tag: U64) -> Rows:
         """Rows of the keys, int64 shape (n,), -1 where a key is unknown."""
+        if not self._live:
+            return np.full(len(hi), -1, np.int64)
         place = self._hash(hi, lo, tag)
         row = self._slots.take(place)
         # negative rows (empty, removed) look at the first key; they are told apart below
@@ -72,9 +74,10 @@ class KeyTable:
         unsure = miss != 0
         if row.min() < 0:
             unsure |= row < 0
-        todo = np.flatnonzero(unsure)
+        todo = unsure.nonzero()[0]
         if todo.size:
             todo = todo[row[todo] != _EMPTY]  # which is the answer
+        if todo.size:
             row[todo] = self._search(place[todo], hi[todo], lo[todo], tag[todo])
         return row
 
@@ -85,7 +88,9 @@ class KeyTable:
         miss |= self._lo.take(row, mode="clip") ^ lo[:, None]
         miss |= self._tag.take(row, mode="clip") ^ tag[:, None]
         found: Rows = np.where((miss == 0) & (row >= 0), row, -1).max(axis=1)
-        todo = np.flatnonzero((found < 0) & (row != _EMPTY).all(axis=1))
+        todo = (found < 0).nonzero()[0]
+        if todo.size:
+            todo = todo[(row[todo] != _EMPTY).all(axis=1)]
         if todo.size:
             found[todo] = self._search(place[todo] + len(_STEPS), hi[todo], lo[todo], tag[todo])
         return found

@@ -25,6 +25,7 @@ U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
 _PACKETS: Final = 32_768  # a generation
+_FEW: Final = 32  # packets, of which sources are told apart one by one
 _ARENA: Final = 12 << 20  # payload bytes a generation; touched as used
 
 HELD_COLUMNS: Final = np.dtype(
@@ -214,7 +215,7 @@ class Probation:
         order = np.argsort(candidate, kind="stable")
         who, sequence = candidate[order], columns["sequence_number"][order]
         arrival = columns["arrival_ns"][order]
-        start = np.flatnonzero(np.r_[True, who[1:] != who[:-1]])
+        start = np.append(True, who[1:] != who[:-1]).nonzero()[0]
         sources = who[start]
         prior, prior_arrival = np.empty_like(sequence), np.empty_like(arrival)
         holding, chain = np.ones(len(who), np.bool_), np.empty_like(order)
@@ -230,11 +231,11 @@ class Probation:
         current.last_packet[sources] = first + order[last]
         current.holding[sources] = True
 
-        pair = np.flatnonzero(holding & (sequence == prior + np.uint16(1)))
+        pair = (holding & (sequence == prior + np.uint16(1))).nonzero()[0]
         if not pair.size:
             return None
         proven = who[pair]
-        opening = np.flatnonzero(np.r_[True, proven[1:] != proven[:-1]])
+        opening = np.append(True, proven[1:] != proven[:-1]).nonzero()[0]
         closing = pair[np.append(opening[1:], len(pair)) - 1]
         opening = pair[opening]
         in_order = np.argsort(order[opening], kind="stable")
@@ -252,13 +253,9 @@ class Probation:
 
     def _adopt(self, current: _Generation, hi: U64, lo: U64, tag: U64, unknown: I64, candidate: I64) -> None:
         """Give candidates to keys the current generation does not know; those of the previous one move over."""
-        key = np.empty(unknown.size, np.dtype([("hi", np.uint64), ("lo", np.uint64), ("tag", np.uint64)]))
-        key["hi"], key["lo"], key["tag"] = hi[unknown], lo[unknown], tag[unknown]
-        _, index, inverse = np.unique(key, return_index=True, return_inverse=True)
-        rank = np.empty(index.size, np.int64)
-        rank[np.argsort(index, kind="stable")] = np.arange(index.size)
-        new = current.candidates + rank
-        candidate[unknown] = new[inverse.reshape(-1)]
+        index, rank = _distinct(hi[unknown], lo[unknown], tag[unknown])
+        new = current.candidates + np.arange(index.size)
+        candidate[unknown] = new[rank]
         chosen = unknown[index]
         current.table.add(new, hi[chosen], lo[chosen], tag[chosen])
         current.candidates += index.size
@@ -280,10 +277,15 @@ class Probation:
         """Everything kept for these keys, key by key, each in order of arrival; they are forgotten here."""
         previous, current = self._generations[self._current ^ 1], self._generations[self._current]
         parts = [
-            generation.take(candidates)
-            for generation in (previous, current)
-            for candidates in [generation.table.find(hi, lo, tag)]
+            generation.take(generation.table.find(hi, lo, tag)) for generation in (previous, current) if generation.kept
         ]
+        if not parts:
+            parts.append(current.take(np.zeros(0, np.int64)))
+        if len(parts) == 1:
+            # packets of a source stand last first
+            columns, owner, slab = parts[0].columns, parts[0].owner, parts[0].slab
+            order = np.lexsort((columns["packet"], owner))
+            return Held(columns[order], owner[order], slab[order])
         columns = np.concatenate([p.columns for p in parts])
         owner = np.concatenate([p.owner for p in parts])
         slab = np.zeros((len(columns), max(p.slab.shape[1] for p in parts)), np.uint8)
@@ -292,6 +294,24 @@ class Probation:
         slab[first:, : parts[1].slab.shape[1]] = parts[1].slab
         order = np.lexsort((columns["packet"], owner))
         return Held(columns[order], owner[order], slab[order])
+
+
+def _distinct(hi: U64, lo: U64, tag: U64) -> tuple[I64, I64]:
+    """Of keys the first of each, in order, and which of these each one is."""
+    if len(hi) <= _FEW:
+        known: dict[tuple[int, int, int], int] = {}
+        keys = zip(hi.tolist(), lo.tolist(), tag.tolist(), strict=True)
+        rank = np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
+        first = np.empty(len(known), np.int64)
+        first[rank[::-1]] = np.arange(len(rank) - 1, -1, -1)
+        return first, rank
+    key = np.empty(len(hi), np.dtype([("hi", np.uint64), ("lo", np.uint64), ("tag", np.uint64)]))
+    key["hi"], key["lo"], key["tag"] = hi, lo, tag
+    _, index, inverse = np.unique(key, return_index=True, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    rank_of = np.empty(index.size, np.int64)
+    rank_of[order] = np.arange(index.size)
+    return index[order], rank_of[inverse.reshape(-1)]
 
 
 def _pack(arena: U8, at: I64, slab: U8, slab_rows: I64, offset: I64, length: I64) -> None:

@@ -67,25 +67,27 @@ class Reception:
         ext: I64,
         timestamp: npt.NDArray[np.uint32],
         arrival_ns: I64,
-        timed: npt.NDArray[np.bool_] | None,
-        copies: npt.NDArray[np.bool_] | None,
-        different: bool,
+        timed: npt.NDArray[np.bool_] | None = None,
+        copies: npt.NDArray[np.bool_] | None = None,
+        again: I64 | None = None,
     ) -> None:
         """Count packets in order of arrival.
 
-        ``timed`` says which are of a known codec (None: all), ``copies`` which came before (None: none),
-        ``different`` that every row stands at most once in ``rows``.
+        ``timed`` says which are of a known codec (None: all), ``copies`` which came before (None: none), ``again``
+        which, as indices, are not the first of their row in ``rows`` (None: none).
         """
-        if different:
+        if again is None or not again.size:
             self._arrived_once(rows, ext, timestamp, arrival_ns, timed, copies)
             return
         # several packets of a stream: the first of each, then the second of each, ...
-        order = np.argsort(rows, kind="stable")
+        first = np.ones(len(rows), np.bool_)
+        first[again] = False
+        order = again[np.argsort(rows[again], kind="stable")]
         ordered = rows[order]
-        start = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        count = np.diff(np.r_[start, len(rows)])
-        for rank in range(int(count.max())):
-            members = order[start[count > rank] + rank]
+        start = np.append(True, ordered[1:] != ordered[:-1]).nonzero()[0]
+        count = np.diff(np.append(start, len(order)))
+        ranks = [order[start[count > rank] + rank] for rank in range(int(count.max()))]
+        for members in (first.nonzero()[0], *ranks):
             self._arrived_once(
                 rows[members],
                 ext[members],
@@ -107,11 +109,11 @@ class Reception:
         self.received[rows] = self.received.take(rows) + 1
         highest = self.max_ext.take(rows)
         behind = ext < highest
-        if behind.any():
-            if copies is not None:
-                behind &= ~copies
-            self.reordered[rows[behind]] += 1
-            self.base_ext[rows] = np.minimum(self.base_ext[rows], ext)
+        if np.count_nonzero(behind):
+            which = behind.nonzero()[0]
+            late = rows[which]
+            self.base_ext[late] = np.minimum(self.base_ext[late], ext[which])
+            self.reordered[late if copies is None else late[~copies[which]]] += 1
             self.max_ext[rows] = np.maximum(highest, ext)
         else:
             self.max_ext[rows] = ext
@@ -121,12 +123,13 @@ class Reception:
         if timed is not None and not timed.all():
             rows, timestamp, arrival_ns = rows[timed], timestamp[timed], arrival_ns[timed]
         # A.8: D(i-1,i) = (R_i - R_i-1) - (S_i - S_i-1);  J += (|D| - J) / 16
-        change = (arrival_ns - self._prior_arrival_ns.take(rows)) * self.tick_rate.take(rows)
+        rate = self.tick_rate.take(rows)
+        change = (arrival_ns - self._prior_arrival_ns.take(rows)) * rate
         change -= (timestamp - self._prior_timestamp.take(rows)).view(np.int32)
         np.abs(change, out=change)
         jitter = self.jitter.take(rows)
-        jumped = change > self.tick_rate.take(rows) * _DISCONTINUITY_NS
-        if jumped.any():
+        jumped = change > rate * _DISCONTINUITY_NS
+        if np.count_nonzero(jumped):
             change[jumped] = jitter[jumped]
         change -= jitter
         change *= 0.0625

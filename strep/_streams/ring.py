@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "WINDOW", "JitterRing", "Popped"]
+__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "SLOTS", "WINDOW", "JitterRing", "Popped"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -65,7 +65,7 @@ class Popped:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> Popped:
+    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> Popped:
         return Popped(
             self.row[chosen],
             self.ext[chosen],
@@ -76,20 +76,38 @@ class Popped:
             self.arrival_ns[chosen],
         )
 
+    def starts(self) -> I64:
+        """Where each stream's packets begin."""
+        return np.append(True, self.row[1:] != self.row[:-1]).nonzero()[0]
+
+    @classmethod
+    def joined(cls, parts: list[Popped]) -> Popped:
+        """Several as one; what was popped earlier of a stream comes first."""
+        if len(parts) == 1:
+            return parts[0]
+        row = np.concatenate([part.row for part in parts])
+        order = row.argsort(kind="stable")
+        rest = (
+            np.concatenate([getattr(part, name) for part in parts])[order]
+            for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
+        )
+        return cls(row[order], *rest)
+
 
 class _Slab:
     """Payload slots of one size, 64 a stream, handed out by stream. Grows by doubling."""
 
     def __init__(self, width: int, streams: int) -> None:
         self.width = width
-        self.data = np.empty((streams * SLOTS, width), np.uint8)
+        # the last row is for what nobody wants
+        self.data = np.empty((streams * SLOTS + 1, width), np.uint8)
         self._free = list(range(streams - 1, -1, -1))
 
     def acquire(self) -> int:
         if not self._free:
-            old = self.data
+            old = self.data[:-1]
             streams = len(old) // SLOTS
-            self.data = np.empty((2 * len(old), self.width), np.uint8)
+            self.data = np.empty((2 * len(old) + 1, self.width), np.uint8)
             self.data[: len(old)] = old
             self._free = list(range(2 * streams - 1, streams - 1, -1))
         return self._free.pop() * SLOTS
@@ -175,14 +193,11 @@ class JitterRing:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    def all_different(self, rows: I64) -> bool:
-        return self.repeated(rows) is None
-
     def repeated(self, rows: I64) -> npt.NDArray[np.bool_] | None:
         """Which entries name a row that others name too; None: all are different."""
         order = np.arange(len(rows))
         self._mark[rows] = order
-        others = np.flatnonzero(self._mark.take(rows) != order)
+        others = (self._mark.take(rows) != order).nonzero()[0]
         if not others.size:
             return None
         self._mark[rows[others]] = -1
@@ -340,11 +355,10 @@ class JitterRing:
         """At a grid point: set the deadlines of rows into which packets came (several mentions are fine)."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
-        if holed.any():
-            self.deadline_ns[rows[~holed]] = NEVER
-            self._note_holes(rows[holed], latency_ns)
-        elif self.earliest_deadline_ns != NEVER:
+        if self.earliest_deadline_ns != NEVER:
             self.deadline_ns[rows] = NEVER
+        if np.count_nonzero(holed):
+            self._note_holes(rows[holed], latency_ns)
 
     def payload_slab(self, large: bool) -> U8:
         return self._large_slab.data if large else self._small_slab.data
@@ -391,7 +405,7 @@ def _copy_payloads(
     longest = int(length.max())
     first = int(offset[0])
     groups: list[tuple[int, I64 | None]]
-    if (offset == first).all():
+    if not np.count_nonzero(offset != first):
         groups = [(first, None)]
     else:
         distinct = np.unique(offset)
@@ -409,7 +423,12 @@ def _copy_payloads(
         # rows as opaque items: numpy copies each with one memcpy (10 ns), byte columns cost 460 ns a row
         to = _items(target, 0, width)
         payload = _items(slab, start, width)
-        if members is None:
+        if members is None and slab_rows is not None and 8 * len(slab_rows) > 7 * len(slab):
+            # one pass over nearly all rows is cheaper than to gather them first
+            where = np.full(len(slab), len(target) - 1)
+            where[slab_rows] = slot
+            to[where] = payload
+        elif members is None:
             to[slot] = payload if slab_rows is None else payload[slab_rows]
         else:
             to[slot[members]] = payload[members if slab_rows is None else slab_rows[members]]

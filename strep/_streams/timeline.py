@@ -90,6 +90,7 @@ class Timeline:
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
         self._rate = np.array([c.sample_rate for c in codecs] + [1, 1], np.int64)
         self._clock = np.array([c.clock_rate for c in codecs] + [1, 1], np.int64)
+        self._packed = np.array([c.packed for c in codecs] + [False, False])
         self.codec = np.full(streams, -1, np.int16)
         self.position = np.zeros(streams, np.int64)  # where the next frame will stand
         self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
@@ -101,7 +102,7 @@ class Timeline:
         self._prior_ext = np.zeros(streams, np.int64)
         self._prior_arrival_ns = np.zeros(streams, np.int64)
         self._prior_frames = np.zeros(streams, np.int64)
-        self._refused = 0
+        self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
 
     def open(self, rows: I64, first_ext: I64) -> None:
@@ -120,10 +121,12 @@ class Timeline:
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
-    def take_undecoded(self) -> int:
-        """Packets without audio (unknown payload type, a rate that does not fit) since the last call."""
-        refused, self._refused = self._refused, 0
-        return refused
+    def take_undecoded(self) -> tuple[int, int]:
+        """Packets without audio since the last call: of an unknown payload type or a rate that does not fit, and those
+        whose payload is not one of their codec's."""
+        taken = self._refused, self._corrupt
+        self._refused = self._corrupt = 0
+        return taken
 
     def anchor(self, row: int) -> Anchor | None:
         """Where a stream's last packet ended. None before any audio."""
@@ -151,32 +154,53 @@ class Timeline:
         row = packets.row
         start = _group_starts(row)
         rows = row[start]
+        end = np.append(start[1:], len(row))
+        stream = self.codec.take(rows)
         one = int(codec[0])
-        if one >= 0 and (codec == one).all() and (self.codec.take(rows) == one).all():
+        odd: npt.NDArray[np.bool_] | None = None
+        if one >= 0 and not np.count_nonzero(codec != one):
             span = frames if self._ratio[one] == 1 else frames // self._ratio[one]
-            expected = np.empty(len(row), np.uint32)
-            expected[1:] = packets.timestamp[:-1] + span[:-1].astype(np.uint32)
-            expected[start] = self._expected.take(rows)
-            smooth = (expected == packets.timestamp).all() and not self.restarted.take(rows).any()
-            if smooth and frames.min() > 0:
-                return self._place_smooth(packets, codec, frames, span, start, rows)
-        return self._place_any(packets, codec, frames)
+            odd_row = stream != one
+        else:
+            span = frames // self._ratio.take(codec)
+            odd = codec != stream.repeat(end - start)
+            odd_row = stream < 0
+        expected = np.empty(len(row), np.uint32)
+        expected[1:] = packets.timestamp[:-1] + span[:-1].astype(np.uint32)
+        expected[start] = self._expected.take(rows)
+        jumps = expected != packets.timestamp
+        odd = jumps if odd is None else odd | jumps
+        odd_row |= self.restarted.take(rows)
+        if frames.min() <= 0:
+            odd |= frames <= 0
+        if np.count_nonzero(odd):
+            odd_row |= np.logical_or.reduceat(odd, start)
+        count = np.count_nonzero(odd_row)
+        if not count:
+            return self._place_smooth(packets, codec, frames, span, start, end, rows)
+        if 2 * count > len(rows):
+            return self._place_any(packets, codec, frames)
+        return self._place_apart(packets, codec, frames, span, start, end, odd_row)
 
-    def _place_smooth(
-        self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64, span: I64, start: I64, rows: I64
-    ) -> Placed:
-        """Every packet goes on where the one before it ended: one block a stream."""
-        total = np.add.reduceat(frames, start)
+    def _move_on(
+        self, packets: Popped, frames: I64, span: I64, start: I64, last: I64, rows: I64, total: I64
+    ) -> tuple[I64, I64]:
+        """Streams all of whose packets go on where the one before ended: (their positions before, no gaps)."""
         position = self.position.take(rows)
         self.position[rows] = position + total
-        end = np.append(start[1:], len(frames))
-        last = end - 1
         self._expected[rows] = packets.timestamp[last] + span[last].astype(np.uint32)
         self._prior_ext[rows] = packets.ext[last]
         self._prior_arrival_ns[rows] = packets.arrival_ns[last]
         self._prior_frames[rows] = frames[last]
         self._skipped[rows] = False
-        none = np.zeros(len(rows), np.int64)
+        return position, np.zeros(len(rows), np.int64)
+
+    def _place_smooth(
+        self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64, span: I64, start: I64, end: I64, rows: I64
+    ) -> Placed:
+        """Every packet goes on where the one before it ended: one block a stream."""
+        total = np.add.reduceat(frames, start)
+        position, none = self._move_on(packets, frames, span, start, end - 1, rows, total)
         return Placed(
             None,
             packets.row,
@@ -196,6 +220,71 @@ class Timeline:
             np.zeros(len(rows), np.uint8),
         )
 
+    def _place_apart(
+        self,
+        packets: Popped,
+        codec: npt.NDArray[np.int16],
+        frames: I64,
+        span: I64,
+        start: I64,
+        end: I64,
+        odd_row: npt.NDArray[np.bool_],
+    ) -> Placed:
+        """Most streams merely go on: only the others' packets go the careful way."""
+        which = odd_row.repeat(end - start).nonzero()[0]
+        odd = self._place_any(packets.take(which), codec[which], frames[which])
+        smooth = (~odd_row).nonzero()[0]
+        first = start[smooth]
+        rows = packets.row[first]
+        total = np.add.reduceat(frames, start)[smooth]
+        position, gap = self._move_on(packets, frames, span, first, end[smooth] - 1, rows, total)
+        cause = np.zeros(len(rows), np.uint8)
+        own_frames, trim = frames, None
+        kept: I64 | None = None
+        if odd is None or len(odd.row) < len(which):
+            there = np.ones(len(frames), np.bool_)
+            there[which] = False
+            if odd is not None and odd.kept is not None:
+                there[which[odd.kept]] = True
+            kept = there.nonzero()[0]
+        if odd is not None:
+            placed = which if odd.kept is None else which[odd.kept]
+            frames = frames.copy()
+            frames[placed] = odd.frames
+            if odd.trim is not None:
+                trim = np.zeros(len(frames), np.int64)
+                trim[placed] = odd.trim
+            first = np.concatenate([first, placed[odd.packet_first[:-1]]])
+            order = first.argsort()
+            first = first[order]
+            rows = np.concatenate([rows, odd.block_row])[order]
+            position = np.concatenate([position, odd.position])[order]
+            total = np.concatenate([total, odd.block_frames])[order]
+            gap = np.concatenate([gap, odd.gap_frames])[order]
+            cause = np.concatenate([cause, odd.gap_cause])[order]
+        ends = np.append(
+            first if kept is None else kept.searchsorted(first), len(frames) if kept is None else len(kept)
+        )
+        every: I64 | slice = slice(None) if kept is None else kept
+        return Placed(
+            kept,
+            packets.row[every],
+            packets.slot[every],
+            codec[every],
+            packets.length[every],
+            own_frames[every],
+            frames[every],
+            None if trim is None else trim[every],
+            packets.timestamp[every],
+            packets.arrival_ns[every],
+            ends,
+            rows,
+            position,
+            total,
+            gap,
+            cause,
+        )
+
     def _place_any(self, packets: Popped, codec: npt.NDArray[np.int16], own_frames: I64) -> Placed | None:
         row, ext = packets.row, packets.ext
         start = _group_starts(row)
@@ -204,7 +293,8 @@ class Timeline:
         prior = np.empty_like(ext)
         prior[1:] = ext[:-1]
         prior[start] = self._prior_ext[rows]
-        missing = np.cumsum(ext - prior > 1)
+        corrupt = self._packed.take(codec) & (own_frames == 0) & (packets.length > 0)
+        missing = np.cumsum((ext - prior > 1) | corrupt)  # what cannot be decoded is as good as lost
         last = np.append(start[1:], len(row)) - 1
         self._prior_ext[rows] = ext[last]
 
@@ -215,18 +305,22 @@ class Timeline:
         frames = scaled // rate
         fits = frames * rate == scaled
         refused = row[(~fits & audio) | (codec == UNKNOWN)]
-        np.add.at(self.undecoded, refused, 1)
-        self._refused += refused.size
+        if refused.size:
+            np.add.at(self.undecoded, refused, 1)
+            self._refused += refused.size
+        if corrupt.any():
+            np.add.at(self.undecoded, row[corrupt], 1)
+            self._corrupt += int(np.count_nonzero(corrupt))
         audio &= fits
-        keep = np.flatnonzero(audio)
+        keep = audio.nonzero()[0]
         if not keep.size:
             # holes seen here still stand before the next audio packet
-            base = np.r_[0, missing][start]
+            base = np.append(0, missing)[start]
             self._skipped[rows] |= missing[last] > base
             return None
 
-        base_of_row = dict(zip(rows.tolist(), np.r_[0, missing][start].tolist(), strict=True))
-        end_of_row = dict(zip(rows.tolist(), missing[last].tolist(), strict=True))
+        base, end = np.append(0, missing)[start], missing[last]
+        with_audio = np.logical_or.reduceat(audio, start).nonzero()[0]
         row, own_frames, frames, codec = row[keep], own_frames[keep], frames[keep], codec[keep]
         timestamp, arrival = packets.timestamp[keep], packets.arrival_ns[keep]
         start = _group_starts(row)
@@ -234,28 +328,31 @@ class Timeline:
         seen = missing[keep]
         before = np.empty_like(seen)
         before[1:] = seen[:-1]
-        before[start] = np.array([base_of_row[r] for r in audio_rows.tolist()], np.int64)
+        before[start] = base[with_audio]
         lost = seen > before
         lost[start] |= self._skipped[audio_rows]
         last = np.append(start[1:], len(row)) - 1
         # what is missing after the last audio packet of a row waits for the next one
-        self._skipped[rows] |= np.array([end_of_row[r] > base_of_row[r] for r in rows.tolist()])
-        self._skipped[audio_rows] = np.array([end_of_row[r] for r in audio_rows.tolist()]) > seen[last]
+        self._skipped[rows] |= end > base
+        self._skipped[audio_rows] = end[with_audio] > seen[last]
 
         gap, trim, cause, anchored = self._gaps(row, start, own_frames, frames, codec, timestamp, arrival, lost)
         frames = frames - trim
         advance = gap + frames
         ends = np.cumsum(advance)
-        before_group = np.r_[0, ends][start]
+        before_group = np.append(0, ends)[start]
         length = np.diff(np.append(start, len(row)))
         position = ends - frames + np.repeat(self.position[audio_rows] - before_group, length)
         self.position[audio_rows] = position[last] + frames[last]
         self._begun[audio_rows] = True
-        np.add.at(self.gap_frames, (row, cause), gap)
+        gapped = gap > 0
+        before_gap = gapped.nonzero()[0]
+        if before_gap.size:
+            np.add.at(self.gap_frames, (row[before_gap], cause[before_gap]), gap[before_gap])
 
-        opens = (gap > 0) | (cause != 0)
+        opens = gapped | (cause != 0)
         opens[start] = True
-        first = np.flatnonzero(opens)
+        first = opens.nonzero()[0]
         return Placed(
             keep,
             row,
@@ -264,7 +361,7 @@ class Timeline:
             packets.length[keep],
             own_frames,
             frames,
-            trim if trim.any() else None,
+            trim if np.count_nonzero(trim) else None,
             timestamp,
             arrival,
             np.append(first, len(row)),
@@ -278,7 +375,7 @@ class Timeline:
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
         """Streams without a codec take that of their first packet with audio."""
-        new = np.flatnonzero(audio & (self.codec[row] < 0))
+        new = (audio & (self.codec[row] < 0)).nonzero()[0]
         if new.size:
             first, index = np.unique(row[new], return_index=True)
             self.codec[first] = codec[new[index]]
@@ -316,7 +413,8 @@ class Timeline:
         forward = (delta > 0) & ((delta <= rate) | (delta <= elapsed + rate))
         overlap = (delta < 0) & (-delta < frames)
         jump = ~restart & ~begins & (delta != 0) & ~forward & ~overlap
-        np.add.at(self.timestamp_jumps, row[jump], 1)
+        if np.count_nonzero(jump):
+            np.add.at(self.timestamp_jumps, row[jump], 1)
         anchored = restart | jump
         gap = np.where(anchored, np.where(elapsed < rate // 10, 0, elapsed), np.where(forward, delta, 0))
         gap[begins] = 0
@@ -333,7 +431,7 @@ def _group_starts(row: I64) -> I64:
     edge = np.empty(len(row), np.bool_)
     edge[0] = True
     np.not_equal(row[1:], row[:-1], out=edge[1:])
-    return np.flatnonzero(edge)
+    return edge.nonzero()[0]
 
 
 def _shifted(values: npt.NDArray[_T], start: I64, first: npt.NDArray[_T]) -> npt.NDArray[_T]:

@@ -80,8 +80,8 @@ class _Stopwatch:
 
 @contextmanager
 def _watched(engine: Engine, stopwatch: _Stopwatch) -> Iterator[None]:
-    parse, gather = _engine.parse_batch, _outlet.gather  # type: ignore[attr-defined]
-    _engine.parse_batch = stopwatch.watch("parse", parse)  # type: ignore[attr-defined]
+    parse, gather = _engine.parse_apart, _outlet.gather  # type: ignore[attr-defined]
+    _engine.parse_apart = stopwatch.watch("parse", parse)  # type: ignore[attr-defined]
     _outlet.gather = stopwatch.watch("gather", gather)  # type: ignore[attr-defined]
     state = engine.state
     targets: list[tuple[str, Any, str]] = [
@@ -97,7 +97,7 @@ def _watched(engine: Engine, stopwatch: _Stopwatch) -> Iterator[None]:
     try:
         yield
     finally:
-        _engine.parse_batch = parse  # type: ignore[attr-defined]
+        _engine.parse_apart = parse  # type: ignore[attr-defined]
         _outlet.gather = gather  # type: ignore[attr-defined]
         for _, owner, method in targets:
             delattr(owner, method)

@@ -17,6 +17,7 @@ from .fork import fork
 from .options import EXIT_BIND, EXIT_FILE, EXIT_USAGE
 from .plot import plot
 from .replay import inspect, replay
+from .serve import serve
 from .simulate import simulate
 
 __all__ = ["cli", "main"]
@@ -35,7 +36,7 @@ def cli() -> None:
     """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""
 
 
-for _command in (capture, replay, inspect, plot, simulate, demo, doctor, fork, bench):
+for _command in (capture, serve, replay, inspect, plot, simulate, demo, doctor, fork, bench):
     cli.add_command(_command)
 
 

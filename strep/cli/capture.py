@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from .._http import HttpServer
 from .._receiver import Receiver
 from .._summary import write_summary
 from .._workers import Supervisor, steering_problem
@@ -25,6 +26,8 @@ from .options import (
     EXIT_SINK,
     check_writable,
     console,
+    http_address,
+    leg_options,
     payload_types,
     run_async,
     sink_failed,
@@ -52,6 +55,7 @@ _SMALL_BUFFER: Final = 8 << 20
 )
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
 @output_options
+@leg_options
 @source_options
 @click.option(
     "--pcap",
@@ -77,6 +81,7 @@ _SMALL_BUFFER: Final = 8 << 20
     metavar="BYTES",
     help="Socket buffer to ask the kernel for.",
 )
+@click.option("--metrics", metavar="ADDR:PORT", help="Serve figures for Prometheus at http://ADDR:PORT/metrics.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def capture(**options: Any) -> None:
     """Receive forked media until interrupted; write WAV files and summary.json to --out."""
@@ -110,6 +115,7 @@ async def run_capture(
     receive_buffer: int,
     as_json: bool,
     workers: int = 1,
+    metrics: str | None = None,
 ) -> int:
     """Everything that the command does; returns the exit code."""
     err = console()
@@ -159,12 +165,19 @@ async def run_capture(
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
             loop.add_signal_handler(number, stop.set)
     await receiver.start()
+    server: HttpServer | None = None
     try:
         _announce(err, receiver, as_json)
+        if metrics is not None:
+            server = _metrics_server(metrics, receiver)
+            await server.start()
+            err.print(f"metrics at http://{server.address}/metrics", soft_wrap=True)
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(duration):
                 await _show_until(stop, err, receiver, meter)
     finally:
+        if server is not None:
+            await server.stop()
         await receiver.stop()
         if isinstance(receiver, Supervisor) and isinstance(receiver.on_event, EventWriter):
             receiver.on_event.close()
@@ -179,6 +192,14 @@ async def run_capture(
         if report.get("failed"):
             err.print(f"[red]{report['kind']}: {report['failed']}[/]", soft_wrap=True)
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
+
+
+def _metrics_server(address: str, receiver: Receiver | Supervisor) -> HttpServer:
+    """Raises ConfigurationError, BindError, MissingExtraError."""
+    from ..metrics import collector, metrics_app
+
+    host, port = http_address("--metrics", address)
+    return HttpServer(metrics_app(collector(receiver)), host, port, extra="metrics")
 
 
 def _why_alone(listen: str | None, layout: str) -> str | None:

@@ -33,11 +33,11 @@ async def fork_calls(
 
     Raises MissingExtraError without the extra ``serve``, before anything is done.
     """
+    from .._http import HttpServer
     from ..control import CallControl
     from ..control.asgi import WebhookApp, webhook_app
     from ..control.events import CallAnswered, ForkStarted, ForkStopped
     from ..standin import StandIn
-    from ..standin._server import HttpServer
 
     started: set[str | None] = set()
     stopped: set[str | None] = set()

@@ -15,16 +15,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .._exceptions import MissingExtraError
+from .._plot import plot_directory
 from .._receiver import Receiver
 from .._summary import write_summary
 from ..simulate import Impairments, make_traffic, play
-from ..sinks import WavSink
+from ..sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter, WavSink
 from .closed_loop import fork_calls
 from .options import EXIT_SINK, console, run_async, sink_failed
 from .tables import stream_table, totals_line
 
 __all__ = ["demo"]
 
+_DRAWN: Final = 5  # calls that are worth the second a picture takes
 _TROUBLE: Final = Impairments(loss=0.02, reorder=0.02, jitter_ms=4)
 
 
@@ -52,7 +54,8 @@ def demo(calls: int, seconds: float, out: Path, seed: int | None) -> None:
 async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
     err = console()
     folder = out / time.strftime("%Y%m%d-%H%M%S")
-    receiver = Receiver("udp:127.0.0.1:0", sinks=[WavSink(folder)], pcap=None)
+    sinks = [WavSink(folder), LevelMeter(), SpeechMeter(), DtmfDetector(), QualityMeter()]
+    receiver = Receiver("udp:127.0.0.1:0", sinks=sinks)
     await receiver.start()
     try:
         address = receiver.sockets[0].address
@@ -82,7 +85,16 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
         await receiver.stop()
     summary = receiver.summary()
     write_summary(folder, summary)
-    _tell(Console(highlight=False, width=None if sys.stdout.isatty() else 140), receiver, summary, withheld, folder)
+    out_console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    _tell(out_console, receiver, summary, withheld, folder)
+    if calls <= _DRAWN:
+        try:
+            drawn = await asyncio.to_thread(plot_directory, folder)
+        except MissingExtraError as error:
+            err.print(f"no pictures: {error}", soft_wrap=True, markup=False)
+        else:
+            for path in drawn:
+                out_console.print(str(path), soft_wrap=True)
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 

@@ -26,6 +26,8 @@ __all__ = [
     "EXIT_WRONG",
     "check_writable",
     "console",
+    "http_address",
+    "leg_options",
     "payload_types",
     "run_async",
     "sink_failed",
@@ -49,14 +51,21 @@ def console(*, stderr: bool = True) -> Console:
 
 
 @decorated
+def leg_options() -> list[Any]:
+    """Which call legs there are, for those whom no webhooks tell."""
+    return [
+        click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
+        click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
+    ]
+
+
+@decorated
 def source_options() -> list[Any]:
     """What is taken for a stream."""
     return [
-        click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
         click.option("--latency", type=click.FloatRange(0, 800), default=200.0, show_default=True, metavar="MS",
                      help="How long a missing packet is waited for."),
         click.option("--allow", multiple=True, metavar="CIDR", help="Network that may send (repeat; default all)."),
-        click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
         click.option("--pt", multiple=True, metavar="N=NAME/RATE",
                      help="A dynamic payload type, like 96=opus/48000/2 or 97=telephone-event (repeat)."),
         click.option("--max-streams", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True,
@@ -68,6 +77,14 @@ def source_options() -> list[Any]:
 
 def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
+
+
+def http_address(option: str, text: str) -> tuple[str, int]:
+    """HOST and PORT of where HTTP is to be served. Raises ConfigurationError."""
+    host, colon, port = text.removeprefix("http://").rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ConfigurationError(f"{option} {text!r}: write HOST:PORT, like 127.0.0.1:8080 (port 0: any free one)")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def check_writable(out: Path) -> None:

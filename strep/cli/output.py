@@ -6,6 +6,7 @@ Workers make their own of it, so it can be pickled, and imports nothing that dra
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,6 +14,7 @@ from typing import Any, Final, Self
 import click
 
 from .._exceptions import ConfigurationError
+from .._types import StreamInfo
 from ..resample import prepare
 from ..sinks import (
     DtmfDetector,
@@ -72,11 +74,12 @@ class Output:
     analyze: str
     vad: Any
     redact: bool
+    session_of: Callable[[StreamInfo], str | None] | None = None  # no option: who knows sessions from elsewhere
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> Self:
         """Of a command's options; takes them out."""
-        return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
+        return cls(**{field.name: options.pop(field.name) for field in fields(cls) if field.name in options})
 
     def __post_init__(self) -> None:
         _ = self.analyzers, self.sessions  # raise now rather than in a worker
@@ -92,8 +95,10 @@ class Output:
         return wanted
 
     @property
-    def sessions(self) -> dict[uuid.UUID, str] | None:
-        """Session names by call_leg_id; None: there are none."""
+    def sessions(self) -> Mapping[uuid.UUID, str] | Callable[[StreamInfo], str | None] | None:
+        """Session names by call_leg_id, or who knows them; None: there are none."""
+        if self.session_of is not None:
+            return self.session_of if self.layout == "session" else None
         return _sessions(self.session) if self.session or self.layout == "session" else None
 
     def warm_up(self) -> None:

@@ -15,7 +15,7 @@ from .._replay import replay as run_replay
 from .._summary import write_summary
 from ..sinks import Sink
 from .events import EventSink, emit
-from .options import EXIT_SINK, check_writable, console, payload_types, sink_failed, source_options
+from .options import EXIT_SINK, check_writable, console, leg_options, payload_types, sink_failed, source_options
 from .output import Output, output_options
 from .tables import stream_table, totals_line
 
@@ -28,6 +28,7 @@ __all__ = ["inspect", "replay"]
 @click.option("--rx", metavar="PORT", help="Plain RTP to this port is what the platform received (inbound).")
 @click.option("--tx", metavar="PORT", help="Plain RTP to this port is what it transmitted (outbound).")
 @output_options
+@leg_options
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
@@ -55,6 +56,7 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--rx", metavar="PORT", help="Plain RTP to this port is what the platform received (inbound).")
 @click.option("--tx", metavar="PORT", help="Plain RTP to this port is what it transmitted (outbound).")
+@leg_options
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
 def inspect(file: Path, as_json: bool, **options: Any) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from .._exceptions import ConfigurationError
 from ..simulate import Impairments
 from .events import EventWriter
+from .options import http_address
 
 __all__ = ["API_OPTIONS", "api_options", "serve_api"]
 
@@ -69,7 +69,7 @@ async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json:
     """Until a signal comes, or all calls have ended with ``--once``."""
     from ..standin import Faults, StandIn, WebhookFaults
 
-    host, port = _listen(api)
+    host, port = http_address("--api", api)
     writer = EventWriter() if as_json else None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -134,13 +134,6 @@ async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json:
     finally:
         if writer is not None:
             writer.close()
-
-
-def _listen(text: str) -> tuple[str, int]:
-    host, colon, port = text.removeprefix("http://").rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65_535:
-        raise ConfigurationError(f"--api {text!r}: write HOST:PORT, like 127.0.0.1:8080 (port 0: any free one)")
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def _tell(err: Console, event: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from .._version import __version__
 from . import _requests
 from ._answers import Answer
 from ._exchange import Broken, Exchange, Received
+from ._figures import RequestFigures
 from ._requests import DEFAULT_BASE_URL, Request, Site
 from ._retry import RetryPolicy
 from ._secret import Secret
@@ -106,6 +107,7 @@ class _Common:
         self._site = Site(base_url or os.environ.get("TELNYX_BASE_URL") or DEFAULT_BASE_URL, allow_private)
         self._policy = policy or RetryPolicy()
         self._clock, self._wall, self._random = clock, wall, random
+        self.figures = RequestFigures()
 
     @property
     def base_url(self) -> str:
@@ -116,6 +118,10 @@ class _Common:
     def loopback(self) -> bool:
         """Whether the API is on this machine: a stand-in."""
         return self._site.loopback
+
+    def check_fork(self, **addresses: Any) -> None:
+        """Raise now what ``fork_start`` would refuse before it sends anything; ``addresses`` are its arguments."""
+        _requests.fork_start(self._site, "any", **addresses)
 
     def __repr__(self) -> str:
         site = getattr(self, "_site", None)  # none yet when a traceback shows a constructor that raised
@@ -153,7 +159,7 @@ class CallControl(_Common):
 
     Every command has one command_id, the same in each retry, and ends within ``policy.deadline_s``. Retried are
     connection errors, timeouts, 408, 409, 429 and 5xx. Raises ConfigurationError, before anything is sent, for what
-    cannot work, and APIError as in ``strep.control``.
+    cannot work, and APIError as in ``strep.control``. ``figures`` counts requests by outcome, and their latencies.
     """
 
     def __init__(
@@ -237,7 +243,7 @@ class CallControl(_Common):
         await self.aclose()
 
     async def _run(self, request: Request[R]) -> R:
-        exchange = Exchange(request, self._policy, self._secret, self._clock())
+        exchange = Exchange(request, self._policy, self._secret, self.figures, self._clock())
         while True:
             outcome = await self._attempt(request, exchange.budget_s(self._clock()))
             step = self._settle(exchange, outcome)
@@ -309,7 +315,7 @@ class SyncCallControl(_Common):
         self.close()
 
     def _run(self, request: Request[R]) -> R:
-        exchange = Exchange(request, self._policy, self._secret, self._clock())
+        exchange = Exchange(request, self._policy, self._secret, self.figures, self._clock())
         while True:
             outcome = self._attempt(request, exchange.budget_s(self._clock()))
             step = self._settle(exchange, outcome)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ._answers import Answer
 from ._errors import APIConnectionError, APIError, APIStatusError, APITimeoutError, CallEndedError, status_error
+from ._figures import RequestFigures
 from ._requests import Request
 from ._retry import Failure, RetryPolicy, retry_after_s, retry_delay_s
 from ._secret import Secret
@@ -28,6 +29,10 @@ class Received:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
+    @property
+    def kind(self) -> str:
+        return str(self.status)
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -36,19 +41,27 @@ class Broken:
     reason: str
     timeout: bool
 
+    @property
+    def kind(self) -> str:
+        return "timeout" if self.timeout else "connection"
+
 
 class Exchange:
     """One command: ``budget_s`` before each attempt, ``settle`` after it."""
 
-    def __init__(self, request: Request[Any], policy: RetryPolicy, secret: Secret, started_s: float) -> None:
+    def __init__(
+        self, request: Request[Any], policy: RetryPolicy, secret: Secret, figures: RequestFigures, started_s: float
+    ) -> None:
         self._request = request
+        self._figures = figures
         self._policy = policy
         self._secret = secret
-        self._started_s = started_s
+        self._started_s = self._sent_s = started_s
         self._attempts = 0
 
     def budget_s(self, now_s: float) -> float:
-        """Seconds the next attempt may take."""
+        """Seconds the next attempt, which begins now, may take."""
+        self._sent_s = now_s
         return max(0.001, min(self._policy.timeout_s, self._started_s + self._policy.deadline_s - now_s))
 
     def settle(
@@ -56,6 +69,7 @@ class Exchange:
     ) -> float | Answer:
         """Seconds to wait before the next attempt, or the answer that ends the command. Raises APIError to give up."""
         self._attempts += 1
+        self._figures.add(self._request.operation, outcome.kind, now_s - self._sent_s)
         error: APIError
         if isinstance(outcome, Received):
             if 200 <= outcome.status < 300:

@@ -88,7 +88,7 @@ class ForkStreams:
 
     def last_arrival_ns(self) -> int:
         """When the last packet came, on the receiver's clock; 0: no stream lives."""
-        return self._receiver.last_arrival_ns(self._live.values())
+        return self._receiver.last_arrival_of(self._live.values())
 
     def packets(self) -> Counter[Direction]:
         """How many packets have come, by direction."""

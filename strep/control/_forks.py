@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from .._exceptions import ConfigurationError
+from ._fork_state import ForkPhase
 from .events import CallHangup, WebhookEvent
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class ForkRegistry:
         if isinstance(event, CallHangup) and call is not None and (known := self._legs.pop(call, None)) is not None:
             self._controls.pop(known, None)
         return fork
+
+    def by_phase(self) -> dict[str, int]:
+        """How many there are of each phase, those that there are none of too."""
+        counts = Counter(fork.phase for fork in self._forks.values())
+        return {str(phase): counts[phase] for phase in ForkPhase if not phase.over}
 
     async def stop_all(self) -> None:
         """Stop all forks, side by side, and wait until they are over."""

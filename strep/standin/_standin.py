@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 import httpx
 
 from .._exceptions import ConfigurationError
+from .._http import HttpServer
 from .._types import Codec
 from ..simulate import Impairments, StreamTruth
 from ..simulate.speech import read_voices
@@ -23,7 +24,6 @@ from ._faults import Fault, Faults, Misfortune, WebhookFaults
 from ._media import MediaPlan
 from ._outbox import Outbox
 from ._sender import MediaSender
-from ._server import HttpServer
 from ._webhooks import Signer
 
 __all__ = ["StandIn"]

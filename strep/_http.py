@@ -9,19 +9,22 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from .._exceptions import BindError, MissingExtraError
+from ._exceptions import BindError, MissingExtraError
 
 __all__ = ["HttpServer"]
 
 
 class HttpServer:
-    """``start`` and ``stop`` it. Raises BindError, and MissingExtraError without uvicorn."""
+    """``start`` and ``stop`` it. Port 0 is any free one. ``extra`` is what to install when uvicorn is missing.
 
-    def __init__(self, app: Any, host: str, port: int) -> None:
+    Raises BindError, and MissingExtraError without uvicorn.
+    """
+
+    def __init__(self, app: Any, host: str, port: int, *, extra: str = "serve") -> None:
         try:
             import uvicorn
         except ImportError as error:
-            raise MissingExtraError("the API is served by uvicorn: pip install 'strep-rtp[serve]'") from error
+            raise MissingExtraError(f"HTTP is served by uvicorn: pip install 'strep-rtp[{extra}]'") from error
 
         ready = self._ready = asyncio.Event()
 
@@ -42,6 +45,7 @@ class HttpServer:
             reason = name.get(error.errno or 0, error.strerror)
             raise BindError(error.errno, f"{host}:{port} cannot be served: {reason}") from error
         self.port: int = self._socket.getsockname()[1]
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._server = Server(
             uvicorn.Config(
                 app,

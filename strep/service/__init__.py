@@ -1,0 +1,21 @@
+"""The daemon behind ``strep serve``: webhooks come in, calls are forked to this receiver, recorded and told of."""
+
+from ._app import HEALTH, METRICS, Router, told_by
+from ._book import CallBook, RecordLegs
+from ._health import Health
+from ._legs import LegStreams, LegWriter
+from ._recorder import CallRecorder, OpenFork
+
+__all__ = [
+    "HEALTH",
+    "METRICS",
+    "CallBook",
+    "CallRecorder",
+    "Health",
+    "LegStreams",
+    "LegWriter",
+    "OpenFork",
+    "RecordLegs",
+    "Router",
+    "told_by",
+]

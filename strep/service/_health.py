@@ -1,0 +1,74 @@
+"""Whether the service can do its work. Floor 5."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from .._receiver import Receiver
+from .._report import utc_text
+
+__all__ = ["Health"]
+
+_LOOP_S: Final = 15.0  # the service looks after itself more often than this
+
+
+class Health:
+    """``check()`` is the status, 200 or 503, and what makes it. ``beat`` is to be called every few seconds, from a
+    thread: it looks at the disk, which may take long."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        directory: Path,
+        forks: Callable[[], Mapping[str, int]],
+        *,
+        min_free_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._receiver = receiver
+        self._directory = directory
+        self._forks = forks
+        self._min_free = min_free_bytes
+        self._clock = clock
+        self._free: int | None = None
+        self._disk_error: str | None = "not looked at yet"
+        self._beat_s = clock()
+        self.serving = False  # True while calls are taken
+
+    def beat(self) -> None:
+        try:
+            self._free, self._disk_error = shutil.disk_usage(self._directory).free, None
+        except OSError as error:
+            self._free, self._disk_error = None, str(error.strerror or error)
+        self._beat_s = self._clock()
+
+    def check(self) -> tuple[int, dict[str, Any]]:
+        receiver = self._receiver
+        failed = {r["kind"]: r["failed"] for r in receiver.sink_reports() if r.get("failed")}
+        problems = [f"sink {kind}: {why}" for kind, why in failed.items()]
+        if not self.serving:
+            problems.append("not serving: starting, or about to end")
+        if self._disk_error is not None:
+            problems.append(f"disk: {self._disk_error}")
+        elif self._free is not None and self._free < self._min_free:
+            problems.append(f"disk: {self._free >> 20} MiB free, less than {self._min_free >> 20} MiB")
+        behind_s = self._clock() - self._beat_s
+        if behind_s > _LOOP_S:
+            problems.append(f"no look at the disk came back for {behind_s:.0f} s")
+        last_ns = receiver.last_datagram_ns
+        return (503 if problems else 200), {
+            "status": "ok" if not problems else "failing",
+            "problems": problems,
+            "receiver": {
+                "alive": self.serving,
+                "live_streams": receiver.live_streams,
+                "last_datagram": None if last_ns is None else utc_text(last_ns),
+                "kernel_dropped": receiver.totals().kernel_dropped,
+            },
+            "forks": dict(self._forks()),
+            "disk": {"free_bytes": self._free, "min_free_bytes": self._min_free},
+        }

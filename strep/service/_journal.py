@@ -1,0 +1,90 @@
+"""Which calls are being recorded, on disk: so that a program that was killed finds them again. Floor 5.
+
+``DIR/.calls/<number>.json`` is there from before a call's fork is started until the call is over. Who starts next forks
+these calls again, those that still live; the API tells of the others that they have ended.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ..control.calls import CallState
+from ..control.events import WebhookEvent, parse_event
+
+__all__ = ["Journal"]
+
+log = logging.getLogger("strep.service")
+
+_MOST: Final = 10_000
+
+
+class Journal:
+    """Of one directory. All but :meth:`path` goes to the disk: call it in a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / ".calls"
+
+    def path(self, control_id: str) -> Path:
+        """Its file: a hash, for ids are strangers' text."""
+        return self._directory / f"{hashlib.sha256(control_id.encode()).hexdigest()[:32]}.json"
+
+    def note(self, state: CallState) -> None:
+        """This call is going to be recorded. A disk that does not take it does not keep the call from that."""
+        events = list(_events(state))
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            path = self.path(str(state.call_control_id))
+            partial = path.with_suffix(".part")
+            partial.write_text(json.dumps(events), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            log.warning("a call is not noted in %s: %s", self._directory, error)
+
+    def strike(self, control_id: str) -> None:
+        """This call is over."""
+        with contextlib.suppress(OSError):
+            self.path(control_id).unlink()
+
+    def read(self) -> list[WebhookEvent]:
+        """What was known of calls that were not over, as the webhooks that would tell it. What cannot be read is
+        removed."""
+        found: list[WebhookEvent] = []
+        for path in sorted(self._directory.glob("*.json"))[:_MOST]:
+            try:
+                found += [parse_event(event) for event in json.loads(path.read_text(encoding="utf-8"))]
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                log.warning("%s is no note of a call: %s", path, error)
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return found
+
+
+def _events(state: CallState) -> Iterator[dict[str, Any]]:
+    """The least of webhooks that make such a state."""
+    payload = {
+        "call_control_id": state.call_control_id,
+        "call_leg_id": None if state.call_leg_id is None else str(state.call_leg_id),
+        "call_session_id": state.call_session_id,
+        "connection_id": state.connection_id,
+        "client_state": None if state.client_state is None else base64.b64encode(state.client_state).decode(),
+        "from": state.from_,
+        "to": state.to,
+        "direction": state.direction,
+    }
+    for event_type, at in (
+        ("call.initiated", state.initiated_at),
+        ("call.answered", state.answered_at),
+        ("call.bridged", state.bridged_at),
+    ):
+        if at is not None or (event_type == "call.answered" and state.answered):
+            occurred_at = None if at is None else at.isoformat()
+            yield {"data": {"event_type": event_type, "occurred_at": occurred_at, "payload": payload}}
+    if state.forked:
+        yield {"data": {"event_type": "call.fork.started", "payload": payload}}

@@ -1,0 +1,187 @@
+"""What was received of each call leg, and ``DIR/<call_leg_id>/leg.json``, which tells it. Floor 5.
+
+A leg's file is written when the leg is over and all sinks are done with its streams; when that takes long (files that
+other legs share), once without waiting and once more then. Nothing is kept of a leg after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from .._receiver import Receiver
+from .._report import StreamReport
+from .._types import StreamInfo
+from ..sinks import BaseSink
+
+__all__ = ["LegStreams", "LegWriter", "Pending", "write_json"]
+
+log = logging.getLogger("strep.service")
+
+_SOON_S: Final = 5.0  # after that a leg is told of as far as it goes
+_LATER_S: Final = 4 * 3600.0  # the longest that files are waited for: calls last no longer
+_LOOK_S: Final = 0.1
+_STREAMS: Final = 1000  # of a leg
+
+
+class LegStreams(BaseSink):
+    """A sink that knows which streams a leg has and had; ``on_silent`` is called when a leg has none any more."""
+
+    kind = "legs"
+    inline = True
+    wants_audio = False
+
+    def __init__(self) -> None:
+        self._live: dict[uuid.UUID, dict[int, StreamInfo]] = {}
+        self._ended: dict[uuid.UUID, deque[StreamReport]] = {}
+        self.on_silent: Callable[[uuid.UUID], object] = lambda call_leg_id: None
+
+    def stream_started(self, stream: StreamInfo) -> None:
+        if stream.call_leg_id is not None:
+            self._live.setdefault(stream.call_leg_id, {})[stream.serial] = stream
+
+    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        leg = stream.call_leg_id
+        if leg is None:
+            return
+        self._ended.setdefault(leg, deque(maxlen=_STREAMS)).append(report)
+        live = self._live.get(leg, {})
+        live.pop(stream.serial, None)
+        if not live:
+            self._live.pop(leg, None)
+            self.on_silent(leg)
+
+    def live(self, call_leg_id: uuid.UUID) -> list[StreamInfo]:
+        return list(self._live.get(call_leg_id, {}).values())
+
+    def ended(self, call_leg_id: uuid.UUID) -> list[StreamReport]:
+        return list(self._ended.get(call_leg_id, ()))
+
+    def forget(self, call_leg_id: uuid.UUID) -> None:
+        self._ended.pop(call_leg_id, None)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A leg that is over. ``describe`` tells, at the moment, what is known of the call."""
+
+    call_leg_id: uuid.UUID
+    describe: Callable[[], dict[str, Any]]
+    since_s: float
+    reports: list[StreamReport] = field(default_factory=list)
+    written: Path | None = None
+
+
+class LegWriter:
+    """Writes the files of legs that are over. ``on_written`` hears of each leg once: its file and what stands in it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        receiver: Receiver,
+        streams: LegStreams,
+        on_written: Callable[[Path, dict[str, Any]], object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._receiver = receiver
+        self._streams = streams
+        self._on_written = on_written
+        self._clock = clock
+        self._pending: dict[uuid.UUID, Pending] = {}
+        self._wake = asyncio.Event()
+        self.failed = 0  # files that could not be written
+
+    @property
+    def waiting(self) -> int:
+        """Legs that are over and not told of yet, or not for the last time."""
+        return len(self._pending)
+
+    def has(self, call_leg_id: uuid.UUID) -> bool:
+        """Whether the leg is among them."""
+        return call_leg_id in self._pending
+
+    def over(self, call_leg_id: uuid.UUID, describe: Callable[[], dict[str, Any]]) -> None:
+        """The leg is over: its streams have ended, or will in a moment."""
+        before = self._pending.get(call_leg_id)
+        self._pending[call_leg_id] = pending = Pending(call_leg_id, describe, self._clock())
+        if before is not None:  # it was forked again at once: one file tells of both
+            pending.reports, pending.written = before.reports, before.written
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            await self.look()
+            if not self._pending:
+                self._wake.clear()
+            await asyncio.sleep(_LOOK_S)
+
+    async def look(self, *, last: bool = False) -> None:
+        """Write what can be written; ``last``: whatever there is."""
+        for pending in list(self._pending.values()):
+            leg, age_s = pending.call_leg_id, self._clock() - pending.since_s
+            live = bool(self._streams.live(leg))
+            if live and not last and age_s < _SOON_S:
+                continue
+            known = {report.stream.serial for report in pending.reports}
+            pending.reports += [r for r in self._streams.ended(leg) if r.stream.serial not in known]
+            settled = not live and all(self._receiver.settled(report.stream) for report in pending.reports)
+            done = settled or last or age_s > _LATER_S
+            if done or (pending.written is None and age_s > _SOON_S):
+                await self._write(pending)
+            if done:
+                self._pending.pop(leg, None)
+                self._streams.forget(leg)
+
+    async def _write(self, pending: Pending) -> None:
+        entries = [self._receiver.entry(report) for report in pending.reports]
+        found = {"schema": 1, **pending.describe(), "streams": entries}
+        first = pending.written is None
+        try:
+            pending.written = await asyncio.to_thread(
+                write_json, self._directory / str(pending.call_leg_id), "leg", found, pending.written
+            )
+        except OSError as error:
+            self.failed += 1
+            log.warning("the file of leg %s cannot be written: %s", pending.call_leg_id, error)
+            return
+        if first:
+            self._on_written(pending.written, found)
+
+
+def write_json(directory: Path, stem: str, content: dict[str, Any], path: Path | None = None) -> Path:
+    """Write ``directory/stem.json``, or ``path`` again, at once or not at all. What another run has written stays: a
+    number is added. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if path is None:
+        path = next(p for p in _names(directory, stem) if not p.exists())
+    partial = directory / f".{path.stem}.{os.getpid()}.json"
+    try:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    return path
+
+
+def _names(directory: Path, stem: str) -> Iterable[Path]:
+    yield directory / f"{stem}.json"
+    number = 2
+    while True:
+        yield directory / f"{stem}-{number}.json"
+        number += 1

@@ -1,0 +1,367 @@
+"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and tells what came of each. Floor 5.
+
+A call has one task, which holds its fork until the call ends; nothing that goes wrong in it reaches another call. What
+handles webhooks only keeps the book and starts or wakes these tasks, so it never waits for the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import time
+import uuid
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from .._exceptions import StrepError
+from .._receiver import Receiver
+from .._report import utc_text
+from .._summary import write_summary
+from ..control import APIStatusError, CallEndedError
+from ..control.calls import CallState
+from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent
+from ..control.session import Fork, ForkEvent
+from ._book import CallBook
+from ._journal import Journal
+from ._legs import LegStreams, LegWriter
+
+__all__ = ["CallRecorder", "OpenFork"]
+
+log = logging.getLogger("strep.service")
+
+_NOT_ANSWERED: Final = "90034"
+_TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
+_SHOWN: Final = 1000  # legs in a summary
+_FORK_EVENTS: Final = 100  # of a call
+_LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
+_RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
+_UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
+
+
+OpenFork = Callable[[CallState, Callable[[ForkEvent], object]], Fork]
+
+
+@dataclass(slots=True)
+class _Recording:
+    """A call that is being recorded, or about to be. ``over``: it has ended, or nothing more is to be recorded."""
+
+    control_id: str
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)  # a webhook came
+    events: list[dict[str, Any]] = field(default_factory=list)  # of its fork, for leg.json
+    call_leg_id: uuid.UUID | None = None
+    error: str | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class CallRecorder:
+    """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded"; "failed", the API
+    refused or did not answer; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
+
+    open_fork: makes the fork of a call to ``receiver``, which tells its events to the function. answer: answers a call,
+    by its call_control_id; None: somebody else does.
+    tell: hears of calls as dicts (``--json``).
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        streams: LegStreams,
+        book: CallBook,
+        directory: Path,
+        open_fork: OpenFork,
+        *,
+        answer: Callable[[str], Awaitable[object]] | None = None,
+        tell: Callable[[dict[str, Any]], object] = lambda event: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._receiver = receiver
+        self._streams = streams
+        self._book = book
+        self._directory = directory
+        self._open_fork = open_fork
+        self._answer = answer
+        self._answering: dict[str, asyncio.Task[None]] = {}
+        self._tell = tell
+        self._clock = clock
+        self._recordings: dict[str, _Recording] = {}
+        self._seen: OrderedDict[str, None] = OrderedDict()  # calls that were recorded or tried
+        self._told: OrderedDict[str, None] = OrderedDict()  # calls whose trouble was logged
+        self._stopping = False
+        self._began_ns = time.time_ns()
+        self.outcomes: Counter[str] = Counter(recorded=0, failed=0, no_media=0, missed=0, unannounced=0)
+        self._legs: deque[dict[str, Any]] = deque(maxlen=_SHOWN)
+        self._writer = LegWriter(directory, receiver, streams, self._leg_written)
+        streams.on_silent = self._silent
+        self._journal = Journal(directory)
+        self._held: dict[uuid.UUID, _Recording] = {}  # by call_leg_id
+        self._writing: asyncio.Task[None] | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin; also with the calls that were being recorded here before, if they live."""
+        self._writing = asyncio.get_running_loop().create_task(self._writer.run())
+        for event in await asyncio.to_thread(self._journal.read):
+            self.on_event(event)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
+        once."""
+        self._stopping = True
+        for task in list(self._answering.values()):
+            task.cancel()
+        for recording in self._recordings.values():
+            recording.over.set()
+        tasks = [recording.task for recording in self._recordings.values() if recording.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("%d forks were not stopped in %g s and are given up", len(late), timeout_s)
+                await asyncio.wait(late, timeout=1.0)
+
+    async def finish(self) -> None:
+        """After the receiver has stopped: tell of all legs that are left, and write the summary."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        await self._writer.look(last=True)
+
+    @property
+    def active(self) -> int:
+        """Calls that are being recorded, or about to be."""
+        return len(self._recordings)
+
+    # --- webhooks -----------------------------------------------------------------------------------------------------
+
+    def on_event(self, event: WebhookEvent) -> None:
+        state = self._book.take(event, self._clock())
+        if state is None or state.call_control_id is None:
+            return
+        control_id = state.call_control_id
+        if self._answer is not None and isinstance(event, CallInitiated) and not self._stopping:
+            self._pick_up(state, self._answer)
+        recording = self._recordings.get(control_id)
+        if recording is not None:
+            recording.news.set()
+            if state.ended:
+                recording.over.set()
+            return
+        # what our own forks cause begins no new one; a fork of a call that nobody here knows was somebody's before us
+        if isinstance(event, ForkStarted | ForkStopped) and control_id in self._seen:
+            return
+        if not self._stopping and self._book.wants(state):
+            recording = self._recordings[control_id] = _Recording(control_id)
+            recording.task = asyncio.get_running_loop().create_task(self._run(recording))
+
+    def _pick_up(self, state: CallState, answer: Callable[[str], Awaitable[object]]) -> None:
+        """Answer a call that comes in, once."""
+        control_id = str(state.call_control_id)
+        if state.direction != "incoming" or state.answered or state.ended or control_id in self._answering:
+            return
+
+        async def run() -> None:
+            try:
+                await answer(control_id)
+            except StrepError as error:
+                if not self._state_of(control_id).ended:
+                    log.warning("call %s is not answered: %s", control_id, error)
+            finally:
+                del self._answering[control_id]
+
+        self._answering[control_id] = asyncio.get_running_loop().create_task(run())
+
+    async def _run(self, recording: _Recording) -> None:
+        control_id = recording.control_id
+        outcome = "failed"
+        try:
+            outcome = await self._record(recording)
+        except StrepError as error:
+            if self._state(recording).ended:
+                outcome = "missed"
+            else:
+                self._trouble(recording, str(error))
+        except Exception as error:
+            self._trouble(recording, f"{type(error).__name__}: {error}", exc_info=True)
+        finally:
+            _remember(self._seen, control_id)
+            self._over(recording, outcome)
+            del self._recordings[control_id]
+            if not self._stopping or self._state(recording).ended:
+                await asyncio.to_thread(self._journal.strike, control_id)
+
+    async def _record(self, recording: _Recording) -> str:
+        """Hold the call's fork until the call ends; returns what it came to."""
+        until_s, pause_s = self._clock() + _RINGS_S, 1.0
+        while True:
+            state = self._state(recording)
+            if not self._book.is_sure_of_leg(state):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_UNDECIDED_S):
+                        await recording.over.wait()
+                state = self._state(recording)
+            if recording.over.is_set():
+                return "missed"
+            if not self._book.wants_leg(state):
+                return ""
+            recording.news.clear()
+            try:
+                return await self._hold(recording, state)
+            except CallEndedError:
+                return "missed"
+            except APIStatusError as error:
+                # it still rings: the next webhook may say that it was answered, but may be lost too
+                if _NOT_ANSWERED not in error.codes or self._clock() > until_s:
+                    raise
+            pause_s = min(2 * pause_s, 30.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await recording.news.wait()
+
+    async def _hold(self, recording: _Recording, state: CallState) -> str:
+        await asyncio.to_thread(self._journal.note, state)
+        async with self._open_fork(state, lambda event: self._hear(recording, event)) as fork:
+            waiting = [asyncio.ensure_future(recording.over.wait()), asyncio.ensure_future(fork.wait())]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in waiting:
+                    each.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+        return "recorded"
+
+    def _hear(self, recording: _Recording, event: ForkEvent) -> None:
+        """What the fork tells: kept for the leg's file, as far as it fits there, and told on."""
+        if event.call_leg_id is not None:
+            recording.call_leg_id = event.call_leg_id
+            self._held[event.call_leg_id] = recording
+        if len(recording.events) < _FORK_EVENTS:
+            told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
+            recording.events.append(told)
+        if event.kind in _LOUD:
+            log.warning("call %s: %s", recording.control_id, event.data.get("text", event.text))
+        self._tell(event.as_dict())
+
+    def _state(self, recording: _Recording) -> CallState:
+        return self._state_of(recording.control_id)
+
+    def _state_of(self, control_id: str) -> CallState:
+        return self._book.get(control_id) or CallState()
+
+    def _trouble(self, recording: _Recording, text: str, *, exc_info: bool = False) -> None:
+        """Log it, once for each call."""
+        recording.error = text
+        if recording.control_id not in self._told:
+            _remember(self._told, recording.control_id)
+            log.warning("call %s is not recorded: %s", recording.control_id, text, exc_info=exc_info)
+        self._tell({"event": "call_failed", **_ids(self._state(recording)), "error": text})
+
+    # --- legs ---------------------------------------------------------------------------------------------------------
+
+    def _over(self, recording: _Recording, outcome: str) -> None:
+        leg = recording.call_leg_id or self._state(recording).call_leg_id
+        if leg is not None:
+            self._held.pop(leg, None)
+        if leg is not None and (self._streams.ended(leg) or self._streams.live(leg)):
+            self._writer.over(leg, lambda: self._describe(leg, recording))
+        elif outcome == "recorded":
+            outcome = "no_media"
+            if leg is not None:
+                self._writer.over(leg, lambda: self._describe(leg, recording))
+        if outcome:
+            self.outcomes[outcome] += 1
+
+    def _silent(self, call_leg_id: uuid.UUID) -> None:
+        """A leg has no streams any more. Whose call is held is told of when that ends."""
+        state = self._book.by_leg(call_leg_id)
+        if self._writer.has(call_leg_id) or call_leg_id in self._held:
+            return
+        if state is None or state.call_control_id not in self._recordings:
+            if state is None:
+                self.outcomes["unannounced"] += 1
+            self._writer.over(call_leg_id, lambda: self._describe(call_leg_id, None))
+
+    def _describe(self, call_leg_id: uuid.UUID, recording: _Recording | None) -> dict[str, Any]:
+        """What is known of a leg's call, for its ``leg.json``."""
+        state = self._book.by_leg(call_leg_id) or CallState()
+        if recording is not None:
+            state = self._state(recording)
+        client_state = state.client_state
+        return {
+            "call_leg_id": str(call_leg_id),
+            "call_control_id": state.call_control_id,
+            "call_session_id": state.call_session_id,
+            "connection_id": state.connection_id,
+            "client_state": None if client_state is None else base64.b64encode(client_state).decode(),
+            "leg": self._book.leg_of(state).label,
+            "from": state.from_,
+            "to": state.to,
+            "direction": state.direction,
+            "initiated_at": _iso(state.initiated_at),
+            "answered_at": _iso(state.answered_at),
+            "bridged_at": _iso(state.bridged_at),
+            "ended_at": _iso(state.ended_at),
+            "hangup_cause": state.hangup_cause,
+            "hangup_source": state.hangup_source,
+            "error": None if recording is None else recording.error,
+            "fork_events": [] if recording is None else recording.events,
+        }
+
+    def _leg_written(self, path: Path, found: dict[str, Any]) -> None:
+        streams: list[dict[str, Any]] = found["streams"]
+        entry = {
+            "call_leg_id": found["call_leg_id"],
+            "file": path.relative_to(self._directory).as_posix(),
+            "directions": sorted({stream["direction"] for stream in streams}),
+            "duration_s": max((stream["duration_s"] for stream in streams), default=0.0),
+            "packets_lost": sum(stream["packets_lost"] for stream in streams),
+        }
+        self._legs.append(entry)
+        self._tell({"event": "leg", **entry})
+
+    # --- figures ------------------------------------------------------------------------------------------------------
+
+    def summary(self, **more: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``summary.json`` holds: no more with every call."""
+        return {
+            "schema": 1,
+            "began": utc_text(self._began_ns),
+            "written": utc_text(time.time_ns()),
+            "totals": self._receiver.totals().as_dict(),
+            "calls": {"active": self.active, **self.outcomes},
+            **more,
+            "leg_files_failed": self._writer.failed,
+            "sinks": self._receiver.sink_reports(),
+            "legs": list(self._legs),
+        }
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Raises OSError."""
+        write_summary(self._directory, summary)
+
+
+def _ids(state: CallState) -> dict[str, str | None]:
+    leg = state.call_leg_id
+    return {
+        "call_control_id": state.call_control_id,
+        "call_leg_id": None if leg is None else str(leg),
+        "call_session_id": state.call_session_id,
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _remember(known: OrderedDict[str, None], key: str) -> None:
+    known[key] = None
+    while len(known) > _TOLD:
+        known.popitem(last=False)

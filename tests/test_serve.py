@@ -1,0 +1,411 @@
+"""strep serve as a process of its own, against the stand-in: what it records is what the stand-in says it sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+from live import samples_of, send_paced, until
+from support import leg_id, packet
+
+from strep.cli import cli
+from strep.standin import Call, Faults, StandIn, WebhookFaults
+from strep.standin._requests import Command
+
+pytest.importorskip("uvicorn", reason="extra serve")
+pytest.importorskip("cryptography", reason="extra serve")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+KEY = "KEY0189_serve_canary"
+
+
+def free_port() -> int:
+    with socket.socket() as plain:
+        plain.bind(("127.0.0.1", 0))
+        return int(plain.getsockname()[1])
+
+
+def stand_in(port: int, **options: Any) -> StandIn:
+    """One whose webhooks go to that port. It is to be entered when the daemon is there to hear of its calls."""
+    faults = options.pop("webhook_faults", WebhookFaults(retry_s=0.1, retries=7))
+    url = f"http://127.0.0.1:{port}/webhooks"
+    return StandIn(port=free_port(), webhook=url, api_key=KEY, seed=1, webhook_faults=faults, **options)
+
+
+class Daemon:
+    """A running strep serve: the events that it prints, what it answers over HTTP."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, out: Path, log: Path) -> None:
+        self.process, self.out, self._log = process, out, log
+        self.events: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{port}"
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == kind]
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    async def until(self, condition: Callable[[], object], seconds: float = 25) -> None:
+        try:
+            await until(condition, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}\n{[e['event'] for e in self.events][-40:]}") from None
+
+    async def get(self, path: str) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(self.url + path)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = await self.process.wait()
+        await self._reading
+        return code
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.out / "summary.json").read_text())
+
+    def leg(self, call: Call, name: str = "leg.json") -> dict[str, Any]:
+        return json.loads((self.out / str(call.call_leg_id) / name).read_text())
+
+
+@asynccontextmanager
+async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncIterator[Daemon]:
+    keys = {"TELNYX_API_KEY": KEY, "TELNYX_PUBLIC_KEY": api.public_key,
+            "TELNYX_BASE_URL": f"http://127.0.0.1:{api._address[1]}/v2"}  # fmt: skip
+    command = ["-m", "strep", "serve", "--listen", "127.0.0.1:0", "--webhook-listen", f"127.0.0.1:{port}",
+               "--advertise", "127.0.0.1", "--out", str(out), "--json", *arguments]  # fmt: skip
+    log = out.with_suffix(f".{uuid.uuid4().hex[:6]}.log")
+    with log.open("w") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "error", *command, env={**os.environ, **keys, "NO_COLOR": "1"},
+            stdout=asyncio.subprocess.PIPE, stderr=stderr, limit=1 << 24,
+        )  # fmt: skip
+    daemon = Daemon(process, port, out, log)
+    try:
+        await daemon.until(lambda: daemon.of("serving") or process.returncode is not None)
+        yield daemon
+        if process.returncode is None:
+            assert await daemon.end() == 0, daemon.log
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await daemon._reading
+    assert "Traceback" not in daemon.log, daemon.log
+    check_secrecy(daemon, log)
+
+
+def check_secrecy(daemon: Daemon, log: Path) -> None:
+    """The API key is nowhere. FAULTS row 47."""
+    files = [path for path in [*daemon.out.rglob("*"), log] if path.is_file()]
+    assert files
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert KEY not in json.dumps(daemon.events)
+
+
+@asynccontextmanager
+async def calls_of(api: StandIn, daemon: Daemon) -> AsyncIterator[None]:
+    """The stand-in's calls, from now on; in the end the daemon is to end first, and well."""
+    async with api:
+        yield
+        assert await daemon.end() == 0, daemon.log
+
+
+def check_audio(api: StandIn, daemon: Daemon, calls: list[Call]) -> None:
+    """Every leg has both directions, with the very samples that were sent, and a file that tells of it."""
+    for call in calls:
+        truths = api.truth(call.call_leg_id)
+        assert len(truths) == 2
+        told = daemon.leg(call)
+        entries = {entry["direction"]: entry for entry in told["streams"]}
+        for truth in truths:
+            entry = entries[truth.direction.label]
+            (file,) = entry["files"]
+            assert samples_of(daemon.out / file).tolist() == truth.audio().tolist()
+            assert truth.packets > 10
+            assert entry["packets_lost"] == 0
+        assert told["call_control_id"] == call.call_control_id
+        assert told["call_session_id"] == str(call.call_session_id)
+        assert (told["from"], told["to"]) == (call.from_, call.to)
+    assert not list(daemon.out.rglob("*.part*"))
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["target", "rx_tx"])
+async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, mode: str) -> None:
+    port = free_port()
+    # 60 ports suffice for 50 calls only if they are given back
+    first = 20_000 + os.getpid() % 100 * 100
+    ports = ("--mode", mode, "--ports", f"{first}-{first + 59}") if mode == "rx_tx" else ()
+    faults = WebhookFaults(duplicate=0.3, reorder=True, delay_s=0.15, retry_s=0.1, retries=7)
+    api = stand_in(port, calls=50, arrive_s=0.06, ring_s=0.1, seconds=1.3, webhook_faults=faults)
+    async with serving(api, port, tmp_path / "out", *ports) as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("fork_media")) > 5)
+        health = await daemon.get("/healthz")
+        assert health.status_code == 200, health.text
+        assert health.json()["receiver"]["live_streams"] > 5
+        assert sum(health.json()["forks"].values()) <= 30
+        await api.wait()
+        await daemon.until(lambda: len(daemon.of("leg")) == 50)
+        assert all(call.fork is None for call in api.calls)
+        assert set((await daemon.get("/healthz")).json()["forks"].values()) == {0}
+        metrics = (await daemon.get("/metrics")).text
+        assert 'strep_api_requests_total{operation="fork_start",outcome="200"} ' in metrics
+        assert re.search(r'strep_calls_total\{outcome="recorded"\} 50\.0', metrics)
+        assert not re.search(r'strep_forks\{state="\w+"\} [1-9]', metrics)
+        assert str(api.calls[0].call_leg_id) not in metrics
+    check_audio(api, daemon, api.calls)
+    summary = daemon.summary
+    assert {k: v for k, v in summary["calls"].items() if v} == {"recorded": 50}
+    assert summary["webhooks"]["duplicate"] > 10
+    assert len(summary["legs"]) == 50
+    assert all(leg["directions"] == ["inbound", "outbound"] for leg in summary["legs"])
+    totals = summary["totals"]
+    assert totals["datagrams"] == totals["delivered"] == api.media.datagrams
+    assert not list((daemon.out / ".calls").iterdir())
+    for number in range(first, first + 60) if mode == "rx_tx" else ():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.bind(("127.0.0.1", number))
+
+
+async def test_an_api_in_trouble_costs_no_call(tmp_path: Path) -> None:
+    port = free_port()
+    api = stand_in(port, calls=12, seconds=60, faults=Faults(rate_429=0.2, rate_5xx=0.3, retry_after_s=0.05))
+    async with serving(api, port, tmp_path / "out", "--only-answered") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("fork_media")) == 12)
+    check_audio(api, daemon, api.calls)
+    assert daemon.summary["calls"]["recorded"] == 12
+    outcomes = daemon.summary["api_requests"]
+    assert outcomes["fork_start"]["200"] == outcomes["fork_stop"]["200"] == 12
+    assert set(outcomes["fork_start"]) > {"200", "429"}
+
+
+async def test_it_answers_if_it_is_to(tmp_path: Path) -> None:
+    port = free_port()
+    api = stand_in(port, calls=2, ring_s=None, seconds=60)
+    async with serving(api, port, tmp_path / "out", "--answer", "--only-answered") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("fork_media")) == 2)
+    check_audio(api, daemon, api.calls)
+    assert daemon.summary["api_requests"]["answer"] == {"200": 2}
+
+
+async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media, socket.create_server(("127.0.0.1", 0)) as hooks:
+        media.bind(("127.0.0.1", 0))
+        taken = [str(taken.getsockname()[1]) for taken in (media, hooks)]
+        api = stand_in(0)
+        for listen, port in ((taken[0], 0), ("0", int(taken[1]))):
+            async with serving(api, port, tmp_path / "out", "--listen", f"127.0.0.1:{listen}") as daemon:
+                assert await daemon.process.wait() == 4
+            assert f"127.0.0.1:{taken[listen == '0']}" in daemon.log
+            assert not (tmp_path / "out" / "summary.json").exists()
+
+
+async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other(tmp_path: Path) -> None:
+    port = free_port()
+    api = stand_in(port, calls=2, seconds=60)
+    async with serving(api, port, tmp_path / "out") as daemon, calls_of(api, daemon):
+
+        async def send(client: httpx.AsyncClient, event_type: str) -> None:
+            ids = {"call_control_id": "v3:nobodys", "call_leg_id": str(leg_id(7)), "call_session_id": "s"}
+            data = {"event_type": event_type, "id": str(uuid.uuid4()), "payload": ids}
+            body = json.dumps({"data": data}).encode()
+            headers = api._signer.headers(body, api._clock() // 10**9)
+            assert (await client.post(f"{daemon.url}/webhooks", content=body, headers=headers)).is_success
+
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await send(client, "call.answered")
+            await daemon.until(lambda: len(daemon.of("call_failed")) == 1)
+            await send(client, "call.bridged")
+            await daemon.until(lambda: len(daemon.of("call_failed")) == 2)
+            assert (await client.post(f"{daemon.url}/webhooks", content=b"{}")).status_code == 403
+            assert (await client.get(f"{daemon.url}/elsewhere")).status_code == 404
+        await daemon.until(lambda: len(daemon.of("fork_media")) == 2)
+    assert daemon.log.count("v3:nobodys") == 1
+    assert "90015" in daemon.log
+    check_audio(api, daemon, api.calls)
+    summary = daemon.summary
+    assert (summary["calls"]["recorded"], summary["calls"]["failed"]) == (2, 2)
+    assert summary["webhooks"]["forged"] == 1
+
+
+class Losing(httpx.AsyncBaseTransport):
+    """A network that loses the webhooks of some kinds, and says that they came."""
+
+    def __init__(self, *kinds: str) -> None:
+        self._kinds = [f'"event_type":"{kind}"'.encode() for kind in kinds]
+        self._through = httpx.AsyncHTTPTransport()
+        self.lost = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        if any(kind in body for kind in self._kinds):
+            self.lost += 1
+            return httpx.Response(200)
+        return await self._through.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._through.aclose()
+
+
+async def test_a_call_whose_end_nobody_tells_ends_by_itself(tmp_path: Path) -> None:
+    """FAULTS row 42."""
+    port, network = free_port(), Losing("call.hangup", "call.fork.stopped")
+    api = stand_in(port, calls=3, ring_s=0.3, seconds=0.8, webhook_transport=network)
+    async with serving(api, port, tmp_path / "out", "--idle-timeout", "1") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("leg")) == 3)
+        assert set((await daemon.get("/healthz")).json()["forks"].values()) == {0}
+    check_audio(api, daemon, api.calls)
+    assert daemon.leg(api.calls[0])["ended_at"] is None
+    assert network.lost == 6
+    assert daemon.summary["calls"]["recorded"] == 3
+
+
+async def test_a_call_whose_answer_nobody_tells_is_forked_all_the_same(tmp_path: Path) -> None:
+    port, network = free_port(), Losing("call.answered")
+    api = stand_in(port, calls=1, ring_s=0.5, seconds=60, webhook_transport=network)
+    async with serving(api, port, tmp_path / "out") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: daemon.of("fork_media"))
+    assert "not been answered" not in daemon.log
+    assert daemon.summary["api_requests"]["fork_start"]["422"] >= 1
+    check_audio(api, daemon, api.calls)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_calls_that_live_are_forked_again_by_the_next_one(tmp_path: Path, number: signal.Signals) -> None:
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=4, seconds=60)
+    async with serving(api, port, out) as daemon, api:
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 8)
+        sent = api.media.datagrams
+        await until(lambda: api.media.datagrams > sent + 150)
+        code = await daemon.end(number)
+        terminated = number == signal.SIGTERM
+        if terminated:
+            assert code == 0
+            assert all(call.fork is None and call.alive for call in api.calls)
+            check_audio(api, daemon, api.calls)
+            assert {entry["end"] for call in api.calls for entry in daemon.leg(call)["streams"]} == {"stopped"}
+        api._perform(api._calls.hangup(api.calls[3].call_control_id, Command(), api._clock())[1])
+        async with serving(api, port, out) as again:
+            await again.until(lambda: len(again.of("stream_started")) == 6)
+    assert again.summary["calls"]["recorded"] == 3
+    assert len(list(out.glob("summary-*.json"))) == terminated
+    for call in api.calls[:3]:
+        told = again.leg(call, "leg-2.json" if terminated else "leg.json")
+        assert told["from"] == call.from_
+        for entry in told["streams"]:
+            (truth,) = [t for t in api.truth(call.call_leg_id)[2:] if t.direction.label == entry["direction"]]
+            assert samples_of(out / entry["files"][0]).tolist() == truth.audio().tolist()
+    assert len(list((out / ".calls").iterdir())) == 3  # they live
+
+
+async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> None:
+    for allowed in (False, True):
+        port, out = free_port(), tmp_path / f"out-{allowed}"
+        api = stand_in(port, calls=0)
+        more = ["--allow-unannounced"] if allowed else []
+        async with serving(api, port, out, *more) as daemon, calls_of(api, daemon):
+            host, _, number = daemon.of("serving")[0]["media"][0].rpartition(":")
+            await send_paced((host, int(number)), [packet(k) for k in range(50)])
+            if allowed:
+                await daemon.until(lambda: daemon.of("stream_started"))
+        summary = daemon.summary
+        assert summary["totals"]["datagrams"] == 50
+        assert len(list(out.rglob("*.wav"))) == allowed
+        assert summary["calls"]["unannounced"] == allowed == len(list(out.rglob("leg.json")))
+        assert summary["totals"]["rejected_by"].get("unannounced", 0) == (0 if allowed else 50)
+
+
+@pytest.mark.parametrize(("wanted", "legs"), [("b", {"b"}), ("both", {"a", "b"})])
+async def test_legs_of_a_session_as_one_file(tmp_path: Path, wanted: str, legs: set[str]) -> None:
+    port, out = free_port(), tmp_path / "out"
+    more = ("--record-legs", wanted, "--layout", "session", "--analyze", "level,quality", "--admin-listen",
+            "127.0.0.1:0")  # fmt: skip
+    noise = np.random.default_rng(1).integers(-3000, 3000, (8000, 2)).astype(np.int16)
+    soundfile.write(tmp_path / "noise.wav", noise, 8000)
+    api = stand_in(port, calls=2, bridged=True, ring_s=0.1, seconds=1.0, file=tmp_path / "noise.wav")
+    async with serving(api, port, out, *more) as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("leg")) == len(legs))
+        assert (await daemon.get("/healthz")).status_code == 404
+        admin = daemon.of("serving")[0]["admin"]
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{admin}/healthz")).status_code == 200
+    assert len(daemon.of("leg")) == len(legs)
+    found = {leg["leg"]: leg for leg in (daemon.leg(call) for call in api.calls if call.leg.label in legs)}
+    assert set(found) == legs
+    (file,) = out.rglob("*.wav")
+    assert file.relative_to(out).as_posix() == f"{api.calls[0].call_session_id}/session.wav"
+    samples = samples_of(file)
+    heard = [bool(samples[:, channel].any()) for channel in range(4)]
+    assert heard == ["a" in legs] * 2 + ["b" in legs] * 2
+    for entry in (entry for leg in found.values() for entry in leg["streams"]):
+        assert entry["files"] == [file.relative_to(out).as_posix()]
+        assert {"level", "quality"} <= set(entry)
+
+
+# --- wrong uses -------------------------------------------------------------------------------------------------------
+
+ALWAYS = ["--advertise", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "text"),
+    [
+        (ALWAYS, {"TELNYX_PUBLIC_KEY": None}, "TELNYX_PUBLIC_KEY"),
+        (ALWAYS, {"TELNYX_API_KEY": None}, "TELNYX_API_KEY"),
+        (ALWAYS, {"TELNYX_PUBLIC_KEY": "short"}, "32 bytes in base64"),
+        (ALWAYS, {"TELNYX_BASE_URL": None}, "127.0.0.1"),  # the real API reaches no loopback address
+        (["--advertise", "example.com"], {}, "example.com"),
+        ([*ALWAYS, "--ports", "20000-20009"], {}, "--mode rx_tx"),
+        ([*ALWAYS, "--mode", "rx_tx", "--ports", "9-1"], {}, "range of ports"),
+        ([*ALWAYS, "--stream-type", "decrypted"], {}, "rx_tx"),
+        ([*ALWAYS, "--public-url", "calls.example.com"], {}, "https://calls.example.com/webhooks"),
+        ([*ALWAYS, "--public-url", "https://x/healthz"], {}, "/healthz"),
+        ([*ALWAYS, "--session", "a=b"], {}, "--layout session"),
+        ([*ALWAYS, "--analyze", "mood"], {}, "mood"),
+        ([*ALWAYS, "--webhook-listen", "here"], {}, "--webhook-listen"),
+    ],
+)
+def test_wrong_uses_are_told_before_anything_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, Any], text: str
+) -> None:
+    right = {"TELNYX_API_KEY": KEY, "TELNYX_PUBLIC_KEY": "A" * 43 + "=", "TELNYX_BASE_URL": "http://127.0.0.1:9/v2"}
+    for name, value in (right | environment).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    ports = [] if "--webhook-listen" in arguments else ["--webhook-listen", "127.0.0.1:0"]
+    command = ["serve", "--listen", "127.0.0.1:0", "--out", str(tmp_path / "out"), *ports, *arguments]
+    result = CliRunner().invoke(cli, command)
+    assert result.exception is not None
+    assert text in str(result.exception) + result.output
+    assert not list(tmp_path.rglob("*.json"))
+    assert KEY not in str(result.exception) + result.output
