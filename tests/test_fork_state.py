@@ -229,6 +229,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.stops = 0
         self.perhaps_forked = False  # as far as the world's answers tell
         self.told_ended = False
+        self.never_stop = False  # the call was known to be over before a stop was sent
+        self.cancelling = False
         self.finished = 0
         self.left_at: float | None = None
         self.feed(Begin())
@@ -245,12 +247,13 @@ class AnyOrder(RuleBasedStateMachine):
                 self.stops += isinstance(action, SendStop)
             elif isinstance(action, CancelCommand):
                 assert self.under_way is not None
-                self.answer(ok=False, perhaps=True, ended=False)
+                assert not self.cancelling
+                self.cancelling = True
             elif isinstance(action, Finish):
                 self.finished += 1
 
     def answer(self, *, ok: bool, perhaps: bool, ended: bool) -> None:
-        command, self.under_way = self.under_way, None
+        command, self.under_way, self.cancelling = self.under_way, None, False
         if command == "start":
             self.perhaps_forked |= ok or perhaps
             self.told_ended |= ended and not ok
@@ -265,14 +268,28 @@ class AnyOrder(RuleBasedStateMachine):
         if self.under_way is not None:
             self.answer(ok=what == "ok", perhaps=what == "perhaps", ended=what == "ended")
 
+    @precondition(lambda self: self.cancelling)
+    @rule()
+    def a_cancelled_command_ends(self) -> None:
+        self.answer(ok=False, perhaps=True, ended=False)
+
+    @precondition(lambda self: math.isfinite(self.run_.state.deadline_s))
+    @rule()
+    def its_deadline_comes(self) -> None:
+        self.pass_time(self.run_.state.deadline_s - self.run_.now + 1e-9)
+
     @rule(seconds=st.floats(0, 200))
     def pass_time(self, seconds: float) -> None:
+        if self.cancelling:  # which takes no time
+            self.a_cancelled_command_ends()
         until = self.run_.now + seconds
         for _ in range(1000):
             if self.run_.state.deadline_s > until:
                 break
             self.run_.now = max(self.run_.now, self.run_.state.deadline_s)
             self.feed(Tick())
+            if self.cancelling:
+                self.a_cancelled_command_ends()
         else:
             raise AssertionError("it never comes to rest")
         self.run_.now = until
@@ -288,6 +305,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def the_call_ends(self) -> None:
         self.told_ended = True
+        self.never_stop |= not self.stops
         if self.left_at is None:
             self.left_at = self.run_.now
         self.feed(CallEnded())
@@ -304,7 +322,9 @@ class AnyOrder(RuleBasedStateMachine):
         if self.finished:
             assert self.run_.state.over
             assert self.under_way is None
-            assert self.stops == (self.perhaps_forked and not self.told_ended) or (self.stops and self.told_ended)
+            assert not (self.never_stop and self.stops)
+            assert self.stops or self.told_ended or not self.perhaps_forked
+            assert self.perhaps_forked or not self.stops
         else:
             assert not self.run_.state.over
         if self.left_at is not None and not self.finished:  # bounded, whatever the API does
