@@ -20,7 +20,7 @@ from ._exceptions import ConfigurationError
 from ._inorder import InOrder
 from ._options import engine_options, leg_of, parse_call_leg_id
 from ._pacing import Pacing
-from ._pairs import PortPair, PortPool, parse_ports
+from ._pairs import PairSockets, PortPair, PortPool, parse_ports
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub, Watcher, WatchKey
@@ -131,7 +131,7 @@ class Receiver:
         )
         self._options["pending_ns"] = round(pending_s * 1e9) if announced_only else None
         self._pool = PortPool(*parse_ports(pairs or "udp:0.0.0.0:0"))
-        self._pairs: dict[PortPair, list[UdpSocket]] = {}
+        self._pairs = PairSockets(watching=False)
         self._clock = SteadyClock()
         self._sinks = list(sinks)
         self._pcap = pcap
@@ -139,6 +139,7 @@ class Receiver:
         self._receive_buffer = receive_buffer
         self._redact = redact
         self._sockets: list[tuple[UdpSocket, PortRole]] = []
+        self._first: list[UdpSocket] = []  # of them, those that were opened at the start
         self._engine: Engine | None = None
         self._pacing = Pacing(0, prompt=True, buffer=0)
         self._dispatcher: Dispatcher | None = None
@@ -173,8 +174,10 @@ class Receiver:
         self._loop = asyncio.get_running_loop()
         self._hub.attach(self._loop)
         self._watching = _can_watch(self._loop)
+        self._pairs = PairSockets(self._watching)
         try:
             self._open_sockets()
+            self._first = [socket for socket, _ in self._sockets]
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings), self._order.add)
             listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
@@ -189,6 +192,7 @@ class Receiver:
         except BaseException:
             for socket, _ in self._sockets:
                 socket.close()
+            self._pairs.close()
             raise
         self._dispatcher = Dispatcher([*self._sinks, self._hub], redact=self._redact)
         if not self._watching:
@@ -248,10 +252,10 @@ class Receiver:
         self._kernel_dropped = self._count_kernel_dropped()
         for socket, _ in self._sockets:
             socket.close()
-        for pair in self._pairs:
+        for pair in self._pairs.open:
             for port in pair.ports:
                 self._pool.give_back(port)
-        self._pairs.clear()
+        self._pairs.close()
         self._hub.finish()
         closing = [asyncio.to_thread(self._dispatcher.close, timeout_s)]
         if self._recorder is not None:
@@ -331,7 +335,7 @@ class Receiver:
     @property
     def pairs(self) -> list[PortPair]:
         """The pairs of ports that are open."""
-        return list(self._pairs)
+        return list(self._pairs.open)
 
     async def open_pair(self, call_leg_id: uuid.UUID | str | None = None) -> PortPair:
         """Open a port for each direction of a leg that is forked as plain RTP; ``call_leg_id`` names its streams.
@@ -370,17 +374,16 @@ class Receiver:
             self.announce(leg)
         if self._recorder is not None:
             self._recorder.bind({port: int(b.role) for port, b in bindings.items()})
-        self._pairs[pair] = sockets
+        before = self._watched()
+        self._pairs.add(pair, (rx, tx))
         self._sockets += [(rx, PortRole.RX), (tx, PortRole.TX)]
-        if self._reading and self._watching and self._loop is not None:
-            for socket in sockets:
-                self._loop.add_reader(socket.fileno(), self._wake)
+        self._rewatch(before)
         return pair
 
     def close_pair(self, pair: PortPair) -> int:
         """Take what has come to a pair, end its streams for the reason "stopped", close its ports and give them back;
         returns how many streams there were. Safe to call twice."""
-        if self._stopped or pair not in self._pairs:
+        if self._stopped or pair not in self._pairs.open:
             return 0
         engine, dispatcher = self._running()
         self._drain()
@@ -391,11 +394,12 @@ class Receiver:
             engine.forget(pair.call_leg_id)
         if self._recorder is not None:
             self._recorder.bind(dict.fromkeys(pair.ports, int(PortRole.LISTEN)))
-        for socket in self._pairs.pop(pair):
-            if self._reading and self._watching and self._loop is not None:
-                self._loop.remove_reader(socket.fileno())
+        before = self._watched()
+        sockets = self._pairs.remove(pair)
+        self._sockets = [(socket, role) for socket, role in self._sockets if socket not in sockets]
+        self._rewatch(before)
+        for socket in sockets:
             self._kernel_dropped += socket.kernel_dropped()
-            self._sockets = [(one, role) for one, role in self._sockets if one is not socket]
             socket.close()
             self._pool.give_back(socket.local_port)
         return len(streams)
@@ -529,10 +533,8 @@ class Receiver:
     def _listen(self) -> None:
         if self._loop is None or self._engine is None:
             return
-        if self._watching:
-            for socket, _ in self._sockets:
-                self._loop.add_reader(socket.fileno(), self._wake)
         self._reading = True
+        self._rewatch(set())
         deadline = self._engine.next_deadline_ns()
         if deadline is not None:
             wait = (deadline + _GUARD_NS - self._now_ns()) / 1e9
@@ -543,10 +545,27 @@ class Receiver:
             self._timer.cancel()
             self._timer = None
         reading, self._reading = self._reading, False
-        if reading and self._watching and self._loop is not None:
-            for socket, _ in self._sockets:
+        if reading and self._loop is not None:
+            for number in self._watched():
                 with contextlib.suppress(OSError, ValueError):
-                    self._loop.remove_reader(socket.fileno())
+                    self._loop.remove_reader(number)
+
+    def _watched(self) -> set[int]:
+        """What the loop watches while nothing comes: a socket each, for pairs one thing that stands for all of them."""
+        if not self._watching:
+            return set()
+        pairs = self._pairs.fileno()
+        sockets = [s for s, _ in self._sockets] if pairs is None else self._first
+        return {socket.fileno() for socket in sockets} | ({pairs} if pairs is not None else set())
+
+    def _rewatch(self, before: set[int]) -> None:
+        """Watch what is to be watched by now instead of ``before``, if the loop watches at all."""
+        if self._reading and self._loop is not None:
+            now = self._watched()
+            for number in before - now:
+                self._loop.remove_reader(number)
+            for number in now - before:
+                self._loop.add_reader(number, self._wake)
 
     def _wake(self) -> None:
         if not self._reading:
@@ -561,7 +580,7 @@ class Receiver:
         now_ns = self._now_ns()
         tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._found) else None
         self._found = count = self._drain(tick_ns)
-        if count or any(s.held_back for s, _ in self._sockets):
+        if count or any(s.held_back for s in self._first):
             self._polls_without = 0
         else:
             self._polls_without += 1
@@ -587,11 +606,13 @@ class Receiver:
             engine.forgo_payloads()
         total = 0
         for _ in range(_ROUNDS):
-            batches = [b for b in (s.receive(before_ns) for s, _ in self._sockets) if b is not None and len(b)]
-            for batch in merged(batches):
+            pairs = self._pairs.ready()
+            # a pair holds nothing back: nobody would say that it does
+            received = [*(s.receive(before_ns) for s in self._first), *(s.receive() for s in pairs)]
+            for batch in merged([b for b in received if b is not None and len(b)]):
                 total += len(batch)
                 self._take(batch, engine, dispatcher)
-            if not any(s.full for s, _ in self._sockets):
+            if not any(s.full for s in (*self._first, *pairs)):
                 # everything stamped before has been read
                 until_ns = now_ns - _GUARD_NS
                 if before_ns is not None:

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from live import check_truth, port_of, until
-from strep.standin._server import HttpServer
 
 import strep
 from strep._exceptions import ConfigurationError
+from strep._http import HttpServer
 from strep.control import (
     CallControl,
     CallEndedError,
@@ -348,6 +348,7 @@ async def test_a_start_whose_answer_never_comes_is_stopped_all_the_same() -> Non
 
 
 async def test_an_api_that_is_gone_does_not_hold_anybody_up(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "strep.control")
     async with world(hooks=False) as w:
         (call,) = w.api.calls
         told: list[str] = []
@@ -366,7 +367,7 @@ async def test_no_media_is_diagnosed_once(caplog: pytest.LogCaptureFixture) -> N
     async with world(webhook_faults=WebhookFaults(drop=0.0)) as w:
         (call,) = w.api.calls
         limits = ForkLimits(no_media_s=0.3, max_restarts=0)
-        with caplog.at_level(logging.WARNING, "strep.control"):
+        with caplog.at_level(logging.INFO, "strep.control"):
             async with w.fork(call, advertise="127.0.0.1:9", limits=limits, on_event=told.append) as fork:
                 await until(lambda: any(e.kind == "no_media" for e in told))
                 await asyncio.sleep(0.1)
