@@ -45,7 +45,8 @@ class Announcements:
         rows = self._sources.live()
         source_hi, source_lo, tag = self._sources.keys(rows)
         own = (source_hi == hi) & (source_lo == lo) & ((tag >> np.uint64(2)) & np.uint64(3) == KIND_CALL_LEG)
-        return self._take(rows[own])
+        rows = rows[own]
+        return self._take(rows[np.argsort(self._since_ns[rows], kind="stable")])  # in order of arrival
 
     def forget(self, hi: int, lo: int) -> None:
         row = self._rows.pop((hi, lo), None)

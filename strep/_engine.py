@@ -83,7 +83,7 @@ class Engine:
         self._table = self.state.table
         self._ring = self.state.ring
         self._reception = self.state.reception
-        self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._pop_ready, self._started)
+        self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._make_way, self._started)
         self._outlet = Outlet(self.state, self.accounts, types, later)
         self._codec_of_type = types.index_of
         self._tick = 0
@@ -575,6 +575,16 @@ class Engine:
             holed = rows[ring.present[rows] != 0]
             if holed.size:
                 ring.skip_hole(holed, self.config.latency_ns)
+
+    def _make_way(self, rows: I64, give_up: bool) -> None:
+        """Send off what may leave of these rows (distinct), with ``give_up`` what waits behind first holes too."""
+        self._pop_ready(rows)
+        if give_up:
+            holed = rows[self._ring.present[rows] != 0]
+            if holed.size:
+                self._ring.skip_hole(holed, self.config.latency_ns)
+                self._pop_ready(holed)
+        self._ring.settle(rows)
 
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""

@@ -268,16 +268,18 @@ class Receiver:
 
     def __aiter__(self) -> AsyncIterator[Stream]:
         """Streams as they are admitted (those that live already come first); ends when the receiver stops."""
-        if self._engine is not None and not self._hub.active:
-            self._iterated(self._engine)
-            self._hub.activate(self._engine.registry.live())
+        if self.running and not self._hub.active:
+            self.want_audio()
+            self._hub.activate(self._running()[0].registry.live())
         return self._streams()
 
-    def _iterated(self, engine: Engine) -> None:
-        """Somebody iterates streams, and wants each packet at once."""
-        engine.audio = True
-        self._pacing.iterated = self._pacing.prompt = True
-        engine.release_ns, engine.release_groups = self._pacing.release(0)
+    def want_audio(self) -> None:
+        """Streams will be iterated, each packet is wanted at once: what :meth:`stream` gives has audio from now on."""
+        engine, _ = self._running()
+        if not self._pacing.iterated:
+            engine.audio = True
+            self._pacing.iterated = self._pacing.prompt = True
+            engine.release_ns, engine.release_groups = self._pacing.release(0)
 
     async def _streams(self) -> AsyncIterator[Stream]:
         while (stream := await self._hub.next()) is not None:
@@ -424,8 +426,7 @@ class Receiver:
 
     def stream(self, info: StreamInfo) -> Stream:
         """A live stream as one that can be consumed."""
-        engine, _ = self._running()
-        self._iterated(engine)
+        self.want_audio()
         return self._hub.handle(info)
 
     def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:

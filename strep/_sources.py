@@ -38,7 +38,7 @@ class Sources:
     """Decides which packets belong to which stream's present source.
 
     ``insert(packets, rows)`` takes packets that were held back; ``drain(rows)`` sends off all that streams still hold,
-    ``pop(rows)`` what is ready of it.
+    ``make_way(rows, give_up)`` what is ready of it, first giving up the hole in front if need be.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Sources:
         accounts: Accounts,
         insert: Callable[[Packets, I64], None],
         drain: Callable[[I64], None],
-        pop: Callable[[I64], None],
+        make_way: Callable[[I64, bool], None],
         started: Callable[[StreamInfo], None],
     ) -> None:
         self._announcements = state.registry.announcements
-        self._pop = pop
+        self._make_way = make_way
         self._state = state
         self._accounts = accounts
         self._insert = insert
@@ -126,6 +126,9 @@ class Sources:
     def _admit(self, proofs: Proofs) -> None:
         """Streams for sources that have proved themselves, as far as there is room and they are permitted."""
         registry = self._state.registry
+        first = _first_of_each(proofs.hi, proofs.lo, proofs.tag)
+        if len(first) < len(proofs):
+            proofs = proofs.take(first)  # a stream's other sources prove themselves again, as those that change it
         refused = max(0, len(proofs) - registry.room)
         if refused:
             # their packets stay on probation and end there
@@ -193,26 +196,50 @@ class Sources:
             self._insert_held(Packets.of_held(held, proofs.hi, proofs.lo, stream_tag), rows[held.owner])
 
     def _insert_held(self, packets: Packets, rows: I64) -> None:
-        """Packets of new streams, each one's together. What waited long is more than the window: a part at a time."""
+        """Packets that were held back, each stream's together. What waited long is more than the window: a part of it
+        at a time."""
         start = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
         length = np.diff(np.r_[start, len(rows)])
         if int(length.max()) <= _BACKLOG:
             self._insert(packets, rows)
             return
-        ring = self._state.ring
         rank = np.arange(len(rows)) - np.repeat(start, length)
         for low in range(0, int(length.max()), _BACKLOG_STEP):
             part = np.flatnonzero((rank >= low) & (rank < low + _BACKLOG_STEP))
             mine, row = packets.take(part), rows[part]
-            ahead = (mine.sequence_number - ring.edge[row].astype(np.uint16)).view(np.int16)
-            beyond = np.unique(row[ahead >= WINDOW])
-            if beyond.size:  # holes that the window has no room for any more
-                self._drain(beyond)
-                ring.settle(beyond)
+            far = self._make_room(mine, row)
+            if far.any():
+                self._insert(mine.take(~far), row[~far])
+                self._skip_ahead(mine.take(far), row[far])
+                mine, row = mine.take(far), row[far]
             self._insert(mine, row)
-            row = np.unique(row)
-            self._pop(row)
-            ring.settle(row)
+            self._make_way(np.unique(row), False)
+
+    def _make_room(self, packets: Packets, rows: I64) -> npt.NDArray[np.bool_]:
+        """Give up the holes that stand in the way of these packets, the oldest first; tells which packets are beyond
+        the window all the same."""
+        ring = self._state.ring
+        while True:
+            ahead = (packets.sequence_number - ring.edge[rows].astype(np.uint16)).view(np.int16)
+            far: npt.NDArray[np.bool_] = ahead >= WINDOW
+            holed = np.unique(rows[far & (ring.present[rows] != 0)])
+            if not holed.size:
+                return far
+            self._make_way(holed, True)
+
+    def _skip_ahead(self, packets: Packets, rows: I64) -> None:
+        """A loss that is longer than the window, as :meth:`_take_over` has it: two packets in sequence say so."""
+        ring = self._state.ring
+        for row in np.unique(rows).tolist():
+            self._make_way(np.array([row]), False)
+            while ring.present[row]:
+                self._make_way(np.array([row]), True)
+            sequence = packets.sequence_number[rows == row]
+            pair = np.flatnonzero(sequence[1:] == sequence[:-1] + np.uint16(1))
+            if pair.size:
+                jump = (int(sequence[pair[0]]) - int(ring.next[row])) & 0xFFFF
+                if jump < _MAX_DROPOUT:
+                    ring.restart(np.array([row]), ring.next[[row]] + jump)
 
     # --- announcements --------------------------------------------------------------------------------------------
 
@@ -239,30 +266,26 @@ class Sources:
         """Admit sources whose leg has just been announced, with all that was kept of them."""
         if not keys[0].size or self._state.registry.room < keys[0].size:
             return  # without room for all of them they prove themselves again with their next packets
-        held = self._probation.release(*keys)
+        new = np.flatnonzero(self._state.table.find(keys[0], keys[1], _stream_tag(keys[2])) < 0)
+        new = new[_first_of_each(*(words[new] for words in keys))]
+        hi, lo, tag = (words[new] for words in keys)
+        proofs, held = self._proofs_of((hi, lo, tag), self._probation.release(hi, lo, tag))
+        if len(proofs):
+            self._admit_held(proofs, held)
+
+    def _proofs_of(self, keys: Keys, held: Held) -> tuple[Proofs, Held]:
+        """What proved these sources, from what was held of them; a flood may have pushed it out."""
         pairs = _first_pairs(held, len(keys[0]))
         proved = pairs >= 0
-        if not proved.all():  # a flood has pushed out what proved them
+        if not proved.all():
             self._accounts.reject("probation", int(np.count_nonzero(~proved[held.owner])))
             held = _only(held, proved[held.owner])
             held.owner = (np.cumsum(proved) - 1)[held.owner]
             pairs = _first_pairs(held, int(np.count_nonzero(proved)))
-        if not pairs.size:
-            return
-        first, second = held.columns[pairs - 1], held.columns[pairs]
+        one, two = held.columns[pairs - 1], held.columns[pairs]
         hi, lo, tag = (words[proved] for words in keys)
-        self._admit_held(
-            Proofs(
-                hi,
-                lo,
-                tag,
-                first["sequence_number"],
-                second["packet"],
-                first["sequence_number"],
-                first["arrival_ns"],
-            ),
-            held,
-        )
+        sequence_number = one["sequence_number"]
+        return Proofs(hi, lo, tag, sequence_number, two["packet"], sequence_number, one["arrival_ns"]), held
 
     def _open(
         self,
@@ -360,7 +383,7 @@ class Sources:
                 info = state.registry.info[row]
                 if info is not None and one not in info.ssrcs and len(info.ssrcs) < _SSRCS_KEPT:
                     info.ssrcs.append(one)
-        self._insert(Packets.of_held(held, hi, lo, tag), rows[held.owner])
+        self._insert_held(Packets.of_held(held, hi, lo, tag), rows[held.owner])
 
     # --- rx and tx on one port ------------------------------------------------------------------------------------
 
@@ -454,6 +477,15 @@ class _Beginnings:
 
 def _only(held: Held, rows: npt.NDArray[np.bool_]) -> Held:
     return held if rows.all() else Held(held.columns[rows], held.owner[rows], held.slab[rows])
+
+
+def _first_of_each(hi: U64, lo: U64, tag: U64) -> I64:
+    """Of the sources of one stream the first."""
+    seen: dict[tuple[int, int, int], int] = {}
+    keys = zip(hi.tolist(), lo.tolist(), _stream_tag(tag).tolist(), strict=True)
+    for i, key in enumerate(keys):
+        seen.setdefault(key, i)
+    return np.array(list(seen.values()), np.int64)
 
 
 def _first_pairs(held: Held, owners: int) -> I64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,10 +130,12 @@ def run(
     ticking: bool = False,
     width: int = 256,
     config: EngineConfig | None = None,
+    between: Mapping[int, Callable[[Engine], list[Event] | None]] | None = None,
 ) -> Result:
     """The engine over ``arrivals``, cut into batches at ``cuts``; checks the accounts after every step.
 
-    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch.
+    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch; ``between`` is what
+    else is done with it, by how many arrivals came before.
     """
     engine = Engine(config)
     engine.release_ns = 0 if live else 200 * MS
@@ -168,13 +170,15 @@ def run(
         assert engine.totals().unaccounted == 0
 
     done = 0
-    for cut in [*cuts, len(arrivals)]:
+    for cut in [*sorted({*cuts, *(between or {})}), len(arrivals)]:
         part = arrivals[done:cut]
         done = max(done, cut)
         if part:
             take(engine.receive(batch_of(part, width=width)))
             if ticking:
                 take(engine.advance(part[-1].ns))
+        if between and cut in between:
+            take(between[cut](engine) or [])
     take(engine.flush())
     result.totals = engine.totals()
     assert result.totals.buffered == 0

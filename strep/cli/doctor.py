@@ -1,4 +1,5 @@
-"""strep doctor: whether this machine is ready to receive, line by line, and what to do where it is not."""
+"""strep doctor: whether this machine is ready to receive, line by line, and what to do where it is not; with --call,
+whether a call's media come here."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ import click
 from .._exceptions import StrepError
 from .._udp import UdpAddress, open_socket, parse_address, recvmmsg_available
 from .._workers import steering_problem
-from .options import EXIT_DOCTOR, console
+from .call_check import check_call
+from .options import EXIT_DOCTOR, console, run_async
 
 __all__ = ["Check", "doctor", "examine"]
 
@@ -45,8 +47,51 @@ class Check:
     help="Where recordings would go (default: here).",
 )
 @click.option("--json", "as_json", is_flag=True)
-def doctor(listen: str, out: Path, as_json: bool) -> None:
-    """Check port, buffers, system calls, clock and disk."""
+@click.option("--call", metavar="CALL_CONTROL_ID", help="Fork this call here instead, and say what comes or why not.")
+@click.option("--advertise", metavar="IP[:PORT]", help="[call] Where the platform reaches this machine.")
+@click.option(
+    "--mode",
+    type=click.Choice(["target", "rx_tx"]),
+    default="target",
+    show_default=True,
+    help="[call] STREP to --listen, or plain RTP to two free ports.",
+)
+@click.option("--stream-type", type=click.Choice(["raw", "decrypted"]), help="[call] decrypted: in mode rx_tx.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0.1, 600),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="[call] How long to wait for both directions.",
+)
+@click.option("--base-url", metavar="URL", help="[call] Default: TELNYX_BASE_URL, else the real API.")
+def doctor(
+    listen: str,
+    out: Path,
+    as_json: bool,
+    call: str | None,
+    advertise: str | None,
+    mode: Literal["target", "rx_tx"],
+    stream_type: str | None,
+    wait_s: float,
+    base_url: str | None,
+) -> None:
+    """Check port, buffers, system calls, clock and disk.
+
+    With --call (the API key is taken from TELNYX_API_KEY): fork a call that is up to this machine, say whether its
+    media come and what is wrong if they do not, and stop the fork. Exit code 7: no media; 5: the API refused.
+    """
+    if call is not None:
+        sys.exit(
+            run_async(
+                lambda: check_call(
+                    call, listen=listen, advertise=advertise, mode=mode, stream_type=stream_type, wait_s=wait_s,
+                    base_url=base_url, as_json=as_json,
+                )
+            )
+        )  # fmt: skip
     checks = list(examine(parse_address(listen), out))
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks]))

@@ -218,8 +218,12 @@ class Fork:
             raise
         if not self._state.ok:
             await self._end("")
-            raise self._error or StrepError(self._state.error or f"the fork has not begun: {self._state.leaving}")
+            raise self._error or self._unstarted()
         return self
+
+    def _unstarted(self) -> StrepError:
+        text = f"the fork has not begun: {self._state.error or self._state.leaving}"
+        return CallEndedError(text, operation="fork_start") if self._state.call_ended else StrepError(text)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -251,6 +255,8 @@ class Fork:
 
     async def _prepare(self) -> None:
         """Where the media is to go to, and who hears of it."""
+        if not self._receiver.sinks:
+            self._iterate()  # with nobody else to hear it, who enters will: nothing of the beginning is missing
         bound = [s.address for s in self._receiver.sockets if s.role == "listen"]
         if self.mode == "target":
             if not bound:
@@ -327,8 +333,13 @@ class Fork:
 
     def __aiter__(self) -> AsyncIterator[Stream]:
         """The streams of this fork, those that live already first; ends when the fork is over."""
-        self._iterated = True
+        self._iterate()
         return self._streams()
+
+    def _iterate(self) -> None:
+        if not self._iterated and self._receiver.running:
+            self._iterated = True
+            self._receiver.want_audio()
 
     async def _streams(self) -> AsyncIterator[Stream]:
         while True:
@@ -347,9 +358,7 @@ class Fork:
         """For the receiver."""
         self._live[stream.serial] = stream
         self._encrypted |= stream.encrypted
-        # with nobody else to hear them, who enters will iterate: then nothing of the beginning is missing
-        consumed = self._iterated or not self._receiver.sinks
-        self._new.append(self._receiver.stream(stream) if consumed else stream)
+        self._new.append(self._receiver.stream(stream) if self._iterated else stream)
         self._came.set()
         if self._loop is not None:
             self._loop.call_soon(self._look)
