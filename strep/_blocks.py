@@ -46,8 +46,8 @@ class BlockBatch:
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
     Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
-    ``payload`` uint8: the encoded bytes exactly as received, end to end. ``transcoded``: some of them are not in their
-    stream's codec, which changed to one of another rate.
+    ``payload`` uint8: the encoded bytes exactly as received, end to end. ``transcoded`` bool (m,): blocks whose bytes
+    are not, or not all, in their stream's codec, because the sender changed it; None: there are none.
     ``samples`` int16: decoded on first use and kept.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
     ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
@@ -103,7 +103,7 @@ class BlockBatch:
         packet_arrival_ns: npt.NDArray[np.int64],
         packet_rtp_timestamp: npt.NDArray[np.uint32],
         decode: Callable[[], npt.NDArray[np.int16]],
-        transcoded: bool = False,
+        transcoded: npt.NDArray[np.bool_] | None = None,
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
         noise: dict[int, bytes] | None = None,
         mask: npt.NDArray[np.uint8] | None = None,

@@ -58,7 +58,8 @@ class _Lane:
         if self._thread is None:
             self._call(event)
             return
-        size = 3 * event.payload.nbytes if isinstance(event, BlockBatch) else 0
+        # encoded and decoded: of packed codecs the second is far larger
+        size = event.payload.nbytes + 2 * int(event.offset[-1]) if isinstance(event, BlockBatch) else 0
         with self._condition:
             if self._bytes and size and self._bytes + size > _QUEUE_BYTES:
                 if not self._lossless:

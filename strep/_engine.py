@@ -30,7 +30,7 @@ from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
 from ._state import StreamState
-from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, WINDOW
+from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, SLOTS, WINDOW, Popped
 from ._types import DatagramKind, StreamInfo
 
 __all__ = ["TICK_NS", "Engine", "EngineConfig"]
@@ -41,6 +41,7 @@ TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
+_FULL: Final = 700  # packets a tick, from which on ticks are taken one by one: as dear, and no look for who is smooth
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
 
@@ -88,6 +89,8 @@ class Engine:
         self._codec_of_type = types.index_of
         self._tick = 0
         self._touched: list[I64] = []
+        self._leaving: list[Popped] = []  # left the ring and not placed yet: they wait for company
+        self._oldest = np.full(config.max_streams, NEVER)  # by row: the first of them
         self._unreleased = 0  # in how many groups of rows something may be ready in the ring
         self._next_release_tick = 0
         self._turn = 0  # the group that is released next
@@ -182,6 +185,7 @@ class Engine:
 
     @audio.setter
     def audio(self, wanted: bool) -> None:
+        self._send_leaving()
         self._outlet.want_blocks(wanted)
 
     def forgo_payloads(self) -> None:
@@ -197,6 +201,7 @@ class Engine:
     def totals(self) -> Totals:
         self._sources.settle_accounts()
         waiting = int(np.bitwise_count(self._ring.present).sum()) + self._sources.held
+        waiting += sum(len(popped) for popped in self._leaving)
         return self.accounts.totals(buffered=waiting, started=self.registry.started)
 
     def report(self, stream: StreamInfo, end: str = "") -> StreamReport:
@@ -288,7 +293,8 @@ class Engine:
                 second = (tick * TICK_NS // SECOND_NS + 1) * SECOND_NS // TICK_NS
                 upto = bisect.bisect_left(parts, second, done, key=_tick_of)
                 last = parts[upto - 1][1]  # the last tick is taken the ordinary way
-                if last - begin > _WORTHWHILE or upto - done > _MANY_TICKS:
+                many = last - begin > _WORTHWHILE or upto - done > _MANY_TICKS
+                if many and last - begin < _FULL * (upto - 1 - done):
                     rest = self._take_smooth(packets.take(slice(begin, last)))
                     self._take_rest(packets, parts[done : upto - 1], begin + np.flatnonzero(rest))
                     done = upto - 1
@@ -358,20 +364,24 @@ class Engine:
         rows = _joined(self._touched)
         if rows.size:
             self._ring.watch_holes(rows, self.config.latency_ns)
+        popped: list[Popped] = []
         if self._ring.earliest_deadline_ns <= now_ns:
-            self._give_up_holes(now_ns)
+            self._give_up_holes(now_ns, popped)
             rows = _joined(self._touched)
         self._touched.clear()
         if rows.size:
             full = rows[self._ring.settle(rows) >= FILL]
             if full.size:
                 full = np.unique(full)
-                self._pop_ready(full)
+                self._pop(full, popped)
                 self._ring.settle(full)
+        if popped:
+            self._wait_for_company(popped)
         if self._unreleased and tick >= self._next_release_tick:
             self._release()
         if now_ns // SECOND_NS > before_s and len(self._table):
             # told by the second, and with all that came before: whatever was sent off when
+            self._send_leaving()
             waiting = self._outlet.waiting()
             if waiting.size:
                 self._pop_ready(waiting)
@@ -380,6 +390,7 @@ class Engine:
 
     def _release(self) -> None:
         """Send off all that is ready in the rows whose turn it is."""
+        self._send_leaving()
         groups = self.release_groups
         self._next_release_tick = self._tick + self.release_ns // TICK_NS // groups
         self._unreleased = min(self._unreleased, groups) - 1
@@ -387,17 +398,17 @@ class Engine:
         present = self._ring.present[self._turn : len(self.registry.info) : groups]
         self._pop_ready(self._turn + groups * np.flatnonzero(present & np.uint64(1)))
 
-    def _give_up_holes(self, now_ns: int) -> None:
+    def _give_up_holes(self, now_ns: int, popped: list[Popped]) -> None:
         ring = self._ring
         while True:
             deadlines = ring.deadline_ns[: len(self.registry.info)]
             rows = np.flatnonzero(deadlines <= now_ns)
             if not rows.size:
                 break
-            self._pop_ready(rows)
+            self._pop(rows, popped)
             ring.skip_hole(rows, self.config.latency_ns)
             if self.prompt:
-                self._pop_ready(rows)  # what waited behind a hole has waited long enough
+                self._pop(rows, popped)  # what waited behind a hole has waited long enough
             else:
                 self._unreleased = self.release_groups
             self._touched.append(rows)
@@ -433,9 +444,9 @@ class Engine:
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
         usual: I64 | None = None  # which of the packets; None: all
-        if strange.any():
-            self._sources.offer(packets.take(np.flatnonzero(strange)))
-            usual = np.flatnonzero(~strange)
+        if np.count_nonzero(strange):
+            self._sources.offer(packets.take(strange.nonzero()[0]))
+            usual = (~strange).nonzero()[0]
             if not usual.size:
                 return
             row, edge, ahead = row[usual], edge[usual], ahead[usual]
@@ -465,23 +476,23 @@ class Engine:
             self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed)
             self._store(bodies, row, ext, True)
             return
-        some = np.flatnonzero(doubtful)
+        some = doubtful.nonzero()[0]
         copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
         copied = None
-        if copies.any():
+        if np.count_nonzero(copies):
             copied = np.zeros(len(row), np.bool_)
             copied[some] = copies
             self.accounts.duplicate += int(np.count_nonzero(copies))
         self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
-        if late.any():
+        if np.count_nonzero(late):
             self._reception.came_late(row[some[late]])
             self.accounts.late += int(np.count_nonzero(late))
         stale = copies | late
         different = repeated is None or not again.size or bool(stale[again].all())
-        if stale.any():
+        if np.count_nonzero(stale):
             doubtful.fill(True)
             doubtful[some[stale]] = False
-            fresh = np.flatnonzero(doubtful)
+            fresh = doubtful.nonzero()[0]
             if not fresh.size:
                 return
             bodies, row, ext = bodies.take(fresh), row[fresh], ext[fresh]
@@ -510,12 +521,14 @@ class Engine:
                 copies &= known  # so far behind a copy is late again, also when both come in one batch
             again = _not_first(row)
         late = (offset < 0) & ~copies
-        if late.any():
+        if np.count_nonzero(late):
             late_known = late if everywhere else late & known
             ring.note_late(row[late_known], offset[late_known])
         return copies, late, again
 
     def _store(self, packets: Bodies, row: I64, ext: I64, different: bool) -> None:
+        if self._leaving and int((ext - self._oldest.take(row)).max()) >= SLOTS:
+            self._send_leaving()  # their slots are needed
         self._ring.insert(
             row,
             ext,
@@ -539,7 +552,10 @@ class Engine:
         ring = self._ring
         fits = packets.length <= ring.largest_payload
         self.accounts.drop("oversize", int(np.count_nonzero(~fits)))
-        for r in np.unique(row[(packets.length > ring.small_payload) & ~ring.large[row] & fits]).tolist():
+        growing = np.unique(row[(packets.length > ring.small_payload) & ~ring.large[row] & fits]).tolist()
+        if growing:
+            self._send_leaving()  # slots move
+        for r in growing:
             ring.enlarge(r)
         return fits
 
@@ -570,11 +586,12 @@ class Engine:
         while True:
             rows = rows[ring.present[rows] != 0]
             if not rows.size:
-                return
-            self._pop_ready(rows)
+                break
+            self._pop(rows, self._leaving)
             holed = rows[ring.present[rows] != 0]
             if holed.size:
                 ring.skip_hole(holed, self.config.latency_ns)
+        self._send_leaving()
 
     def _make_way(self, rows: I64, give_up: bool) -> None:
         """Send off what may leave of these rows (distinct), with ``give_up`` what waits behind first holes too."""
@@ -588,12 +605,37 @@ class Engine:
 
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""
+        self._send_leaving()
+        self._pop(rows, self._leaving)
+        self._send_leaving()
+
+    def _send_leaving(self) -> None:
+        """Place what has left the ring, all together: a batch has its price whatever is in it."""
+        if self._leaving:
+            popped, self._leaving = Popped.joined(self._leaving), []
+            self._oldest[popped.row] = NEVER
+            self._events += self._outlet.emit(popped)
+
+    def _wait_for_company(self, popped: list[Popped]) -> None:
+        """What left at a boundary: goes at once if it is waited for, otherwise with whatever leaves next."""
+        self._leaving += popped
+        if self.prompt or not self.release_ns:
+            self._send_leaving()
+            return
+        for part in popped:
+            first = part.starts()
+            rows = part.row[first]
+            self._oldest[rows] = np.minimum(self._oldest.take(rows), part.ext[first])
+        self._unreleased = self.release_groups
+
+    def _pop(self, rows: I64, popped: list[Popped]) -> None:
+        """Take what may leave of these rows (distinct) from the ring. Its slots hold until packets are put in."""
         run = self._ring.run(rows)
         ready = run > 0
-        if not ready.all():
+        if np.count_nonzero(ready) < len(ready):
             rows, run = rows[ready], run[ready]
         if rows.size:
-            self._events += self._outlet.emit(self._ring.pop(rows, run))
+            popped.append(self._ring.pop(rows, run))
 
     def _end(self, rows: I64, reason: str) -> None:
         if not rows.size:

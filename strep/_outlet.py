@@ -17,7 +17,7 @@ from ._sorting import Sorter
 from ._state import StreamState
 from ._streams.payloads import Decoder, Whose, gather
 from ._streams.ring import Popped
-from ._streams.timeline import NO_AUDIO, Anchor, Placed
+from ._streams.timeline import NO_AUDIO, UNKNOWN, Anchor, Placed
 from ._types import GapCause, StreamInfo
 
 __all__ = ["Later", "Outlet", "at_once"]
@@ -113,12 +113,13 @@ class Outlet:
             is_event = (codec == NO_AUDIO) & self._types.is_event.take(popped.payload_type)
             anchors = self._presses.anchors(popped, is_event)
         placed = timeline.place(popped, codec, frames)
-        undecoded = timeline.take_undecoded()
-        self._accounts.delivered += len(popped) - undecoded
+        undecoded, corrupt = timeline.take_undecoded()
+        self._accounts.delivered += len(popped) - undecoded - corrupt
+        self._accounts.drop("corrupt", corrupt)
         if undecoded:
             encrypted = 0
             if self._state.any_encrypted:
-                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row)))
+                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row) & (codec == UNKNOWN)))
             self._accounts.drop("encrypted", encrypted)
             self._accounts.drop("payload_type", undecoded - encrypted)
         if placed is not None and self._state.codecless:
@@ -184,7 +185,7 @@ class Outlet:
         stream_codec = codec_of.take(placed.row)
         first = placed.packet_first
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None
-        transcoded = False
+        transcoded: npt.NDArray[np.bool_] | None = None
         if decoder.is_plain(placed.codec, stream_codec):
             payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
             decode = decoder.plain(int(placed.codec[0]), payload)
@@ -193,7 +194,9 @@ class Outlet:
             if careful.any():
                 payload, begin = gather(state.ring, placed, decoder.frame_bytes, careful)
                 decode, own_fill = self._decode_later(payload, begin, placed, stream_codec, careful)
-                transcoded = bool((placed.codec != stream_codec).any())
+                other = placed.codec != stream_codec
+                if other.any():
+                    transcoded = np.logical_or.reduceat(other, first[:-1])
             else:
                 payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
                 samples, payload, begin = decoder.mixed(payload, begin, placed.codec, stream_codec)

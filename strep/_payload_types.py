@@ -58,6 +58,7 @@ class PayloadTypes:
 
     ``codecs`` is a tuple; by payload type, shape (128,): ``index_of`` int16, the codec's index, UNKNOWN or NO_AUDIO;
     ``is_event``, ``is_noise``, ``guessable`` (nobody says what it is), ``peeked`` (payloads must be looked into) bool.
+    ``measured`` bool, by codec and two entries more: payloads say how long they are.
     """
 
     def __init__(self, overrides: Mapping[int, str | Codec] | None = None) -> None:
@@ -74,6 +75,7 @@ class PayloadTypes:
         codecs += [codec for codec in named.values() if isinstance(codec, Codec)]
         self.codecs = tuple(dict.fromkeys(codecs))
         self._usable = {codec: not codec.packed or installed(codec) for codec in self.codecs}
+        self.measured = np.array([codec.name in _INSIDE for codec in self.codecs] + [False, False])
         self._named = named
         self.index_of = np.full(128, UNKNOWN, np.int16)
         self.is_event = np.zeros(128, np.bool_)

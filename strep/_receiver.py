@@ -429,7 +429,7 @@ class Receiver:
         self.want_audio()
         return self._hub.handle(info)
 
-    def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:
+    def last_arrival_of(self, streams: Iterable[StreamInfo]) -> int:
         """When the last packet of these streams came, on the clock of :attr:`now_ns`; 0: none of them lives."""
         return 0 if self._engine is None or self._stopped else self._engine.last_arrival_ns(streams)
 

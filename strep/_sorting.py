@@ -64,7 +64,7 @@ class Sorter:
         if self._state.any_encrypted:
             codec[self._state.encrypted.take(popped.row)] = UNKNOWN
         one = int(codec[0])
-        if (codec == one).all() and not self._packed[one]:
+        if not np.count_nonzero(codec != one) and not self._packed[one]:
             width = int(self._frame_bytes[one])
             return codec, popped.length if width == 1 else popped.length // width
         frames = popped.length // self._frame_bytes.take(codec)
@@ -76,6 +76,9 @@ class Sorter:
                 members = np.flatnonzero(of == index)
                 at = packed[members]
                 frames[at] = frame_counts(self._types.codecs[index], heads[members], popped.length[at])
+            doubtful = self._types.measured.take(of) & (self._state.doubt.left.take(popped.row[packed]) > 0)
+            if doubtful.any():
+                self._doubt(popped, codec, frames, packed[doubtful])
         return codec, frames
 
     def _heads(self, popped: Popped, which: I64) -> npt.NDArray[np.uint8]:
@@ -88,6 +91,24 @@ class Sorter:
             if members.size:
                 heads[members] = ring.payload_slab(kind)[slot[members], :HEAD_BYTES]
         return heads
+
+    def _doubt(self, popped: Popped, codec: npt.NDArray[np.int16], frames: I64, which: I64) -> None:
+        """Streams whose payloads contradict their timestamps from the start are encrypted: their packets become UNKNOWN
+        from where that is plain; packet by packet, so that cuts do not matter."""
+        doubt = self._state.doubt
+        columns = (popped.row, popped.ext, popped.timestamp, codec, frames)
+        for i, row, ext, timestamp, index, count in zip(
+            which.tolist(), *(c[which].tolist() for c in columns), strict=True
+        ):
+            info = self._state.registry.info[row]
+            if info is None or not doubt.left[row]:
+                continue
+            one = self._types.codecs[index]
+            if doubt.contradicts(row, ext, timestamp, count * one.clock_rate // one.sample_rate):
+                codec[i:][popped.row[i:] == row] = UNKNOWN
+                self._state.mark_encrypted(row)
+                info.encrypted = True
+                self._note(info, f"looks encrypted (SRTP): payloads are not {one.name}'s; not decoded")
 
     # --- guesses --------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from ._admission import Registry
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, rank_by, report_of
 from ._streams.clock import ClockFilter
+from ._streams.doubt import Doubt
 from ._streams.key_table import KeyTable
 from ._streams.reception import Reception
 from ._streams.ring import JitterRing
@@ -31,9 +32,11 @@ class StreamState:
         self.registry = registry
         self.table = KeyTable(rows)
         self.ring = JitterRing(rows)
+        self.ring.peeked = types.peeked
         self.reception = Reception(rows)
         self.timeline = Timeline(rows, types.codecs)
         self.clock = ClockFilter(rows)
+        self.doubt = Doubt(rows)
         self.codec_of_type = types.index_of
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.restarts = np.zeros(rows, np.int64)
@@ -93,6 +96,7 @@ class StreamState:
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
         self.timeline.open(rows, first_ext)
         self.clock.open(rows)
+        self.doubt.open(rows)
         self.codecless.update(rows.tolist())
 
     def close(self, row: int) -> None:
@@ -114,7 +118,7 @@ class StreamState:
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
         """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
-        if (self._last_type.take(row) == payload_type).all():
+        if not np.count_nonzero(self._last_type.take(row) != payload_type):
             return []
         seen = self.types_seen[row, payload_type]
         if seen.all():
@@ -122,7 +126,8 @@ class StreamState:
             return []
         unknown = []
         new = np.flatnonzero(~seen)
-        for r, pt in np.unique(np.stack([row[new], payload_type[new]]), axis=1).T.tolist():
+        pairs, first = np.unique(np.stack([row[new], payload_type[new]]), axis=1, return_index=True)
+        for r, pt in pairs.T[np.argsort(first)].tolist():  # in order: the first one's clock is the stream's
             self.types_seen[r, pt] = True
             index = int(self.codec_of_type[pt])
             info = self.registry.info[r]

@@ -36,6 +36,11 @@ def ffmpeg_encoders() -> frozenset[str]:
 
 def sent_by(command: list[str]) -> list[bytes]:
     """RTP payloads of what a program sends to the port that "{port}" in its command stands for, in order."""
+    return [packet[12:] for packet in packets_of(command)]
+
+
+def packets_of(command: list[str]) -> list[bytes]:
+    """The same as whole RTP packets."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind(("127.0.0.1", 0))
@@ -51,7 +56,7 @@ def sent_by(command: list[str]) -> list[bytes]:
     numbers = [int.from_bytes(p[2:4], "big") for p in packets]
     if [(b - a) & 0xFFFF for a, b in itertools.pairwise(numbers)] != [1] * (len(numbers) - 1):
         raise AssertionError("packets were lost on the way through loopback")
-    return [p[12:] for p in packets]
+    return packets
 
 
 def gst(*stages: str) -> list[str]:
@@ -60,8 +65,16 @@ def gst(*stages: str) -> list[str]:
     return ["gst-launch-1.0", "-q", *" ! ".join([*pipeline, "udpsink host=127.0.0.1 port={port} sync=false"]).split()]
 
 
-def ffmpeg(*options: str) -> list[str]:
-    return ["ffmpeg", "-v", "error", "-nostdin", "-i", str(SPEECH), *options, "-f", "rtp", "rtp://127.0.0.1:{port}"]
+def ffmpeg(*options: str, most_bytes: int = 1472) -> list[str]:
+    """ffmpeg sends the speech in RTP packets of at most so many bytes."""
+    target = f"rtp://127.0.0.1:{{port}}?pkt_size={most_bytes}"
+    return ["ffmpeg", "-v", "error", "-nostdin", "-i", str(SPEECH), *options, "-f", "rtp", target]
+
+
+def ogg_of(*options: str) -> bytes:
+    """An Ogg file of the opus packets that ffmpeg sends with these options."""
+    command = [*ffmpeg(*options)[:-3], "-page_duration", "20000", "-f", "ogg", "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def ffmpeg_decodes(data: bytes, *options: str) -> npt.NDArray[np.int16]:

@@ -128,17 +128,20 @@ def run(
     cuts: Sequence[int] = (),
     live: bool = False,
     ticking: bool = False,
+    prompt: bool = True,
     width: int = 256,
     config: EngineConfig | None = None,
     between: Mapping[int, Callable[[Engine], list[Event] | None]] | None = None,
 ) -> Result:
     """The engine over ``arrivals``, cut into batches at ``cuts``; checks the accounts after every step.
 
-    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch; ``between`` is what
-    else is done with it, by how many arrivals came before.
+    ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch; without ``prompt`` what
+    waited behind a hole waits for company too; ``between`` is what else is done with it, by how many arrivals came
+    before.
     """
     engine = Engine(config)
     engine.release_ns = 0 if live else 200 * MS
+    engine.prompt = prompt
     result = Result()
     parts: dict[int, list[npt.NDArray[np.int16]]] = {}
     positions: dict[int, int] = {}

@@ -67,8 +67,14 @@ def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_s
     whole = run(arrivals)
     few = sorted(rng.integers(0, len(arrivals), 20).tolist())
     many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 2).tolist())
-    for cuts, live, ticking in ((few, True, False), (many, False, True), (many, True, True)):
-        other = run(arrivals, cuts=cuts, live=live, ticking=ticking)
+    for cuts, live, ticking, prompt in (
+        (few, True, False, True),
+        (few, False, False, False),
+        (many, False, True, True),
+        (many, False, True, False),
+        (many, True, True, True),
+    ):
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
         assert other.totals == whole.totals
         assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
         assert other.gaps == whole.gaps
@@ -94,7 +100,8 @@ def test_bursts_are_judged_the_same_however_they_are_cut(seed: int) -> None:
     whole = run(arrivals)
     for number in (2, 8, 30):
         cuts = sorted(rng.integers(1, len(arrivals), number).tolist())
-        other = run(arrivals, cuts=cuts, live=bool(rng.integers(2)), ticking=bool(rng.integers(2)))
+        live, ticking, prompt = rng.integers(2, size=3).astype(bool).tolist()
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
         assert other.totals == whole.totals
         assert other.gaps == whole.gaps
         for serial, samples in whole.audio.items():

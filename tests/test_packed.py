@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed_witness import elements, ffmpeg, ffmpeg_decodes, ffmpeg_encoders, gst, sent_by, snr_db
+from packed_witness import elements, ffmpeg, ffmpeg_decodes, ffmpeg_encoders, gst, ogg_of, sent_by, snr_db
 from test_packed_counts import SPELLED, amr_payloads
 
 from strep._codecs import parse_codec
@@ -86,7 +86,7 @@ def test_opus_of_ffmpeg(tmp_path: Path, channels: int) -> None:
     options = ["-c:a", "libopus", "-ar", "48000", "-ac", str(channels), "-b:a", "32k"]
     payloads = sent_by(ffmpeg(*options))
     path = tmp_path / "a.ogg"
-    path.write_bytes(_ogg(options))
+    path.write_bytes(ogg_of(*options))
     with av.open(str(path)) as file:
         assert [bytes(packet) for packet in file.demux() if packet.size] == payloads
         skip = int.from_bytes(file.streams.audio[0].codec_context.extradata[10:12], "little")
@@ -100,11 +100,6 @@ def test_opus_of_ffmpeg(tmp_path: Path, channels: int) -> None:
         print(f"opus, {channels} channels: {same:.1f} dB against ffmpeg's {name}")
         assert len(theirs) > 7 * 48_000 * channels
         assert same > least_db
-
-
-def _ogg(options: list[str]) -> bytes:
-    command = [*ffmpeg(*options)[:-3], "-page_duration", "20000", "-f", "ogg", "-"]
-    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 @pytest.mark.witness

@@ -10,12 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, leg_id, packet, payload_of, pcmu, run, steady
 
+from strep._codecs import parse_codec
 from strep._engine import EngineConfig
+from strep._packed import available
 from strep._payload_types import PayloadTypes
 from strep._types import Codec
 
 L16 = EngineConfig(payload_types=PayloadTypes({96: "L16/16000"}))
 PTIME = 20 * MS
+needs_codecs = pytest.mark.skipif(not available(parse_codec("AMR")), reason="pip install 'strep-rtp[codecs]'")
 
 
 def report_of_key(event: int, duration: int, *, end: bool = False, volume: int = 10) -> bytes:
@@ -130,6 +133,72 @@ def test_srtp_is_told_and_not_decoded(tag: int) -> None:
     assert "SRTP" in secret.stream.notes[0]
     assert secret.as_dict()["encrypted"] is True
     assert list(result.audio) == [plain.stream.serial]
+
+
+def secret(spelled: str, streams: int, count: int = 100) -> list[Arrival]:
+    """Packets of 20 ms whose payloads are as good as random."""
+    rng = np.random.default_rng(streams)
+    step = parse_codec(spelled).clock_rate // 50
+    return [
+        Arrival(
+            T0 + k * PTIME + i * 1000,
+            packet(
+                k,
+                timestamp=step * k,
+                payload=rng.bytes(int(rng.integers(60, 100)) if spelled == "opus" else 43),
+                payload_type=96,
+                call=leg_id(i),
+            ),
+        )
+        for k in range(count)
+        for i in range(streams)
+    ]
+
+
+@needs_codecs
+@pytest.mark.parametrize("spelled", ["opus", "AMR", "AMR-WB"])
+def test_srtp_of_codecs_whose_payloads_say_how_long_they_are_is_told(spelled: str) -> None:
+    """After some packets of nonsense: as random bytes are right now and then, 9 of opus on average."""
+    result = run(secret(spelled, 100), config=EngineConfig(payload_types=PayloadTypes({96: spelled})))
+    for report in result.reports:
+        assert report.stream.encrypted
+        (note,) = report.stream.notes
+        assert "SRTP" in note
+        assert report.undecoded >= 50
+    assert len(result.reports) == len(result.notices) == 100
+    dropped = result.totals.dropped_by
+    assert dropped.keys() == {"encrypted", "corrupt"}
+    assert result.totals.dropped == sum(report.undecoded for report in result.reports)
+    heard = 100 - np.mean([report.undecoded for report in result.reports])
+    print(f"{spelled}: {heard:.1f} packets of nonsense heard on average")
+
+
+@needs_codecs
+def test_srtp_is_told_the_same_however_packets_are_cut() -> None:
+    config = EngineConfig(payload_types=PayloadTypes({96: "opus"}))
+    arrivals = secret("opus", 10, 60)
+    whole = run(arrivals, config=config)
+    assert all(report.stream.encrypted for report in whole.reports)
+    for cuts in (range(600), range(0, 600, 7)):
+        other = run(arrivals, config=config, cuts=cuts, live=True)
+        assert other.totals == whole.totals
+        assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
+
+
+@needs_codecs
+def test_opus_with_suppressed_silence_is_not_taken_for_encrypted() -> None:
+    """Packets of 20 ms every 400 ms from the start on, then all of them, and a corrupt one."""
+    config = EngineConfig(payload_types=PayloadTypes({96: "opus"}))
+    toc = 1 << 3  # SILK, 20 ms, one frame
+    ticks = [19_200 * k for k in range(20)] + [19_200 * 20 + 960 * k for k in range(50)]
+    arrivals = [
+        Arrival(
+            T0 + t * 1000 // 48 * 1000, packet(k, timestamp=t, payload=bytes([toc + 3 * (k == 3)]), payload_type=96)
+        )
+        for k, t in enumerate(ticks)
+    ]
+    (report,) = run(arrivals, config=config).reports
+    assert (report.stream.encrypted, report.undecoded, report.stream.notes) == (False, 1, [])
 
 
 def test_a_type_that_nobody_named_is_guessed_and_said_so() -> None:

@@ -17,6 +17,7 @@ from live import check_truth, port_of, until
 
 import strep
 from strep._exceptions import ConfigurationError
+from strep._http import HttpServer
 from strep.control import (
     CallControl,
     CallEndedError,
@@ -30,7 +31,6 @@ from strep.control import (
 from strep.control.asgi import webhook_app
 from strep.sinks import ArraySink, WavSink
 from strep.standin import Call, StandIn, WebhookFaults
-from strep.standin._server import HttpServer
 
 Mode = Literal["target", "rx_tx"]
 MODES: list[Mode] = ["target", "rx_tx"]

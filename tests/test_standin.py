@@ -24,6 +24,7 @@ import telnyx
 from click.testing import CliRunner
 from contract import answer_schema, errors_of, event_schema
 from live import check_truth, port_of, until
+from telnyx.lib.webhook_verification import WebhookVerificationError
 
 import strep
 from strep._exceptions import BindError, ConfigurationError, MissingExtraError
@@ -361,6 +362,10 @@ async def test_every_answer_has_the_form_of_the_contract():
 # --- webhooks --------------------------------------------------------------------------------------------------------
 
 
+# which of the two the SDK raises depends on whether anybody has imported telnyx.lib
+FORGED = (ValueError, WebhookVerificationError)
+
+
 async def test_the_sdk_verifies_webhooks_over_http_and_refuses_changed_ones():
     hooks = Hooks(500, 503)
     server = HttpServer(hooks, "127.0.0.1", 0)
@@ -383,10 +388,10 @@ async def test_the_sdk_verifies_webhooks_over_http_and_refuses_changed_ones():
         event = verify(body.decode(), headers=headers, key=api.public_key)
         assert event.data.event_type == json.loads(body)["data"]["event_type"]
         assert errors_of(json.loads(body), event_schema(event.data.event_type)) == []
-        with pytest.raises(ValueError, match="does not match"):
+        with pytest.raises(FORGED, match=r"(?i)signature"):
             verify(body.decode().replace("call.", "cell."), headers=headers, key=api.public_key)
         wrong = headers | {"telnyx-timestamp": str(int(headers["telnyx-timestamp"]) + 1)}
-        with pytest.raises(ValueError, match="does not match"):
+        with pytest.raises(FORGED, match=r"(?i)signature"):
             verify(body.decode(), headers=wrong, key=api.public_key)
     assert len({d["id"] for d in hooks.data}) == 12
     for call in api.calls:

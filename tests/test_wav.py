@@ -15,11 +15,12 @@ from live import hashes, samples_of
 from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, steady
 
 import strep
-from strep._codecs import PCMA, decode
+from strep._codecs import PCMA, PCMU, decode, encode
 from strep._pcap import PcapWriter
 from strep.resample import resample
 from strep.sinks import WavSink
 from strep.sinks._wavfile import WavFormat
+from strep.sinks._wavlanes import WavLanes
 from strep.sinks._wavtree import WavTree
 
 
@@ -44,6 +45,7 @@ def lossy(missing: set[int], count: int = 100, **options: Any) -> list[Arrival]:
 
 
 MISSING = {30, 31, 32, 77}
+CODECS = {0: PCMU, 8: PCMA}
 
 
 # --- split -----------------------------------------------------------------------------------------------------------
@@ -117,6 +119,40 @@ def test_native_files_hold_the_bytes_as_they_came(tmp_path: Path, payload_type: 
     codes = np.frombuffer(payload, np.uint8)
     wanted = pcmu(payload) if name == "PCMU" else decode(PCMA, codes)
     np.testing.assert_array_equal(samples_of(path), wanted)
+
+
+def changing(payload_types: list[int]) -> list[Arrival]:
+    """50 packets of each payload type, 20 ms each, one after the other: PCMU, PCMA, or G.722 (9)."""
+    arrivals = []
+    for k, payload_type in enumerate(np.repeat(payload_types, 50).tolist()):
+        arrivals.append(Arrival(T0 + 20 * k * MS, packet(k, payload_type=payload_type)))
+    return arrivals
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("payload_types", [[0, 9, 0], [8, 9, 8], [0, 8, 0], [9, 0, 8]])
+def test_a_native_file_keeps_its_encoding_when_the_sender_changes_codec(
+    tmp_path: Path, payload_types: list[int], lanes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a G.711 stream brings in another codec is encoded as its file is; another stream's bytes stay untouched."""
+    pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+    if not lanes:
+        monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, tree: None))
+    arrivals = changing(payload_types) + steady(len(payload_types) * 50, call=leg_id(1))
+    record(tmp_path / "native", arrivals, encoding="native")
+    record(tmp_path / "pcm", arrivals)
+    name = f"{LEG}/a-inbound.wav"
+    pcm, native = samples_of(tmp_path / "pcm" / name), samples_of(tmp_path / "native" / name)
+    first = payload_types[0]
+    wanted = pcm if first == 9 else decode(CODECS[first], encode(CODECS[first], pcm))
+    np.testing.assert_array_equal(native, wanted)
+    assert soundfile.info(tmp_path / "native" / name).subtype == {0: "ULAW", 8: "ALAW", 9: "PCM_16"}[first]
+    for k, payload_type in enumerate(payload_types):  # its own packets are in it as they came
+        if payload_type == first != 9:
+            own = b"".join(payload_of(j) for j in range(50 * k, 50 * k + 50))
+            assert (tmp_path / "native" / name).read_bytes()[94:][8000 * k : 8000 * k + 8000] == own
+    other = (tmp_path / "native" / str(leg_id(1)) / "a-inbound.wav").read_bytes()
+    assert other[94:] == b"".join(payload_of(k) for k in range(len(payload_types) * 50))
 
 
 def test_linear_has_no_native_form_and_is_pcm(tmp_path: Path) -> None:

@@ -121,11 +121,14 @@ class Decoder:
         for index in np.unique(packet_codec).tolist():
             members = packet_codec == index
             samples[np.repeat(members, values)] = decode(self.codecs[index], payload[np.repeat(members, length)])
-        if (packet_codec != stream_codec).any():
+        other = packet_codec != stream_codec
+        if other.any():
+            came, before = payload, length
             length = values * self.frame_bytes[stream_codec] // self.channels[stream_codec]
             payload = np.empty(int(length.sum()), np.uint8)
-            for index in np.unique(stream_codec).tolist():
-                members = stream_codec == index
+            payload[np.repeat(~other, length)] = came[np.repeat(~other, before)]
+            for index in np.unique(stream_codec[other]).tolist():
+                members = other & (stream_codec == index)
                 payload[np.repeat(members, length)] = encode(self.codecs[index], samples[np.repeat(members, values)])
             begin = np.append(0, np.cumsum(length))
         return samples, payload, begin

@@ -84,10 +84,10 @@ class Reception:
         first[again] = False
         order = again[np.argsort(rows[again], kind="stable")]
         ordered = rows[order]
-        start = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        start = np.append(True, ordered[1:] != ordered[:-1]).nonzero()[0]
         count = np.diff(np.append(start, len(order)))
         ranks = [order[start[count > rank] + rank] for rank in range(int(count.max()))]
-        for members in (np.flatnonzero(first), *ranks):
+        for members in (first.nonzero()[0], *ranks):
             self._arrived_once(
                 rows[members],
                 ext[members],
@@ -109,8 +109,8 @@ class Reception:
         self.received[rows] = self.received.take(rows) + 1
         highest = self.max_ext.take(rows)
         behind = ext < highest
-        if behind.any():
-            which = np.flatnonzero(behind)
+        if np.count_nonzero(behind):
+            which = behind.nonzero()[0]
             late = rows[which]
             self.base_ext[late] = np.minimum(self.base_ext[late], ext[which])
             self.reordered[late if copies is None else late[~copies[which]]] += 1
@@ -123,12 +123,13 @@ class Reception:
         if timed is not None and not timed.all():
             rows, timestamp, arrival_ns = rows[timed], timestamp[timed], arrival_ns[timed]
         # A.8: D(i-1,i) = (R_i - R_i-1) - (S_i - S_i-1);  J += (|D| - J) / 16
-        change = (arrival_ns - self._prior_arrival_ns.take(rows)) * self.tick_rate.take(rows)
+        rate = self.tick_rate.take(rows)
+        change = (arrival_ns - self._prior_arrival_ns.take(rows)) * rate
         change -= (timestamp - self._prior_timestamp.take(rows)).view(np.int32)
         np.abs(change, out=change)
         jitter = self.jitter.take(rows)
-        jumped = change > self.tick_rate.take(rows) * _DISCONTINUITY_NS
-        if jumped.any():
+        jumped = change > rate * _DISCONTINUITY_NS
+        if np.count_nonzero(jumped):
             change[jumped] = jitter[jumped]
         change -= jitter
         change *= 0.0625

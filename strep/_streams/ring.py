@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "WINDOW", "JitterRing", "Popped"]
+__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "SLOTS", "WINDOW", "JitterRing", "Popped"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -75,6 +75,23 @@ class Popped:
             self.payload_type[chosen],
             self.arrival_ns[chosen],
         )
+
+    def starts(self) -> I64:
+        """Where each stream's packets begin."""
+        return np.append(True, self.row[1:] != self.row[:-1]).nonzero()[0]
+
+    @classmethod
+    def joined(cls, parts: list[Popped]) -> Popped:
+        """Several as one; what was popped earlier of a stream comes first."""
+        if len(parts) == 1:
+            return parts[0]
+        row = np.concatenate([part.row for part in parts])
+        order = row.argsort(kind="stable")
+        rest = (
+            np.concatenate([getattr(part, name) for part in parts])[order]
+            for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
+        )
+        return cls(row[order], *rest)
 
 
 class _Slab:
@@ -180,7 +197,7 @@ class JitterRing:
         """Which entries name a row that others name too; None: all are different."""
         order = np.arange(len(rows))
         self._mark[rows] = order
-        others = np.flatnonzero(self._mark.take(rows) != order)
+        others = (self._mark.take(rows) != order).nonzero()[0]
         if not others.size:
             return None
         self._mark[rows[others]] = -1
@@ -338,11 +355,10 @@ class JitterRing:
         """At a grid point: set the deadlines of rows into which packets came (several mentions are fine)."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
-        if holed.any():
-            self.deadline_ns[rows[~holed]] = NEVER
-            self._note_holes(rows[holed], latency_ns)
-        elif self.earliest_deadline_ns != NEVER:
+        if self.earliest_deadline_ns != NEVER:
             self.deadline_ns[rows] = NEVER
+        if np.count_nonzero(holed):
+            self._note_holes(rows[holed], latency_ns)
 
     def payload_slab(self, large: bool) -> U8:
         return self._large_slab.data if large else self._small_slab.data
@@ -389,7 +405,7 @@ def _copy_payloads(
     longest = int(length.max())
     first = int(offset[0])
     groups: list[tuple[int, I64 | None]]
-    if (offset == first).all():
+    if not np.count_nonzero(offset != first):
         groups = [(first, None)]
     else:
         distinct = np.unique(offset)

@@ -90,6 +90,7 @@ class Timeline:
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
         self._rate = np.array([c.sample_rate for c in codecs] + [1, 1], np.int64)
         self._clock = np.array([c.clock_rate for c in codecs] + [1, 1], np.int64)
+        self._packed = np.array([c.packed for c in codecs] + [False, False])
         self.codec = np.full(streams, -1, np.int16)
         self.position = np.zeros(streams, np.int64)  # where the next frame will stand
         self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
@@ -101,7 +102,7 @@ class Timeline:
         self._prior_ext = np.zeros(streams, np.int64)
         self._prior_arrival_ns = np.zeros(streams, np.int64)
         self._prior_frames = np.zeros(streams, np.int64)
-        self._refused = 0
+        self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
 
     def open(self, rows: I64, first_ext: I64) -> None:
@@ -120,10 +121,12 @@ class Timeline:
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
-    def take_undecoded(self) -> int:
-        """Packets without audio (unknown payload type, a rate that does not fit) since the last call."""
-        refused, self._refused = self._refused, 0
-        return refused
+    def take_undecoded(self) -> tuple[int, int]:
+        """Packets without audio since the last call: of an unknown payload type or a rate that does not fit, and those
+        whose payload is not one of their codec's."""
+        taken = self._refused, self._corrupt
+        self._refused = self._corrupt = 0
+        return taken
 
     def anchor(self, row: int) -> Anchor | None:
         """Where a stream's last packet ended. None before any audio."""
@@ -155,7 +158,7 @@ class Timeline:
         stream = self.codec.take(rows)
         one = int(codec[0])
         odd: npt.NDArray[np.bool_] | None = None
-        if one >= 0 and (codec == one).all():
+        if one >= 0 and not np.count_nonzero(codec != one):
             span = frames if self._ratio[one] == 1 else frames // self._ratio[one]
             odd_row = stream != one
         else:
@@ -290,7 +293,8 @@ class Timeline:
         prior = np.empty_like(ext)
         prior[1:] = ext[:-1]
         prior[start] = self._prior_ext[rows]
-        missing = np.cumsum(ext - prior > 1)
+        corrupt = self._packed.take(codec) & (own_frames == 0) & (packets.length > 0)
+        missing = np.cumsum((ext - prior > 1) | corrupt)  # what cannot be decoded is as good as lost
         last = np.append(start[1:], len(row)) - 1
         self._prior_ext[rows] = ext[last]
 
@@ -301,10 +305,14 @@ class Timeline:
         frames = scaled // rate
         fits = frames * rate == scaled
         refused = row[(~fits & audio) | (codec == UNKNOWN)]
-        np.add.at(self.undecoded, refused, 1)
-        self._refused += refused.size
+        if refused.size:
+            np.add.at(self.undecoded, refused, 1)
+            self._refused += refused.size
+        if corrupt.any():
+            np.add.at(self.undecoded, row[corrupt], 1)
+            self._corrupt += int(np.count_nonzero(corrupt))
         audio &= fits
-        keep = np.flatnonzero(audio)
+        keep = audio.nonzero()[0]
         if not keep.size:
             # holes seen here still stand before the next audio packet
             base = np.append(0, missing)[start]
@@ -337,11 +345,14 @@ class Timeline:
         position = ends - frames + np.repeat(self.position[audio_rows] - before_group, length)
         self.position[audio_rows] = position[last] + frames[last]
         self._begun[audio_rows] = True
-        np.add.at(self.gap_frames, (row, cause), gap)
+        gapped = gap > 0
+        before_gap = gapped.nonzero()[0]
+        if before_gap.size:
+            np.add.at(self.gap_frames, (row[before_gap], cause[before_gap]), gap[before_gap])
 
-        opens = (gap > 0) | (cause != 0)
+        opens = gapped | (cause != 0)
         opens[start] = True
-        first = np.flatnonzero(opens)
+        first = opens.nonzero()[0]
         return Placed(
             keep,
             row,
@@ -350,7 +361,7 @@ class Timeline:
             packets.length[keep],
             own_frames,
             frames,
-            trim if trim.any() else None,
+            trim if np.count_nonzero(trim) else None,
             timestamp,
             arrival,
             np.append(first, len(row)),
@@ -364,7 +375,7 @@ class Timeline:
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
         """Streams without a codec take that of their first packet with audio."""
-        new = np.flatnonzero(audio & (self.codec[row] < 0))
+        new = (audio & (self.codec[row] < 0)).nonzero()[0]
         if new.size:
             first, index = np.unique(row[new], return_index=True)
             self.codec[first] = codec[new[index]]
@@ -402,7 +413,8 @@ class Timeline:
         forward = (delta > 0) & ((delta <= rate) | (delta <= elapsed + rate))
         overlap = (delta < 0) & (-delta < frames)
         jump = ~restart & ~begins & (delta != 0) & ~forward & ~overlap
-        np.add.at(self.timestamp_jumps, row[jump], 1)
+        if np.count_nonzero(jump):
+            np.add.at(self.timestamp_jumps, row[jump], 1)
         anchored = restart | jump
         gap = np.where(anchored, np.where(elapsed < rate // 10, 0, elapsed), np.where(forward, delta, 0))
         gap[begins] = 0
@@ -419,7 +431,7 @@ def _group_starts(row: I64) -> I64:
     edge = np.empty(len(row), np.bool_)
     edge[0] = True
     np.not_equal(row[1:], row[:-1], out=edge[1:])
-    return np.flatnonzero(edge)
+    return edge.nonzero()[0]
 
 
 def _shifted(values: npt.NDArray[_T], start: I64, first: npt.NDArray[_T]) -> npt.NDArray[_T]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,6 +29,12 @@ __all__ = ["Check", "doctor", "examine"]
 
 _BYTES_A_DATAGRAM: Final = 832  # what a 196-byte datagram costs of the receive buffer
 _RATE: Final = 250_000
+_EXTRAS: Final = {
+    "codecs": ("av",),
+    "plot": ("matplotlib",),
+    "serve": ("uvicorn", "cryptography"),
+    "vad": ("onnxruntime",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,7 @@ def examine(address: UdpAddress, out: Path) -> Iterator[Check]:
     yield _workers()
     yield _timestamps()
     yield _uvloop()
+    yield _extras()
     yield _clock()
     yield _disk(out)
     yield _descriptors()
@@ -176,6 +184,14 @@ def _uvloop() -> Check:
     except ImportError:
         return Check("uvloop", "warn", "missing: asyncio's own loop is used (pip install uvloop)")
     return Check("uvloop", "ok", metadata.version("uvloop"))
+
+
+def _extras() -> Check:
+    there = {extra: all(find_spec(module) is not None for module in modules) for extra, modules in _EXTRAS.items()}
+    text = ", ".join(extra for extra, found in there.items() if found) or "none installed"
+    if missing := ",".join(extra for extra, found in there.items() if not found):
+        text += f"; more is to be had with: pip install 'strep-rtp[{missing}]'"
+    return Check("extras", "ok", text)
 
 
 def _clock() -> Check:

@@ -370,7 +370,7 @@ class Fork:
 
     def _look(self) -> None:
         """Whether media has come."""
-        last_ns = self._receiver.last_arrival_ns(self._live.values())
+        last_ns = self._receiver.last_arrival_of(self._live.values())
         if last_ns:
             self._feed(Media(last_ns / 1e9 + self._ahead_s))
 

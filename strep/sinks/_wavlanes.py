@@ -121,6 +121,8 @@ class WavLanes:
         if native:
             # gaps must be filled with silence; L16 has another byte order on the wire
             fast &= self._fills.take(row) & (at <= self._end.take(row))
+            if batch.transcoded is not None:
+                fast &= ~batch.transcoded
             if not fast.all():
                 fast &= ~np.isin(row, row[~fast])
         if not fast.all():

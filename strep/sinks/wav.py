@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .._codecs import encode
 from .._exceptions import ConfigurationError
 from ..resample import prepare
 from ._base import BaseSink
@@ -54,7 +55,8 @@ class WavSink(BaseSink):
     ``drift_correction``  of files that directions share: align them on the receiver's clock, to within 20 ms for as
     long as the call lasts, by frames put in or left out, in silence where there is some. Split files are never
     corrected: they are the streams' RTP time spans, to the sample
-    ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only)
+    ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only); other codecs are written as pcm16, and
+    what a G.711 stream brings in another codec is encoded as its file is
     ``rate``      resample to this rate (pcm16 only); None: each stream's own
     ``conceal``   short gaps are filled as ears want it (pcm16 only); False: they are silent
     ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
@@ -145,7 +147,8 @@ class WavSink(BaseSink):
     # --- called by the receiver -----------------------------------------------------------------------------------
 
     def blocks(self, batch: BlockBatch) -> None:
-        size = 2 * batch.payload.nbytes  # encoded bytes and the packets' columns: it is decoded when its turn comes
+        # encoded bytes and columns, as it is decoded when its turn comes; samples of packed codecs are more
+        size = 2 * max(batch.payload.nbytes, int(batch.offset[-1]))
         with self._condition:
             if self._waiting + size > self._queue_bytes and self._jobs:
                 self.dropped_frames += int(batch.frames.sum())
@@ -276,9 +279,9 @@ class WavSink(BaseSink):
             return
         values: memoryview | I16
         if self._native:
-            values, offset, width = batch.payload.data, batch.payload_offset.tolist(), 1
+            values, offset = batch.payload.data, batch.payload_offset.tolist()
         else:
-            values, offset, width = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist(), 2
+            values, offset = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist()
         position, time_ns = batch.position.tolist(), batch.time_ns.tolist()
         tracks, tree, dirty = self._tracks, self._tree, self._dirty
         for i in range(len(batch)) if chosen is None else chosen:
@@ -294,14 +297,12 @@ class WavSink(BaseSink):
                 if self._lanes is not None:
                     self._lanes.sync(stream.index, file)
                 if simple:
-                    begin, end = offset[i], offset[i + 1]
-                    if self._native and file.format.encoding == "pcm16":  # L16: network order on the wire
-                        data = batch.payload[begin:end].view(">i2").astype(np.int16).view(np.uint8).data
-                    else:
-                        data = values[begin:end]
+                    data = values[offset[i] : offset[i + 1]]
+                    if self._native and (file.format.encoding == "pcm16" or _is_transcoded(batch, i)):
+                        data = _encoded(stream, file.format, batch.samples[batch.offset[i] : batch.offset[i + 1]])
                     tree.write(file, data, position[i] * file.format.frame_bytes)
                 else:
-                    samples = batch.samples[offset[i] // width : offset[i + 1] // width]
+                    samples = batch.samples[offset[i] // 2 : offset[i + 1] // 2]
                     track.write(samples, position[i], time_ns[i])
                 if now - file.told_at >= _FLUSH_S:
                     tree.tell(file, now)
@@ -400,6 +401,17 @@ class WavSink(BaseSink):
             yield
         except OSError as error:
             self._fail(error, 0)
+
+
+def _is_transcoded(batch: BlockBatch, block: int) -> bool:
+    return batch.transcoded is not None and bool(batch.transcoded[block])
+
+
+def _encoded(stream: StreamInfo, format_: WavFormat, samples: I16) -> memoryview:
+    """Samples as a native file holds them: where the payload is another codec's."""
+    if format_.encoding == "pcm16" or stream.codec is None:
+        return samples.view(np.uint8).data
+    return encode(stream.codec, samples).data
 
 
 def _give_way() -> None:
