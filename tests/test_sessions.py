@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from live import check_truth, port_of, until
+from strep.standin._server import HttpServer
 
 import strep
 from strep._exceptions import ConfigurationError
@@ -216,7 +217,7 @@ async def test_a_hang_up_ends_the_streams_and_closes_the_files(mode: Mode, tmp_p
         async with w.fork(call, mode, call_leg_id=call.call_leg_id) as fork:
             await media(fork)
             await w.control.hangup(call.call_control_id)
-            assert [stream async for stream in fork] is not None  # the iteration ends
+            assert [stream async for stream in fork] != None  # the iteration ends
             assert fork.phase is ForkPhase.STOPPED
             assert "hang-up" in str(fork.state.leaving)
             assert [r.end for r in w.receiver.reports()] == ["stopped", "stopped"]
