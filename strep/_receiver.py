@@ -12,16 +12,15 @@ from socket import socketpair
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ._addresses import SourceFilter
 from ._admission import PortBinding, PortRole
 from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
 from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._inorder import InOrder
+from ._options import engine_options, leg_of, parse_call_leg_id
 from ._pacing import Pacing
 from ._pairs import PortPair, PortPool, parse_ports
-from ._payload_types import PayloadTypes
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub, Watcher, WatchKey
@@ -305,7 +304,7 @@ class Receiver:
         Raises ConfigurationError when as many legs are announced as there may be streams.
         """
         engine, dispatcher = self._running()
-        leg = _leg(call_leg_id)
+        leg = leg_of(call_leg_id)
         announcements = engine.registry.announcements
         dispatcher.handle(engine.announce(leg))
         if announcements is not None and not announcements.known(*divmod(leg.int, 1 << 64)):
@@ -313,7 +312,7 @@ class Receiver:
 
     def forget(self, call_leg_id: uuid.UUID | str) -> None:
         """Take an announcement back. Streams that live go on."""
-        self._running()[0].forget(_leg(call_leg_id))
+        self._running()[0].forget(leg_of(call_leg_id))
 
     def end(self, call_leg_id: uuid.UUID | str, *, linger_s: float = 2.0) -> int:
         """End the streams of a leg now, for the reason "stopped", so that files are closed; returns how many.
@@ -322,7 +321,7 @@ class Receiver:
         announced anew.
         """
         engine, dispatcher = self._running()
-        leg = _leg(call_leg_id)
+        leg = leg_of(call_leg_id)
         self._drain()
         streams = [info for info in engine.registry.live() if info.call_leg_id == leg]
         engine.registry.shut_out(leg, self._now_ns() + round(linger_s * 1e9), self._now_ns())
@@ -620,53 +619,6 @@ def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
             return False
         loop.remove_reader(ours.fileno())
         return True
-
-
-def _leg(value: uuid.UUID | str) -> uuid.UUID:
-    leg = parse_call_leg_id(value)
-    if leg is None:
-        raise ConfigurationError("no call_leg_id: give a UUID")
-    return leg
-
-
-def parse_call_leg_id(value: uuid.UUID | str | None) -> uuid.UUID | None:
-    if value is None or isinstance(value, uuid.UUID):
-        return value
-    try:
-        return uuid.UUID(value)
-    except ValueError:
-        raise ConfigurationError(
-            f"call_leg_id {value!r} is not a UUID like 428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
-        ) from None
-
-
-def engine_options(
-    *,
-    latency_ms: float,
-    payload_types: Mapping[int, str | Codec] | None,
-    allow: Sequence[str],
-    call_legs: Iterable[uuid.UUID | str] | None,
-    max_streams: int,
-    idle_timeout_s: float,
-) -> dict[str, Any]:
-    """Checked arguments for :class:`EngineConfig`, the same for live runs and replays."""
-    if not 0 <= latency_ms <= 800:
-        raise ConfigurationError(f"latency {latency_ms:g} ms: choose 0 to 800 ms")
-    if not 1 <= max_streams <= 1_000_000:
-        raise ConfigurationError(f"max_streams {max_streams}: choose 1 to 1000000")
-    if not idle_timeout_s >= 1:
-        raise ConfigurationError(f"idle timeout {idle_timeout_s:g} s: choose 1 s or more")
-    legs = None
-    if call_legs is not None:
-        legs = frozenset(leg.int for leg in (parse_call_leg_id(leg) for leg in call_legs) if leg is not None)
-    return {
-        "latency_ns": round(latency_ms * 1e6),
-        "payload_types": PayloadTypes(payload_types),
-        "sources": SourceFilter(allow) if allow else None,
-        "call_legs": legs,
-        "max_streams": max_streams,
-        "idle_ns": round(idle_timeout_s * 1e9),
-    }
 
 
 def _address_text(address: tuple[str, int]) -> str:

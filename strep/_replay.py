@@ -12,8 +12,8 @@ from ._dispatch import Dispatcher
 from ._engine import Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._inorder import InOrder
+from ._options import engine_options, parse_call_leg_id
 from ._pcap import PcapReader
-from ._receiver import engine_options, parse_call_leg_id
 from ._report import StreamReport, Totals, summary_of
 from ._types import Codec
 from .sinks._base import Sink

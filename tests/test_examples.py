@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from support import LEG, batch_of, steady
 
 from strep._pcap import PcapWriter
 from strep.simulate import Impairments, make_traffic, play
+from strep.standin import StandIn
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -77,9 +79,26 @@ def test_the_example_that_replays(tmp_path: Path) -> None:
     assert (tmp_path / "out" / str(LEG) / "a-inbound.wav").is_file()
 
 
+async def test_the_example_that_forks_a_call(tmp_path: Path) -> None:
+    async with StandIn(calls=1) as api:
+        (call,) = api.calls
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(EXAMPLES / "fork_call.py"), call.call_control_id, "127.0.0.1", "udp:127.0.0.1:0", "1.5",
+            cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "TELNYX_API_KEY": api.api_key, "TELNYX_BASE_URL": api.base_url},
+        )  # fmt: skip
+        out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 30))
+        assert (process.returncode, err) == (0, "")
+        sent = {truth.direction.label: truth.packets for truth in api.truth(call.call_leg_id)}
+        assert call.fork is None
+    assert re.findall(r"^fork_\w+", out, re.MULTILINE) == ["fork_started", "fork_media", "fork_stopped"]
+    for direction, packets in sent.items():
+        assert f"{direction}: {packets * 0.02:.2f} s, 0 packets lost" in out
+
+
 def test_every_example_is_told_and_run() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert names == {*SAYS, "replay_file.py"}
+    assert names == {*SAYS, "replay_file.py", "fork_call.py"}
     told = (EXAMPLES / "README.md").read_text()
     assert all(f"[`{name}`]({name})" in told for name in names)
 

@@ -62,8 +62,8 @@ class ForkRegistry:
         fork = self.get(call, leg)
         if fork is not None:
             fork.webhook(event)
-        if isinstance(event, CallHangup) and call is not None and fork is None:
-            self._controls.pop(self._legs.pop(call, uuid.UUID(int=0)), None)
+        if isinstance(event, CallHangup) and call is not None and (known := self._legs.pop(call, None)) is not None:
+            self._controls.pop(known, None)
         return fork
 
     def by_phase(self) -> dict[str, int]:
@@ -84,5 +84,3 @@ class ForkRegistry:
     def remove(self, fork: Fork) -> None:
         if self._forks.get(fork.call_control_id) is fork:
             del self._forks[fork.call_control_id]
-            if (leg := self._legs.pop(fork.call_control_id, None)) is not None:
-                self._controls.pop(leg, None)

@@ -13,26 +13,25 @@ What is decided when stands in :mod:`._fork_state`; here are the API's commands,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from .._exceptions import ConfigurationError, StrepError
+from .._options import parse_call_leg_id
 from .._pairs import PortPair
-from .._receiver import Receiver, parse_call_leg_id
-from .._report import StreamReport
+from .._receiver import Receiver
 from .._stream import Stream
-from .._types import Direction, StreamInfo
+from .._types import Direction
 from .._udp import UdpAddress, parse_address
 from ._diagnosis import Diagnosis, Facts, diagnose
-from ._errors import APIError, APIStatusError, CallEndedError
+from ._errors import CallEndedError
 from ._fork_state import (
     Action,
     Begin,
@@ -56,7 +55,9 @@ from ._fork_state import (
     Tick,
     step,
 )
+from ._fork_streams import ForkStreams
 from ._forks import ForkRegistry
+from ._outcomes import call_is_over, may_have_had_effect, told
 from .events import CallHangup, ForkStarted, ForkStopped, WebhookEvent
 
 if TYPE_CHECKING:
@@ -64,15 +65,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Fork", "ForkEvent", "ForkLimits", "ForkPhase", "ForkRegistry"]
 
-log = logging.getLogger("strep.control")
+log = logging.getLogger("strep.control.forks")
 
 Mode = Literal["target", "rx_tx"]
 StreamType = Literal["raw", "decrypted"]
 
 _LINGER_S: Final = 0.1  # for what is on its way when a fork has been stopped
 _LATE_S: Final = 5.0  # what comes later of a leg that was forked begins no stream
-_NO_CALL: Final = "90015"  # invalid call_control_id
-_UNDECIDED: Final = (408, 409, 429)  # of 4xx
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,6 @@ class Fork:
         self._stream_type = stream_type
         self._client_state = client_state
         self._on_event = on_event
-        self._loud = logging.WARNING if on_event is None else logging.INFO  # who hears of events tells of them
         self._state = ForkState(limits or ForkLimits(idle_s=receiver.idle_timeout_s))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -162,14 +160,8 @@ class Fork:
         self._addresses: dict[str, str] = {}  # of fork_start: target, or rx and tx
         self._host, self._port = "", 0
         self._listening: tuple[str, ...] = ()
-        self._watched: list[uuid.UUID | int] = []
-        self._live: dict[int, StreamInfo] = {}  # by serial
-        self._packets: Counter[Direction] = Counter()  # of streams that have ended
-        self._encrypted = False
-        self._new: deque[StreamInfo | Stream] = deque()
-        self._iterated = False
+        self._streams = ForkStreams(receiver, self._heard)
         self._answered = asyncio.Event()
-        self._came = asyncio.Event()
         self._closed = asyncio.Event()
         self._began_s = 0.0
 
@@ -256,7 +248,7 @@ class Fork:
     async def _prepare(self) -> None:
         """Where the media is to go to, and who hears of it."""
         if not self._receiver.sinks:
-            self._iterate()  # with nobody else to hear it, who enters will: nothing of the beginning is missing
+            self._streams.iterate()  # with nobody else to hear it, who enters will: nothing of the beginning is missing
         bound = [s.address for s in self._receiver.sockets if s.role == "listen"]
         if self.mode == "target":
             if not bound:
@@ -278,7 +270,7 @@ class Fork:
             self._listening = tuple(str(UdpAddress(pair.host, port)) for port in pair.ports)
             self._addresses = {"rx": _udp(self._host, pair.rx), "tx": _udp(self._host, pair.tx)}
             for port in pair.ports:
-                self._watch(port)
+                self._streams.watch(port)
         self._before = self._counts()
 
     def _reachable(self, bound: UdpAddress, port: int) -> tuple[str, int]:
@@ -297,25 +289,18 @@ class Fork:
     async def _ask_leg(self) -> None:
         try:
             call = await self._control.retrieve_call(self.call_control_id)
-            leg = uuid.UUID(call.call_leg_id)
+            self._learn(uuid.UUID(call.call_leg_id))
         except (StrepError, ValueError) as error:
             log.warning("the call_leg_id of %s is not known: %s", self.call_control_id, error)
-            return
-        self._learn(leg)
 
     def _learn(self, leg: uuid.UUID) -> None:
         """Only once: ids do not change."""
-        if self.mode == "rx_tx" or self._watched or self._closed.is_set() or not self._receiver.running:
+        if self.mode == "rx_tx" or self._streams.watching or self._closed.is_set() or not self._receiver.running:
             self._leg = self._leg or leg
             return
         self._leg = leg
-        self._watch(leg)
+        self._streams.watch(leg)
         self._receiver.announce(leg)
-
-    def _watch(self, key: uuid.UUID | int) -> None:
-        self._watched.append(key)
-        for info in self._receiver.watch(key, self):
-            self.stream_started(info)
 
     def webhook(self, event: WebhookEvent) -> None:
         """An event of this call; ``control.forks.webhook`` finds out whose it is."""
@@ -333,44 +318,16 @@ class Fork:
 
     def __aiter__(self) -> AsyncIterator[Stream]:
         """The streams of this fork, those that live already first; ends when the fork is over."""
-        self._iterate()
-        return self._streams()
+        self._streams.iterate()
+        return self._streams.iteration()
 
-    def _iterate(self) -> None:
-        if not self._iterated and self._receiver.running:
-            self._iterated = True
-            self._receiver.want_audio()
-
-    async def _streams(self) -> AsyncIterator[Stream]:
-        while True:
-            while self._new:
-                item = self._new.popleft()
-                if isinstance(item, Stream):
-                    yield item
-                elif item.serial in self._live and self._receiver.running:
-                    yield self._receiver.stream(item)
-            if self._closed.is_set():
-                return
-            self._came.clear()
-            await self._came.wait()
-
-    def stream_started(self, stream: StreamInfo) -> None:
-        """For the receiver."""
-        self._live[stream.serial] = stream
-        self._encrypted |= stream.encrypted
-        self._new.append(self._receiver.stream(stream) if self._iterated else stream)
-        self._came.set()
+    def _heard(self) -> None:
         if self._loop is not None:
             self._loop.call_soon(self._look)
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
-        """For the receiver."""
-        self._live.pop(stream.serial, None)
-        self._packets[stream.direction] += report.packets_received
-
     def _look(self) -> None:
         """Whether media has come."""
-        last_ns = self._receiver.last_arrival_of(self._live.values())
+        last_ns = self._streams.last_arrival_ns()
         if last_ns:
             self._feed(Media(last_ns / 1e9 + self._ahead_s))
 
@@ -408,10 +365,10 @@ class Fork:
                     self._command.cancel()
             case Tell("no_media", text):
                 found = self.diagnosis()
-                log.log(self._loud, "%s: %s", self.call_control_id, found)
+                log.warning("%s: %s", self.call_control_id, found)
                 self._say("no_media", text, found.as_dict())
             case Tell(kind, text):
-                log.log(logging.INFO if kind in _QUIET else self._loud, "%s: %s", self.call_control_id, text)
+                log.log(logging.INFO if kind in _QUIET else logging.WARNING, "%s: %s", self.call_control_id, text)
                 self._say(f"fork_{kind}", text)
             case Finish():
                 self._finish(action)
@@ -439,7 +396,9 @@ class Fork:
             self._look()
             return
         self._error = self._error or error
-        self._feed(StartFailed(_told(error), perhaps=_perhaps(error), call_ended=_gone(error, self._state.ok)))
+        self._feed(
+            StartFailed(told(error), perhaps=may_have_had_effect(error), call_ended=call_is_over(error, self._state.ok))
+        )
 
     def _stopped(self, task: asyncio.Task[Any]) -> None:
         self._command = None
@@ -447,15 +406,14 @@ class Fork:
             self._feed(StopDone("fork_stop was given up: no answer in time"))
         else:
             error = task.exception()
-            self._feed(StopDone(None if error is None else _told(error)))
+            self._feed(StopDone(None if error is None else told(error)))
 
     def _finish(self, finish: Finish) -> None:
         if self._loop is None or self._closed.is_set():
             return
         failed = finish.error is not None
         text = finish.error or finish.why
-        level = self._loud if failed else logging.INFO
-        log.log(level, "%s: the fork is over: %s", self.call_control_id, text)
+        log.log(logging.WARNING if failed else logging.INFO, "%s: the fork is over: %s", self.call_control_id, text)
         if self._state.starts and self._state.ok:
             self._loop.call_later(_LINGER_S, self._close, text, failed)
         else:
@@ -468,18 +426,25 @@ class Fork:
         if self._asking is not None:
             self._asking.cancel()
         self._registry.remove(self)
-        if self._receiver.running:
-            if self.pair is not None:
-                self._receiver.close_pair(self.pair)
-            elif self._leg is not None and self._watched:
-                self._receiver.forget(self._leg)
-                self._receiver.end(self._leg, linger_s=_LATE_S)
-        for key in self._watched:
-            self._receiver.unwatch(key, self)
-        self._closed.set()
-        self._answered.set()
-        self._came.set()
+        try:
+            self._end_streams()
+        except Exception:
+            log.exception("%s: the streams of the fork could not be ended", self.call_control_id)
+        finally:
+            self._closed.set()
+            self._answered.set()
         self._say("fork_failed" if failed else "fork_stopped", text, self._figures())
+
+    def _end_streams(self) -> None:
+        try:
+            if self._receiver.running:
+                if self.pair is not None:
+                    self._receiver.close_pair(self.pair)
+                elif self._leg is not None and self._streams.watching:
+                    self._receiver.forget(self._leg)
+                    self._receiver.end(self._leg, linger_s=_LATE_S)
+        finally:
+            self._streams.close()
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
@@ -492,21 +457,13 @@ class Fork:
             log.exception("what hears of forks failed on %s", kind)
 
     def _figures(self) -> dict[str, Any]:
-        packets = self._count_packets()
+        packets = self._streams.packets()
         return {
             "inbound_packets": packets[Direction.INBOUND],
             "outbound_packets": packets[Direction.OUTBOUND],
             "starts": self._state.starts,
             "stop_sent": self._state.stop_sent,
         }
-
-    def _count_packets(self) -> Counter[Direction]:
-        packets = self._packets.copy()
-        if self._receiver.running:
-            for info in self._live.values():
-                with contextlib.suppress(LookupError):
-                    packets[info.direction] += self._receiver.report(info).packets_received
-        return packets
 
     def _counts(self) -> Counter[str]:
         totals = self._receiver.totals()
@@ -522,8 +479,7 @@ class Fork:
             raise ConfigurationError("the fork has not been started")
         since = Counter(self._counts())
         since.subtract(self._before)
-        packets = self._count_packets()
-        own = len(self._live) + len(self._packets)
+        packets = self._streams.packets()
         return diagnose(
             Facts(
                 mode=self.mode,
@@ -532,7 +488,7 @@ class Fork:
                 port=self._port,
                 listening=self._listening,
                 api_on_this_machine=self._control.loopback,
-                api_error=None if self._state.ok or not self._error else _told(self._error),
+                api_error=None if self._state.ok or not self._error else told(self._error),
                 waited_s=self._loop.time() - self._began_s,
                 hooks=self._hooks > 0,
                 hook_started=self._state.hook_started,
@@ -544,10 +500,10 @@ class Fork:
                 rejected_by=_part(since, "rejected "),
                 malformed=since["malformed"],
                 kernel_dropped=since["kernel"],
-                others=max(0, since["streams"] - own),
+                others=max(0, since["streams"] - self._streams.count),
                 inbound=packets[Direction.INBOUND],
                 outbound=packets[Direction.OUTBOUND],
-                encrypted=self._encrypted,
+                encrypted=self._streams.encrypted,
             )
         )
 
@@ -569,24 +525,6 @@ def advertised(text: str) -> tuple[str, int]:
 
 def _udp(host: str, port: int) -> str:
     return f"udp:{UdpAddress(host, port)}"
-
-
-def _told(error: BaseException) -> str:
-    return error.message if isinstance(error, APIError) else f"{type(error).__name__}: {error}"
-
-
-def _perhaps(error: BaseException) -> bool:
-    """Whether a command may have had its effect all the same."""
-    if isinstance(error, APIStatusError):
-        return error.status_code >= 500 or error.status_code in _UNDECIDED
-    return not isinstance(error, ConfigurationError)
-
-
-def _gone(error: BaseException, forked: bool) -> bool:
-    """Whether the error says that the call is over; of one that was forked before, that it is not known."""
-    if isinstance(error, CallEndedError):
-        return True
-    return forked and isinstance(error, APIStatusError) and (error.status_code == 404 or _NO_CALL in error.codes)
 
 
 def _part(counts: Counter[str], prefix: str) -> dict[str, int]:
