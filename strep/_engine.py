@@ -23,31 +23,27 @@ from ._admission import PortBinding, Registry
 from ._announcements import Announcements
 from ._datagrams import DatagramBatch
 from ._events import Ended, Event, Notice, Started
+from ._intake import TICK_NS, Intake, Part, ticks_of
 from ._outlet import Later, Outlet, at_once
 from ._packets import Bodies, Packets
-from ._parser import parse_apart
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
 from ._sources import Sources
 from ._state import StreamState
 from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, SLOTS, WINDOW, Popped
-from ._types import DatagramKind, StreamInfo
+from ._types import StreamInfo
 
 __all__ = ["TICK_NS", "Engine", "EngineConfig"]
 
 I64 = npt.NDArray[np.int64]
 
-TICK_NS: Final = 10_000_000
 SECOND_NS: Final = 1_000_000_000
-_SHORT: Final = 1000  # ticks of a batch that came as one does live
 _WORTHWHILE: Final = 256  # packets of several ticks
 _FULL: Final = 700  # packets a tick, from which on ticks are taken one by one: as dear, and no look for who is smooth
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
 
 _NONE: Final[I64] = np.zeros(0, np.int64)
-
-Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +77,7 @@ class Engine:
         announcements = None if config.pending_ns is None else Announcements(config.max_streams, config.pending_ns)
         self.registry = Registry(config.max_streams, config.bindings, config.call_legs, announcements)
         self.state = StreamState(config.max_streams, types, self.registry)
+        self._intake = Intake(self.accounts, self.registry, config.sources)
         self._table = self.state.table
         self._ring = self.state.ring
         self._reception = self.state.reception
@@ -102,9 +99,9 @@ class Engine:
         """Take a batch. Its ``arrival_ns`` is clamped in place to not before the engine's present tick."""
         if not len(batch):
             return []
-        parts = self._clamp(batch)
+        parts = ticks_of(batch, self._tick)
         self.accounts.datagrams += len(batch)
-        packets, at = self._parse(batch)
+        packets, at = self._intake.packets_of(batch)
         if packets is not None:
             if at is not None:
                 parts = [(t, *at.searchsorted((begin, end)).tolist()) for t, begin, end in parts]
@@ -211,73 +208,6 @@ class Engine:
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The ``limit`` live streams with the most "packets", "lost" packets or "jitter"."""
         return self.state.top(limit, key)
-
-    # --- datagrams → packets --------------------------------------------------------------------------------------
-
-    def _clamp(self, batch: DatagramBatch) -> list[Part]:
-        """Make arrival times not go back behind a tick; returns which datagrams are of which tick."""
-        arrival = batch.arrival_ns
-        first, last = int(arrival[0]) // TICK_NS, int(arrival[-1]) // TICK_NS
-        if self._tick <= first and last - first < _SHORT and (arrival[1:] >= arrival[:-1]).all():
-            grid = np.arange(first + 1, last + 1) * TICK_NS
-            cuts = [0, *arrival.searchsorted(grid).tolist(), len(arrival)]
-            return [(first + i, cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1) if cuts[i] < cuts[i + 1]]
-        tick = np.maximum(np.maximum.accumulate(arrival // TICK_NS), self._tick)
-        np.maximum(arrival, tick * TICK_NS, out=arrival)
-        cuts = [0, *(np.flatnonzero(tick[1:] != tick[:-1]) + 1).tolist(), len(arrival)]
-        return list(zip(tick[cuts[:-1]].tolist(), cuts[:-1], cuts[1:], strict=True))
-
-    def _parse(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
-        """The media packets of a batch, and their rows in it (None: all)."""
-        columns, rows, others = parse_apart(batch.slab, batch.length)
-        if columns.uniform is not None:  # all sound, all of one kind: the usual case
-            self.accounts.kinds[columns.uniform] += len(columns)
-        else:
-            others = columns
-            good = columns.status == 0
-            if not good.all():
-                rows = good.nonzero()[0]
-                columns = columns.take(rows)
-        if others is not None:
-            self.accounts.kinds += np.bincount(others.kind, minlength=len(DatagramKind))
-            self.accounts.count_statuses(others.status)
-        if self.config.sources is not None:
-            hi, lo = batch.source_hi, batch.source_lo
-            allowed = self.config.sources.allows(*((hi, lo) if rows is None else (hi[rows], lo[rows])))
-            if not allowed.all():
-                self.accounts.reject("source", int(np.count_nonzero(~allowed)))
-                chosen = allowed.nonzero()[0]
-                rows = chosen if rows is None else rows[chosen]
-                columns = columns.take(chosen)
-        if not len(columns):
-            return None, rows
-        tag = columns.direction.astype(np.uint64)
-        tag <<= np.uint64(1)
-        tag |= columns.leg
-        strep = None if columns.uniform == DatagramKind.STREP else columns.kind == DatagramKind.STREP
-        if strep is not None and not strep.all():
-            port = batch.local_port if rows is None else batch.local_port[rows]
-            self.registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
-
-        packets = Packets(
-            columns.call_leg_hi,
-            columns.call_leg_lo,
-            tag,
-            columns.sequence_number,
-            columns.rtp_timestamp,
-            columns.ssrc,
-            columns.payload_type,
-            batch.arrival_ns if rows is None else batch.arrival_ns[rows],
-            columns.payload_offset,
-            columns.payload_length,
-            rows,
-            batch.slab,
-            batch.source_hi,
-            batch.source_lo,
-            batch.source_port,
-            batch.local_port,
-        )
-        return packets, rows
 
     # --- ticks ----------------------------------------------------------------------------------------------------
 

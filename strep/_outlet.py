@@ -46,7 +46,8 @@ class Outlet:
         self._presses = KeyPresses(state)
         self._noise: dict[int, tuple[int, bytes]] = {}  # by row: serial, and the comfort noise in force
         self.wanted = True
-        self._since_ns: I64 | None = None  # by row: of packets that came earlier the payload was not kept
+        # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
+        self._since: tuple[I64, I64] | None = None
 
     def want_blocks(self, wanted: bool) -> None:
         """Whether blocks are made; otherwise packets are placed and counted only."""
@@ -55,8 +56,9 @@ class Outlet:
             ring.keep_payloads = True
             waiting = np.flatnonzero(ring.present)
             if waiting.size:
-                self._since_ns = np.zeros(len(ring.present), np.int64)
-                self._since_ns[waiting] = self._state.reception.last_arrival_ns[waiting] + 1
+                ext = np.full(len(ring.present), -1, np.int64)
+                ext[waiting] = ring.highest(waiting)
+                self._since = ext, self._state.restarts.copy()
         self.wanted = wanted
 
     def forgo_payloads(self) -> None:
@@ -68,8 +70,10 @@ class Outlet:
         if not self.wanted:
             return self._place(popped)[1]
         events: list[Event] = []
-        if self._since_ns is not None:
-            mute = self._without_payload(popped, self._since_ns)
+        if self._since is not None:
+            ext, restarts = self._since
+            mute = popped.ext <= ext.take(popped.row)
+            mute &= self._state.restarts.take(popped.row) == restarts.take(popped.row)
             events = self._place(popped.take(mute))[1]
             popped = popped.take(~mute)
         placed, more, noise = self._place(popped)
@@ -89,16 +93,11 @@ class Outlet:
     def end(self, stream: StreamInfo) -> list[Event]:
         """A stream has ended, all its packets have left."""
         self._noise.pop(stream.index, None)
+        if self._since is not None:
+            self._since[0][stream.index] = -1
         if stream.codec is not None:
             self._later(lambda: self._decoder.audio.forget(stream.serial))
         return self._presses.end(stream)
-
-    def _without_payload(self, popped: Popped, since_ns: I64) -> npt.NDArray[np.bool_]:
-        """Of each stream the packets up to the last whose payload was not kept."""
-        order = np.arange(len(popped))
-        start = np.flatnonzero(np.r_[True, popped.row[1:] != popped.row[:-1]])
-        last = np.maximum.reduceat(np.where(popped.arrival_ns < since_ns.take(popped.row), order, -1), start)
-        return order <= np.repeat(last, np.diff(np.r_[start, len(popped)]))
 
     def _place(self, popped: Popped) -> tuple[tuple[Placed, I64] | None, list[Event], dict[int, bytes]]:
         """The packets' blocks and when each would have arrived without jitter; what packets tell beside audio; and by

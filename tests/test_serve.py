@@ -255,6 +255,16 @@ async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other
     assert summary["webhooks"]["forged"] == 1
 
 
+async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    port = free_port()
+    api = stand_in(port, calls=3, seconds=60)
+    async with serving(api, port, tmp_path / "out", "--stop-timeout", "1") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("fork_media")) == 3)
+        api.fail_next(*["hang"] * 12)
+    assert daemon.log.count("fork_stop was given up") == 3
+    check_audio(api, daemon, api.calls)
+
+
 class Losing(httpx.AsyncBaseTransport):
     """A network that loses the webhooks of some kinds, and says that they came."""
 

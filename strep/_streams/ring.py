@@ -287,6 +287,14 @@ class JitterRing:
         present = self.present.take(rows)
         return (np.bitwise_count(present ^ (present + _ONE)) - _ONE.astype(np.uint8)).astype(np.int64)
 
+    def highest(self, rows: I64) -> I64:
+        """The extended sequence number of the last packet of rows that hold any."""
+        # all bits below the highest one, so that counting them tells where it stands
+        bits = self.present.take(rows)
+        for shift in (1, 2, 4, 8, 16, 32):
+            bits |= bits >> np.uint64(shift)
+        return self.next.take(rows) + np.bitwise_count(bits).astype(np.int64) - 1
+
     def settle(self, rows: I64) -> I64:
         """At a grid point: move the edges of these rows up; returns their runs."""
         run = self.run(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -216,6 +217,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
     from ..service import HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
 
     err = console()
+    logging.getLogger("strep.control.forks").setLevel(logging.CRITICAL)  # the recorder tells of them, once a call
     as_json = options.pop("as_json")
     check_writable(settings.out)
     writer = EventWriter() if as_json else None

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fork", "ForkEvent", "ForkLimits", "ForkPhase", "ForkRegistry"]
 
-log = logging.getLogger("strep.control")
+log = logging.getLogger("strep.control.forks")
 
 Mode = Literal["target", "rx_tx"]
 StreamType = Literal["raw", "decrypted"]
@@ -150,7 +150,6 @@ class Fork:
         self._stream_type = stream_type
         self._client_state = client_state
         self._on_event = on_event
-        self._loud = logging.WARNING if on_event is None else logging.INFO  # who hears of events tells of them
         self._state = ForkState(limits or ForkLimits(idle_s=receiver.idle_timeout_s))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -366,10 +365,10 @@ class Fork:
                     self._command.cancel()
             case Tell("no_media", text):
                 found = self.diagnosis()
-                log.log(self._loud, "%s: %s", self.call_control_id, found)
+                log.warning("%s: %s", self.call_control_id, found)
                 self._say("no_media", text, found.as_dict())
             case Tell(kind, text):
-                log.log(logging.INFO if kind in _QUIET else self._loud, "%s: %s", self.call_control_id, text)
+                log.log(logging.INFO if kind in _QUIET else logging.WARNING, "%s: %s", self.call_control_id, text)
                 self._say(f"fork_{kind}", text)
             case Finish():
                 self._finish(action)
@@ -414,8 +413,7 @@ class Fork:
             return
         failed = finish.error is not None
         text = finish.error or finish.why
-        level = self._loud if failed else logging.INFO
-        log.log(level, "%s: the fork is over: %s", self.call_control_id, text)
+        log.log(logging.WARNING if failed else logging.INFO, "%s: the fork is over: %s", self.call_control_id, text)
         if self._state.starts and self._state.ok:
             self._loop.call_later(_LINGER_S, self._close, text, failed)
         else:
