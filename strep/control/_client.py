@@ -219,8 +219,8 @@ class CallControl(_Common):
 
         advertise: "IP" or "IP:PORT" as the platform reaches the receiver (default: the address it is bound to); in mode
         "rx_tx" the ports are those of the pair, and a PORT is not used. limits: how long to wait for what, and how
-        often to start again. registry: instead of ``forks``. on_event: is told what happens, and must not block; with it
-        the log says so as information, without it what is wrong is a warning.
+        often to start again. registry: instead of ``forks``. on_event: is told what happens, and must not block; with
+        it the log says so as information, without it what is wrong is a warning.
         See :class:`strep.control.session.Fork`.
         """
         from .session import Fork
