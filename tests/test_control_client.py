@@ -566,3 +566,26 @@ def test_the_command_line_as_a_process(api: ApiServer, tmp_path: Path) -> None:
 
 def test_the_policy_of_these_tests_is_the_default_but_for_its_timeout() -> None:
     assert (FAST.max_retries, FAST.deadline_s) == (RetryPolicy().max_retries, RetryPolicy().deadline_s)
+
+
+def test_no_more_than_fifty_requests_are_under_way_at_once() -> None:
+    """httpx's pool looks at every connection for every request that waits in it: a thousand would stop the loop."""
+    now = most = 0
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        now -= 1
+        return httpx.Response(200, json={"data": {"result": "ok"}})
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as client:
+            control = CallControl(KEY, base_url="http://127.0.0.1:9/v2", client=client)
+            results = await asyncio.gather(*(control.fork_stop(f"v3:{k}") for k in range(500)))
+            assert all(result.result == "ok" for result in results)
+
+    asyncio.run(main())
+    assert most == 50

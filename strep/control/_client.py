@@ -41,6 +41,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MAX_ANSWER: Final = 4 << 20  # a page of 250 events takes a tenth of it
+_AT_ONCE: Final = 50  # requests; what httpx's pool does for each grows with those that wait in it
 _USER_AGENT: Final = f"strep/{__version__}"
 
 
@@ -158,7 +159,7 @@ class CallControl(_Common):
     wall (Unix time), sleep (seconds) and random (uniform in [0, 1)) are for tests.
 
     Every command has one command_id, the same in each retry, and ends within ``policy.deadline_s``. Retried are
-    connection errors, timeouts, 408, 409, 429 and 5xx. Raises ConfigurationError, before anything is sent, for what
+    connection errors, timeouts, 408, 409, 429 and 5xx. 50 requests at most are under way at once. Raises ConfigurationError, before anything is sent, for what
     cannot work, and APIError as in ``strep.control``. ``figures`` counts requests by outcome, and their latencies.
     """
 
@@ -181,6 +182,7 @@ class CallControl(_Common):
         self._sleep = sleep
         self._owned = client is None
         self._forks: ForkRegistry | None = None
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         # a proxy of the environment's is not asked for what is on this machine
         self._client = client or httpx.AsyncClient(trust_env=not self._site.loopback)
 
@@ -246,7 +248,8 @@ class CallControl(_Common):
     async def _run(self, request: Request[R]) -> R:
         exchange = Exchange(request, self._policy, self._secret, self.figures, self._clock())
         while True:
-            outcome = await self._attempt(request, exchange.budget_s(self._clock()))
+            async with self._slots:
+                outcome = await self._attempt(request, exchange.budget_s(self._clock()))
             step = self._settle(exchange, outcome)
             if isinstance(step, Answer):
                 return request.parse(step)

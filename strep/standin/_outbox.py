@@ -17,6 +17,7 @@ from ._webhooks import Signer, encode_body
 __all__ = ["Outbox"]
 
 _TIMEOUT_S: Final = 5.0
+_AT_ONCE: Final = 50  # requests; what httpx's pool does for each grows with those that wait in it
 _WAITING: Final = 1000  # webhooks of one call that wait for a receiver; the oldest are given up
 
 
@@ -42,6 +43,7 @@ class Outbox:
         self._rng = np.random.default_rng(seed)
         self._tell = tell
         self._transport = transport
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._clients: dict[bool, httpx.AsyncClient] = {}
         self._lines: dict[int, deque[Webhook]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +107,10 @@ class Outbox:
             if attempt:
                 await asyncio.sleep(self._faults.retry_s * 2 ** (attempt - 1))
             try:
-                headers = self._signer.headers(body, self._clock() // 10**9)
-                response = await self._client(str(webhook.url)).post(str(webhook.url), content=body, headers=headers)
+                async with self._slots:
+                    headers = self._signer.headers(body, self._clock() // 10**9)
+                    client = self._client(str(webhook.url))
+                    response = await client.post(str(webhook.url), content=body, headers=headers)
             except (httpx.HTTPError, httpx.InvalidURL):
                 continue
             if response.is_success:
