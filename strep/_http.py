@@ -56,6 +56,7 @@ class HttpServer:
                 ws="none",
                 timeout_graceful_shutdown=1,
                 server_header=False,
+                proxy_headers=False,
             )
         )
         self._task: asyncio.Task[None] | None = None

@@ -66,6 +66,7 @@ _KEPT_SUMMARIES: Final = 10
 )
 @click.option("--admin-listen", metavar="ADDR:PORT", help="Where /healthz and /metrics are instead.")
 @click.option("--advertise", metavar="IP[:PORT]", required=True, help="Where the platform reaches --listen.")
+@click.option("--allow-private", is_flag=True, help="Advertise a private address to the real API all the same.")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="Where files go."
 )
@@ -140,6 +141,7 @@ class _Settings:
     path: str
     public_url: str | None
     advertise: str
+    allow_private: bool
     out: Path
     mode: Any
     ports: str | None
@@ -169,6 +171,7 @@ class _Settings:
             path=_path_of(public_url),
             public_url=public_url,
             advertise=take("advertise"),
+            allow_private=take("allow_private"),
             out=take("out"),
             mode=mode,
             ports=ports,
@@ -237,7 +240,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
             loop.add_signal_handler(number, stop.set)
     servers: list[HttpServer] = []
-    async with CallControl() as control:
+    async with CallControl(allow_private=settings.allow_private) as control:
         _check_reach(control, settings)
         # the state machine takes 1.5 times as long at most
         limits = ForkLimits(idle_s=receiver.idle_timeout_s, stop_s=settings.stop_timeout_s / 1.5)
@@ -319,7 +322,10 @@ def _check_reach(control: CallControl, settings: _Settings) -> None:
     host, port = advertised(settings.advertise)
     where = f"udp:[{host}]:{port or 9}" if ":" in host else f"udp:{host}:{port or 9}"
     ports = {"target": where} if settings.mode == "target" else {"rx": where, "tx": where}
-    control.check_fork(stream_type=settings.stream_type, **ports)
+    try:
+        control.check_fork(stream_type=settings.stream_type, **ports)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--advertise {settings.advertise}: {error}") from None
 
 
 def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:

@@ -159,8 +159,9 @@ class CallControl(_Common):
     wall (Unix time), sleep (seconds) and random (uniform in [0, 1)) are for tests.
 
     Every command has one command_id, the same in each retry, and ends within ``policy.deadline_s``. Retried are
-    connection errors, timeouts, 408, 409, 429 and 5xx. 50 requests at most are under way at once. Raises ConfigurationError, before anything is sent, for what
-    cannot work, and APIError as in ``strep.control``. ``figures`` counts requests by outcome, and their latencies.
+    connection errors, timeouts, 408, 409, 429 and 5xx. 50 requests at most are under way at once. Raises
+    ConfigurationError, before anything is sent, for what cannot work, and APIError as in ``strep.control``.
+    ``figures`` counts requests by outcome, and their latencies.
     """
 
     def __init__(
