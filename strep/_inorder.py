@@ -18,22 +18,28 @@ _PENDING: Final = 256  # results nobody asked for so far; beyond it the oldest i
 
 
 class _Job(Generic[_T]):
-    __slots__ = ("_chain", "_result", "_work", "done")
+    __slots__ = ("_chain", "_error", "_result", "_work", "done")
 
     def __init__(self, chain: InOrder, work: Callable[[], _T]) -> None:
         self._chain = chain
         self._work: Callable[[], _T] | None = work
         self._result: _T | None = None
+        self._error: Exception | None = None
         self.done = False
 
     def __call__(self) -> _T:
         if not self.done:
             self._chain.run_until(self)
+        if self._error is not None:
+            raise self._error
         return self._result  # type: ignore[return-value]  # run() has set it
 
     def run(self) -> None:
         if self._work is not None:
-            self._result = self._work()
+            try:
+                self._result = self._work()
+            except Exception as error:
+                self._error = error  # a bug of ours: whoever wants this result hears of it, nobody else
         self._work = None
         self.done = True
 
