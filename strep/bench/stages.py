@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import _engine, _outlet
+from .. import _intake, _outlet
 from .._blocks import BlockBatch
 from .._datagrams import DatagramBatch
 from .._engine import Engine, EngineConfig
@@ -80,8 +80,8 @@ class _Stopwatch:
 
 @contextmanager
 def _watched(engine: Engine, stopwatch: _Stopwatch) -> Iterator[None]:
-    parse, gather = _engine.parse_apart, _outlet.gather  # type: ignore[attr-defined]
-    _engine.parse_apart = stopwatch.watch("parse", parse)  # type: ignore[attr-defined]
+    parse, gather = _intake.parse_apart, _outlet.gather  # type: ignore[attr-defined]
+    _intake.parse_apart = stopwatch.watch("parse", parse)  # type: ignore[attr-defined]
     _outlet.gather = stopwatch.watch("gather", gather)  # type: ignore[attr-defined]
     state = engine.state
     targets: list[tuple[str, Any, str]] = [
@@ -97,7 +97,7 @@ def _watched(engine: Engine, stopwatch: _Stopwatch) -> Iterator[None]:
     try:
         yield
     finally:
-        _engine.parse_apart = parse  # type: ignore[attr-defined]
+        _intake.parse_apart = parse  # type: ignore[attr-defined]
         _outlet.gather = gather  # type: ignore[attr-defined]
         for _, owner, method in targets:
             delattr(owner, method)
