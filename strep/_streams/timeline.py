@@ -240,6 +240,7 @@ class Timeline:
         position, gap = self._move_on(packets, frames, span, first, end[smooth] - 1, rows, total)
         cause = np.zeros(len(rows), np.uint8)
         own_frames, trim = frames, None
+        anew: npt.NDArray[np.bool_] | None = None
         kept: I64 | None = None
         if odd is None or len(odd.row) < len(which):
             there = np.ones(len(frames), np.bool_)
@@ -257,6 +258,8 @@ class Timeline:
             first = np.concatenate([first, placed[odd.packet_first[:-1]]])
             order = first.argsort()
             first = first[order]
+            if odd.anew is not None:
+                anew = np.concatenate([np.zeros(len(rows), np.bool_), odd.anew])[order]
             rows = np.concatenate([rows, odd.block_row])[order]
             position = np.concatenate([position, odd.position])[order]
             total = np.concatenate([total, odd.block_frames])[order]
@@ -283,6 +286,7 @@ class Timeline:
             total,
             gap,
             cause,
+            anew,
         )
 
     def _place_any(self, packets: Popped, codec: npt.NDArray[np.int16], own_frames: I64) -> Placed | None:
