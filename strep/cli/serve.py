@@ -214,13 +214,22 @@ def _public_key() -> str:
 
 async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
     """Everything that the command does; returns the exit code."""
+    forks = logging.getLogger("strep.control.forks")
+    before = forks.level
+    forks.setLevel(logging.CRITICAL)  # the recorder tells of them, once a call
+    try:
+        return await _record_calls(settings, options)
+    finally:
+        forks.setLevel(before)
+
+
+async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
     from ..control import CallControl
     from ..control.asgi import webhook_app
     from ..control.session import ForkLimits
     from ..service import HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
 
     err = console()
-    logging.getLogger("strep.control.forks").setLevel(logging.CRITICAL)  # the recorder tells of them, once a call
     as_json = options.pop("as_json")
     check_writable(settings.out)
     writer = EventWriter() if as_json else None
