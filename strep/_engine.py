@@ -142,16 +142,18 @@ class Engine:
 
     def end(self, streams: Iterable[StreamInfo], reason: str) -> list[Event]:
         """End live streams now."""
-        live = self.registry.info
-        rows = [s.index for s in streams if s.index < len(live) and live[s.index] is s]
-        self._end(np.array(rows, np.int64), reason)
+        self._end(np.array(self._rows_of(streams), np.int64), reason)
         return self._take_events()
 
     def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:
         """When the last packet of these streams came; 0: none of them lives."""
-        live = self.registry.info
-        rows = [s.index for s in streams if s.index < len(live) and live[s.index] is s]
+        rows = self._rows_of(streams)
         return int(self._reception.last_arrival_ns[rows].max()) if rows else 0
+
+    def _rows_of(self, streams: Iterable[StreamInfo]) -> list[int]:
+        """Of those that live."""
+        info = self.registry.info
+        return [s.index for s in streams if s.index < len(info) and info[s.index] is s]
 
     def next_deadline_ns(self) -> int | None:
         """When :meth:`advance` should be called at the latest; None: not before the next packet."""
@@ -501,12 +503,7 @@ class Engine:
         types = self.config.payload_types
         for info, pt in self.state.note_types(row, payload_type):
             if not types.guessable[pt]:
-                self._note(info, types.why_not(pt))
-
-    def _note(self, info: StreamInfo, text: str) -> None:
-        """Once in a stream's life: in the log and in its report."""
-        info.notes.append(text)
-        self._events.append(Notice(info, text))
+                self._events.append(Notice.noted(info, types.why_not(pt)))
 
     # --- out ------------------------------------------------------------------------------------------------------
 
@@ -583,7 +580,8 @@ class Engine:
     def _started(self, info: StreamInfo) -> None:
         self._events.append(Started(info))
         if info.encrypted:
-            self._note(info, "looks encrypted (SRTP): payloads are longer than their timestamps say; not decoded")
+            text = "looks encrypted (SRTP): payloads are longer than their timestamps say; not decoded"
+            self._events.append(Notice.noted(info, text))
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []

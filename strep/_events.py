@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from ._blocks import BlockBatch
 from ._report import StreamReport
@@ -28,6 +29,12 @@ class Notice:
 
     stream: StreamInfo
     text: str
+
+    @classmethod
+    def noted(cls, stream: StreamInfo, text: str) -> Self:
+        """The notice, which then stands in the stream's report too."""
+        stream.notes.append(text)
+        return cls(stream, text)
 
 
 Event = Started | Ended | Notice | StreamEvent | BlockBatch

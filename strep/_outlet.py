@@ -44,7 +44,8 @@ class Outlet:
         self._sorter = Sorter(state, types)
         self._decoder = Decoder(types.codecs)
         self._presses = KeyPresses(state)
-        self._noise: dict[int, tuple[int, bytes]] = {}  # by row: serial, and the comfort noise in force
+        self._noise: dict[int, bytes] = {}  # by row: the comfort noise in force
+        self._decoding: set[int] = set()  # serials of streams that have decoders of their own
         self.wanted = True
         # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
         self._since: tuple[I64, I64] | None = None
@@ -95,7 +96,9 @@ class Outlet:
         self._noise.pop(stream.index, None)
         if self._since is not None:
             self._since[0][stream.index] = -1
-        if stream.codec is not None:
+        self._sorter.forget(stream.index)
+        if stream.serial in self._decoding:
+            self._decoding.remove(stream.serial)
             self._later(lambda: self._decoder.audio.forget(stream.serial))
         return self._presses.end(stream)
 
@@ -109,7 +112,7 @@ class Outlet:
         is_event: npt.NDArray[np.bool_] | None = None
         anchors: dict[int, Anchor | None] = {}
         if int(codec.min()) == NO_AUDIO:
-            is_event = (codec == NO_AUDIO) & self._types.is_event.take(popped.payload_type)
+            is_event = (codec == NO_AUDIO) & ~self._types.is_noise.take(popped.payload_type)
             anchors = self._presses.anchors(popped, is_event)
         placed = timeline.place(popped, codec, frames)
         undecoded, corrupt = timeline.take_undecoded()
@@ -153,28 +156,19 @@ class Outlet:
         special = np.flatnonzero(first_of >= 0)
         for i in np.sort(np.concatenate([special, which])).tolist():
             row, block = int(popped.row[i]), int(first_of[i])
-            info = self._state.registry.info[row]
-            if info is None:
-                continue
             if block < 0:
-                large = bool(self._state.ring.large[row])
-                payload = self._state.ring.payload_slab(large)[int(popped.slot[i]), : int(popped.length[i])].tobytes()
+                payload = self._state.ring.payload(popped, i)
                 if payload:
-                    self._noise[row] = info.serial, payload
-            elif placed is not None:
-                self._silence(row, info.serial, block, placed, noise)
+                    self._noise[row] = payload
+            elif placed is not None and row in self._noise and placed.gap_cause[block] == int(GapCause.SILENCE):
+                noise[block] = self._noise[row]
 
     def _silences(self, placed: Placed, noise: dict[int, bytes]) -> None:
+        """No new comfort noise: that in force goes on."""
         for block in np.flatnonzero(placed.gap_cause == int(GapCause.SILENCE)).tolist():
             row = int(placed.block_row[block])
-            info = self._state.registry.info[row]
-            if info is not None:
-                self._silence(row, info.serial, block, placed, noise)
-
-    def _silence(self, row: int, serial: int, block: int, placed: Placed, noise: dict[int, bytes]) -> None:
-        held = self._noise.get(row)
-        if held is not None and held[0] == serial and placed.gap_cause[block] == int(GapCause.SILENCE):
-            noise[block] = held[1]
+            if row in self._noise:
+                noise[block] = self._noise[row]
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 
@@ -243,6 +237,7 @@ class Outlet:
         missing = np.isin(placed.gap_cause, (int(GapCause.LOSS), int(GapCause.SILENCE)))
         lost[first] = np.where(missing, placed.gap_frames, 0)
         serial = np.array([info[r].serial for r in placed.row.tolist()], np.int64)
+        self._decoding.update(serial[careful].tolist())
         whose = Whose(stream_codec, serial, state.restarts.take(placed.row), lost)
         block_of = {packet: block for block, packet in enumerate(first.tolist())}
         decoder = self._decoder

@@ -13,7 +13,7 @@ from ._packed import installed
 from ._streams.timeline import NO_AUDIO, UNKNOWN
 from ._types import Codec
 
-__all__ = ["TELEPHONE_EVENT", "PayloadTypes"]
+__all__ = ["INSTALL", "TELEPHONE_EVENT", "PayloadTypes"]
 
 TELEPHONE_EVENT: Final = "telephone-event"  # RFC 4733
 _COMFORT_NOISE: Final = "CN"  # RFC 3389
@@ -47,7 +47,7 @@ _NAMES: Final = {
     16: "DVI4",
     17: "DVI4",
 }
-_INSTALL: Final = "pip install 'strep-rtp[codecs]'"
+INSTALL: Final = "pip install 'strep-rtp[codecs]'"
 
 
 class PayloadTypes:
@@ -98,14 +98,10 @@ class PayloadTypes:
         """Why packets of a payload type are not decoded."""
         what = self._named.get(payload_type)
         if isinstance(what, Codec):
-            return f"payload type {payload_type} ({what.name}) needs a decoder: {_INSTALL}"
+            return f"payload type {payload_type} ({what.name}) needs a decoder: {INSTALL}"
         name = _NAMES.get(payload_type)
         said = f"{payload_type} ({name})" if name else str(payload_type)
         return f"payload type {said} is not decoded here"
-
-    def needs(self, codec: Codec | str) -> str:
-        """The command that makes a codec decodable."""
-        return f"to decode it: {_INSTALL}"
 
     @staticmethod
     def parse_option(text: str) -> tuple[int, Codec | str]:

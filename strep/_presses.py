@@ -84,15 +84,13 @@ class KeyPresses:
             events += self._told(info, self._telephone.end(row))
             self._telephone.open(row)
             self._sources[row] = source
-        ring = self._state.ring
-        payload = ring.payload_slab(bool(ring.large[row]))[int(popped.slot[i]), : int(popped.length[i])].tobytes()
         clock, rate = (anchor.codec.clock_rate, anchor.codec.sample_rate) if anchor is not None else (8000, 8000)
         told = self._telephone.packet(
             row,
             int(popped.ext[i]),
             timestamp,
             False,
-            payload,
+            self._state.ring.payload(popped, i),
             anchor.position_of(timestamp) if anchor is not None else 0,
             int(popped.arrival_ns[i]),
             clock_rate=clock,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ._events import Notice
 from ._packed import HEAD_BYTES, frame_counts
-from ._payload_types import PayloadTypes
+from ._payload_types import INSTALL, PayloadTypes
 from ._state import StreamState
 from ._streams.guess import ENOUGH, GIVEN_UP, Seen, guess
 from ._streams.ring import Popped
@@ -35,12 +35,6 @@ class _Unknown:
     decided: bool = False
 
 
-@dataclass(slots=True)
-class _Row:
-    serial: int
-    types: dict[int, _Unknown] = field(default_factory=dict)
-
-
 class Sorter:
     def __init__(self, state: StreamState, types: PayloadTypes) -> None:
         self._state = state
@@ -49,12 +43,16 @@ class Sorter:
         # two entries behind the codecs, for NO_AUDIO and UNKNOWN
         self._frame_bytes = np.array([max(c.frame_bytes, 1) for c in codecs] + [1, 1], np.int64)
         self._packed = np.array([c.packed for c in codecs] + [False, False])
-        self._rows: dict[int, _Row] = {}
+        self._unknown: dict[int, dict[int, _Unknown]] = {}  # by row, by payload type
         self._notices: list[Notice] = []
 
     def take_notices(self) -> list[Notice]:
         notices, self._notices = self._notices, []
         return notices
+
+    def forget(self, row: int) -> None:
+        """The stream of this row has ended."""
+        self._unknown.pop(row, None)
 
     def sort(self, popped: Popped) -> tuple[npt.NDArray[np.int16], I64]:
         """Each packet's codec, an index or UNKNOWN or NO_AUDIO, and its sample frames at that codec's rate."""
@@ -125,14 +123,12 @@ class Sorter:
             info = self._state.registry.info[row]
             if info is None:
                 continue
-            known = self._rows.get(row)
-            if known is None or known.serial != info.serial:
-                known = self._rows[row] = _Row(info.serial)
-            entry = known.types.get(payload_type)
+            known = self._unknown.setdefault(row, {})
+            entry = known.get(payload_type)
             if entry is None:
-                if len(known.types) >= _TYPES_GUESSED:
+                if len(known) >= _TYPES_GUESSED:
                     continue
-                entry = known.types[payload_type] = _Unknown()
+                entry = known[payload_type] = _Unknown()
             if not entry.decided:
                 head = heads[n].tobytes()[: min(length, HEAD_BYTES)]
                 self._look_at(info, payload_type, entry, Seen(ext, timestamp, length, head))
@@ -156,12 +152,11 @@ class Sorter:
         entry.seen = []
         if isinstance(found, str):
             entry.index = NO_AUDIO
-            self._types.is_event[payload_type] = True
         else:
             entry.index = self._types.index_of_codec(found)
             if entry.index >= 0:
                 info.codec_guessed = True
-        needs = "" if entry.index != UNKNOWN else f"; {self._types.needs(found)}"
+        needs = "" if entry.index != UNKNOWN else f"; to decode it: {INSTALL}"
         self._note(
             info,
             f"payload type {payload_type} looks like {found}, a guess from sizes and timestamp steps{needs}; "
@@ -169,5 +164,4 @@ class Sorter:
         )
 
     def _note(self, info: StreamInfo, text: str) -> None:
-        info.notes.append(text)
-        self._notices.append(Notice(info, text))
+        self._notices.append(Notice.noted(info, text))

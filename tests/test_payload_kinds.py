@@ -312,3 +312,32 @@ def test_any_split_gives_the_same(seed: int, cut_seed: int) -> None:
         assert (other.gaps, other.events, other.noise) == (whole.gaps, whole.events, whole.noise)
         for serial, samples in whole.audio.items():
             np.testing.assert_array_equal(other.audio[serial], samples)
+
+
+def test_a_row_that_is_used_again_knows_nothing_of_the_stream_before() -> None:
+    """Neither its comfort noise nor what its unnamed type was taken for."""
+
+    def call(number: int, begin: int) -> list[Arrival]:
+        def send(k: int, payload: bytes, payload_type: int, at: int) -> Arrival:
+            ns = T0 + (begin + at) * PTIME
+            data = packet(
+                k, timestamp=160 * at, payload=payload, payload_type=payload_type, call=leg_id(number), ssrc=number
+            )
+            return Arrival(ns, data)
+
+        said = [send(k, payload_of(k), 0, k) for k in range(10)]
+        # five packets whose type is guessed: L16 at 8 kHz
+        said += [send(10 + k, payload_of(k, 320), 98, 10 + k) for k in range(6)]
+        if number == 1:
+            said.append(send(16, bytes([60]), 13, 16))
+        # suppressed silence, and speech again
+        return said + [send(len(said) + k, payload_of(k), 0, 40 + k) for k in range(5)]
+
+    config = EngineConfig(idle_ns=1_000_000_000)
+    result = run(call(1, 0) + call(2, 1000), config=config, width=512)
+    first, second = result.reports
+    assert first.stream.index == second.stream.index
+    assert first.stream.serial != second.stream.serial
+    assert list(result.noise) == [first.stream.serial]
+    assert [r.stream.codec_guessed for r in (first, second)] == [True, True]
+    assert [r.undecoded for r in (first, second)] == [5, 5]

@@ -368,6 +368,11 @@ class JitterRing:
         if np.count_nonzero(holed):
             self._note_holes(rows[holed], latency_ns)
 
+    def payload(self, popped: Popped, i: int) -> bytes:
+        """A packet's payload, where packets are looked at one by one."""
+        slab = self.payload_slab(bool(self.large[popped.row[i]]))
+        return slab[int(popped.slot[i]), : int(popped.length[i])].tobytes()
+
     def payload_slab(self, large: bool) -> U8:
         return self._large_slab.data if large else self._small_slab.data
 
