@@ -1,14 +1,15 @@
-"""summary.json, written at once or not at all. Floor 5."""
+"""Files that are written at once or not at all, summary.json above all. Floor 5."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_summary"]
+__all__ = ["write_summary", "write_whole"]
 
 
 def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Path:
@@ -16,10 +17,20 @@ def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Pa
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
-    partial = folder / f".summary.{os.getpid()}.json"
-    partial.write_text(_text(summary), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, _text(summary))
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whoever reads the file sees the old one or the new one, whole. Raises OSError; nothing is left over then."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def _text(summary: dict[str, Any]) -> str:

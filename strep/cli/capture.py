@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import signal
 import sys
 import time
 from pathlib import Path
@@ -28,10 +27,11 @@ from .options import (
     console,
     http_address,
     leg_options,
-    payload_types,
     run_async,
     sink_failed,
+    source_arguments,
     source_options,
+    stop_on_signals,
 )
 from .output import Output, output_options
 from .tables import stream_table, totals_line
@@ -92,7 +92,8 @@ def capture(**options: Any) -> None:
     gc.freeze()  # what has been imported stays: not to be looked through again each time
     output = Output.take_from(options)
     output.warm_up()
-    sys.exit(run_async(lambda: run_capture(output=output, **options)))
+    source = source_arguments(options)
+    sys.exit(run_async(lambda: run_capture(output=output, source=source, **options)))
 
 
 async def run_capture(
@@ -103,13 +104,7 @@ async def run_capture(
     out: Path | None,
     duration: float | None,
     output: Output,
-    call_leg_id: str | None,
-    latency: float,
-    allow: tuple[str, ...],
-    call_leg: tuple[str, ...],
-    pt: tuple[str, ...],
-    max_streams: int,
-    idle_timeout: float,
+    source: dict[str, Any],
     pcap: Path | None,
     transport: str,
     receive_buffer: int,
@@ -117,22 +112,15 @@ async def run_capture(
     workers: int = 1,
     metrics: str | None = None,
 ) -> int:
-    """Everything that the command does; returns the exit code."""
+    """Everything that the command does; returns the exit code. ``source``: see :func:`source_arguments`."""
     err = console()
-    types = payload_types(pt)
     if workers > 1 and (problem := _why_alone(listen, output.layout)):
         err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
         workers = 1
     options: dict[str, Any] = {
         "rx": rx,
         "tx": tx,
-        "call_leg_id": call_leg_id,
-        "latency_ms": latency,
-        "payload_types": types,
-        "allow": allow,
-        "call_legs": call_leg or None,
-        "max_streams": max_streams,
-        "idle_timeout_s": idle_timeout,
+        **source,
         "pcap": pcap,
         "transport": transport,
         "receive_buffer": receive_buffer,
@@ -159,11 +147,7 @@ async def run_capture(
         if as_json:
             sinks.append(EventSink())
         receiver = Receiver(listen, sinks=sinks, **options)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
-            loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     await receiver.start()
     server: HttpServer | None = None
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -31,7 +33,9 @@ __all__ = [
     "payload_types",
     "run_async",
     "sink_failed",
+    "source_arguments",
     "source_options",
+    "stop_on_signals",
 ]
 
 EXIT_USAGE: Final = 2
@@ -75,6 +79,21 @@ def source_options() -> list[Any]:
     ]  # fmt: skip
 
 
+def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """What a command's :func:`source_options`, and :func:`leg_options` where it has them, are to Receiver and replay;
+    takes them out."""
+    arguments = {
+        "latency_ms": options.pop("latency"),
+        "payload_types": payload_types(options.pop("pt")),
+        "allow": options.pop("allow"),
+        "max_streams": options.pop("max_streams"),
+        "idle_timeout_s": options.pop("idle_timeout"),
+    }
+    if "call_leg" in options:
+        arguments |= {"call_leg_id": options.pop("call_leg_id"), "call_legs": options.pop("call_leg") or None}
+    return arguments
+
+
 def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
     return dict(PayloadTypes.parse_option(pair) for pair in pairs)
 
@@ -102,6 +121,16 @@ def sink_failed(reports: list[dict[str, Any]]) -> bool:
     """Whether data was lost on the way into a sink."""
     lost = ("dropped_frames", "dropped_datagrams", "refused_streams")
     return any(r.get("failed") or any(r.get(key) for key in lost) for r in reports)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set, for the running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
+            loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:

@@ -15,7 +15,7 @@ from .._replay import replay as run_replay
 from .._summary import write_summary
 from ..sinks import Sink
 from .events import EventSink, emit
-from .options import EXIT_SINK, check_writable, console, leg_options, payload_types, sink_failed, source_options
+from .options import EXIT_SINK, check_writable, console, leg_options, sink_failed, source_arguments, source_options
 from .output import Output, output_options
 from .tables import stream_table, totals_line
 
@@ -33,13 +33,13 @@ __all__ = ["inspect", "replay"]
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
-    types = payload_types(options["pt"])
     output = Output.take_from(options)
+    source = source_arguments(options)
     check_writable(out)
     sinks = output.sinks(out)
     if as_json:
         sinks.append(EventSink())
-    result = _run(file, sinks, types, {**options, "redact": output.redact})
+    result = _run(file, sinks, **options, **source, redact=output.redact)
     summary = result.summary()
     path = write_summary(out, summary)
     err = console()
@@ -61,7 +61,8 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
 def inspect(file: Path, as_json: bool, **options: Any) -> None:
     """Show the streams in a pcap or pcapng FILE with loss and jitter. Writes nothing."""
-    result = _run(file, [], payload_types(options["pt"]), options)
+    source = source_arguments(options)
+    result = _run(file, [], **options, **source)
     if as_json:
         click.echo(json.dumps(result.summary()))
         return
@@ -72,7 +73,8 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
 
 
-def _run(file: Path, sinks: list[Sink], types: Any, options: dict[str, Any]) -> Replay:
+def _run(file: Path, sinks: list[Sink], **arguments: Any) -> Replay:
+    """The rest are :func:`strep.replay`'s."""
     err = console()
     with Progress(
         TextColumn("{task.description}"),
@@ -87,15 +89,6 @@ def _run(file: Path, sinks: list[Sink], types: Any, options: dict[str, Any]) -> 
         return run_replay(
             file,
             sinks=sinks,
-            rx=options["rx"],
-            tx=options["tx"],
-            call_leg_id=options["call_leg_id"],
-            latency_ms=options["latency"],
-            payload_types=types,
-            allow=options["allow"],
-            call_legs=options["call_leg"] or None,
-            max_streams=options["max_streams"],
-            idle_timeout_s=options["idle_timeout"],
-            redact=options.get("redact", False),
+            **arguments,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -28,10 +27,11 @@ from .options import (
     check_writable,
     console,
     http_address,
-    payload_types,
     run_async,
     sink_failed,
+    source_arguments,
     source_options,
+    stop_on_signals,
 )
 from .output import Output, output_options
 from .tables import totals_line
@@ -243,11 +243,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
     streams = LegStreams()
     sinks = [*output.sinks(settings.out), streams, *([EventSink(writer)] if writer is not None else [])]
     receiver = _receiver(settings, options, sinks, redact=output.redact)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
-            loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     servers: list[HttpServer] = []
     async with CallControl(allow_private=settings.allow_private) as control:
         _check_reach(control, settings)
@@ -291,7 +287,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
             for server in servers:
                 await server.stop()
             raise
-        beats = loop.create_task(_beat(health, recorder, summary))
+        beats = asyncio.create_task(_beat(health, recorder, summary))
         try:
             await asyncio.to_thread(_put_aside, settings.out)
             await asyncio.to_thread(health.beat)
@@ -345,11 +341,7 @@ def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *,
         pairs=f"udp:{host}:{settings.ports or 0}" if plain else None,
         sinks=sinks,
         announced_only=not settings.allow_unannounced,
-        latency_ms=options["latency"],
-        payload_types=payload_types(options["pt"]),
-        allow=options["allow"],
-        max_streams=options["max_streams"],
-        idle_timeout_s=options["idle_timeout"],
+        **source_arguments(options),
         pcap=options["pcap"],
         transport=options["transport"],
         receive_buffer=options["receive_buffer"],

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 from rich.console import Console
 
 from ..simulate import Impairments
+from ._decorate import decorated
 from .events import EventWriter
-from .options import http_address
+from .options import http_address, stop_on_signals
 
 __all__ = ["API_OPTIONS", "api_options", "serve_api"]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _PROBABILITY: Final = click.FloatRange(0, 1)
 _DRAIN_S: Final = 5.0
 
@@ -27,42 +24,39 @@ API_OPTIONS: Final = (
 )  # fmt: skip
 
 
-def api_options(function: _F) -> _F:
+@decorated
+def api_options() -> list[Any]:
     """What only ``--api`` knows."""
-    for option in reversed(
-        (
-            click.option("--api", metavar="HOST:PORT",
-                         help="Serve a call-control API there instead; its fork_start says where media go."),
-            click.option("--api-key", default="KEYstandin", show_default=True, metavar="KEY", help="[api] Bearer key."),
-            click.option("--seconds", type=click.FloatRange(0, 14_400, min_open=True), default=600.0, show_default=True,
-                         metavar="S", help="[api] Each call is hung up after so long."),
-            click.option("--arrive", type=click.FloatRange(0), default=0.0, metavar="S",
-                         help="[api] Time between two calls (default: all at once)."),
-            click.option("--ring", type=click.FloatRange(0), default=0.0, metavar="S",
-                         help="[api] How long a call rings before it is answered (default: not at all)."),
-            click.option("--wait-for-answer", is_flag=True, help="[api] Calls ring until the answer command."),
-            click.option("--bridged", is_flag=True, help="[api] Calls are pairs of bridged legs with one session."),
-            click.option("--once", is_flag=True, help="[api] End when all calls have ended."),
-            click.option("--webhook", metavar="URL", help="[api] Where signed webhooks are sent."),
-            click.option("--webhook-duplicate", type=_PROBABILITY, default=0.0, metavar="P",
-                         help="[api] Probability that a webhook comes twice."),
-            click.option("--webhook-drop", type=_PROBABILITY, default=0.0, metavar="P",
-                         help="[api] ... that it never comes."),
-            click.option("--webhook-reorder", is_flag=True, help="[api] Webhooks come in any order."),
-            click.option("--latency", type=click.FloatRange(0, 600_000), default=0.0, metavar="MS",
-                         help="[api] Every answer is so late."),
-            click.option("--rate-429", type=_PROBABILITY, default=0.0, metavar="P",
-                         help="[api] Probability that a request is refused with 429."),
-            click.option("--rate-5xx", type=_PROBABILITY, default=0.0, metavar="P",
-                         help="[api] ... that it fails with 503, or takes effect and fails with 500."),
-            click.option("--rate-hang", type=_PROBABILITY, default=0.0, metavar="P",
-                         help="[api] ... that it takes effect and is never answered."),
-            click.option("--retry-after", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="S",
-                         help="[api] What 429 asks for."),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+    return [
+        click.option("--api", metavar="HOST:PORT",
+                     help="Serve a call-control API there instead; its fork_start says where media go."),
+        click.option("--api-key", default="KEYstandin", show_default=True, metavar="KEY", help="[api] Bearer key."),
+        click.option("--seconds", type=click.FloatRange(0, 14_400, min_open=True), default=600.0, show_default=True,
+                     metavar="S", help="[api] Each call is hung up after so long."),
+        click.option("--arrive", type=click.FloatRange(0), default=0.0, metavar="S",
+                     help="[api] Time between two calls (default: all at once)."),
+        click.option("--ring", type=click.FloatRange(0), default=0.0, metavar="S",
+                     help="[api] How long a call rings before it is answered (default: not at all)."),
+        click.option("--wait-for-answer", is_flag=True, help="[api] Calls ring until the answer command."),
+        click.option("--bridged", is_flag=True, help="[api] Calls are pairs of bridged legs with one session."),
+        click.option("--once", is_flag=True, help="[api] End when all calls have ended."),
+        click.option("--webhook", metavar="URL", help="[api] Where signed webhooks are sent."),
+        click.option("--webhook-duplicate", type=_PROBABILITY, default=0.0, metavar="P",
+                     help="[api] Probability that a webhook comes twice."),
+        click.option("--webhook-drop", type=_PROBABILITY, default=0.0, metavar="P",
+                     help="[api] ... that it never comes."),
+        click.option("--webhook-reorder", is_flag=True, help="[api] Webhooks come in any order."),
+        click.option("--latency", type=click.FloatRange(0, 600_000), default=0.0, metavar="MS",
+                     help="[api] Every answer is so late."),
+        click.option("--rate-429", type=_PROBABILITY, default=0.0, metavar="P",
+                     help="[api] Probability that a request is refused with 429."),
+        click.option("--rate-5xx", type=_PROBABILITY, default=0.0, metavar="P",
+                     help="[api] ... that it fails with 503, or takes effect and fails with 500."),
+        click.option("--rate-hang", type=_PROBABILITY, default=0.0, metavar="P",
+                     help="[api] ... that it takes effect and is never answered."),
+        click.option("--retry-after", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="S",
+                     help="[api] What 429 asks for."),
+    ]  # fmt: skip
 
 
 async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json: bool) -> None:
@@ -71,11 +65,7 @@ async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json:
 
     host, port = http_address("--api", api)
     writer = EventWriter() if as_json else None
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
-            loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     try:
         async with StandIn(
             host=host,

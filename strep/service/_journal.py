@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from .._summary import write_whole
 from ..control.calls import CallState
 from ..control.events import WebhookEvent, parse_event
 
@@ -40,10 +41,7 @@ class Journal:
         events = list(_events(state))
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            path = self.path(str(state.call_control_id))
-            partial = path.with_suffix(".part")
-            partial.write_text(json.dumps(events), encoding="utf-8")
-            partial.replace(path)
+            write_whole(self.path(str(state.call_control_id)), json.dumps(events))
         except OSError as error:
             log.warning("a call is not noted in %s: %s", self._directory, error)
 

@@ -7,10 +7,8 @@ other legs share), once without waiting and once more then. Nothing is kept of a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
 import time
 import uuid
 from collections import deque
@@ -21,6 +19,7 @@ from typing import Any, Final
 
 from .._receiver import Receiver
 from .._report import StreamReport
+from .._summary import write_whole
 from .._types import StreamInfo
 from ..sinks import BaseSink
 
@@ -168,14 +167,7 @@ def write_json(directory: Path, stem: str, content: dict[str, Any], path: Path |
     directory.mkdir(parents=True, exist_ok=True)
     if path is None:
         path = next(p for p in _names(directory, stem) if not p.exists())
-    partial = directory / f".{path.stem}.{os.getpid()}.json"
-    try:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
+    write_whole(path, json.dumps(content, indent=1) + "\n")
     return path
 
 
