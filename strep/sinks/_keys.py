@@ -64,7 +64,7 @@ _LAG: Final = WINDOW - _HALF
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """``begin`` and ``end`` in samples at 8 kHz on the stream's timeline; levels in dBm0, of both tones and of each."""
+    """``begin`` and ``end`` in samples at 8 kHz on the stream's timeline; the level of both tones together, in dBm0."""
 
     row: int
     key: str
@@ -72,8 +72,6 @@ class FoundKey:
     end: int
     time_ns: int
     level_dbm0: float
-    low_dbm0: float
-    high_dbm0: float
 
 
 @dataclass(slots=True)
@@ -278,8 +276,6 @@ class KeyFinder:
             round(run.end),
             run.time_ns,
             _dbm0(low + high),
-            _dbm0(low),
-            _dbm0(high),
         )
 
 

@@ -119,14 +119,11 @@ class _Burst:
     next: float = 0.0  # of the first window after its last one
     power: float = 0.0  # of windows that it fills
     count: int = 0
-    reversals: int = 0
     begin: float = 0.0
     end: float = 0.0
     after: float | None = None  # power just after
 
     def add(self, position: int, frequency: float, purity: float, power: float) -> None:
-        if position - self.last > HOP:
-            self.reversals += 1
         self.last = position
         self.count += 1
         self.frequency += (frequency - self.frequency) / self.count
