@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +12,8 @@ from typing import Any, Final
 
 from ._blocks import BlockBatch
 from ._conceal import Concealer
-from ._events import Ended, Event, Notice, Started
+from ._events import Ended, Event, Fault, Notice, Started
+from ._incidents import Incidents
 from ._inorder import InOrder
 from ._packed.comfort import comfort_noise
 from ._report import StreamReport
@@ -157,12 +159,17 @@ class Dispatcher:
         lossless: bool = False,
         redact: bool = False,
         concealer: Concealer | None = None,
+        incidents: Incidents | None = None,
     ) -> None:
+        self.incidents = incidents or Incidents(time.time_ns)
         self._concealer = concealer or Concealer(comfort_noise)
         self._order = InOrder()
         self._redact = redact
         self._lanes = [_Lane(sink, lossless) for sink in sinks]
         for lane in self._lanes:
+            report_to = getattr(lane.sink, "report_to", None)
+            if report_to is not None:
+                report_to(self.incidents)
             connect = getattr(lane.sink, "connect", None)
             if connect is not None:
                 connect(self.publish)
@@ -172,6 +179,9 @@ class Dispatcher:
         for event in events:
             if isinstance(event, Notice):
                 _log.warning("%s %s: %s", event.stream.name, event.stream.stem, event.text)
+                continue
+            if isinstance(event, Fault):
+                self.incidents.fault(event.place, event.error, stream=event.stream, packets=event.packets)
                 continue
             if isinstance(event, StreamEvent):
                 self.publish(event)

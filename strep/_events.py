@@ -9,7 +9,7 @@ from ._blocks import BlockBatch
 from ._report import StreamReport
 from ._types import StreamEvent, StreamInfo
 
-__all__ = ["Ended", "Event", "Notice", "Started"]
+__all__ = ["Ended", "Event", "Fault", "Notice", "Started"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +37,14 @@ class Notice:
         return cls(stream, text)
 
 
-Event = Started | Ended | Notice | StreamEvent | BlockBatch
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An exception that was contained. It cost ``packets``, of ``stream`` if it was that of one."""
+
+    place: str  # a short constant of ours: "insert", "place", "decode", ...
+    error: Exception
+    stream: StreamInfo | None = None
+    packets: int = 0
+
+
+Event = Started | Ended | Notice | Fault | StreamEvent | BlockBatch

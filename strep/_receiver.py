@@ -17,6 +17,7 @@ from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
 from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
+from ._incidents import Incidents
 from ._inorder import InOrder
 from ._options import engine_options, leg_of, parse_call_leg_id
 from ._pacing import Pacing
@@ -133,6 +134,7 @@ class Receiver:
         self._pool = PortPool(*parse_ports(pairs or "udp:0.0.0.0:0"))
         self._pairs = PairSockets(watching=False)
         self._clock = SteadyClock()
+        self._incidents = Incidents(self._clock.now_ns)
         self._sinks = list(sinks)
         self._pcap = pcap
         self._transport = transport
@@ -194,7 +196,7 @@ class Receiver:
                 socket.close()
             self._pairs.close()
             raise
-        self._dispatcher = Dispatcher([*self._sinks, self._hub], redact=self._redact)
+        self._dispatcher = Dispatcher([*self._sinks, self._hub], redact=self._redact, incidents=self._incidents)
         if not self._watching:
             for socket, _ in self._sockets:
                 if isinstance(socket, PortableSocket):
@@ -484,6 +486,7 @@ class Receiver:
 
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
+        totals.faults = self._incidents.faults()
         totals.kernel_dropped = self._kernel_dropped if self._stopped else self._count_kernel_dropped()
         return totals
 

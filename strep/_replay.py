@@ -29,7 +29,9 @@ class Replay:
         self._dispatcher = dispatcher
 
     def totals(self) -> Totals:
-        return self._engine.totals()
+        totals = self._engine.totals()
+        totals.faults = self._dispatcher.incidents.faults()
+        return totals
 
     def reports(self) -> list[StreamReport]:
         return sorted(self._dispatcher.ended, key=lambda r: r.stream.serial)

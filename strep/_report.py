@@ -188,7 +188,8 @@ class Totals:
     ``datagrams = delivered + duplicate + late + malformed + rejected + dropped + buffered``
 
     and ``buffered`` (waiting in a jitter ring or on probation) is 0 once everything is closed.
-    ``kernel_dropped`` never reached us and is not part of ``datagrams``.
+    ``kernel_dropped`` never reached us and is not part of ``datagrams``. ``faults`` counts exceptions that were
+    contained, by place; the packets that they cost are among ``dropped`` (cause "fault").
     """
 
     datagrams: int = 0
@@ -207,6 +208,7 @@ class Totals:
     streams_started: int = 0
     streams_ended: int = 0
     streams_refused: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
 
     @property
     def unaccounted(self) -> int:

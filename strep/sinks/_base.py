@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
+    from .._incidents import Incidents
     from .._report import StreamReport
     from .._types import StreamEvent, StreamInfo
 
@@ -50,6 +51,9 @@ class BaseSink:
     # True: blocks come with gaps concealed (``BlockBatch.filled``): for ears and models
     # "later": the sink takes ``batch.filled`` itself, of every batch and in order
     concealment: bool | Literal["later"] = False
+
+    def report_to(self, incidents: Incidents) -> None:
+        """Called once, before anything else: where to tell of faults and of states of the sink's own."""
 
     def stream_started(self, stream: StreamInfo) -> None: ...
 
