@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SLOT_MINIMUM", "DatagramBatch", "merged"]
+__all__ = ["SLOT_MINIMUM", "TICK_NS", "DatagramBatch", "merged"]
 
+TICK_NS = 10_000_000  # the grid of the engine's clock
 SLOT_MINIMUM = 64  # slab rows are at least this wide, so that fixed header offsets are always readable
 
 
@@ -57,7 +58,7 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
         return batches
     earliest = min(int(b.arrival_ns.min()) for b in batches)
     latest = max(int(b.arrival_ns.max()) for b in batches)
-    if earliest // 10_000_000 == latest // 10_000_000:
+    if earliest // TICK_NS == latest // TICK_NS:
         return batches
     width = max(b.slab.shape[1] for b in batches)
     slab = np.zeros((sum(len(b) for b in batches), width), np.uint8)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ._blocks import BlockBatch
 from ._conceal import Concealer
-from ._events import Ended, Event, Fault, Notice, Started
+from ._events import Ended, Event, Fault, Limited, Notice, Started
 from ._incidents import Incidents
 from ._inorder import InOrder
 from ._packed.comfort import comfort_noise
@@ -26,6 +26,10 @@ __all__ = ["Dispatcher"]
 _log = logging.getLogger("strep")
 _QUEUE_BYTES: Final = 64 << 20
 _KEPT_REPORTS: Final = 100_000
+_LIMITS: Final = {
+    "streams": "there are as many streams as may be: new ones are refused, one of them from {}",
+    "source": "{} begins new streams faster than may be: some of them are refused",
+}
 
 
 class _Lane:
@@ -182,6 +186,9 @@ class Dispatcher:
                 continue
             if isinstance(event, Fault):
                 self.incidents.fault(event.place, event.error, stream=event.stream, packets=event.packets)
+                continue
+            if isinstance(event, Limited):
+                self.incidents.tell("limited", _LIMITS[event.limit].format(event.address), address=event.address)
                 continue
             if isinstance(event, StreamEvent):
                 self.publish(event)

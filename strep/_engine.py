@@ -22,13 +22,13 @@ from ._addresses import SourceFilter
 from ._admission import PortBinding, Registry
 from ._announcements import Announcements
 from ._datagrams import DatagramBatch
-from ._events import Ended, Event, Notice, Started
+from ._events import Ended, Event, Limited, Notice, Started
 from ._intake import TICK_NS, Intake, Part, ticks_of
 from ._outlet import Later, Outlet, at_once
 from ._packets import Bodies, Packets
 from ._payload_types import PayloadTypes
 from ._report import StreamReport, Totals
-from ._sources import Sources
+from ._sources import SourcePins, Sources
 from ._state import StreamState
 from ._streams.ring import FILL, HISTORY, MISORDER, NEVER, SLOTS, WINDOW, Popped
 from ._types import StreamInfo
@@ -55,6 +55,7 @@ class EngineConfig:
     sources: SourceFilter | None = None  # networks that may send; None: all
     call_legs: frozenset[int] | None = None  # call_leg_ids as integers; None: all
     bindings: Mapping[int, PortBinding] = field(default_factory=dict)  # by local port
+    pin: str = "address"  # what of a source address a stream is pinned to: "address", "network" or "off"
     pending_ns: int | None = None  # only announced legs are admitted; others' packets wait so long. None: all
 
 
@@ -77,11 +78,22 @@ class Engine:
         announcements = None if config.pending_ns is None else Announcements(config.max_streams, config.pending_ns)
         self.registry = Registry(config.max_streams, config.bindings, config.call_legs, announcements)
         self.state = StreamState(config.max_streams, types, self.registry)
-        self._intake = Intake(self.accounts, self.registry, config.sources)
+        pins = SourcePins(config.pin)
+        self._intake = Intake(self.accounts, self.registry, config.sources, pins)
         self._table = self.state.table
         self._ring = self.state.ring
         self._reception = self.state.reception
-        self._sources = Sources(self.state, self.accounts, self._insert, self._drain, self._make_way, self._started)
+        self._sources = Sources(
+            self.state,
+            self.accounts,
+            pins,
+            insert=self._insert,
+            drain=self._drain,
+            catch_up=self._catch_up,
+            started=self._started,
+            end=self._end,
+            tell=self._tell,
+        )
         self._outlet = Outlet(self.state, self.accounts, types, later)
         self._codec_of_type = types.index_of
         self._tick = 0
@@ -118,7 +130,7 @@ class Engine:
 
     def flush(self) -> list[Event]:
         """End everything: give up all holes, end all streams, reject what is on probation."""
-        self._boundary(self._tick + 1)
+        self._boundary(self._tick + 1, closing=True)
         self._end(np.array([i.index for i in self.registry.live()], np.int64), "closed")
         self._sources.close()
         return self._take_events()
@@ -144,6 +156,12 @@ class Engine:
         """End live streams now."""
         self._end(np.array(self._rows_of(streams), np.int64), reason)
         return self._take_events()
+
+    def expect_source(self, call_leg_id: uuid.UUID, until_ns: int) -> None:
+        """A leg's media is about to come from another address: it need not wait until the present one has been silent
+        for long."""
+        rows = [i.index for i in self.registry.live() if i.call_leg_id == call_leg_id]
+        self._sources.expect_move(np.array(rows, np.int64), until_ns)
 
     def last_arrival_ns(self, streams: Iterable[StreamInfo]) -> int:
         """When the last packet of these streams came; 0: none of them lives."""
@@ -257,6 +275,7 @@ class Engine:
         rank = np.arange(len(row)) - np.repeat(start, length)
         ext = ring.next[row] + ring.run(row) + rank
         good = known & ((present & (present + np.uint64(1))) == 0) & (self.state.ssrc[row] == packets.ssrc[order])
+        good &= self.state.source[row] == packets.source[order]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
         good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
         good &= self._within_window(row, ext, packets.arrival_ns[order])
@@ -288,10 +307,10 @@ class Engine:
         ahead: I64 = ext - np.repeat(edge, np.diff(np.r_[first, len(row)]))
         return ahead < WINDOW
 
-    def _boundary(self, tick: int) -> None:
+    def _boundary(self, tick: int, *, closing: bool = False) -> None:
         """Everything that happens between ticks, up to the beginning of ``tick``."""
         before_s, now_ns = self._tick * TICK_NS // SECOND_NS, tick * TICK_NS
-        self._sources.boundary(now_ns)
+        self._sources.boundary(now_ns, closing=closing)
         self._tick = tick
         rows = _joined(self._touched)
         if rows.size:
@@ -375,9 +394,12 @@ class Engine:
         strange = self.state.ssrc.take(row) != packets.ssrc
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
+        foreign = self.state.source.take(row) != packets.source
+        strange |= foreign
         usual: I64 | None = None  # which of the packets; None: all
         if np.count_nonzero(strange):
-            self._sources.offer(packets.take(strange.nonzero()[0]))
+            others = strange.nonzero()[0]
+            self._sources.offer(packets.take(others), foreign[others])
             usual = (~strange).nonzero()[0]
             if not usual.size:
                 return
@@ -520,15 +542,18 @@ class Engine:
                 ring.skip_hole(holed, self.config.latency_ns)
         self._send_leaving()
 
-    def _make_way(self, rows: I64, give_up: bool) -> None:
-        """Send off what may leave of these rows (distinct), with ``give_up`` what waits behind first holes too."""
+    def _catch_up(self, rows: I64, now_ns: int) -> None:
+        """What a boundary at that time, which is past, would have done for these rows (distinct)."""
+        ring, latency_ns = self._ring, self.config.latency_ns
+        ring.watch_holes(rows, latency_ns)
         self._pop_ready(rows)
-        if give_up:
-            holed = rows[self._ring.present[rows] != 0]
-            if holed.size:
-                self._ring.skip_hole(holed, self.config.latency_ns)
-                self._pop_ready(holed)
-        self._ring.settle(rows)
+        while True:
+            due = rows[ring.deadline_ns[rows] <= now_ns]
+            if not due.size:
+                break
+            ring.skip_hole(due, latency_ns)
+            self._pop_ready(due)
+        ring.settle(rows)
 
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""
@@ -582,6 +607,9 @@ class Engine:
         if info.encrypted:
             text = "looks encrypted (SRTP): payloads are longer than their timestamps say; not decoded"
             self._events.append(Notice.noted(info, text))
+
+    def _tell(self, event: Limited | Notice) -> None:
+        self._events.append(event)
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []

@@ -9,7 +9,7 @@ from ._blocks import BlockBatch
 from ._report import StreamReport
 from ._types import StreamEvent, StreamInfo
 
-__all__ = ["Ended", "Event", "Fault", "Notice", "Started"]
+__all__ = ["Ended", "Event", "Fault", "Limited", "Notice", "Started"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,13 @@ class Fault:
     packets: int = 0
 
 
-Event = Started | Ended | Notice | Fault | StreamEvent | BlockBatch
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """New streams are being refused: ``limit`` is "streams", there are as many as may be, or "source", one address
+    begins them faster than may be. ``address`` is where one of them comes from."""
+
+    limit: str
+    address: str
+
+
+Event = Started | Ended | Notice | Fault | Limited | StreamEvent | BlockBatch

@@ -10,16 +10,16 @@ import numpy.typing as npt
 from ._accounts import Accounts
 from ._addresses import SourceFilter
 from ._admission import Registry
-from ._datagrams import DatagramBatch
+from ._datagrams import TICK_NS, DatagramBatch
 from ._packets import Packets
 from ._parser import parse_apart
+from ._sources.pinning import SourcePins
 from ._types import DatagramKind
 
 __all__ = ["TICK_NS", "Intake", "Part", "ticks_of"]
 
 I64 = npt.NDArray[np.int64]
 
-TICK_NS: Final = 10_000_000
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 
 Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
@@ -42,7 +42,8 @@ def ticks_of(batch: DatagramBatch, present: int) -> list[Part]:
 class Intake:
     """Parses, counts what is refused, and gives the rest its keys. ``sources``: networks that may send; None: all."""
 
-    def __init__(self, accounts: Accounts, registry: Registry, sources: SourceFilter | None) -> None:
+    def __init__(self, accounts: Accounts, registry: Registry, sources: SourceFilter | None, pins: SourcePins) -> None:
+        self._pins = pins
         self._accounts = accounts
         self._registry = registry
         self._sources = sources
@@ -79,6 +80,8 @@ class Intake:
             port = batch.local_port if rows is None else batch.local_port[rows]
             self._registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
 
+        hi, lo = batch.source_hi, batch.source_lo
+        source = self._pins.words(*((hi, lo) if rows is None else (hi[rows], lo[rows])))
         packets = Packets(
             columns.call_leg_hi,
             columns.call_leg_lo,
@@ -96,5 +99,6 @@ class Intake:
             batch.source_lo,
             batch.source_port,
             batch.local_port,
+            source,
         )
         return packets, rows

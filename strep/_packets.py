@@ -70,6 +70,7 @@ class Packets:
     source_lo: npt.NDArray[np.uint64]
     source_port: npt.NDArray[np.uint16]
     local_port: npt.NDArray[np.uint16]
+    source: npt.NDArray[np.uint64]  # the source address's word, as streams are pinned to it; by packet
 
     def __len__(self) -> int:
         return len(self.hi)
@@ -98,6 +99,7 @@ class Packets:
             chosen,
             slab,
             *sources,
+            self.source[rows],
         )
 
     def bodies(self) -> Bodies:
@@ -144,5 +146,6 @@ _HELD = (
     "payload_type",
     "arrival_ns",
     "length",
+    "source",
 )
 _SOURCE = ("source_hi", "source_lo", "source_port", "local_port")

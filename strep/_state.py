@@ -39,6 +39,10 @@ class StreamState:
         self.doubt = Doubt(rows)
         self.codec_of_type = types.index_of
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
+        self.source = np.zeros(rows, np.uint64)  # its address's word
+        self.former_source = np.zeros(rows, np.uint64)  # of the one that it came in for when that fell silent; 0: none
+        self.first_arrival_ns = np.zeros(rows, np.int64)  # 0: no stream in this row
+        self.moving_until_ns = np.zeros(rows, np.int64)  # another address is expected until then
         self.restarts = np.zeros(rows, np.int64)
         self.sources = np.zeros(rows, np.int64)
         self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
@@ -79,6 +83,7 @@ class StreamState:
         lo: U64,
         tag: U64,
         ssrc: npt.NDArray[np.uint32],
+        source: U64,
         first_ext: I64,
         arrival_ns: I64,
         timestamp: npt.NDArray[np.uint32],
@@ -87,6 +92,10 @@ class StreamState:
         """Start streams in free rows."""
         self.table.add(rows, hi, lo, tag)
         self.ssrc[rows] = ssrc
+        self.source[rows] = source
+        self.former_source[rows] = 0
+        self.first_arrival_ns[rows] = arrival_ns
+        self.moving_until_ns[rows] = 0
         self.restarts[rows] = 0
         self.sources[rows] = 1
         self.encrypted[rows] = False
@@ -102,6 +111,7 @@ class StreamState:
     def close(self, row: int) -> None:
         """Free a row; its key must have been removed from the table."""
         self.ring.close(row)
+        self.first_arrival_ns[row] = 0
         self.registry.release(row)
         self.any_encrypted -= int(self.encrypted[row])
         self.encrypted[row] = False

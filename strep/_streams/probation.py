@@ -25,24 +25,26 @@ U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
 _PACKETS: Final = 32_768  # a generation
+_MANY_CHAINS: Final = 8  # from which on packets of all sources are looked up side by side
 _FEW: Final = 32  # packets, of which sources are told apart one by one
 _ARENA: Final = 12 << 20  # payload bytes a generation; touched as used
 
 HELD_COLUMNS: Final = np.dtype(
     [
         ("packet", np.int64),  # serial number of the packet here
-        ("prior", np.int64),  # the source's packet before it in the same generation, -1 if none
         ("at", np.int64),
         ("length", np.int64),
         ("arrival_ns", np.int64),
         ("source_hi", np.uint64),
         ("source_lo", np.uint64),
+        ("source", np.uint64),  # the address's word, as streams are pinned to it
         ("timestamp", np.uint32),
         ("ssrc", np.uint32),
         ("sequence_number", np.uint16),
         ("source_port", np.uint16),
         ("local_port", np.uint16),
         ("payload_type", np.uint8),
+        ("foreign", np.bool_),  # its stream belonged to another address when it came
     ]
 )
 
@@ -60,16 +62,14 @@ class Held:
 class Proofs:
     """Sources of which two packets in sequence have come, in the order in which they proved themselves.
 
-    Columns, shape (k,): the key ``hi, lo, tag``; of the first pair ``sequence_number`` (of its first packet) and
-    ``packet`` (serial number of the packet that completed it); of the last pair of this offer ``last_sequence_number``
-    and ``last_arrival_ns`` (of its first packet).
+    Columns, shape (k,): the key ``hi, lo, tag``; ``source`` and ``last_sequence_number``, ``last_arrival_ns`` of the
+    last pair of this offer (of its first packet).
     """
 
     hi: U64
     lo: U64
     tag: U64
-    sequence_number: npt.NDArray[np.uint16]
-    packet: I64
+    source: U64
     last_sequence_number: npt.NDArray[np.uint16]
     last_arrival_ns: I64
 
@@ -91,26 +91,69 @@ class _Generation:
         self.holding = np.zeros(_PACKETS, np.bool_)  # the candidate's last packet may begin a pair
         self.last_packet = np.zeros(_PACKETS, np.int64)  # row in `columns`, -1 if none
         self.columns = np.zeros(_PACKETS, HELD_COLUMNS)
+        self.prior = np.zeros(_PACKETS, np.int64)  # a packet's predecessor of the same source here, -1 if none
         self.arena = np.empty(_ARENA, np.uint8)
         self.kept = 0  # packets not yet given back
+        self.foreign = 0  # of them, those of foreign sources
+
+    def _chains(self, candidates: I64) -> tuple[I64, I64]:
+        """All packets of these candidates (-1: nobody), and whose of them each is."""
+        owner = np.flatnonzero(candidates >= 0)
+        packet = self.last_packet[candidates[owner]]
+        packets, owners = [], []
+        while packet.size > _MANY_CHAINS:
+            there = packet >= 0
+            packet, owner = packet[there], owner[there]
+            packets.append(packet)
+            owners.append(owner)
+            packet = self.prior[packet]
+        rest: list[int] = []
+        whose: list[int] = []
+        for i, one in zip(owner.tolist(), packet.tolist(), strict=True):
+            while one >= 0:
+                rest.append(one)
+                whose.append(i)
+                one = int(self.prior[one])  # along the chain
+        packets.append(np.array(rest, np.int64))
+        owners.append(np.array(whose, np.int64))
+        return np.concatenate(packets), np.concatenate(owners)
+
+    def _gone(self, packets: I64) -> int:
+        """Packets are kept here no more; returns how many of them were foreign."""
+        foreign = int(np.count_nonzero(self.columns["foreign"][packets]))
+        self.kept -= len(packets)
+        self.foreign -= foreign
+        return foreign
+
+    def trim(self, candidates: I64, before_ns: I64) -> tuple[int, int]:
+        """Forget what came of candidates (-1: nobody) before their times; (packets, of them foreign)."""
+        removed: list[int] = []
+        arrival_ns = self.columns["arrival_ns"]
+        for candidate, before in zip(candidates.tolist(), before_ns.tolist(), strict=True):
+            if candidate < 0:
+                continue
+            later, packet = -1, int(self.last_packet[candidate])
+            while packet >= 0 and arrival_ns[packet] >= before:
+                later, packet = packet, int(self.prior[packet])
+            if packet < 0:
+                continue
+            if later >= 0:
+                self.prior[later] = -1
+            else:
+                self.last_packet[candidate] = -1
+                self.holding[candidate] = False
+            while packet >= 0:
+                removed.append(packet)
+                packet = int(self.prior[packet])
+        return len(removed), self._gone(np.array(removed, np.int64))
 
     def take(self, candidates: I64) -> Held:
         """Give back what these candidates (-1: nobody) have here; ``owner`` counts in ``candidates``."""
-        mine: list[int] = []
-        owner: list[int] = []
-        prior = self.columns["prior"]
-        for i, candidate in enumerate(candidates.tolist()):
-            if candidate < 0:
-                continue
-            packet = int(self.last_packet[candidate])
-            while packet >= 0:
-                mine.append(packet)
-                owner.append(i)
-                packet = int(prior[packet])
+        mine, owner = self._chains(candidates)
         known = candidates[candidates >= 0]
         self.holding[known] = False
         self.last_packet[known] = -1
-        self.kept -= len(mine)
+        self._gone(mine)
         columns = self.columns[mine]
         width = max(64, int(columns["length"].max(initial=0)))
         # rows of one width: what stands behind a payload is never read
@@ -120,14 +163,15 @@ class _Generation:
         slab = items[at].view(np.uint8).reshape(len(at), width)
         for i in np.flatnonzero(shift).tolist():
             slab[i] = np.roll(slab[i], -int(shift[i]))
-        return Held(columns, np.array(owner, np.int64), slab)
+        return Held(columns, owner, slab)
 
-    def clear(self) -> int:
-        kept = self.kept
+    def clear(self) -> tuple[int, int]:
+        """Forget everything; (packets, those of them that were foreign)."""
+        kept, foreign = self.kept, self.foreign
         self.table.clear()
         self.holding[: self.candidates] = False
-        self.candidates = self.packets = self.bytes = self.kept = 0
-        return kept
+        self.candidates = self.packets = self.bytes = self.kept = self.foreign = 0
+        return kept, foreign
 
 
 class Probation:
@@ -136,6 +180,7 @@ class Probation:
         self._current = 0
         self._serial = 0
         self.expired = 0  # packets rejected because their source never proved itself
+        self.expired_foreign = 0  # packets rejected because their stream belonged to another address
 
     @property
     def held(self) -> int:
@@ -145,7 +190,18 @@ class Probation:
     def clear(self) -> None:
         """Reject everything that waits."""
         for generation in self._generations:
-            self.expired += generation.clear()
+            self._expire(generation.clear())
+
+    def _expire(self, packets: tuple[int, int]) -> None:
+        """Count packets, some of them foreign, as rejected."""
+        self.expired += packets[0] - packets[1]
+        self.expired_foreign += packets[1]
+
+    def trim(self, hi: U64, lo: U64, tag: U64, before_ns: I64) -> None:
+        """Reject what came of sources before these times (one each)."""
+        for generation in self._generations:
+            if generation.kept:
+                self._expire(generation.trim(generation.table.find(hi, lo, tag), before_ns))
 
     def offer(
         self,
@@ -159,7 +215,7 @@ class Probation:
     ) -> list[Proofs]:
         """Keep packets (in order of arrival) and tell which sources have proved themselves.
 
-        ``columns`` is of HELD_COLUMNS with ``packet``, ``prior`` and ``at`` left open. All packets are kept; the caller
+        ``columns`` is of HELD_COLUMNS with ``packet`` and ``at`` left open. All packets are kept; the caller
         takes those of a proven source with :meth:`release`, or leaves them here to expire.
         """
         proofs: list[Proofs] = []
@@ -171,7 +227,7 @@ class Probation:
             count = min(room, int(np.searchsorted(ends, _ARENA - generation.bytes, "right")))
             if count <= 0:
                 self._current ^= 1
-                self.expired += self._generations[self._current].clear()
+                self._expire(self._generations[self._current].clear())
                 continue
             part = slice(done, done + count)
             proved = self._keep(
@@ -210,6 +266,7 @@ class Probation:
         current.packets += len(columns)
         current.bytes += int(length.sum())
         current.kept += len(columns)
+        current.foreign += int(np.count_nonzero(columns["foreign"]))
 
         # each packet against the one before it of the same source
         order = np.argsort(candidate, kind="stable")
@@ -224,7 +281,7 @@ class Probation:
         prior_arrival[start] = current.last_arrival_ns[sources]
         holding[start] = current.holding[sources]
         chain[start] = current.last_packet[sources]
-        kept["prior"][order] = chain
+        current.prior[first + order] = chain
         last = np.append(start[1:], len(who)) - 1
         current.last_sequence[sources] = sequence[last]
         current.last_arrival_ns[sources] = arrival[last]
@@ -245,8 +302,7 @@ class Probation:
             hi[which],
             lo[which],
             tag[which],
-            prior[opening],
-            kept["packet"][which],
+            kept["source"][which],
             prior[closing],
             prior_arrival[closing],
         )
@@ -272,6 +328,17 @@ class Probation:
             current.last_arrival_ns[now] = previous.last_arrival_ns[was]
             current.holding[now] = previous.holding[was]
             previous.holding[was] = False
+
+    def newest(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.void]:
+        """The last packet that is kept of each of these keys: of HELD_COLUMNS, zeros where nothing is."""
+        found = np.zeros(len(hi), HELD_COLUMNS)
+        for generation in (self._generations[self._current ^ 1], self._generations[self._current]):
+            candidate = generation.table.find(hi, lo, tag)
+            there = np.flatnonzero(candidate >= 0)
+            packet = generation.last_packet[candidate[there]]
+            there, packet = there[packet >= 0], packet[packet >= 0]
+            found[there] = generation.columns[packet]
+        return found
 
     def release(self, hi: U64, lo: U64, tag: U64) -> Held:
         """Everything kept for these keys, key by key, each in order of arrival; they are forgotten here."""

@@ -1,0 +1,206 @@
+"""Who may take a stream over, and when: other SSRCs, other sequences, other addresses. Floor 3.
+
+A stream belongs to the source that proved itself first. Another one proves itself too (two packets in sequence) and
+then waits; all that it sends meanwhile is kept. By how long the stream's present source has been silent since:
+
+    same address and SSRC, sequence goes on after a loss      at once (RFC 3550 A.1)
+    same address, another SSRC or sequence                    100 ms: no sender pauses so briefly, a spoofer may hit
+                                                              between two packets
+    another address                                           1 s, and it must still be sending
+    another address that the control plane announced          100 ms
+    the address that the stream belonged to before            at once, whoever sends: it was here first
+    another address, while the stream is young                at once, when its standing is better (below)
+
+As soon as the present source sends again, the others are told to wait anew and what came of them before is rejected.
+
+**Standing** settles a race for the first packet: of two addresses the one from which the leg's other direction comes;
+if neither sends it, the one from which other established streams come, if the other has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._state import StreamState
+from .._streams.probation import Proofs
+from .beginnings import MAX_DROPOUT
+from .pinning import SOURCE_BITS, SourcePins
+
+__all__ = ["ESTABLISHED_NS", "SILENT_NS", "Challengers", "Verdict", "stream_tag"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+Key = tuple[int, int, int]  # a source's: hi, lo, and the tag with SSRC and source bits
+
+SECOND_NS: Final = 1_000_000_000
+ESTABLISHED_NS: Final = SECOND_NS // 2  # a stream that has lasted this long is no stranger's pair of packets
+_QUIET_NS: Final = 100_000_000
+SILENT_NS: Final = SECOND_NS
+_SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends
+_YOUNG_NS: Final = 10 * SECOND_NS
+_FORGOTTEN_NS: Final = 2 * SECOND_NS
+_MOST: Final = 1024  # that wait at a time
+_MOST_A_STREAM: Final = 4
+_RACES: Final = 8  # that are looked into at one boundary
+_DIRECTION: Final = np.uint64(2)  # a stream's tag with this bit changed is its leg's other direction
+
+
+@dataclass(slots=True)
+class _Challenger:
+    sequence_number: int  # of the first packet of its last pair
+    pair_ns: int  # when that came
+    source: int
+    order: int
+    ticks: int = 0  # in which it proved itself
+    tick_ns: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Columns (k,) of those who take over, the rows all different; and of those who must wait anew, with the times
+    before which nothing of theirs is wanted any more."""
+
+    rows: I64
+    keys: tuple[U64, U64, U64]
+    sources: U64
+    waiting_keys: tuple[U64, U64, U64]
+    waiting_before_ns: I64
+
+
+class Challengers:
+    """Sources that proved themselves for streams that have a present source."""
+
+    def __init__(self, state: StreamState, pins: SourcePins) -> None:
+        self._state = state
+        self._pins = pins
+        self._waiting: dict[Key, _Challenger] = {}
+        self._order = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def note(self, proofs: Proofs, tick_ns: int) -> None:
+        """Sources proved themselves (again) in the tick that begins at ``tick_ns``."""
+        keys = zip(proofs.hi.tolist(), proofs.lo.tolist(), proofs.tag.tolist(), strict=True)
+        last = zip(
+            proofs.last_sequence_number.tolist(), proofs.last_arrival_ns.tolist(), proofs.source.tolist(), strict=True
+        )
+        for key, (sequence_number, pair_ns, source) in zip(keys, last, strict=True):
+            one = self._waiting.get(key)
+            if one is None:
+                if len(self._waiting) >= _MOST:
+                    continue
+                self._order += 1
+                one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source, self._order)
+            one.sequence_number, one.pair_ns = sequence_number, pair_ns
+            if one.tick_ns != tick_ns:
+                one.tick_ns = tick_ns
+                one.ticks += 1
+
+    def judge(self, now_ns: int, *, closing: bool = False) -> Verdict | None:
+        """At a boundary: who takes over now. ``closing``: nothing more will come."""
+        if not self._waiting:
+            return None
+        all_keys = list(self._waiting)
+        hi, lo, tag = (np.array(words, np.uint64) for words in zip(*all_keys, strict=True))
+        rows = self._state.table.find(hi, lo, stream_tag(tag))
+        for key, row in zip(all_keys, rows.tolist(), strict=True):
+            if row < 0:
+                del self._waiting[key]  # its stream has ended: it stays on probation and may begin a new one
+        there = np.flatnonzero(rows >= 0)
+        if not there.size:
+            return None
+        hi, lo, tag, rows = hi[there], lo[there], tag[there], rows[there]
+        ones = list(self._waiting.values())
+        sequence_number = np.array([one.sequence_number for one in ones], np.int64)
+        pair_ns = np.array([one.pair_ns for one in ones], np.int64)
+        sources = np.array([one.source for one in ones], np.uint64)
+        ticks = np.array([one.ticks for one in ones], np.int64)
+
+        last_ns = self._state.reception.last_arrival_ns[rows]
+        alive = last_ns > pair_ns
+        ready, first = self._ready(now_ns, hi, lo, tag, rows, sequence_number, pair_ns, alive, closing)
+        order = np.lexsort((np.arange(len(rows)), -ticks, ~first, ~ready, rows))  # of each stream the best one first
+        ranked = rows[order]
+        best = np.append(True, ranked[1:] != ranked[:-1])
+        rank = np.arange(len(rows)) - np.flatnonzero(best)[np.cumsum(best) - 1]
+        winners = order[best & ready[order]]
+        crowded = np.zeros(len(rows), np.bool_)
+        crowded[order[rank >= _MOST_A_STREAM]] = True
+        old = now_ns - pair_ns > _FORGOTTEN_NS
+        out = (alive | crowded | old) & ~ready
+        keys = list(self._waiting)
+        for i in (*winners.tolist(), *np.flatnonzero(out).tolist()):
+            del self._waiting[keys[i]]
+        # who is one too many keeps nothing; of the others nothing from before the present source's last packet
+        again = np.flatnonzero((alive | crowded) & ~ready)
+        before_ns = np.where(crowded[again], np.iinfo(np.int64).max, last_ns[again])
+        return Verdict(
+            rows[winners],
+            (hi[winners], lo[winners], tag[winners]),
+            sources[winners],
+            (hi[again], lo[again], tag[again]),
+            before_ns,
+        )
+
+    def _ready(
+        self,
+        now_ns: int,
+        hi: U64,
+        lo: U64,
+        tag: U64,
+        rows: I64,
+        sequence_number: I64,
+        pair_ns: I64,
+        alive: Bools,
+        closing: bool,
+    ) -> tuple[Bools, Bools]:
+        """Who may take over now, and who of them comes before others."""
+        state = self._state
+        bits = tag & SOURCE_BITS
+        same = bits == self._pins.bits(state.source[rows])
+        same_ssrc = (tag >> np.uint64(32)).astype(np.uint32) == state.ssrc[rows]
+        jump = (sequence_number - state.ring.next[rows]) & 0xFFFF
+        goes_on = same & same_ssrc & (jump < MAX_DROPOUT)
+        former = state.former_source[rows]
+        owner = ~same & (former != 0) & (bits == self._pins.bits(former))
+        moving = now_ns < state.moving_until_ns[rows]
+        quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
+        wanted_ns = np.where(same | moving, 0 if closing else _QUIET_NS, SILENT_NS)
+        ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
+        ready &= same | moving | (now_ns - pair_ns <= _SENDING_NS)
+        ready |= owner
+        racing = np.flatnonzero(~same & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
+        racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES]
+        for i in racing.tolist():
+            ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], bits[i])
+        return ready, owner
+
+    def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, bits: np.uint64) -> bool:
+        """Whether a race for a young stream is to be decided for the one who came second."""
+        state = self._state
+        own = self._pins.bits(state.source[row : row + 1])[0]
+        one_key = np.array([hi]), np.array([lo]), stream_tag(np.array([tag])) ^ _DIRECTION
+        sibling = int(state.table.find(*one_key)[0])
+        if sibling >= 0:
+            its = self._pins.bits(state.source[sibling : sibling + 1])[0]
+            if its in (own, bits):
+                return bool(its == bits)
+        rows = slice(len(state.registry.info))
+        first_ns = state.first_arrival_ns[rows]
+        established = (first_ns > 0) & (state.reception.last_arrival_ns[rows] - first_ns >= ESTABLISHED_NS)
+        established[row] = False
+        theirs = self._pins.bits(state.source[rows][established])
+        return bool((theirs == bits).any() and not (theirs == own).any())
+
+
+def stream_tag(tag: U64) -> U64:
+    """The stream's tag from a source's: only plain RTP told apart by SSRC has the SSRC in it."""
+    by_ssrc = (tag >> np.uint64(2)) & np.uint64(1)
+    ssrc = np.uint64(0xFFFF_FFFF_0000_0000)
+    return tag & np.where(by_ssrc == 1, np.uint64(0xF) | ssrc, np.uint64(0xF))
