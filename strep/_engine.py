@@ -276,6 +276,8 @@ class Engine:
         ext = ring.next[row] + ring.run(row) + rank
         good = known & ((present & (present + np.uint64(1))) == 0) & (self.state.ssrc[row] == packets.ssrc[order])
         good &= self.state.source[row] == packets.source[order]
+        if self.state.throttle.active:
+            good &= ~self.state.throttle.throttled[row]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
         good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
         good &= self._within_window(row, ext, packets.arrival_ns[order])
@@ -338,6 +340,7 @@ class Engine:
                 self._pop_ready(waiting)
             self._events += self._outlet.advance(now_ns // SECOND_NS * SECOND_NS)
             self._end_idle(now_ns)
+            self._throttle()
 
     def _release(self) -> None:
         """Send off all that is ready in the rows whose turn it is."""
@@ -373,6 +376,15 @@ class Engine:
             if live:
                 self._end(np.array(live, np.int64), "idle")
 
+    def _throttle(self) -> None:
+        """Once a second: streams that have sent far too much for long."""
+        infos = self.registry.info
+        for row in self.state.throttle.second(self._reception.received[: len(infos)]).tolist():
+            info = infos[row]
+            if info is not None:
+                text = "sends more than media do: of more than 1,000 packets a second the rest is rejected (rate)"
+                self._events.append(Notice.noted(info, text))
+
     # --- packets of one tick --------------------------------------------------------------------------------------
 
     def _take_tick(self, packets: Packets) -> None:
@@ -385,6 +397,12 @@ class Engine:
             if not known.any():
                 return
             packets, row = packets.take(known), row[known]
+        if self.state.throttle.active:
+            fits = ~self.state.throttle.excess(row, self._tick)
+            self.accounts.reject("rate", len(row) - int(np.count_nonzero(fits)))
+            if not fits.any():
+                return
+            packets, row = packets.take(fits), row[fits]
         self._insert(packets, row)
 
     def _insert(self, packets: Packets, row: I64) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from ._addresses import SourceFilter
 from ._exceptions import ConfigurationError
 from ._payload_types import PayloadTypes
+from ._sources import SourcePins
 from ._types import Codec
 
 __all__ = ["engine_options", "leg_of", "parse_call_leg_id"]
@@ -40,6 +41,7 @@ def engine_options(
     call_legs: Iterable[uuid.UUID | str] | None,
     max_streams: int,
     idle_timeout_s: float,
+    pin: str,
 ) -> dict[str, Any]:
     """Checked arguments for :class:`EngineConfig`, the same for live runs and replays."""
     if not 0 <= latency_ms <= 800:
@@ -48,6 +50,7 @@ def engine_options(
         raise ConfigurationError(f"max_streams {max_streams}: choose 1 to 1000000")
     if not idle_timeout_s >= 1:
         raise ConfigurationError(f"idle timeout {idle_timeout_s:g} s: choose 1 s or more")
+    SourcePins(pin)  # raises for what is none
     legs = None
     if call_legs is not None:
         legs = frozenset(leg.int for leg in (parse_call_leg_id(leg) for leg in call_legs) if leg is not None)
@@ -58,4 +61,5 @@ def engine_options(
         "call_legs": legs,
         "max_streams": max_streams,
         "idle_ns": round(idle_timeout_s * 1e9),
+        "pin": pin,
     }

@@ -79,6 +79,10 @@ class Receiver:
     ``announced_only``  admit STREP only of legs that were announced (:meth:`announce`), and no plain RTP but on ports
                      that are bound to a leg. What comes before waits for ``pending_s``, then it is "unannounced".
     ``max_streams``  newer streams are refused beyond this; ``idle_timeout_s`` ends streams that fell silent.
+    ``pin``          a stream belongs to the source that proved itself first: to its "address" (the port may change, as
+                     behind a NAT), or its "network" (/24 of IPv4, /48 of IPv6). Another one takes it over when the first
+                     has been silent for 1 s, and loses it when that one comes back; till then what it sends is
+                     "foreign_source". "off": any address may.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
     ``redact``       events tell that a key was pressed, not which (card numbers, PINs).
@@ -103,6 +107,7 @@ class Receiver:
         pending_s: float = 5.0,
         max_streams: int = 20_000,
         idle_timeout_s: float = 60.0,
+        pin: str = "address",
         pcap: str | PathLike[str] | None = None,
         transport: str = "auto",
         receive_buffer: int = 128 << 20,
@@ -129,6 +134,7 @@ class Receiver:
             call_legs=call_legs,
             max_streams=max_streams,
             idle_timeout_s=idle_timeout_s,
+            pin=pin,
         )
         self._options["pending_ns"] = round(pending_s * 1e9) if announced_only else None
         self._pool = PortPool(*parse_ports(pairs or "udp:0.0.0.0:0"))
@@ -319,6 +325,11 @@ class Receiver:
     def forget(self, call_leg_id: uuid.UUID | str) -> None:
         """Take an announcement back. Streams that live go on."""
         self._running()[0].forget(leg_of(call_leg_id))
+
+    def expect_source(self, call_leg_id: uuid.UUID | str, within_s: float = 5.0) -> None:
+        """The media of a leg is about to come from another address (it was bridged, or forked anew): within that time
+        that one need not wait until the present one has been silent for 1 s."""
+        self._running()[0].expect_source(leg_of(call_leg_id), self._now_ns() + round(within_s * 1e9))
 
     def end(self, call_leg_id: uuid.UUID | str, *, linger_s: float = 2.0) -> int:
         """End the streams of a leg now, for the reason "stopped", so that files are closed; returns how many.

@@ -57,6 +57,7 @@ def replay(
     call_legs: Iterable[uuid.UUID | str] | None = None,
     max_streams: int = 20_000,
     idle_timeout_s: float = 60.0,
+    pin: str = "address",
     redact: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
@@ -64,7 +65,8 @@ def replay(
 
     STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx``/``tx`` (ports) say which
     direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. Sinks hold the replay up when
-    they are slow, nothing is dropped. ``redact``: events do not tell which keys were pressed.
+    they are slow, nothing is dropped. ``pin`` as of :class:`strep.Receiver`. ``redact``: events do not tell which keys were
+    pressed.
     ``progress`` is called with (bytes done, bytes in all).
 
     Raises CaptureFileError when the file is not a capture, ConfigurationError for wrong arguments.
@@ -76,6 +78,7 @@ def replay(
         call_legs=call_legs,
         max_streams=max_streams,
         idle_timeout_s=idle_timeout_s,
+        pin=pin,
     )
     leg = parse_call_leg_id(call_leg_id)
     given = _given_bindings(rx, tx, leg)

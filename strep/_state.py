@@ -16,6 +16,7 @@ from ._streams.key_table import KeyTable
 from ._streams.reception import Reception
 from ._streams.ring import JitterRing
 from ._streams.timeline import UNKNOWN, Timeline
+from ._throttle import Throttle
 from ._types import StreamInfo
 
 __all__ = ["StreamState"]
@@ -37,6 +38,7 @@ class StreamState:
         self.timeline = Timeline(rows, types.codecs)
         self.clock = ClockFilter(rows)
         self.doubt = Doubt(rows)
+        self.throttle = Throttle(rows)
         self.codec_of_type = types.index_of
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.source = np.zeros(rows, np.uint64)  # its address's word
@@ -106,6 +108,7 @@ class StreamState:
         self.timeline.open(rows, first_ext)
         self.clock.open(rows)
         self.doubt.open(rows)
+        self.throttle.open(rows)
         self.codecless.update(rows.tolist())
 
     def close(self, row: int) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from .._exceptions import ConfigurationError
 from .._payload_types import PayloadTypes
+from .._sources import PIN_MODES
 from .._types import Codec
 from ._decorate import decorated
 
@@ -76,6 +77,8 @@ def source_options() -> list[Any]:
                      metavar="N", help="Streams beyond this are refused, the newest first."),
         click.option("--idle-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S",
                      help="A stream that is silent this long has ended."),
+        click.option("--pin", type=click.Choice(PIN_MODES), default="address", show_default=True,
+                     help="What a stream is pinned to: the address that it first came from, or that one's network."),
     ]  # fmt: skip
 
 
@@ -88,6 +91,7 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "allow": options.pop("allow"),
         "max_streams": options.pop("max_streams"),
         "idle_timeout_s": options.pop("idle_timeout"),
+        "pin": options.pop("pin"),
     }
     if "call_leg" in options:
         arguments |= {"call_leg_id": options.pop("call_leg_id"), "call_legs": options.pop("call_leg") or None}
