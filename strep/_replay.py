@@ -65,8 +65,8 @@ def replay(
 
     STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx``/``tx`` (ports) say which
     direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. Sinks hold the replay up when
-    they are slow, nothing is dropped. ``pin`` as of :class:`strep.Receiver`. ``redact``: events do not tell which keys were
-    pressed.
+    they are slow, nothing is dropped. ``pin`` as of :class:`strep.Receiver`. ``redact``: events do not tell which keys
+    were pressed.
     ``progress`` is called with (bytes done, bytes in all).
 
     Raises CaptureFileError when the file is not a capture, ConfigurationError for wrong arguments.

@@ -146,7 +146,7 @@ class Sources:
         for proofs in self._probation.offer(hi, lo, tag, columns, packets.slab, slab_rows, offset):
             known = self._state.table.find(proofs.hi, proofs.lo, stream_tag(proofs.tag)) >= 0
             if known.any():
-                self._challengers.note(proofs.take(np.flatnonzero(known)), self._tick_ns)
+                self._challengers.note(proofs.take(np.flatnonzero(known)))
             # beyond the limit they stay where they are, and prove themselves again with their next packet
             new = np.flatnonzero(~known)
             if new.size and self._announcements is not None:

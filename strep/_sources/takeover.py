@@ -7,11 +7,12 @@ then waits; all that it sends meanwhile is kept. By how long the stream's presen
     same address, another SSRC or sequence                    100 ms: no sender pauses so briefly, a spoofer may hit
                                                               between two packets
     another address                                           1 s, and it must still be sending
+    another address that was sending beside the present one   10 s: no sender that has moved does so
     another address that the control plane announced          100 ms
     the address that the stream belonged to before            at once, whoever sends: it was here first
     another address, while the stream is young                at once, when its standing is better (below)
 
-As soon as the present source sends again, the others are told to wait anew and what came of them before is rejected.
+As soon as the present source sends again, what came of the others before is rejected.
 
 **Standing** settles a race for the first packet: of two addresses the one from which the leg's other direction comes;
 if neither sends it, the one from which other established streams come, if the other has none.
@@ -43,9 +44,12 @@ _QUIET_NS: Final = 100_000_000
 SILENT_NS: Final = SECOND_NS
 _SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends
 _YOUNG_NS: Final = 10 * SECOND_NS
+_INTRUDER_SILENT_NS: Final = 10 * SECOND_NS
+_BESIDE_NS: Final = SECOND_NS // 2  # who sends this long beside the present source is an intruder
 _FORGOTTEN_NS: Final = 2 * SECOND_NS
 _MOST: Final = 1024  # that wait at a time
 _MOST_A_STREAM: Final = 4
+_MOST_BESIDE: Final = 4096  # addresses that are known to have sent beside a stream's own
 _RACES: Final = 8  # that are looked into at one boundary
 _DIRECTION: Final = np.uint64(2)  # a stream's tag with this bit changed is its leg's other direction
 
@@ -55,15 +59,14 @@ class _Challenger:
     sequence_number: int  # of the first packet of its last pair
     pair_ns: int  # when that came
     source: int
-    order: int
     ticks: int = 0  # in which it proved itself
-    tick_ns: int = -1
+    new: bool = True  # it has proved itself since the last boundary
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Columns (k,) of those who take over, the rows all different; and of those who must wait anew, with the times
-    before which nothing of theirs is wanted any more."""
+    """Columns (k,) of those who take over, the rows all different; and of the others, with the times before which
+    nothing of theirs is wanted any more."""
 
     rows: I64
     keys: tuple[U64, U64, U64]
@@ -79,13 +82,13 @@ class Challengers:
         self._state = state
         self._pins = pins
         self._waiting: dict[Key, _Challenger] = {}
-        self._order = 0
+        self._beside: dict[tuple[int, int], tuple[int, int]] = {}  # by row and address: since and until when
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def note(self, proofs: Proofs, tick_ns: int) -> None:
-        """Sources proved themselves (again) in the tick that begins at ``tick_ns``."""
+    def note(self, proofs: Proofs) -> None:
+        """Sources proved themselves, for the first time or again."""
         keys = zip(proofs.hi.tolist(), proofs.lo.tolist(), proofs.tag.tolist(), strict=True)
         last = zip(
             proofs.last_sequence_number.tolist(), proofs.last_arrival_ns.tolist(), proofs.source.tolist(), strict=True
@@ -95,12 +98,8 @@ class Challengers:
             if one is None:
                 if len(self._waiting) >= _MOST:
                     continue
-                self._order += 1
-                one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source, self._order)
-            one.sequence_number, one.pair_ns = sequence_number, pair_ns
-            if one.tick_ns != tick_ns:
-                one.tick_ns = tick_ns
-                one.ticks += 1
+                one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source)
+            one.sequence_number, one.pair_ns, one.new = sequence_number, pair_ns, True
 
     def judge(self, now_ns: int, *, closing: bool = False) -> Verdict | None:
         """At a boundary: who takes over now. ``closing``: nothing more will come."""
@@ -120,11 +119,19 @@ class Challengers:
         sequence_number = np.array([one.sequence_number for one in ones], np.int64)
         pair_ns = np.array([one.pair_ns for one in ones], np.int64)
         sources = np.array([one.source for one in ones], np.uint64)
+        new = np.array([one.new for one in ones])
+        for one in ones:
+            one.ticks += one.new
+            one.new = False
         ticks = np.array([one.ticks for one in ones], np.int64)
 
         last_ns = self._state.reception.last_arrival_ns[rows]
         alive = last_ns > pair_ns
-        ready, first = self._ready(now_ns, hi, lo, tag, rows, sequence_number, pair_ns, alive, closing)
+        self._note_beside(rows, sources, np.flatnonzero(alive & new), now_ns)
+        intruder = np.array([self._is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
+        ready, first = self._ready(
+            now_ns, hi, lo, tag, rows, sequence_number, pair_ns, alive=alive, intruder=intruder, closing=closing
+        )
         order = np.lexsort((np.arange(len(rows)), -ticks, ~first, ~ready, rows))  # of each stream the best one first
         ranked = rows[order]
         best = np.append(True, ranked[1:] != ranked[:-1])
@@ -133,12 +140,11 @@ class Challengers:
         crowded = np.zeros(len(rows), np.bool_)
         crowded[order[rank >= _MOST_A_STREAM]] = True
         old = now_ns - pair_ns > _FORGOTTEN_NS
-        out = (alive | crowded | old) & ~ready
         keys = list(self._waiting)
-        for i in (*winners.tolist(), *np.flatnonzero(out).tolist()):
+        for i in (*winners.tolist(), *np.flatnonzero((crowded | old) & ~ready).tolist()):
             del self._waiting[keys[i]]
         # who is one too many keeps nothing; of the others nothing from before the present source's last packet
-        again = np.flatnonzero((alive | crowded) & ~ready)
+        again = np.flatnonzero(((alive & new) | crowded) & ~ready)
         before_ns = np.where(crowded[again], np.iinfo(np.int64).max, last_ns[again])
         return Verdict(
             rows[winners],
@@ -157,7 +163,9 @@ class Challengers:
         rows: I64,
         sequence_number: I64,
         pair_ns: I64,
+        *,
         alive: Bools,
+        intruder: Bools,
         closing: bool,
     ) -> tuple[Bools, Bools]:
         """Who may take over now, and who of them comes before others."""
@@ -171,7 +179,8 @@ class Challengers:
         owner = ~same & (former != 0) & (bits == self._pins.bits(former))
         moving = now_ns < state.moving_until_ns[rows]
         quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
-        wanted_ns = np.where(same | moving, 0 if closing else _QUIET_NS, SILENT_NS)
+        wanted_ns = np.where(intruder, _INTRUDER_SILENT_NS, SILENT_NS)
+        wanted_ns[same | moving] = 0 if closing else _QUIET_NS
         ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
         ready &= same | moving | (now_ns - pair_ns <= _SENDING_NS)
         ready |= owner
@@ -180,6 +189,24 @@ class Challengers:
         for i in racing.tolist():
             ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], bits[i])
         return ready, owner
+
+    def _note_beside(self, rows: I64, sources: U64, which: I64, now_ns: int) -> None:
+        """These sent while their stream's present source did."""
+        state = self._state
+        for i in which[sources[which] != state.source[rows[which]]].tolist():
+            who = int(rows[i]), int(sources[i])
+            since_ns, _ = self._beside.pop(who, (now_ns, now_ns))
+            if since_ns < state.first_arrival_ns[rows[i]]:
+                since_ns = now_ns  # the row had another stream then
+            self._beside[who] = since_ns, now_ns
+        while len(self._beside) > _MOST_BESIDE:
+            del self._beside[next(iter(self._beside))]
+
+    def _is_intruder(self, row: int, source: int) -> bool:
+        since_ns, until_ns = self._beside.get((row, source), (0, 0))
+        # who came when the stream had just begun may be the one it should belong to
+        established_ns = self._state.first_arrival_ns[row] + ESTABLISHED_NS
+        return until_ns - since_ns >= _BESIDE_NS and since_ns >= established_ns
 
     def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, bits: np.uint64) -> bool:
         """Whether a race for a young stream is to be decided for the one who came second."""
