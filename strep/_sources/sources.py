@@ -387,8 +387,11 @@ class Sources:
         # who was here first keeps its right to come back, but not against the control plane, nor after a race that it
         # lost because its standing was worse: it is still sending then
         silent = state.reception.last_arrival_ns[rows] <= now_ns - SILENT_NS
+        moving = now_ns < state.moving_until_ns[rows]
         rightful = np.where(former != 0, former, present)
-        rightful[(sources == former) | (now_ns < state.moving_until_ns[rows]) | ~silent] = 0
+        rightful[(sources == former) | moving | ~silent] = 0
+        for i in np.flatnonzero(moved & ~silent & ~moving).tolist():
+            self._challengers.shut_out(int(rows[i]), int(present[i]), now_ns)
         state.former_source[rows[moved]] = rightful[moved]
         state.moving_until_ns[rows[moved]] = 0
 

@@ -202,6 +202,11 @@ class Challengers:
         while len(self._beside) > _MOST_BESIDE:
             del self._beside[next(iter(self._beside))]
 
+    def shut_out(self, row: int, source: int, now_ns: int) -> None:
+        """A stream was taken from this source while it was sending: it was the wrong one."""
+        self._beside.pop((row, source), None)
+        self._beside[row, source] = now_ns + ESTABLISHED_NS, now_ns + ESTABLISHED_NS + _BESIDE_NS
+
     def _is_intruder(self, row: int, source: int) -> bool:
         since_ns, until_ns = self._beside.get((row, source), (0, 0))
         # who came when the stream had just begun may be the one it should belong to
