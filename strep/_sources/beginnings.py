@@ -37,12 +37,23 @@ class Runs:
     ``lowest``    uint16 (owners,): the sequence number that it begins with
     """
 
+    kept: Bools
+    opening: Bools
+    proven: Bools
+    first: I64
+    lowest: npt.NDArray[np.uint16]
+
     def __init__(self, held: Held, owners: int, *, takes_over: bool) -> None:
         sequence, owner = held.columns["sequence_number"], held.owner
+        if not len(owner):  # a flood has pushed out what was held
+            self.kept = self.opening = np.zeros(0, np.bool_)
+            self.proven = np.zeros(owners, np.bool_)
+            self.first, self.lowest = np.zeros(owners, np.int64), np.zeros(owners, np.uint16)
+            return
         index = np.arange(len(owner))
         step = np.zeros(len(owner), np.int64)
         step[1:] = (sequence[1:] - sequence[:-1]).view(np.int16)
-        begins = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
+        begins = np.append(True, owner[1:] != owner[:-1])
         pair = (step == 1) & ~begins
         kept = np.ones(len(owner), np.bool_)
         if takes_over:
@@ -58,8 +69,8 @@ class Runs:
         ahead = (sequence - sequence[at].take(owner)).view(np.int16).astype(np.int64)
         before = index <= at.take(owner)
         near = (ahead >= -_NEAR - 1) & (ahead <= _NEAR)
-        self.kept: Bools = kept & (near | ~before) & self.proven.take(owner)
-        self.opening: Bools = self.kept & before & (ahead <= 0)
+        self.kept = kept & (near | ~before) & self.proven.take(owner)
+        self.opening = self.kept & before & (ahead <= 0)
         lowest = np.zeros(owners, np.int64)
         np.minimum.at(lowest, owner[self.opening], ahead[self.opening])
         self.lowest = (sequence[at].astype(np.int64) + lowest).astype(np.uint16)

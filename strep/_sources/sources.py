@@ -196,6 +196,8 @@ class Sources:
         held = self._probation.release(*keys)
         runs = Runs(held, len(places), takes_over=False)
         held, runs = self._without_unproven(held, runs, len(places))
+        if not len(held.columns):
+            return  # a flood has pushed out what proved them
         stream_keys = list(zip(keys[0].tolist(), keys[1].tolist(), stream_tag(keys[2]).tolist(), strict=True))
         objections = self._objections(stream_keys, held, runs)
         ssrc = (keys[2] >> np.uint64(32)).astype(np.uint32)
@@ -276,7 +278,7 @@ class Sources:
         """Why streams are not to be, by the registry; what was held of them is rejected for that. "" where nothing is
         left to make one of."""
         registry = self._state.registry
-        at_ns = held.columns["arrival_ns"][runs.first].tolist() if len(held.columns) else [0] * len(keys)
+        at_ns = held.columns["arrival_ns"][runs.first].tolist()
         found = [
             registry.objection(*key, at) if proven else ""
             for key, at, proven in zip(keys, at_ns, runs.proven.tolist(), strict=True)
