@@ -46,9 +46,9 @@ class BlockBatch:
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
     Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
-    ``payload`` uint8: the encoded bytes as received, end to end; G.711 and L16 in place of another of these, of the same
-    rate and channels, in their stream's codec. ``transcoded`` bool (m,): blocks whose bytes are not, or not all, in
-    their stream's codec, because the sender changed it; None: there are none.
+    ``payload`` uint8: the encoded bytes as received, end to end. Where the sender changed from G.711 or L16 to another
+    of these, of the same rate and channels, they are put into the stream's codec. ``transcoded`` bool (m,): blocks
+    whose bytes are not, or not all, in their stream's codec; None: there are none.
     ``samples`` int16: decoded on first use and kept. ``failed``: packets that a decoder failed at: zeros, LOST in
     ``mask``; asking for it, for ``mask`` or ``plain`` decodes.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.

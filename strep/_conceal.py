@@ -222,8 +222,8 @@ class _Filling:
     def _spread_mask(self) -> npt.NDArray[np.uint8]:
         out = np.full(int(self._frames.sum()), Mask.RECEIVED, np.uint8)
         if self._batch.failed:
-            received = np.arange(len(out)) - np.repeat(self._place, self._frames) >= np.repeat(self._inside, self._frames)
-            out[received] = self._batch.mask
+            within = np.arange(len(out)) - np.repeat(self._place, self._frames)
+            out[within >= np.repeat(self._inside, self._frames)] = self._batch.mask
         return out
 
     def run(self) -> BlockBatch:

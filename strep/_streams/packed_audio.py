@@ -102,8 +102,10 @@ class PackedAudio:
         self._tracks.pop(serial, None)
 
     def decode(self, packet: PackedPacket) -> tuple[I16, I16 | None]:
-        """int16 (frames * channels,) of the stream, and what the decoder puts in place of the frames lost before. Raises
-        what the decoder raises: then forget the stream, so that it begins anew."""
+        """int16 (frames * channels,) of the stream, and what the decoder puts in place of the frames lost before.
+
+        Raises what the decoder raises: then forget the stream, so that it begins anew.
+        """
         track = self._tracks.get(packet.serial)
         fresh = track is None or not track.goes_on(packet)
         if track is None or fresh:

@@ -87,8 +87,9 @@ class Whose:
 class Decoded:
     """What became of packets.
 
-    ``samples`` int16, of all packets end to end · ``filled`` by packet: what its decoder puts in place of the frames lost
-    before it, int16 values · ``failed`` by packet: what its decoding raised; its samples are zeros
+    ``samples``  int16, of all packets end to end
+    ``filled``   by packet: what its decoder puts in place of the frames lost before it, int16 values
+    ``failed``   by packet: what its decoding raised; its samples are zeros
     """
 
     samples: I16

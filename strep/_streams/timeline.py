@@ -391,8 +391,8 @@ class Timeline:
     def _resampled(
         self, scaled: I64, rate: I64, codec: npt.NDArray[np.int16], start: I64, rows: I64
     ) -> tuple[I64, I64 | None]:
-        """How many frames packets are at their stream's rate: ``scaled / rate``, a codec's packets in a row rounded down
-        together. And what is then left of a frame, in 1 / rate; None where nothing ever is.
+        """How many frames packets are at their stream's rate, ``scaled / rate``: a codec's packets in a row are rounded
+        down together. And what is then left of a frame, in 1 / rate; None where nothing ever is.
 
         Example: 365 frames at 44.1 kHz are 66.2 at 8 kHz; five of them in a row are 66, 66, 66, 66, 67.
         """
