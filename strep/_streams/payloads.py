@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import decode, encode
+from .._codecs import decode, transcode
 from .._types import Codec
 from .packed_audio import PackedAudio, PackedPacket
 from .ring import JitterRing
@@ -214,10 +214,12 @@ class Decoder:
             length = np.where(chosen, placed.frames * self.frame_bytes.take(stream_codec), before)
             payload = np.empty(int(length.sum()), np.uint8)
             payload[np.repeat(~chosen, length)] = came[np.repeat(~chosen, before)]
-            for index, target in np.unique(np.stack([placed.codec, stream_codec])[:, chosen], axis=1).T.tolist():
-                members = chosen & (placed.codec == index) & (stream_codec == target)
-                samples = decode(self.codecs[index], came[np.repeat(members, before)])
-                payload[np.repeat(members, length)] = encode(self.codecs[target], samples)
+            change = placed.codec.astype(np.int64) * len(self.codecs) + stream_codec
+            for one in np.flatnonzero(np.bincount(change[chosen])).tolist():
+                members = chosen & (change == one)
+                index, target = divmod(one, len(self.codecs))
+                mine = came[np.repeat(members, before)]
+                payload[np.repeat(members, length)] = transcode(self.codecs[index], self.codecs[target], mine)
             begin = np.append(0, np.cumsum(length))
         left = other & ~chosen
         return payload, begin, left if left.any() else None
