@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,9 +46,11 @@ class BlockBatch:
       has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
       ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
     Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
-    ``payload`` uint8: the encoded bytes exactly as received, end to end. ``transcoded`` bool (m,): blocks whose bytes
-    are not, or not all, in their stream's codec, because the sender changed it; None: there are none.
-    ``samples`` int16: decoded on first use and kept.
+    ``payload`` uint8: the encoded bytes as received, end to end. Where the sender changed from G.711 or L16 to another
+    of these, of the same rate and channels, they are put into the stream's codec. ``transcoded`` bool (m,): blocks
+    whose bytes are not, or not all, in their stream's codec; None: there are none.
+    ``samples`` int16: decoded on first use and kept. ``failed``: packets that a decoder failed at: zeros, LOST in
+    ``mask``; asking for it, for ``mask`` or ``plain`` decodes.
     ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
     ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
     ``noise`` by block: the comfort noise payload (RFC 3389) in force in the silence before it; ``own_fill`` by block:
@@ -59,6 +61,7 @@ class BlockBatch:
 
     __slots__ = (
         "_decode",
+        "_failed",
         "_mask",
         "_own_fill",
         "_samples",
@@ -108,7 +111,9 @@ class BlockBatch:
         noise: dict[int, bytes] | None = None,
         mask: npt.NDArray[np.uint8] | None = None,
         fill: Callable[[], BlockBatch | None] | None = None,
+        failed: Collection[int] = (),
     ) -> None:
+        """``failed`` is complete when ``decode`` has returned."""
         self.streams = streams
         self.index = index
         self.position = position
@@ -128,6 +133,7 @@ class BlockBatch:
         self._decode = decode
         self._samples: npt.NDArray[np.int16] | None = None
         self._mask = mask
+        self._failed = failed
         self.transcoded = transcoded
         self._own_fill = own_fill
         self.noise = noise or {}
@@ -145,8 +151,19 @@ class BlockBatch:
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
         if self._mask is None:
-            self._mask = np.full(int(self.frames.sum()), Mask.RECEIVED, np.uint8)
+            mask = np.full(int(self.frames.sum()), Mask.RECEIVED, np.uint8)
+            if failed := sorted(self.failed):
+                ends = np.cumsum(self.packet_frames)
+                for end, frames in zip(ends[failed].tolist(), self.packet_frames[failed].tolist(), strict=True):
+                    mask[end - frames : end] = Mask.LOST
+            self._mask = mask
         return self._mask
+
+    @property
+    def failed(self) -> Collection[int]:
+        if self._samples is None:
+            self._samples = self._decode()
+        return self._failed
 
     @property
     def own_fill(self) -> dict[int, npt.NDArray[np.int16]]:
@@ -154,8 +171,8 @@ class BlockBatch:
 
     @property
     def plain(self) -> bool:
-        """Every sample was received: nobody made up any."""
-        return self._mask is None
+        """Every sample was received: nobody made up any, and all could be decoded."""
+        return self._mask is None and not self.failed
 
     @property
     def filled(self) -> BlockBatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from ._exceptions import ConfigurationError
 from ._packed.formats import FORMATS, packed_codec
 from ._types import Codec
 
-__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "decode", "encode", "parse_codec", "silence_byte"]
+__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "decode", "encode", "parse_codec", "silence_byte", "transcode"]
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -87,6 +88,19 @@ def encode(codec: Codec, samples: I16) -> U8:
     if codec.name == "L16":
         return np.ascontiguousarray(samples.astype(">i2")).view(np.uint8).reshape(-1)
     return _ENCODERS[codec.name].take(np.ascontiguousarray(samples).view(np.uint16))
+
+
+@lru_cache
+def _between(name: str, target: str) -> U8:
+    """For each code of one G.711 law that of the other."""
+    return _ENCODERS[target].take(_TABLES[name].view(np.uint16))
+
+
+def transcode(codec: Codec, target: Codec, payload: U8) -> U8:
+    """Payload bytes in another codec of the same rate and channels: decoded and encoded."""
+    if codec.frame_bytes == target.frame_bytes == 1:
+        return _between(codec.name, target.name).take(payload)
+    return encode(target, decode(codec, payload))
 
 
 def silence_byte(codec: Codec) -> int:

@@ -203,7 +203,7 @@ class _Filling:
         np.cumsum(self._frames * self._channels, out=self._offset[1:])
         self._samples = self._spread()
         self._place = np.cumsum(self._frames) - self._frames
-        self._mask = np.full(int(self._frames.sum()), Mask.RECEIVED, np.uint8)
+        self._mask = self._spread_mask()
         self._segment = np.maximum.accumulate(np.where(head | anew, np.arange(count), 0))
         self._breaks = np.flatnonzero(head | anew | (batch.gap_frames > 0))
 
@@ -217,6 +217,13 @@ class _Filling:
             values = samples[source[a] : source[b]]
             at = int(self._offset[a] + self._inside[a] * self._channels[a])
             out[at : at + len(values)] = values
+        return out
+
+    def _spread_mask(self) -> npt.NDArray[np.uint8]:
+        out = np.full(int(self._frames.sum()), Mask.RECEIVED, np.uint8)
+        if self._batch.failed:
+            within = np.arange(len(out)) - np.repeat(self._place, self._frames)
+            out[within >= np.repeat(self._inside, self._frames)] = self._batch.mask
         return out
 
     def run(self) -> BlockBatch:

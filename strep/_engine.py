@@ -631,7 +631,7 @@ class Engine:
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []
-        return events
+        return events + self._outlet.take_faults()
 
 
 def _not_first(rows: I64) -> I64:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,12 +12,12 @@ import numpy.typing as npt
 
 from ._accounts import Accounts
 from ._blocks import BlockBatch
-from ._events import Event
+from ._events import Event, Fault
 from ._payload_types import PayloadTypes
 from ._presses import KeyPresses
 from ._sorting import Sorter
 from ._state import StreamState
-from ._streams.payloads import Decoder, Whose, gather
+from ._streams.payloads import Decoded, Decoder, Whose, gather
 from ._streams.ring import Popped
 from ._streams.timeline import NO_AUDIO, UNKNOWN, Anchor, Placed
 from ._types import GapCause, StreamInfo
@@ -45,6 +47,7 @@ class Outlet:
         self._decoder = Decoder(types.codecs)
         self._presses = KeyPresses(state)
         self._noise: dict[int, bytes] = {}  # by row: the comfort noise in force
+        self._faults: deque[Fault] = deque()
         self._decoding: set[int] = set()  # serials of streams that have decoders of their own
         self.wanted = True
         # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
@@ -177,28 +180,31 @@ class Outlet:
         codec_of = state.timeline.codec
         stream_codec = codec_of.take(placed.row)
         first = placed.packet_first
+        info: list[Any] = state.registry.info  # live rows have one
+        streams: list[StreamInfo] = [info[r] for r in placed.block_row.tolist()]
+        work: Callable[[], Decoded]
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None
         transcoded: npt.NDArray[np.bool_] | None = None
         if decoder.is_plain(placed.codec, stream_codec):
             payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
-            decode = decoder.plain(int(placed.codec[0]), payload)
+            work = partial(decoder.decode_plain, int(placed.codec[0]), payload, begin)
         else:
             careful = decoder.careful(placed.codec, stream_codec)
+            payload, begin = gather(state.ring, placed, decoder.frame_bytes, careful if careful.any() else None)
             if careful.any():
-                payload, begin = gather(state.ring, placed, decoder.frame_bytes, careful)
-                decode, own_fill = self._decode_later(payload, begin, placed, stream_codec, careful)
-                other = placed.codec != stream_codec
-                if other.any():
-                    transcoded = np.logical_or.reduceat(other, first[:-1])
+                work = self._decode_later(payload, begin, placed, stream_codec, careful, streams)
+                own_fill = partial(_by_block, work, first)
             else:
-                payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
-                samples, payload, begin = decoder.mixed(payload, begin, placed.codec, stream_codec)
-                decode = lambda: samples  # noqa: E731
+                work = partial(decoder.decode_mixed, payload, begin, placed)
+            payload, begin, other = decoder.transcode(payload, begin, placed, stream_codec, careful)
+            if other is not None:
+                transcoded = np.logical_or.reduceat(other, first[:-1])
+        failed: dict[int, Exception] = {}
+        decode = partial(self._samples, work, failed, streams, first)
         offset = np.zeros(len(first), np.int64)
         np.cumsum(placed.block_frames * decoder.channels.take(codec_of.take(placed.block_row)), out=offset[1:])
-        info: list[Any] = state.registry.info  # live rows have one
         return BlockBatch(
-            streams=[info[r] for r in placed.block_row.tolist()],
+            streams=streams,
             index=placed.block_row,
             position=placed.position,
             frames=placed.block_frames,
@@ -218,6 +224,7 @@ class Outlet:
             transcoded=transcoded,
             own_fill=own_fill,
             noise=noise,
+            failed=failed,
         )
 
     def _decode_later(
@@ -227,26 +234,43 @@ class Outlet:
         placed: Placed,
         stream_codec: npt.NDArray[np.int16],
         careful: npt.NDArray[np.bool_],
-    ) -> tuple[Callable[[], npt.NDArray[np.int16]], Callable[[], dict[int, npt.NDArray[np.int16]]]]:
-        """For packets whose decoders keep state: (samples, what conceals the gap before a block)."""
-        state = self._state
-        info: list[Any] = state.registry.info
-        first = placed.packet_first[:-1]
-        lost = np.zeros(len(placed.row), np.int64)
+        streams: list[StreamInfo],
+    ) -> Callable[[], Decoded]:
+        """For packets whose decoders keep state."""
+        first = placed.packet_first
+        count = np.diff(first)
+        gap, lost = np.zeros(len(placed.row), np.int64), np.zeros(len(placed.row), np.int64)
+        gap[first[:-1]] = placed.gap_frames
         # decoders also know what silence they were sent before it was suppressed
         missing = np.isin(placed.gap_cause, (int(GapCause.LOSS), int(GapCause.SILENCE)))
-        lost[first] = np.where(missing, placed.gap_frames, 0)
-        serial = np.array([info[r].serial for r in placed.row.tolist()], np.int64)
+        lost[first[:-1]] = np.where(missing, placed.gap_frames, 0)
+        within = np.cumsum(placed.frames) - placed.frames
+        position = np.repeat(placed.position - within[first[:-1]], count) + within
+        serial = np.repeat(np.array([stream.serial for stream in streams], np.int64), count)
         self._decoding.update(serial[careful].tolist())
-        whose = Whose(stream_codec, serial, state.restarts.take(placed.row), lost)
-        block_of = {packet: block for block, packet in enumerate(first.tolist())}
-        decoder = self._decoder
-        job = self._later(lambda: decoder.decode_all(payload, begin, placed, whose, careful))
+        whose = Whose(stream_codec, serial, self._state.restarts.take(placed.row), position, gap, lost)
+        return self._later(partial(self._decoder.decode_all, payload, begin, placed, whose, careful))
 
-        def concealed() -> dict[int, npt.NDArray[np.int16]]:
-            return {block_of[packet]: values for packet, values in job()[1].items()}
+    def _samples(
+        self, work: Callable[[], Decoded], failed: dict[int, Exception], streams: list[StreamInfo], first: I64
+    ) -> npt.NDArray[np.int16]:
+        """A batch's samples, and in ``failed`` the packets whose decoding failed. In the thread of whoever wants them,
+        perhaps in two at once: each failure is told once."""
+        decoded = work()
+        for packet, error in decoded.failed.items():
+            if failed.setdefault(packet, error) is error:
+                if self._faults:
+                    error.__traceback__ = None  # the first one's will do; it holds all that it passed through
+                stream = streams[int(first.searchsorted(packet, "right")) - 1]
+                self._faults.append(Fault("decode", error, stream, 1))
+        return decoded.samples
 
-        return lambda: job()[0], concealed
+    def take_faults(self) -> list[Fault]:
+        """What decoding raised since the last call, wherever it was done."""
+        faults: list[Fault] = []
+        while self._faults:
+            faults.append(self._faults.popleft())
+        return faults
 
     def _name_codecs(self, rows: I64, arrival_ns: I64) -> None:
         state = self._state
@@ -257,3 +281,9 @@ class Outlet:
                 info.origin_ns = info.origin_ns or arrival
                 state.clock.begin(row, info.codec.sample_rate, info.origin_ns)
                 state.codecless.discard(row)
+
+
+def _by_block(work: Callable[[], Decoded], first: I64) -> dict[int, npt.NDArray[np.int16]]:
+    """What decoders put in place of the gaps before blocks."""
+    block_of = {packet: block for block, packet in enumerate(first.tolist())}
+    return {block_of[packet]: values for packet, values in work().filled.items()}

@@ -269,6 +269,7 @@ class Receiver:
         if self._recorder is not None:
             closing.append(asyncio.to_thread(self._recorder.close, timeout_s))
         await asyncio.gather(*closing)
+        self._dispatcher.handle(self._engine.advance(self._engine.now_ns))  # what went wrong in decoding for sinks
         # what analyzers told at the very end is in the loop's hands before this
         asyncio.get_running_loop().call_soon(self._hub.finish_events)
 

@@ -98,6 +98,7 @@ def replay(
             dispatcher.handle(engine.flush())
         finally:
             dispatcher.close(60.0)
+        dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
     return Replay(engine, dispatcher)
 
 

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from ._exceptions import ConfigurationError
 
-__all__ = ["Resampler", "polyphase", "prepare", "resample"]
+__all__ = ["Resampler", "can_resample", "polyphase", "prepare", "resample"]
 
 _SIDE: Final = 16  # samples of the lower rate on each side
 _BETA: Final = 5.9  # Kaiser: more than 60 dB
+_MOST_PHASES: Final = 1000
 
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
@@ -47,6 +48,11 @@ def _filter(up: int, down: int) -> tuple[npt.NDArray[np.float64], int]:
     return np.concatenate([np.zeros(pad), taps]), half + pad
 
 
+def can_resample(rate_in: int, rate_out: int) -> bool:
+    """Whether :class:`Resampler` takes these rates, in Hz."""
+    return min(rate_in, rate_out) > 0 and max(rate_in, rate_out) // gcd(rate_in, rate_out) <= _MOST_PHASES
+
+
 def polyphase(rate_in: int, rate_out: int) -> tuple[int, int, npt.NDArray[np.float64], int]:
     """up, down, the taps at the upsampled rate, and the index of the middle one: output k is the sum over j of
     input[j] * taps[k * down + middle - j * up]. Raises ConfigurationError as :class:`Resampler` does."""
@@ -54,7 +60,7 @@ def polyphase(rate_in: int, rate_out: int) -> tuple[int, int, npt.NDArray[np.flo
         raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: rates are positive")
     divisor = gcd(rate_in, rate_out)
     up, down = rate_out // divisor, rate_in // divisor
-    if max(up, down) > 1000:
+    if not can_resample(rate_in, rate_out):
         raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: choose a simpler ratio")
     taps, middle = _filter(up, down) if up != down else (np.ones(1), 0)
     return up, down, taps, middle

@@ -1,6 +1,7 @@
 """Audio of packed codecs, and of packets whose codec is not their stream's: a decoder a stream. Floor 2.
 
-Who decodes here keeps state from packet to packet. Batches must come in order, each once.
+Who decodes here keeps state from packet to packet. Batches must come in order, each once. A decoder begins anew with
+each source, with each change of codec, and where audio passed it by.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .._codecs import decode
-from .._exceptions import StrepError
 from .._packed import Decoder, make_decoder
 from .._types import Codec
 from ..resample import Resampler
@@ -22,12 +22,13 @@ __all__ = ["PackedAudio", "PackedPacket"]
 I16 = npt.NDArray[np.int16]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PackedPacket:
     """A packet to decode. ``epoch`` changes with the source: then the decoder begins anew.
 
     ``own_frames``  at the codec's rate · ``frames`` at the stream's rate, ``trim`` at the start left out
-    ``lost``        frames at the stream's rate missing directly before
+    ``position``    of the first frame in the stream · ``gap`` frames missing directly before it, ``lost`` those of them
+                    that a decoder may make up for, all at the stream's rate
     """
 
     serial: int
@@ -37,27 +38,25 @@ class PackedPacket:
     own_frames: int
     frames: int
     trim: int
+    position: int
+    gap: int
     lost: int
     rate: int  # of the stream
     channels: int
 
 
 class _Track:
-    """One stream's decoder of the codec that it has now."""
+    """One stream's decoder of the codec that it has now. Raises what making a decoder raises."""
 
-    def __init__(self, codec: Codec, index: int, epoch: int, rate: int) -> None:
+    def __init__(self, codec: Codec, packet: PackedPacket) -> None:
         self.codec = codec
-        self.index = index
-        self.epoch = epoch
-        self.decoder: Decoder | None = None
-        self._mute = False
-        if codec.packed:
-            try:
-                self.decoder = make_decoder(codec)
-            except StrepError:
-                self._mute = True  # a PyAV that was built without this codec
+        self._index = packet.codec
+        self._epoch = packet.epoch
+        self._end = packet.position - packet.gap
+        self._decoder: Decoder | None = make_decoder(codec) if codec.packed else None
         self._resampler: Resampler | None = None
         self._ready = np.zeros((0, codec.channels), np.int16)
+        rate = packet.rate
         if rate != codec.sample_rate:
             self._resampler = Resampler(codec.sample_rate, rate, codec.channels)
             # what the filter waits for comes late by that much, once, so that each packet gives all its frames
@@ -65,22 +64,29 @@ class _Track:
                 (-(-self._resampler.lookahead * rate // codec.sample_rate), codec.channels), np.int16
             )
 
-    def take(self, packet: PackedPacket) -> tuple[I16, I16 | None]:
-        """Frames of the packet, shape (frames, channels) of the codec, before trimming; and what conceals the loss."""
-        lost = packet.lost * self.codec.sample_rate // packet.rate
+    def goes_on(self, packet: PackedPacket) -> bool:
+        """Whether this packet is the next of what is decoded here."""
+        same = packet.codec == self._index and packet.epoch == self._epoch
+        return same and packet.position - packet.gap == self._end
+
+    def take(self, packet: PackedPacket, fresh: bool) -> tuple[I16, I16 | None]:
+        """Frames of the packet, shape (frames, channels) of the codec, before trimming; and what conceals the loss. A
+        ``fresh`` decoder knows nothing that could."""
+        self._end = packet.position + packet.frames
+        codec = self.codec
         concealed = None
-        if self.decoder is not None:
-            samples, concealed = self.decoder.decode(packet.payload, packet.own_frames, lost)
-        elif self._mute:
-            samples = np.zeros(packet.own_frames * self.codec.channels, np.int16)
+        if self._decoder is not None:
+            lost = 0 if fresh else packet.lost * codec.sample_rate // packet.rate
+            samples, concealed = self._decoder.decode(packet.payload, packet.own_frames, lost)
         else:
-            samples = decode(self.codec, np.frombuffer(packet.payload, np.uint8))
-        shaped = samples.reshape(-1, self.codec.channels)
+            whole = packet.own_frames * codec.frame_bytes  # the rest of the payload is no frame
+            samples = decode(codec, np.frombuffer(packet.payload, np.uint8, whole))
+        shaped = samples.reshape(-1, codec.channels)
         if self._resampler is None:
-            return shaped, None if concealed is None else concealed.reshape(-1, self.codec.channels)
+            return shaped, None if concealed is None else concealed.reshape(-1, codec.channels)
         # the concealment is left to the caller: it would have to go through the filter as well
-        out = self._resampler.process(shaped if self.codec.channels > 1 else shaped[:, 0])
-        self._ready = np.concatenate([self._ready, out.reshape(-1, self.codec.channels)])
+        out = self._resampler.process(shaped if codec.channels > 1 else shaped[:, 0])
+        self._ready = np.concatenate([self._ready, out.reshape(-1, codec.channels)])
         frames = packet.frames + packet.trim
         done, self._ready = self._ready[:frames], self._ready[frames:]
         return done, None
@@ -92,15 +98,19 @@ class PackedAudio:
         self._tracks: dict[int, _Track] = {}  # by serial
 
     def forget(self, serial: int) -> None:
+        """A stream has ended, or its decoder is of no use any more."""
         self._tracks.pop(serial, None)
 
     def decode(self, packet: PackedPacket) -> tuple[I16, I16 | None]:
-        """int16 (frames * channels,) of the stream, and what the decoder puts in place of the frames lost before."""
+        """int16 (frames * channels,) of the stream, and what the decoder puts in place of the frames lost before.
+
+        Raises what the decoder raises: then forget the stream, so that it begins anew.
+        """
         track = self._tracks.get(packet.serial)
-        if track is None or track.index != packet.codec or track.epoch != packet.epoch:
-            codec = self._codecs[packet.codec]
-            track = self._tracks[packet.serial] = _Track(codec, packet.codec, packet.epoch, packet.rate)
-        samples, concealed = track.take(packet)
+        fresh = track is None or not track.goes_on(packet)
+        if track is None or fresh:
+            track = self._tracks[packet.serial] = _Track(self._codecs[packet.codec], packet)
+        samples, concealed = track.take(packet, fresh)
         samples = _as_channels(samples[packet.trim : packet.trim + packet.frames], packet.channels)
         if len(samples) < packet.frames:
             samples = np.concatenate([samples, np.zeros((packet.frames - len(samples), packet.channels), np.int16)])

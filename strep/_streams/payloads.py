@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import decode, encode
+from .._codecs import decode, transcode
 from .._types import Codec
 from .packed_audio import PackedAudio, PackedPacket
 from .ring import JitterRing
 from .timeline import Placed
 
-__all__ = ["Decoder", "Whose", "gather"]
+__all__ = ["Decoded", "Decoder", "Whose", "gather"]
 
+Bools = npt.NDArray[np.bool_]
+I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 
-def gather(ring: JitterRing, placed: Placed, frame_bytes: I64, whole: npt.NDArray[np.bool_] | None) -> tuple[U8, I64]:
+def gather(ring: JitterRing, placed: Placed, frame_bytes: I64, whole: Bools | None) -> tuple[U8, I64]:
     """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,).
 
     Trimmed frames are left out, but of the packets that are ``whole`` (None: none), which a decoder needs entire."""
@@ -76,14 +78,27 @@ class Whose:
     stream_codec: npt.NDArray[np.int16]
     serial: I64
     epoch: I64  # changes with the source
-    lost: I64  # frames missing directly before the packet, at the stream's rate
+    position: I64  # of a packet's first frame, as are all frames here at the stream's rate
+    gap: I64  # frames missing directly before it
+    lost: I64  # those of them that a decoder may make up for
 
 
-Decoded = tuple[npt.NDArray[np.int16], dict[int, npt.NDArray[np.int16]]]
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of packets.
+
+    ``samples``  int16, of all packets end to end
+    ``filled``   by packet: what its decoder puts in place of the frames lost before it, int16 values
+    ``failed``   by packet: what its decoding raised; its samples are zeros
+    """
+
+    samples: I16
+    filled: dict[int, I16] = field(default_factory=dict)
+    failed: dict[int, Exception] = field(default_factory=dict)
 
 
 class Decoder:
-    """Makes int16 samples and the payload in the stream's own codec from packets that may mix codecs."""
+    """Makes int16 samples of packets that may mix codecs: an exception costs the packet that it arose from."""
 
     def __init__(self, codecs: Sequence[Codec]) -> None:
         self.codecs = tuple(codecs)
@@ -93,9 +108,9 @@ class Decoder:
         self._rate = np.array([c.sample_rate for c in codecs] + [0], np.int64)
         self.audio = PackedAudio(codecs)
 
-    def careful(self, packet: npt.NDArray[np.int16], stream: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+    def careful(self, packet: npt.NDArray[np.int16], stream: npt.NDArray[np.int16]) -> Bools:
         """Which packets need a decoder of their stream's: packed ones, and those of another rate or other channels."""
-        needed: npt.NDArray[np.bool_] = self._packed.take(packet)
+        needed: Bools = self._packed.take(packet)
         for column in (self._rate, self.channels):
             needed = needed | (column.take(packet) != column.take(stream))
         return needed
@@ -105,48 +120,27 @@ class Decoder:
         first = int(packet_codec[0])
         return not self._packed[first] and bool((packet_codec == first).all() and (stream_codec == first).all())
 
-    def plain(self, codec: int, payload: U8) -> Callable[[], npt.NDArray[np.int16]]:
+    def decode_plain(self, codec: int, payload: U8, begin: I64) -> Decoded:
+        """Samples of packets of one codec."""
         one = self.codecs[codec]
-        return lambda: decode(one, payload)
+        try:
+            return Decoded(decode(one, payload))
+        except Exception:
+            return self._one_by_one(one, payload, begin)
 
-    def mixed(
-        self, payload: U8, begin: I64, packet_codec: npt.NDArray[np.int16], stream_codec: npt.NDArray[np.int16]
-    ) -> tuple[npt.NDArray[np.int16], U8, I64]:
-        """(samples, payload, begin); the payload is transcoded where a packet's codec is not its stream's (PCMU/PCMA
-        switches), so that who keeps encoded bytes keeps one encoding a stream."""
-        length = np.diff(begin)
-        values = length // self.frame_bytes[packet_codec] * self.channels[packet_codec]
-        ends = np.cumsum(values)
-        samples = np.empty(int(ends[-1]), np.int16)
-        for index in np.unique(packet_codec).tolist():
-            members = packet_codec == index
-            samples[np.repeat(members, values)] = decode(self.codecs[index], payload[np.repeat(members, length)])
-        other = packet_codec != stream_codec
-        if other.any():
-            came, before = payload, length
-            length = values * self.frame_bytes[stream_codec] // self.channels[stream_codec]
-            payload = np.empty(int(length.sum()), np.uint8)
-            payload[np.repeat(~other, length)] = came[np.repeat(~other, before)]
-            for index in np.unique(stream_codec[other]).tolist():
-                members = other & (stream_codec == index)
-                payload[np.repeat(members, length)] = encode(self.codecs[index], samples[np.repeat(members, values)])
-            begin = np.append(0, np.cumsum(length))
-        return samples, payload, begin
+    def decode_mixed(self, payload: U8, begin: I64, placed: Placed) -> Decoded:
+        """Samples of packets none of which is careful."""
+        values = placed.frames * self.channels[placed.codec]
+        decoded = Decoded(np.empty(int(values.sum()), np.int16))
+        self._decode_easy(payload, begin, placed.codec, values, np.ones(len(values), np.bool_), decoded)
+        return decoded
 
-    def decode_all(
-        self, payload: U8, begin: I64, placed: Placed, whose: Whose, careful: npt.NDArray[np.bool_]
-    ) -> Decoded:
-        """All samples, and by packet what decoders put in place of the frames lost before it. In order, once."""
+    def decode_all(self, payload: U8, begin: I64, placed: Placed, whose: Whose, careful: Bools) -> Decoded:
+        """Samples of all packets. In order, each once: decoders keep state."""
         values = placed.frames * self.channels[whose.stream_codec]
         offset = np.append(0, np.cumsum(values))
-        samples = np.empty(int(offset[-1]), np.int16)
-        filled: dict[int, npt.NDArray[np.int16]] = {}
-        easy = np.flatnonzero(~careful)
-        for index in np.unique(placed.codec[easy]).tolist():
-            members = np.zeros(len(careful), np.bool_)
-            members[easy] = placed.codec[easy] == index
-            mine = payload[np.repeat(members, np.diff(begin))]
-            samples[np.repeat(members, values)] = decode(self.codecs[index], mine)
+        decoded = Decoded(np.empty(int(offset[-1]), np.int16))
+        self._decode_easy(payload, begin, placed.codec, values, ~careful, decoded)
         trim = np.zeros(len(careful), np.int64) if placed.trim is None else placed.trim
         for i in np.flatnonzero(careful).tolist():
             stream_codec = int(whose.stream_codec[i])
@@ -158,11 +152,74 @@ class Decoder:
                 int(placed.own_frames[i]),
                 int(placed.frames[i]),
                 int(trim[i]),
+                int(whose.position[i]),
+                int(whose.gap[i]),
                 int(whose.lost[i]),
                 int(self._rate[stream_codec]),
                 int(self.channels[stream_codec]),
             )
-            samples[offset[i] : offset[i + 1]], concealed = self.audio.decode(packet)
+            try:
+                decoded.samples[offset[i] : offset[i + 1]], concealed = self.audio.decode(packet)
+            except Exception as error:
+                decoded.samples[offset[i] : offset[i + 1]] = 0
+                decoded.failed[i] = error
+                self.audio.forget(packet.serial)  # nobody knows what state it is in
+                continue
             if concealed is not None and concealed.size:
-                filled[i] = concealed
-        return samples, filled
+                decoded.filled[i] = concealed
+        return decoded
+
+    def _decode_easy(
+        self, payload: U8, begin: I64, codec: npt.NDArray[np.int16], values: I64, easy: Bools, decoded: Decoded
+    ) -> None:
+        length = np.diff(begin)
+        for index in np.unique(codec[easy]).tolist():
+            members = easy & (codec == index)
+            mine, where = payload[np.repeat(members, length)], np.repeat(members, values)
+            one = self.codecs[index]
+            try:
+                decoded.samples[where] = decode(one, mine)
+            except Exception:
+                part = self._one_by_one(one, mine, np.append(0, np.cumsum(length[members])))
+                decoded.samples[where] = part.samples
+                which = np.flatnonzero(members).tolist()
+                decoded.failed.update((which[i], error) for i, error in part.failed.items())
+
+    @staticmethod
+    def _one_by_one(codec: Codec, payload: U8, begin: I64) -> Decoded:
+        """Packets of one codec, of which some cannot be decoded."""
+        ends = begin // codec.frame_bytes * codec.channels
+        decoded = Decoded(np.zeros(int(ends[-1]), np.int16))
+        for i in range(len(begin) - 1):
+            try:
+                decoded.samples[ends[i] : ends[i + 1]] = decode(codec, payload[begin[i] : begin[i + 1]])
+            except Exception as error:
+                decoded.failed[i] = error
+        return decoded
+
+    def transcode(
+        self, payload: U8, begin: I64, placed: Placed, stream_codec: npt.NDArray[np.int16], careful: Bools
+    ) -> tuple[U8, I64, Bools | None]:
+        """(payload, begin, which packets are still not in their stream's codec; None: none).
+
+        Where a sender switched between codecs that numpy knows (PCMU/PCMA), its payloads are put into its stream's
+        codec, so that who keeps encoded bytes keeps one encoding a stream.
+        """
+        other = placed.codec != stream_codec
+        if not other.any():
+            return payload, begin, None
+        chosen = other & ~careful & ~self._packed.take(stream_codec)
+        if chosen.any():
+            came, before = payload, np.diff(begin)
+            length = np.where(chosen, placed.frames * self.frame_bytes.take(stream_codec), before)
+            payload = np.empty(int(length.sum()), np.uint8)
+            payload[np.repeat(~chosen, length)] = came[np.repeat(~chosen, before)]
+            change = placed.codec.astype(np.int64) * len(self.codecs) + stream_codec
+            for one in np.flatnonzero(np.bincount(change[chosen])).tolist():
+                members = chosen & (change == one)
+                index, target = divmod(one, len(self.codecs))
+                mine = came[np.repeat(members, before)]
+                payload[np.repeat(members, length)] = transcode(self.codecs[index], self.codecs[target], mine)
+            begin = np.append(0, np.cumsum(length))
+        left = other & ~chosen
+        return payload, begin, left if left.any() else None

@@ -11,7 +11,8 @@ which the packet before it ended and ``delta = timestamp - expected`` (signed, i
                                      (none below 100 ms, which is jitter)
 
 Positions are in frames at the stream's rate, which is that of the first packet with audio. Packets of a codec with
-another rate (a re-INVITE changed it) are placed as many frames long as they will be when they have been resampled.
+another rate (a re-INVITE changed it) are placed as many frames long as they will be when they have been resampled; what
+is left of a frame at a packet's end goes to the next packet.
 
 Example at 8 kHz, 20 ms packets: timestamps 160, 320, 640 → positions 0, 160, 480 with a gap of 160 before 480.
 """
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._types import Codec, GapCause
+from ..resample import can_resample
 from .ring import Popped
 
 __all__ = ["NO_AUDIO", "UNKNOWN", "Anchor", "Placed", "Timeline"]
@@ -90,7 +92,8 @@ class Timeline:
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
         self._rate = np.array([c.sample_rate for c in codecs] + [1, 1], np.int64)
         self._clock = np.array([c.clock_rate for c in codecs] + [1, 1], np.int64)
-        self._packed = np.array([c.packed for c in codecs] + [False, False])
+        self._converts = np.ones((len(codecs) + 2, len(codecs) + 2), np.bool_)  # by codec and the stream's codec
+        self._converts[:-2, :-2] = [[can_resample(a.sample_rate, b.sample_rate) for b in codecs] for a in codecs]
         self.codec = np.full(streams, -1, np.int16)
         self.position = np.zeros(streams, np.int64)  # where the next frame will stand
         self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
@@ -104,6 +107,10 @@ class Timeline:
         self._prior_frames = np.zeros(streams, np.int64)
         self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
+        # of the last packet that had another rate: what was left of a frame, in 1 / its rate, its codec, where it ended
+        self._rest = np.zeros(streams, np.int64)
+        self._rest_codec = np.zeros(streams, np.int16)
+        self._rest_at = np.full(streams, -1, np.int64)
 
     def open(self, rows: I64, first_ext: I64) -> None:
         self.codec[rows] = -1
@@ -113,6 +120,7 @@ class Timeline:
         self.undecoded[rows] = 0
         self.restarted[rows] = False
         self._begun[rows] = False
+        self._rest_at[rows] = -1
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
@@ -122,8 +130,8 @@ class Timeline:
         self._skipped[rows] = False
 
     def take_undecoded(self) -> tuple[int, int]:
-        """Packets without audio since the last call: of an unknown payload type or a rate that does not fit, and those
-        whose payload is not one of their codec's."""
+        """Packets without audio since the last call: of an unknown payload type or a rate that does not go with their
+        stream's, and those whose payload is not one of their codec's."""
         taken = self._refused, self._corrupt
         self._refused = self._corrupt = 0
         return taken
@@ -297,17 +305,16 @@ class Timeline:
         prior = np.empty_like(ext)
         prior[1:] = ext[:-1]
         prior[start] = self._prior_ext[rows]
-        corrupt = self._packed.take(codec) & (own_frames == 0) & (packets.length > 0)
+        corrupt = (codec >= 0) & (own_frames == 0) & (packets.length > 0)
         missing = np.cumsum((ext - prior > 1) | corrupt)  # what cannot be decoded is as good as lost
         last = np.append(start[1:], len(row)) - 1
         self._prior_ext[rows] = ext[last]
 
         audio = (codec >= 0) & (own_frames > 0)
         self._settle_codecs(row, codec, audio)
-        rate, stream_rate = self._rate[codec], self._rate[self.codec[row]]
-        scaled = own_frames * stream_rate
-        frames = scaled // rate
-        fits = frames * rate == scaled
+        stream = self.codec[row]
+        rate, scaled = self._rate[codec], own_frames * self._rate[stream]
+        fits = (scaled >= rate) & self._converts[codec, stream]  # shorter than a frame of the stream: nothing is heard
         refused = row[(~fits & audio) | (codec == UNKNOWN)]
         if refused.size:
             np.add.at(self.undecoded, refused, 1)
@@ -325,10 +332,11 @@ class Timeline:
 
         base, end = np.append(0, missing)[start], missing[last]
         with_audio = np.logical_or.reduceat(audio, start).nonzero()[0]
-        row, own_frames, frames, codec = row[keep], own_frames[keep], frames[keep], codec[keep]
+        row, own_frames, codec = row[keep], own_frames[keep], codec[keep]
         timestamp, arrival = packets.timestamp[keep], packets.arrival_ns[keep]
         start = _group_starts(row)
         audio_rows = row[start]
+        frames, rest = self._resampled(scaled[keep], rate[keep], codec, start, audio_rows)
         seen = missing[keep]
         before = np.empty_like(seen)
         before[1:] = seen[:-1]
@@ -348,6 +356,9 @@ class Timeline:
         length = np.diff(np.append(start, len(row)))
         position = ends - frames + np.repeat(self.position[audio_rows] - before_group, length)
         self.position[audio_rows] = position[last] + frames[last]
+        if rest is not None:
+            self._rest[audio_rows], self._rest_codec[audio_rows] = rest[last], codec[last]
+            self._rest_at[audio_rows] = self.position[audio_rows]
         self._begun[audio_rows] = True
         gapped = gap > 0
         before_gap = gapped.nonzero()[0]
@@ -376,6 +387,29 @@ class Timeline:
             np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
             anchored[first] if anchored.any() else None,
         )
+
+    def _resampled(
+        self, scaled: I64, rate: I64, codec: npt.NDArray[np.int16], start: I64, rows: I64
+    ) -> tuple[I64, I64 | None]:
+        """How many frames packets are at their stream's rate, ``scaled / rate``: a codec's packets in a row are rounded
+        down together. And what is then left of a frame, in 1 / rate; None where nothing ever is.
+
+        Example: 365 frames at 44.1 kHz are 66.2 at 8 kHz; five of them in a row are 66, 66, 66, 66, 67.
+        """
+        frames = scaled // rate
+        going_on = self._rest_at.take(rows) == self.position.take(rows)
+        if not np.count_nonzero(frames * rate != scaled) and not np.count_nonzero(going_on):
+            return frames, None
+        going_on &= self._rest_codec.take(rows) == codec.take(start)
+        carried = np.zeros(len(codec), np.int64)
+        carried[start] = np.where(going_on, self._rest.take(rows), 0)
+        begins = np.append(True, codec[1:] != codec[:-1])
+        begins[start] = True
+        first = begins.nonzero()[0]
+        total = np.cumsum(scaled)
+        before = np.repeat((total - scaled - carried)[first], np.diff(np.append(first, len(codec))))
+        end = total - before
+        return end // rate - (end - scaled) // rate, end % rate
 
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
         """Streams without a codec take that of their first packet with audio."""
