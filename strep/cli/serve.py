@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,9 @@ import click
 from rich.console import Console
 
 from .._exceptions import ConfigurationError, MissingExtraError
-from .._http import HttpServer
+from .._http import HttpLimits, HttpServer
+from .._limits import Descriptors, hide_key
+from .._lock import DirectoryLock
 from .._receiver import Receiver
 from .events import EventSink, EventWriter
 from .options import (
@@ -128,6 +131,7 @@ def serve(**options: Any) -> None:
     """  # fmt: skip
     sys.setswitchinterval(0.0005)  # as capture
     gc.freeze()
+    hide_key()
     sys.exit(run_async(lambda: _serve(_Settings.of(options), options)))
 
 
@@ -217,13 +221,15 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
     forks = logging.getLogger("strep.control.forks")
     before = forks.level
     forks.setLevel(logging.CRITICAL)  # the recorder tells of them, once a call
+    check_writable(settings.out)
     try:
-        return await _record_calls(settings, options)
+        with DirectoryLock(settings.out, "serve") as lock:
+            return await _record_calls(settings, options, lock)
     finally:
         forks.setLevel(before)
 
 
-async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
+async def _record_calls(settings: _Settings, options: dict[str, Any], lock: DirectoryLock) -> int:
     from ..control import CallControl
     from ..control.asgi import webhook_app
     from ..control.session import ForkLimits
@@ -231,10 +237,11 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
 
     err = console()
     as_json = options.pop("as_json")
-    check_writable(settings.out)
+    descriptors = Descriptors.share(pairs=settings.mode == "rx_tx")
     writer = EventWriter() if as_json else None
     book = CallBook(only_answered=settings.only_answered, record_legs=settings.record_legs)
-    output = Output.take_from({**options, "session_of": book.session_of})
+    own = {"session_of": book.session_of, "max_open_files": descriptors.files}
+    output = Output.take_from({**options, **own})
     if output.session:
         raise ConfigurationError(
             "--session is for those whom no webhooks tell: leave it out, --layout session suffices"
@@ -269,17 +276,22 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
         hooks = webhook_app(settings.public_key, hear)
         admin = {
             HEALTH: told_by(health.check),
-            METRICS: _metrics(receiver, control, hooks.counts, control.forks.by_phase, recorder),
+            METRICS: _metrics(receiver, control, hooks.counts, recorder, lambda: _connections(servers)),
         }
         public: dict[str, Any] = {settings.path: hooks} | (admin if settings.admin is None else {})
-        servers.append(HttpServer(Router(public), *settings.webhooks))
+        most = descriptors.http
         if settings.admin is not None:
-            servers.append(HttpServer(Router(admin), *settings.admin))
+            few = max(4, most // 16)  # who asks for health and figures are few, and no strangers
+            servers.append(HttpServer(Router(admin), *settings.admin, limits=HttpLimits(few, few)))
+            most -= few
+        many = HttpLimits(max(4, most), max(2, most // 4))
+        servers.insert(0, HttpServer(Router(public), *settings.webhooks, limits=many))
 
         def summary() -> dict[str, Any]:
             return recorder.summary(
-                forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), api_requests=control.figures.as_dict()
-            )
+                forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), http=_connections(servers),
+                api_requests=control.figures.as_dict(),
+            )  # fmt: skip
 
         try:
             await receiver.start()
@@ -349,9 +361,18 @@ def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *,
     )
 
 
+def _connections(servers: list[HttpServer]) -> dict[str, int]:
+    """What became of all connections."""
+    counts: Counter[str] = Counter()
+    for server in servers:
+        counts.update(server.counts.as_dict())
+    return dict(counts)
+
+
 def _metrics(
-    receiver: Receiver, control: CallControl, webhooks: Any, forks: Callable[[], Any], recorder: CallRecorder
-) -> Any:
+    receiver: Receiver, control: CallControl, webhooks: Any, recorder: CallRecorder,
+    connections: Callable[[], dict[str, int]],
+) -> Any:  # fmt: skip
     """The application of /metrics; without its extra it says what is missing."""
     from ..service import told_by
 
@@ -359,8 +380,9 @@ def _metrics(
         from ..metrics import collector, metrics_app
 
         collected = collector(
-            receiver, requests=control.figures, webhooks=webhooks, forks=forks, calls=lambda: recorder.outcomes
-        )
+            receiver, requests=control.figures, webhooks=webhooks, forks=control.forks.by_phase,
+            calls=lambda: recorder.outcomes, connections=connections,
+        )  # fmt: skip
     except MissingExtraError as error:
         reason = str(error)
         return told_by(lambda: (501, {"reason": reason}))
