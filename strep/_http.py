@@ -130,9 +130,10 @@ class HttpServer:
         while True:
             pause_s = 0.0
             try:
-                pair = await loop.sock_accept(self._socket)
-                pause_s = self._take(*pair, protocol)
-                for _ in range(_AT_ONCE - 1):
+                if not await self._came():
+                    # a loop that cannot watch sockets (Windows)
+                    pause_s = self._take(*await loop.sock_accept(self._socket), protocol)
+                for _ in range(_AT_ONCE):
                     pause_s = max(pause_s, self._take(*self._socket.accept(), protocol))
             except BlockingIOError:
                 pass
@@ -142,6 +143,21 @@ class HttpServer:
                 if pause_s:
                     self._tell(f"no connection can be taken: {error.strerror}")
             await asyncio.sleep(pause_s)
+
+    async def _came(self) -> bool:
+        """Wait until somebody has come; False: this loop cannot tell. Accepting is left to the caller, for what
+        ``sock_accept`` has when it is cancelled is closed by nobody."""
+        loop = asyncio.get_running_loop()
+        came = loop.create_future()
+        try:
+            loop.add_reader(self._socket, lambda: came.done() or came.set_result(None))
+        except NotImplementedError:
+            return False
+        try:
+            await came
+        finally:
+            loop.remove_reader(self._socket)
+        return True
 
     def _take(self, plain: socket.socket, address: Any, protocol: Callable[[Connection], asyncio.Protocol]) -> float:
         """One that has come in; returns how long to wait until the next one."""

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import uuid
+import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 from click.testing import CliRunner
@@ -328,12 +330,75 @@ async def test_calls_that_live_are_forked_again_by_the_next_one(tmp_path: Path, 
     assert again.summary["calls"]["recorded"] == 3
     assert len(list(out.glob("summary-*.json"))) == terminated
     for call in api.calls[:3]:
-        told = again.leg(call, "leg-2.json" if terminated else "leg.json")
+        told = again.leg(call, "leg-2.json")
         assert told["from"] == call.from_
         for entry in told["streams"]:
             (truth,) = [t for t in api.truth(call.call_leg_id)[2:] if t.direction.label == entry["direction"]]
             assert samples_of(out / entry["files"][0]).tolist() == truth.audio().tolist()
     assert len(list((out / ".calls").iterdir())) == 3  # they live
+
+
+def readable(path: Path) -> npt.NDArray[np.int16]:
+    """By the standard library, which takes a header at its word."""
+    with wave.open(str(path)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> None:
+    """FAULTS row 55: while the same 50 calls go on in further files."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=50, seconds=60)
+    async with serving(api, port, out) as daemon, api:
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 100)
+        sent = api.media.datagrams
+        await until(lambda: api.media.datagrams > sent + 100 * 75)
+        await daemon.end(signal.SIGKILL)
+        assert len(list(out.rglob("*.part.wav"))) == 100
+        (out / ".summary.json.1.part").write_text("scrap")
+        os.utime(out / ".summary.json.1.part", (1, 1))
+        async with serving(api, port, out) as again:
+            await again.until(lambda: len([leg for leg in again.of("leg") if leg.get("recovered")]) == 50)
+            await again.until(lambda: len(again.of("stream_started")) == 100)
+    assert not list(out.rglob("*.part*"))
+    summary = again.summary
+    assert summary["calls"]["recorded"] == 50
+    figures = summary["recovered"]
+    assert (figures["done"], figures["files"], figures["failed"], len(figures["names"])) == (True, 100, 0, 100)
+    assert len([leg for leg in summary["legs"] if leg.get("recovered")]) == 50
+    for call in api.calls:
+        told = again.leg(call)
+        assert (told["recovered"], told["call_control_id"], told["from"]) == (True, call.call_control_id, call.from_)
+        found = {entry["direction"]: entry for entry in told["streams"]}
+        assert set(found) == {"inbound", "outbound"}
+        for truth in api.truth(call.call_leg_id)[:2]:
+            entry = found[truth.direction.label]
+            (name,) = entry["files"]
+            samples = readable(out / name)
+            assert samples.tolist() == truth.audio()[: len(samples)].tolist()
+            assert len(samples) >= 8000 * 0.5  # 1.5 s and more were sent, the last second may be missing
+            assert entry["duration_s"] == len(samples) / 8000
+            assert name in figures["names"]
+
+
+async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
+    """FAULTS row 54: it takes no call of the first, which goes on; nor does a capture write there."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=2, seconds=60)
+    async with serving(api, port, out) as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
+        journal = sorted((out / ".calls").iterdir())
+        async with serving(api, free_port(), out) as second:
+            assert await second.process.wait() == 2
+        assert f"strep serve (process {daemon.process.pid})" in second.log
+        assert "give this one another --out" in second.log
+        command = [sys.executable, "-m", "strep", "capture", "--listen", "127.0.0.1:0", "--out", str(out)]
+        capture = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, told = await capture.communicate()
+        assert capture.returncode == 2
+        assert f"process {daemon.process.pid}" in told.decode()
+        assert sorted((out / ".calls").iterdir()) == journal
+    check_audio(api, daemon, api.calls)
+    assert daemon.summary["api_requests"]["fork_start"] == {"200": 2}
 
 
 async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> None:

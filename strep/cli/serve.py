@@ -266,6 +266,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any], lock: Dire
         recorder = CallRecorder(
             receiver, streams, book, settings.out, open_fork,
             answer=control.answer if settings.answer else None, tell=writer or (lambda event: _tell(err, event)),
+            since_ns=lock.since_ns,
         )  # fmt: skip
         health = Health(receiver, settings.out, control.forks.by_phase, min_free_bytes=settings.min_free_bytes)
 

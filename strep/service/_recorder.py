@@ -19,17 +19,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from .._exceptions import StrepError
+from .._exceptions import BindError, StrepError
 from .._receiver import Receiver
 from .._report import utc_text
 from .._summary import write_summary
-from ..control import APIStatusError, CallEndedError
+from ..control import APIConnectionError, APIStatusError, CallEndedError
 from ..control.calls import CallState
 from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent
 from ..control.session import Fork, ForkEvent
 from ._book import CallBook
 from ._journal import Journal
 from ._legs import LegStreams, LegWriter
+from ._recovery import Recovery
 
 __all__ = ["CallRecorder", "OpenFork"]
 
@@ -41,6 +42,8 @@ _SHOWN: Final = 1000  # legs in a summary
 _FORK_EVENTS: Final = 100  # of a call
 _LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
 _RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
+_LONGEST_S: Final = 4 * 3600.0  # ... that something else is in the way of: calls last no longer
+_PASSING: Final = (408, 409, 429)  # statuses below 500 of what may work later
 _UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
@@ -61,12 +64,14 @@ class _Recording:
 
 
 class CallRecorder:
-    """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded"; "failed", the API
-    refused or did not answer; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
+    """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded", all files are there;
+    "no_file", media came and some of it has none; "failed", the API refused or did not answer as long as the call
+    lived; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
 
     open_fork: makes the fork of a call to ``receiver``, which tells its events to the function. answer: answers a call,
     by its call_control_id; None: somebody else does.
-    tell: hears of calls as dicts (``--json``).
+    tell: hears of calls as dicts (``--json``). since_ns: unfinished files that are older are a dead process's, and
+    completed; None: nobody looks for them.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class CallRecorder:
         *,
         answer: Callable[[str], Awaitable[object]] | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda event: None,
+        since_ns: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receiver = receiver
@@ -95,11 +101,13 @@ class CallRecorder:
         self._told: OrderedDict[str, None] = OrderedDict()  # calls whose trouble was logged
         self._stopping = False
         self._began_ns = time.time_ns()
-        self.outcomes: Counter[str] = Counter(recorded=0, failed=0, no_media=0, missed=0, unannounced=0)
+        self.outcomes: Counter[str] = Counter(recorded=0, no_file=0, failed=0, no_media=0, missed=0, unannounced=0)
         self._legs: deque[dict[str, Any]] = deque(maxlen=_SHOWN)
-        self._writer = LegWriter(directory, receiver, streams, self._leg_written)
+        self._writer = LegWriter(directory, receiver, streams, self._leg_written, on_done=self._leg_done)
         streams.on_silent = self._silent
         self._journal = Journal(directory)
+        self._since_ns = since_ns
+        self._recovery: Recovery | None = None
         self._held: dict[uuid.UUID, _Recording] = {}  # by call_leg_id
         self._writing: asyncio.Task[None] | None = None
 
@@ -107,9 +115,19 @@ class CallRecorder:
 
     async def start(self) -> None:
         """Begin; also with the calls that were being recorded here before, if they live."""
-        self._writing = asyncio.get_running_loop().create_task(self._writer.run())
-        for event in await asyncio.to_thread(self._journal.read):
+        loop = asyncio.get_running_loop()
+        self._writing = loop.create_task(self._writer.run())
+        events = await asyncio.to_thread(self._journal.read)
+        for event in events:
             self.on_event(event)
+        if self._since_ns is not None:
+            legs = {event.call_leg_id for event in events if event.call_leg_id is not None}
+            calls = {leg: self._describe(leg, None) for leg in legs}
+            self._recovery = Recovery(
+                self._directory, self._since_ns, calls,
+                lambda path, found: loop.call_soon_threadsafe(self._leg_written, path, found),
+            )  # fmt: skip
+            self._recovery.start()
 
     async def stop(self, timeout_s: float) -> None:
         """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
@@ -133,6 +151,8 @@ class CallRecorder:
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
+        if self._recovery is not None:
+            await asyncio.to_thread(self._recovery.stop, 1.0)
         await self._writer.look(last=True)
 
     @property
@@ -200,7 +220,7 @@ class CallRecorder:
 
     async def _record(self, recording: _Recording) -> str:
         """Hold the call's fork until the call ends; returns what it came to."""
-        until_s, pause_s = self._clock() + _RINGS_S, 1.0
+        began_s, pause_s = self._clock(), 1.0
         while True:
             state = self._state(recording)
             if not self._book.is_sure_of_leg(state):
@@ -209,18 +229,18 @@ class CallRecorder:
                         await recording.over.wait()
                 state = self._state(recording)
             if recording.over.is_set():
-                return "missed"
+                return "missed" if recording.error is None else "failed"
             if not self._book.wants_leg(state):
                 return ""
             recording.news.clear()
             try:
                 return await self._hold(recording, state)
             except CallEndedError:
-                return "missed"
-            except APIStatusError as error:
-                # it still rings: the next webhook may say that it was answered, but may be lost too
-                if _NOT_ANSWERED not in error.codes or self._clock() > until_s:
+                return "missed" if recording.error is None else "failed"
+            except (StrepError, OSError) as error:
+                if self._clock() - began_s > _patience_s(error):
                     raise
+                self._trouble_passes(recording, error)
             pause_s = min(2 * pause_s, 30.0)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -228,6 +248,8 @@ class CallRecorder:
 
     async def _hold(self, recording: _Recording, state: CallState) -> str:
         await asyncio.to_thread(self._journal.note, state)
+        if recording.over.is_set():
+            return "missed"
         async with self._open_fork(state, lambda event: self._hear(recording, event)) as fork:
             waiting = [asyncio.ensure_future(recording.over.wait()), asyncio.ensure_future(fork.wait())]
             try:
@@ -236,6 +258,7 @@ class CallRecorder:
                 for each in waiting:
                     each.cancel()
                 await asyncio.gather(*waiting, return_exceptions=True)
+        recording.error = None
         return "recorded"
 
     def _hear(self, recording: _Recording, event: ForkEvent) -> None:
@@ -264,6 +287,14 @@ class CallRecorder:
             log.warning("call %s is not recorded: %s", recording.control_id, text, exc_info=exc_info)
         self._tell({"event": "call_failed", **_ids(self._state(recording)), "error": text})
 
+    def _trouble_passes(self, recording: _Recording, error: Exception) -> None:
+        """What is in the way may not stay: the call is tried again. Logged once for each call."""
+        if isinstance(error, APIStatusError) and _NOT_ANSWERED in error.codes:
+            return  # it still rings: the next webhook may say that it was answered, but may be lost too
+        if recording.error is None:
+            log.warning("call %s is not recorded yet, and tried again: %s", recording.control_id, error)
+        recording.error = str(error)
+
     # --- legs ---------------------------------------------------------------------------------------------------------
 
     def _over(self, recording: _Recording, outcome: str) -> None:
@@ -271,13 +302,23 @@ class CallRecorder:
         if leg is not None:
             self._held.pop(leg, None)
         if leg is not None and (self._streams.ended(leg) or self._streams.live(leg)):
-            self._writer.over(leg, lambda: self._describe(leg, recording))
+            calls = int(outcome == "recorded")
+            self._writer.over(leg, lambda: self._describe(leg, recording), calls=calls)
+            outcome = "" if calls else outcome  # it is counted when its files are there
         elif outcome == "recorded":
             outcome = "no_media"
             if leg is not None:
                 self._writer.over(leg, lambda: self._describe(leg, recording))
         if outcome:
             self.outcomes[outcome] += 1
+
+    def _leg_done(self, entries: list[dict[str, Any]], calls: int) -> str | None:
+        """All sinks are done with a leg; returns what is wrong with its files."""
+        without = [e["direction"] for e in entries if not e["files"] and e["samples"] > e["gap_samples"]]
+        self.outcomes["no_file" if without else "recorded"] += calls
+        if not without:
+            return None
+        return f"no file could be made of {' and '.join(sorted(set(without)))}: the summary's sinks say why"
 
     def _silent(self, call_leg_id: uuid.UUID) -> None:
         """A leg has no streams any more. Whose call is held is told of when that ends."""
@@ -322,7 +363,9 @@ class CallRecorder:
             "file": path.relative_to(self._directory).as_posix(),
             "directions": sorted({stream["direction"] for stream in streams}),
             "duration_s": max((stream["duration_s"] for stream in streams), default=0.0),
-            "packets_lost": sum(stream["packets_lost"] for stream in streams),
+            "packets_lost": sum(stream["packets_lost"] or 0 for stream in streams),
+            **({"recovered": True} if found.get("recovered") else {}),
+            **({"error": found["error"]} if found.get("error") else {}),
         }
         self._legs.append(entry)
         self._tell({"event": "leg", **entry})
@@ -336,8 +379,9 @@ class CallRecorder:
             "began": utc_text(self._began_ns),
             "written": utc_text(time.time_ns()),
             "totals": self._receiver.totals().as_dict(),
-            "calls": {"active": self.active, **self.outcomes},
+            "calls": {"active": self.active, "finishing": self._writer.waiting, **self.outcomes},
             **more,
+            "recovered": None if self._recovery is None else self._recovery.figures(),
             "leg_files_failed": self._writer.failed,
             "sinks": self._receiver.sink_reports(),
             "legs": list(self._legs),
@@ -346,6 +390,15 @@ class CallRecorder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Raises OSError."""
         write_summary(self._directory, summary)
+
+
+def _patience_s(error: Exception) -> float:
+    """How long a call is tried again that this came of; 0: not at all."""
+    if isinstance(error, APIStatusError):
+        if _NOT_ANSWERED in error.codes:
+            return _RINGS_S
+        return _LONGEST_S if error.status_code >= 500 or error.status_code in _PASSING else 0.0
+    return _LONGEST_S if isinstance(error, APIConnectionError | BindError | OSError) else 0.0
 
 
 def _ids(state: CallState) -> dict[str, str | None]:
