@@ -149,8 +149,13 @@ class HttpServer:
         ``sock_accept`` has when it is cancelled is closed by nobody."""
         loop = asyncio.get_running_loop()
         came = loop.create_future()
+
+        def tell() -> None:
+            if not came.done():
+                came.set_result(None)
+
         try:
-            loop.add_reader(self._socket, lambda: came.done() or came.set_result(None))
+            loop.add_reader(self._socket, tell)
         except NotImplementedError:
             return False
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -95,7 +96,10 @@ class Daemon:
 
 
 @asynccontextmanager
-async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncIterator[Daemon]:
+async def serving(
+    api: StandIn, port: int, out: Path, *arguments: str, descriptors: int | None = None
+) -> AsyncIterator[Daemon]:
+    """``descriptors``: as many files and sockets may it open."""
     keys = {"TELNYX_API_KEY": KEY, "TELNYX_PUBLIC_KEY": api.public_key,
             "TELNYX_BASE_URL": f"http://127.0.0.1:{api._address[1]}/v2"}  # fmt: skip
     command = ["-m", "strep", "serve", "--listen", "127.0.0.1:0", "--webhook-listen", f"127.0.0.1:{port}",
@@ -105,6 +109,7 @@ async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncI
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", *command, env={**os.environ, **keys, "NO_COLOR": "1"},
             stdout=asyncio.subprocess.PIPE, stderr=stderr, limit=1 << 24,
+            preexec_fn=None if descriptors is None else lambda: limit_descriptors(descriptors),
         )  # fmt: skip
     daemon = Daemon(process, port, out, log)
     try:
@@ -119,6 +124,12 @@ async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncI
         await daemon._reading
     assert "Traceback" not in daemon.log, daemon.log
     check_secrecy(daemon, log)
+
+
+def limit_descriptors(number: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
 
 
 def check_secrecy(daemon: Daemon, log: Path) -> None:
@@ -399,6 +410,45 @@ async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
         assert sorted((out / ".calls").iterdir()) == journal
     check_audio(api, daemon, api.calls)
     assert daemon.summary["api_requests"]["fork_start"] == {"200": 2}
+
+
+@pytest.mark.parametrize("mode", ["target", "rx_tx"])
+async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: str) -> None:
+    """FAULTS row 57: twenty times as many connections as the process has descriptors; half of them begin a request."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=20, arrive_s=0.15, seconds=60)
+    some = 2000
+    async with serving(api, port, out, "--mode", mode, descriptors=320) as daemon:
+        peers = []
+        try:
+            async with calls_of(api, daemon):
+                for number in range(some):
+                    peer = socket.socket()
+                    peer.bind(("127.0.0.2", 0))
+                    peer.setblocking(False)
+                    peer.connect_ex(("127.0.0.1", port))
+                    peers.append(peer)
+                    if number % 10 == 9:
+                        await asyncio.sleep(0.01)
+                    if number % 2 and number > 20:
+                        with contextlib.suppress(OSError):
+                            peers[-20].send(b"POST /webhooks HTTP/1.1\r\nhost: ")
+                await daemon.until(lambda: len(daemon.of("stream_started")) == 40)
+                assert (await daemon.get("/healthz")).status_code == 200
+                sent = api.media.datagrams
+                await until(lambda: api.media.datagrams > sent + 40 * 25)
+        finally:
+            for peer in peers:
+                peer.close()
+    check_audio(api, daemon, api.calls)
+    summary = daemon.summary
+    assert summary["calls"]["recorded"] == 20
+    assert summary["totals"]["delivered"] == api.media.datagrams
+    counts = summary["http"]
+    assert counts["refused"] + counts["accepted"] >= some
+    assert counts["refused"] > some / 2
+    assert counts["failed"] == 0
+    assert [report["errors"] for report in summary["sinks"] if report["kind"] == "wav"] == [{}]
 
 
 async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> None:
