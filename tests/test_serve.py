@@ -278,6 +278,24 @@ async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> Non
     check_audio(api, daemon, api.calls)
 
 
+async def test_an_end_while_forks_are_being_started_stops_them_in_time_and_quietly(tmp_path: Path) -> None:
+    """FAULTS row 33: a command that is under way is given up; the calls are left to the next one."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=6, seconds=60)
+    api.fail_next(*["hang"] * 60)
+    async with serving(api, port, out, "--stop-timeout", "1.5") as daemon, api:
+        await daemon.until(lambda: api.app.requests >= 6)
+        began = asyncio.get_running_loop().time()
+        assert await daemon.end() == 0
+        assert asyncio.get_running_loop().time() - began < 1.5 + 2.5
+        said = [line for line in daemon.log.splitlines() if line.startswith("strep: ")]
+        assert all("fork_stop was given up: no answer in time" in line for line in said)
+        assert len(said) <= 6
+    assert not daemon.of("call_failed")
+    assert sum(daemon.summary["calls"].values()) == 0
+    assert len(list((out / ".calls").glob("*.json"))) == 6
+
+
 class Losing(httpx.AsyncBaseTransport):
     """A network that loses the webhooks of some kinds, and says that they came."""
 

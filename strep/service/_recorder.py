@@ -133,8 +133,10 @@ class CallRecorder:
         """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
         once."""
         self._stopping = True
-        for task in list(self._answering.values()):
+        answering = list(self._answering.values())
+        for task in answering:
             task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
         for recording in self._recordings.values():
             recording.over.set()
         tasks = [recording.task for recording in self._recordings.values() if recording.task is not None]
@@ -238,6 +240,8 @@ class CallRecorder:
             except CallEndedError:
                 return "missed" if recording.error is None else "failed"
             except (StrepError, OSError) as error:
+                if recording.over.is_set() and not self._state(recording).ended:
+                    return ""  # the end came first: it is the next one's
                 if self._clock() - began_s > _patience_s(error):
                     raise
                 self._trouble_passes(recording, error)
@@ -250,14 +254,14 @@ class CallRecorder:
         await asyncio.to_thread(self._journal.note, state)
         if recording.over.is_set():
             return "missed"
-        async with self._open_fork(state, lambda event: self._hear(recording, event)) as fork:
-            waiting = [asyncio.ensure_future(recording.over.wait()), asyncio.ensure_future(fork.wait())]
-            try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in waiting:
-                    each.cancel()
-                await asyncio.gather(*waiting, return_exceptions=True)
+        fork = self._open_fork(state, lambda event: self._hear(recording, event))
+        leaving = asyncio.create_task(_leave(recording, fork))
+        try:
+            async with fork:
+                await fork.wait()
+        finally:
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
         recording.error = None
         return "recorded"
 
@@ -390,6 +394,12 @@ class CallRecorder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Raises OSError."""
         write_summary(self._directory, summary)
+
+
+async def _leave(recording: _Recording, fork: Fork) -> None:
+    """Stop the fork when nothing more is to be recorded, also while it is being started."""
+    await recording.over.wait()
+    await fork.stop()
 
 
 def _patience_s(error: Exception) -> float:
