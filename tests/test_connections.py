@@ -1,12 +1,16 @@
-"""HTTP that strangers connect to: who may, how long, and what it costs others; FAULTS row 57."""
+"""HTTP that strangers connect to: who may, how long, and what it costs others; what the process may use. FAULTS row
+57."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from live import until
 
+import strep
 from strep._connections import Connection, Connections, HttpLimits, key_of
 from strep._exceptions import ConfigurationError
 from strep._http import HttpServer
@@ -298,3 +303,32 @@ async def test_the_end_gives_the_answer_that_is_due_and_takes_no_more() -> None:
         with pytest.raises(OSError, match=r".*"), socket.create_connection(("127.0.0.1", server.port), 1):
             pass
         close(waiting, idle)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+@pytest.mark.parametrize(("key", "limit"), [("KEY0189", 1), ("", None)])
+def test_with_a_key_in_the_environment_there_is_no_core_file(key: str, limit: int | None) -> None:
+    """FAULTS row 47. One byte keeps it from a pipe too, and nothing of a program fits into it."""
+    code = "import resource as r, strep._limits as s; b = r.getrlimit(4); s.hide_key(); print(b, r.getrlimit(4))"
+    code = code.replace("4", "r.RLIMIT_CORE")
+    environment = {**os.environ, "TELNYX_API_KEY": key}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    before, after = done.stdout.strip().removesuffix(")").split(") ")
+    assert after == (before if limit is None or before == "(0, 0" else f"({limit}, {limit}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+def test_a_program_that_crashes_with_the_key_leaves_no_core_file(tmp_path: Path) -> None:
+    code = (
+        "import resource as r, strep._limits as s, os, signal; hard = r.getrlimit(r.RLIMIT_CORE)[1];"
+        "r.setrlimit(r.RLIMIT_CORE, (hard, hard)); s.hide_key(); os.kill(os.getpid(), signal.SIGSEGV)"
+    )
+    left = {}
+    for key in ("", "KEY0189"):
+        environment = {**os.environ, "TELNYX_API_KEY": key, "PYTHONPATH": str(Path(strep.__file__).parents[1])}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True)
+        assert done.returncode == -11
+        left[key] = [path.unlink() for path in tmp_path.iterdir()]
+    if not left[""]:
+        pytest.skip("this machine writes no core file beside a program that crashes")
+    assert left["KEY0189"] == []

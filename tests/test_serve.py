@@ -259,6 +259,10 @@ async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other
             await daemon.until(lambda: len(daemon.of("call_failed")) == 2)
             assert (await client.post(f"{daemon.url}/webhooks", content=b"{}")).status_code == 403
             assert (await client.get(f"{daemon.url}/elsewhere")).status_code == 404
+            for path in ("/healthz", "/metrics"):
+                assert (await client.get(daemon.url + path)).status_code == 200
+                forwarded = {"X-Forwarded-For": "203.0.113.7"}  # as any proxy's
+                assert (await client.get(daemon.url + path, headers=forwarded)).status_code == 404
         await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
     assert daemon.log.count("v3:nobodys") == 1
     assert "90015" in daemon.log

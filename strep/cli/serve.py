@@ -59,7 +59,8 @@ _KEPT_SUMMARIES: Final = 10
     metavar="ADDR:PORT",
     default="127.0.0.1:8080",
     show_default=True,
-    help="Where webhooks are taken, over HTTP; /healthz and /metrics too, unless --admin-listen is given.",
+    help="Where webhooks are taken, over HTTP; /healthz and /metrics too, but not through a proxy, unless "
+    "--admin-listen is given.",
 )
 @click.option(
     "--public-url",
@@ -233,7 +234,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any], lock: Dire
     from ..control import CallControl
     from ..control.asgi import webhook_app
     from ..control.session import ForkLimits
-    from ..service import HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
+    from ..service import ADMIN, HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
 
     err = console()
     as_json = options.pop("as_json")
@@ -286,7 +287,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any], lock: Dire
             servers.append(HttpServer(Router(admin), *settings.admin, limits=HttpLimits(few, few)))
             most -= few
         many = HttpLimits(max(4, most), max(2, most // 4))
-        servers.insert(0, HttpServer(Router(public), *settings.webhooks, limits=many))
+        servers.insert(0, HttpServer(Router(public, ADMIN), *settings.webhooks, limits=many))
 
         def summary() -> dict[str, Any]:
             return recorder.summary(
