@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import listening, send_paced, until
 from support import LEG, packet
 
 import strep
+from strep.control.calls import CallState
 from strep.control.events import WebhookEvent, parse_event
 from strep.service import CallBook, Health, LegStreams, LegWriter
+from strep.service._journal import Journal
 from strep.service._legs import write_json
 from strep.sinks import WavSink
 from strep.standin._calls import Calls
@@ -141,6 +144,56 @@ def test_what_has_ended_long_ago_is_forgotten() -> None:
     book.take(ANSWERED, 3700.0)
     assert len(book) == 1
     assert book.by_leg(uuid.UUID(int=LEG.int + 5)) is None
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = [
+    "call_control_id",
+    "call_leg_id",
+    "call_session_id",
+    "connection_id",
+    "client_state",
+    "from",
+    "to",
+    "direction",
+]
+KINDS = ["call.initiated", "call.answered", "call.bridged", "call.fork.started", "call.fork.stopped", "call.hangup"]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KINDS) | ANYTHING, ANYTHING, st.dictionaries(st.sampled_from(FIELDS), ANYTHING)),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_whatever_webhooks_say_is_noted_and_read_again(told: list[tuple[Any, Any, dict[str, Any]]]) -> None:
+    """Names and texts of the public telephone network, also such as no file could be named or written with."""
+    book = CallBook()
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        for number, (kind, at, payload) in enumerate(told):
+            payload = {"call_control_id": "v3:x", "call_leg_id": str(uuid.UUID(int=number % 2 + 1)), **payload}
+            body = json.dumps({"data": {"event_type": kind, "occurred_at": at, "payload": payload}})
+            state = book.take(parse_event(json.loads(body)), 0.0)
+            if state is None or not book.wants(state):
+                continue
+            journal.note(state)
+            other = CallState()
+            for event in journal.read():
+                other = other.after(event) if event.call_control_id == state.call_control_id else other
+            for name in ("call_control_id", "call_leg_id", "call_session_id", "from_", "to", "direction", "answered"):
+                assert getattr(other, name) == getattr(state, name), name
+            assert book.wants(other)
+            book.leg_of(state)
+            write_json(Path(folder), "leg", {"from": state.from_, "session": state.call_session_id})
+            journal.strike(str(state.call_control_id))
+        assert list(Path(folder, ".calls").glob("*")) == []
 
 
 # --- legs -------------------------------------------------------------------------------------------------------------

@@ -247,7 +247,7 @@ class WebhookApp:
                 await outcome
         except Exception:
             self.counts.failed += 1
-            log.exception("the handler of webhooks failed on %s %s", event.event_type, event.id)
+            log.exception("the handler of webhooks failed on %.100r %.100r", event.event_type, event.id)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

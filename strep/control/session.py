@@ -415,8 +415,7 @@ class Fork:
             return
         error = task.exception()
         if error is None:
-            if self._state.starts > 1:
-                self._expect_source()
+            self._expect_source()  # what came to its ports before was a stranger's, or is about to be moved
             self._feed(StartOk())
             self._look()
             return

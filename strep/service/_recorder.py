@@ -40,6 +40,7 @@ _NOT_ANSWERED: Final = "90034"
 _TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
 _SHOWN: Final = 1000  # legs in a summary
 _FORK_EVENTS: Final = 100  # of a call
+_LONGEST_SHOWN: Final = 100  # letters of an id in the log
 _LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
 _RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
 _LONGEST_S: Final = 4 * 3600.0  # ... that something else is in the way of: calls last no longer
@@ -195,7 +196,7 @@ class CallRecorder:
                 await answer(control_id)
             except StrepError as error:
                 if not self._state_of(control_id).ended:
-                    log.warning("call %s is not answered: %s", control_id, error)
+                    log.warning("call %s is not answered: %s", _shown(control_id), error)
             finally:
                 del self._answering[control_id]
 
@@ -274,7 +275,7 @@ class CallRecorder:
             told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
             recording.events.append(told)
         if event.kind in _LOUD:
-            log.warning("call %s: %s", recording.control_id, event.data.get("text", event.text))
+            log.warning("call %s: %s", _shown(recording.control_id), event.data.get("text", event.text))
         self._tell(event.as_dict())
 
     def _state(self, recording: _Recording) -> CallState:
@@ -288,7 +289,7 @@ class CallRecorder:
         recording.error = text
         if recording.control_id not in self._told:
             _remember(self._told, recording.control_id)
-            log.warning("call %s is not recorded: %s", recording.control_id, text, exc_info=exc_info)
+            log.warning("call %s is not recorded: %s", _shown(recording.control_id), text, exc_info=exc_info)
         self._tell({"event": "call_failed", **_ids(self._state(recording)), "error": text})
 
     def _trouble_passes(self, recording: _Recording, error: Exception) -> None:
@@ -296,7 +297,7 @@ class CallRecorder:
         if isinstance(error, APIStatusError) and _NOT_ANSWERED in error.codes:
             return  # it still rings: the next webhook may say that it was answered, but may be lost too
         if recording.error is None:
-            log.warning("call %s is not recorded yet, and tried again: %s", recording.control_id, error)
+            log.warning("call %s is not recorded yet, and tried again: %s", _shown(recording.control_id), error)
         recording.error = str(error)
 
     # --- legs ---------------------------------------------------------------------------------------------------------
@@ -418,6 +419,12 @@ def _ids(state: CallState) -> dict[str, str | None]:
         "call_leg_id": None if leg is None else str(leg),
         "call_session_id": state.call_session_id,
     }
+
+
+def _shown(control_id: str) -> str:
+    """For the log: a line of it is ours, whatever an id holds."""
+    text = control_id if control_id.isprintable() else repr(control_id)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
 def _iso(moment: datetime | None) -> str | None:
