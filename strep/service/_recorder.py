@@ -40,6 +40,7 @@ _NOT_ANSWERED: Final = "90034"
 _TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
 _SHOWN: Final = 1000  # legs in a summary
 _FORK_EVENTS: Final = 100  # of a call
+_SHORT_S: Final = 0.5  # of audio that need not have a file
 _LONGEST_SHOWN: Final = 100  # letters of an id in the log
 _LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
 _RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
@@ -319,7 +320,7 @@ class CallRecorder:
 
     def _leg_done(self, entries: list[dict[str, Any]], calls: int) -> str | None:
         """All sinks are done with a leg; returns what is wrong with its files."""
-        without = [e["direction"] for e in entries if not e["files"] and e["samples"] > e["gap_samples"]]
+        without = [entry["direction"] for entry in entries if not entry["files"] and _heard_s(entry) > _SHORT_S]
         self.outcomes["no_file" if without else "recorded"] += calls
         if not without:
             return None
@@ -419,6 +420,12 @@ def _ids(state: CallState) -> dict[str, str | None]:
         "call_leg_id": None if leg is None else str(leg),
         "call_session_id": state.call_session_id,
     }
+
+
+def _heard_s(entry: dict[str, Any]) -> float:
+    """Seconds of audio that came of a stream."""
+    rate = entry["sample_rate"]
+    return (entry["samples"] - entry["gap_samples"]) / rate if rate else 0.0
 
 
 def _shown(control_id: str) -> str:
