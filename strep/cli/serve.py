@@ -11,10 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -24,12 +23,12 @@ from .._http import HttpLimits, HttpServer
 from .._limits import Descriptors, hide_key
 from .._lock import DirectoryLock
 from .._receiver import Receiver
+from ._serve_settings import Settings
 from .events import EventSink, EventWriter
 from .options import (
     EXIT_SINK,
     check_writable,
     console,
-    http_address,
     run_async,
     sink_failed,
     source_arguments,
@@ -133,91 +132,10 @@ def serve(**options: Any) -> None:
     sys.setswitchinterval(0.0005)  # as capture
     gc.freeze()
     hide_key()
-    sys.exit(run_async(lambda: _serve(_Settings.of(options), options)))
+    sys.exit(run_async(lambda: _serve(Settings.of(options), options)))
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """Options that only this command has, checked. Raises ConfigurationError."""
-
-    listen: str
-    webhooks: tuple[str, int]
-    admin: tuple[str, int] | None
-    path: str
-    public_url: str | None
-    advertise: str
-    allow_private: bool
-    out: Path
-    mode: Any
-    ports: str | None
-    stream_type: Any
-    answer: bool
-    only_answered: bool
-    record_legs: Any
-    allow_unannounced: bool
-    stop_timeout_s: float
-    min_free_bytes: int
-    public_key: str
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> _Settings:
-        """Takes them out of ``options``."""
-        take = options.pop
-        mode, ports, stream_type = take("mode"), take("ports"), take("stream_type")
-        if (ports is not None) and mode != "rx_tx":
-            raise ConfigurationError("--ports are those of --mode rx_tx: STREP needs only the one of --listen")
-        if stream_type == "decrypted" and mode != "rx_tx":
-            raise ConfigurationError("--stream-type decrypted exists with --mode rx_tx only")
-        admin, public_url = take("admin_listen"), take("public_url")
-        return cls(
-            listen=take("listen"),
-            webhooks=http_address("--webhook-listen", take("webhook_listen")),
-            admin=None if admin is None else http_address("--admin-listen", admin),
-            path=_path_of(public_url),
-            public_url=public_url,
-            advertise=take("advertise"),
-            allow_private=take("allow_private"),
-            out=take("out"),
-            mode=mode,
-            ports=ports,
-            stream_type=stream_type,
-            answer=take("answer"),
-            only_answered=take("only_answered"),
-            record_legs=take("record_legs"),
-            allow_unannounced=take("allow_unannounced"),
-            stop_timeout_s=take("stop_timeout"),
-            min_free_bytes=take("min_free") << 20,
-            public_key=_public_key(),
-        )
-
-
-def _path_of(public_url: str | None) -> str:
-    """The path that webhooks come to. Raises ConfigurationError."""
-    if public_url is None:
-        return "/webhooks"
-    try:
-        parts = urlsplit(public_url)
-        host = parts.hostname
-    except ValueError as error:
-        raise ConfigurationError(f"--public-url {public_url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise ConfigurationError(f"--public-url {public_url!r}: give one like https://calls.example.com/webhooks")
-    path = parts.path or "/"
-    if path in ("/healthz", "/metrics"):
-        raise ConfigurationError(f"--public-url {public_url!r}: {path} is something else here, choose another path")
-    return path
-
-
-def _public_key() -> str:
-    key = os.environ.get("TELNYX_PUBLIC_KEY", "")
-    if not key:
-        raise ConfigurationError(
-            "no public key: set TELNYX_PUBLIC_KEY to the one that the account shows, so that webhooks can be verified"
-        )
-    return key
-
-
-async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
+async def _serve(settings: Settings, options: dict[str, Any]) -> int:
     """Everything that the command does; returns the exit code."""
     forks = logging.getLogger("strep.control.forks")
     before = forks.level
@@ -230,7 +148,7 @@ async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
         forks.setLevel(before)
 
 
-async def _record_calls(settings: _Settings, options: dict[str, Any], lock: DirectoryLock) -> int:
+async def _record_calls(settings: Settings, options: dict[str, Any], lock: DirectoryLock) -> int:
     from ..control import CallControl
     from ..control.asgi import webhook_app
     from ..control.session import ForkLimits
@@ -334,7 +252,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any], lock: Dire
     return EXIT_SINK if sink_failed(last["sinks"]) else 0
 
 
-def _check_reach(control: CallControl, settings: _Settings) -> None:
+def _check_reach(control: CallControl, settings: Settings) -> None:
     """Refuse now what the API's client would refuse for each call. Raises ConfigurationError."""
     from ..control.session import advertised
 
@@ -347,7 +265,7 @@ def _check_reach(control: CallControl, settings: _Settings) -> None:
         raise ConfigurationError(f"--advertise {settings.advertise}: {error}") from None
 
 
-def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:
+def _receiver(settings: Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:
     plain = settings.mode == "rx_tx"
     host = settings.listen.removeprefix("udp:").rpartition(":")[0]
     return Receiver(
@@ -415,7 +333,7 @@ def _put_aside(out: Path) -> None:
 
 
 def _announce(
-    err: Console, receiver: Receiver, settings: _Settings, servers: list[HttpServer], writer: EventWriter | None
+    err: Console, receiver: Receiver, settings: Settings, servers: list[HttpServer], writer: EventWriter | None
 ) -> None:
     webhooks = f"http://{servers[0].address}{settings.path}"
     admin = f"http://{servers[-1].address}"

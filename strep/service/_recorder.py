@@ -7,7 +7,6 @@ handles webhooks only keeps the book and starts or wakes these tasks, so it neve
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import time
@@ -15,15 +14,14 @@ import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from .._exceptions import BindError, StrepError
+from .._exceptions import StrepError
 from .._receiver import Receiver
 from .._report import utc_text
 from .._summary import write_summary
-from ..control import APIConnectionError, APIStatusError, CallEndedError
+from ..control import CallEndedError
 from ..control.calls import CallState
 from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent
 from ..control.session import Fork, ForkEvent
@@ -31,21 +29,17 @@ from ._book import CallBook
 from ._journal import Journal
 from ._legs import LegStreams, LegWriter
 from ._recovery import Recovery
+from ._telling import heard_s, ids, is_not_answered, leg_entry, patience_s, shown, told_of
 
 __all__ = ["CallRecorder", "OpenFork"]
 
 log = logging.getLogger("strep.service")
 
-_NOT_ANSWERED: Final = "90034"
 _TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
 _SHOWN: Final = 1000  # legs in a summary
 _FORK_EVENTS: Final = 100  # of a call
 _SHORT_S: Final = 0.5  # of audio that need not have a file
-_LONGEST_SHOWN: Final = 100  # letters of an id in the log
 _LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
-_RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
-_LONGEST_S: Final = 4 * 3600.0  # ... that something else is in the way of: calls last no longer
-_PASSING: Final = (408, 409, 429)  # statuses below 500 of what may work later
 _UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
@@ -197,7 +191,7 @@ class CallRecorder:
                 await answer(control_id)
             except StrepError as error:
                 if not self._state_of(control_id).ended:
-                    log.warning("call %s is not answered: %s", _shown(control_id), error)
+                    log.warning("call %s is not answered: %s", shown(control_id), error)
             finally:
                 del self._answering[control_id]
 
@@ -244,7 +238,7 @@ class CallRecorder:
             except (StrepError, OSError) as error:
                 if recording.over.is_set() and not self._state(recording).ended:
                     return ""  # the end came first: it is the next one's
-                if self._clock() - began_s > _patience_s(error):
+                if self._clock() - began_s > patience_s(error):
                     raise
                 self._trouble_passes(recording, error)
             pause_s = min(2 * pause_s, 30.0)
@@ -276,7 +270,7 @@ class CallRecorder:
             told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
             recording.events.append(told)
         if event.kind in _LOUD:
-            log.warning("call %s: %s", _shown(recording.control_id), event.data.get("text", event.text))
+            log.warning("call %s: %s", shown(recording.control_id), event.data.get("text", event.text))
         self._tell(event.as_dict())
 
     def _state(self, recording: _Recording) -> CallState:
@@ -290,15 +284,15 @@ class CallRecorder:
         recording.error = text
         if recording.control_id not in self._told:
             _remember(self._told, recording.control_id)
-            log.warning("call %s is not recorded: %s", _shown(recording.control_id), text, exc_info=exc_info)
-        self._tell({"event": "call_failed", **_ids(self._state(recording)), "error": text})
+            log.warning("call %s is not recorded: %s", shown(recording.control_id), text, exc_info=exc_info)
+        self._tell({"event": "call_failed", **ids(self._state(recording)), "error": text})
 
     def _trouble_passes(self, recording: _Recording, error: Exception) -> None:
         """What is in the way may not stay: the call is tried again. Logged once for each call."""
-        if isinstance(error, APIStatusError) and _NOT_ANSWERED in error.codes:
+        if is_not_answered(error):
             return  # it still rings: the next webhook may say that it was answered, but may be lost too
         if recording.error is None:
-            log.warning("call %s is not recorded yet, and tried again: %s", _shown(recording.control_id), error)
+            log.warning("call %s is not recorded yet, and tried again: %s", shown(recording.control_id), error)
         recording.error = str(error)
 
     # --- legs ---------------------------------------------------------------------------------------------------------
@@ -320,7 +314,7 @@ class CallRecorder:
 
     def _leg_done(self, entries: list[dict[str, Any]], calls: int) -> str | None:
         """All sinks are done with a leg; returns what is wrong with its files."""
-        without = [entry["direction"] for entry in entries if not entry["files"] and _heard_s(entry) > _SHORT_S]
+        without = [entry["direction"] for entry in entries if not entry["files"] and heard_s(entry) > _SHORT_S]
         self.outcomes["no_file" if without else "recorded"] += calls
         if not without:
             return None
@@ -341,38 +335,15 @@ class CallRecorder:
         state = self._book.by_leg(call_leg_id) or CallState()
         if recording is not None:
             state = self._state(recording)
-        client_state = state.client_state
         return {
             "call_leg_id": str(call_leg_id),
-            "call_control_id": state.call_control_id,
-            "call_session_id": state.call_session_id,
-            "connection_id": state.connection_id,
-            "client_state": None if client_state is None else base64.b64encode(client_state).decode(),
-            "leg": self._book.leg_of(state).label,
-            "from": state.from_,
-            "to": state.to,
-            "direction": state.direction,
-            "initiated_at": _iso(state.initiated_at),
-            "answered_at": _iso(state.answered_at),
-            "bridged_at": _iso(state.bridged_at),
-            "ended_at": _iso(state.ended_at),
-            "hangup_cause": state.hangup_cause,
-            "hangup_source": state.hangup_source,
+            **told_of(state, self._book.leg_of(state)),
             "error": None if recording is None else recording.error,
             "fork_events": [] if recording is None else recording.events,
         }
 
     def _leg_written(self, path: Path, found: dict[str, Any]) -> None:
-        streams: list[dict[str, Any]] = found["streams"]
-        entry = {
-            "call_leg_id": found["call_leg_id"],
-            "file": path.relative_to(self._directory).as_posix(),
-            "directions": sorted({stream["direction"] for stream in streams}),
-            "duration_s": max((stream["duration_s"] for stream in streams), default=0.0),
-            "packets_lost": sum(stream["packets_lost"] or 0 for stream in streams),
-            **({"recovered": True} if found.get("recovered") else {}),
-            **({"error": found["error"]} if found.get("error") else {}),
-        }
+        entry = leg_entry(path.relative_to(self._directory).as_posix(), found)
         self._legs.append(entry)
         self._tell({"event": "leg", **entry})
 
@@ -402,40 +373,6 @@ async def _leave(recording: _Recording, fork: Fork) -> None:
     """Stop the fork when nothing more is to be recorded, also while it is being started."""
     await recording.over.wait()
     await fork.stop()
-
-
-def _patience_s(error: Exception) -> float:
-    """How long a call is tried again that this came of; 0: not at all."""
-    if isinstance(error, APIStatusError):
-        if _NOT_ANSWERED in error.codes:
-            return _RINGS_S
-        return _LONGEST_S if error.status_code >= 500 or error.status_code in _PASSING else 0.0
-    return _LONGEST_S if isinstance(error, APIConnectionError | BindError | OSError) else 0.0
-
-
-def _ids(state: CallState) -> dict[str, str | None]:
-    leg = state.call_leg_id
-    return {
-        "call_control_id": state.call_control_id,
-        "call_leg_id": None if leg is None else str(leg),
-        "call_session_id": state.call_session_id,
-    }
-
-
-def _heard_s(entry: dict[str, Any]) -> float:
-    """Seconds of audio that came of a stream."""
-    rate = entry["sample_rate"]
-    return (entry["samples"] - entry["gap_samples"]) / rate if rate else 0.0
-
-
-def _shown(control_id: str) -> str:
-    """For the log: a line of it is ours, whatever an id holds."""
-    text = control_id if control_id.isprintable() else repr(control_id)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
 def _remember(known: OrderedDict[str, None], key: str) -> None:
