@@ -19,7 +19,7 @@ from support import LEG, packet
 
 import strep
 from strep._exceptions import BindError
-from strep.control import APIConnectionError, InternalServerError, UnprocessableEntityError
+from strep.control import APIConnectionError, CallEndedError, InternalServerError, UnprocessableEntityError
 from strep.control.calls import CallState
 from strep.control.events import WebhookEvent, parse_event
 from strep.service import CallBook, CallRecorder, Health, LegStreams, LegWriter
@@ -324,6 +324,21 @@ async def test_what_may_pass_is_tried_again_as_long_as_the_call_lives(
     assert {name for name, count in recorder.outcomes.items() if count} == {outcome}
     assert [event["event"] for event in told if event["event"] == "call_failed"] == ["call_failed"] * (tries == 1)
     assert list((tmp_path / ".calls").iterdir()) == []
+
+
+async def test_a_call_that_is_over_is_missed_once_however_many_webhooks_come_late(tmp_path: Path) -> None:
+    over = CallEndedError("the call has ended", status_code=422)
+    attempts = Attempts(over, over, over)
+    async with strep.Receiver("127.0.0.1:0") as receiver:
+        recorder = CallRecorder(receiver, LegStreams(), CallBook(), tmp_path, attempts)
+        await recorder.start()
+        for number in range(3):
+            recorder.on_event(webhook("call.bridged", 2 + number))
+            await until(lambda: not recorder.active)
+        await recorder.stop(1.0)
+        await recorder.finish()
+    assert attempts.tries == 3
+    assert recorder.outcomes["missed"] == sum(recorder.outcomes.values()) == 1
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

@@ -210,6 +210,8 @@ class CallRecorder:
         except Exception as error:
             self._trouble(recording, f"{type(error).__name__}: {error}", exc_info=True)
         finally:
+            if outcome == "missed" and control_id in self._seen:
+                outcome = ""  # a webhook came late: what the call came to is counted
             _remember(self._seen, control_id)
             self._over(recording, outcome)
             del self._recordings[control_id]
