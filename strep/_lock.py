@@ -1,7 +1,7 @@
 """One program at a time writes into a directory: a lock that the kernel lets go of when the program is gone. Floor 5.
 
-``DIR/.strep.lock`` stays when it ends. Only the lock on it counts, not that it is there: a program that was killed
-leaves nothing behind that somebody would have to remove.
+Only the lock on ``DIR/.strep.lock`` counts, not that it is there: a program that was killed leaves nothing behind that
+somebody would have to remove.
 """
 
 from __future__ import annotations
@@ -43,9 +43,18 @@ class DirectoryLock:
 
         A file system that knows no locks is warned of and used all the same.
         """
+        while not self._has(fd := self._open()):
+            os.close(fd)  # whoever had it has removed it on leaving
+        with contextlib.suppress(OSError):  # a full disk keeps nobody from it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"strep {self._what} (process {os.getpid()})\n".encode(), 0)
+        self.since_ns = os.fstat(fd).st_mtime_ns
+        self._fd = fd
+
+    def _open(self) -> int:
         path = self._directory / _NAME
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
             fd = os.open(path, flags, 0o640)
         except OSError as error:
             raise ConfigurationError(f"{path}: {error.strerror}; choose a directory that can be written") from error
@@ -60,15 +69,20 @@ class DirectoryLock:
                     "end that one first, or give this one another --out"
                 ) from None
             log.warning("%s cannot be locked (%s): see that no other strep writes there", self._directory, error)
-        with contextlib.suppress(OSError):  # a full disk keeps nobody from it
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"strep {self._what} (process {os.getpid()})\n".encode(), 0)
-        self.since_ns = os.fstat(fd).st_mtime_ns
-        self._fd = fd
+        return fd
+
+    def _has(self, fd: int) -> bool:
+        """Whether the file that is locked is still the one that others find."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(fd), os.stat(self._directory / _NAME, follow_symlinks=False))
+        return False
 
     def release(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):  # Windows removes nothing that is open
+                if self._has(fd):
+                    os.unlink(self._directory / _NAME)
             os.close(fd)
 
     def __enter__(self) -> DirectoryLock:
