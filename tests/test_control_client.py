@@ -356,7 +356,7 @@ def test_a_client_of_the_users_is_used_and_left_open(api: ApiServer) -> None:
             assert not client.is_closed
         async with CallControl(KEY, base_url=api.url) as control:
             pass
-        with pytest.raises(RuntimeError, match="closed"):
+        with pytest.raises(APIConnectionError, match="the client has been closed"):
             await control.fork_stop(CALL)
 
     asyncio.run(main())

@@ -234,8 +234,8 @@ class CallControl(_Common):
         )  # fmt: skip
 
     async def aclose(self) -> None:
-        """Close the connections; not those of a client that was passed in. Commands that are under way then end with
-        APIConnectionError, and may have had their effect."""
+        """Close the connections; not those of a client that was passed in. Commands that are under way, and
+        later ones, end with APIConnectionError; the former may have had their effect."""
         if self._owned:
             await self._client.aclose()
 
