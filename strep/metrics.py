@@ -39,11 +39,13 @@ def collector(
     webhooks: WebhookCounts | None = None,
     forks: Callable[[], Mapping[str, int]] | None = None,
     calls: Callable[[], Mapping[str, int]] | None = None,
+    connections: Callable[[], Mapping[str, int]] | None = None,
 ) -> Collector:
     """A collector to register with prometheus_client.
 
     requests: ``CallControl.figures``. webhooks: ``WebhookApp.counts``. forks: how many there are by state, now.
-    calls: how many calls came to what, so far. Collect in the loop's thread. Raises MissingExtraError.
+    calls: how many calls came to what, so far. connections: the same of HTTP
+    connections. Collect in the loop's thread. Raises MissingExtraError.
     """
     try:
         from prometheus_client import core
@@ -74,6 +76,13 @@ def collector(
             if calls is not None:
                 counter = core.CounterMetricFamily("strep_calls", "Calls by what came of them.", labels=["outcome"])
                 for outcome, count in calls().items():
+                    counter.add_metric([outcome], count)
+                yield counter
+            if connections is not None:
+                counter = core.CounterMetricFamily(
+                    "strep_http_connections", "HTTP connections by what became of them.", labels=["outcome"]
+                )
+                for outcome, count in connections().items():
                     counter.add_metric([outcome], count)
                 yield counter
 

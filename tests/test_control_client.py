@@ -22,6 +22,7 @@ import httpx
 import pytest
 import telnyx
 from api import CALL, FAST, KEY, ApiServer, Reply, Time, errors_body, run, serving
+from live import until
 
 import strep.cli
 from strep.control import (
@@ -355,7 +356,7 @@ def test_a_client_of_the_users_is_used_and_left_open(api: ApiServer) -> None:
             assert not client.is_closed
         async with CallControl(KEY, base_url=api.url) as control:
             pass
-        with pytest.raises(RuntimeError, match="closed"):
+        with pytest.raises(APIConnectionError, match="the client has been closed"):
             await control.fork_stop(CALL)
 
     asyncio.run(main())
@@ -589,3 +590,21 @@ def test_no_more_than_fifty_requests_are_under_way_at_once() -> None:
 
     asyncio.run(main())
     assert most == 50
+
+
+async def test_a_client_that_is_closed_ends_its_commands_quietly(api: ApiServer) -> None:
+    """Those under way, those that wait for their next attempt, and those that come later."""
+    api.script = [Reply(how="hang"), Reply(status=503, headers={"retry-after": "0.3"})]
+    control = CallControl(KEY, base_url=api.url, policy=RetryPolicy(timeout_s=1.0))
+    commands = [asyncio.create_task(control.fork_stop(CALL)) for _ in range(2)]
+    await until(lambda: len(api.seen) == 2)
+    await control.aclose()
+    for outcome in await asyncio.gather(*commands, return_exceptions=True):
+        assert isinstance(outcome, APIConnectionError)
+    with pytest.raises(APIConnectionError, match="the client has been closed"):
+        await control.fork_stop(CALL)
+    with SyncCallControl(KEY, base_url=api.url) as plain:
+        pass
+    with pytest.raises(APIConnectionError, match="the client has been closed"):
+        plain.fork_stop(CALL)
+    assert len(api.seen) == 2

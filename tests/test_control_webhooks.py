@@ -523,3 +523,29 @@ async def test_it_runs_in_uvicorn() -> None:
     await serving
     assert sorted(str(event.id) for event in taken.events) == sorted(f"e{number}" for number in range(20))
     assert app.counts.duplicate == 20
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, -400.0, 400.0, 3600.0])
+async def test_a_step_of_the_wall_clock_makes_no_webhook_stale(step_s: float) -> None:
+    """FAULTS row 35: whether the step was wrong or put a wrong clock right, the time is one of the two; after
+    ten minutes it is the one that stands."""
+    wall, steady = [NOW], [50.0]
+    app = webhook_app(KEY, lambda event: None, now=lambda: wall[0], steady=lambda: steady[0])
+
+    async def sent(number: int, at: float) -> int:
+        body = event_body(event_id=f"e{number}")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            return (await client.post("/", content=body, headers=signed(body, at))).status_code
+
+    assert await sent(0, NOW) == 200
+    wall[0] += 10 + step_s
+    steady[0] += 10
+    assert await sent(1, NOW + 10) == 200
+    assert await sent(2, NOW + 10 + step_s) == 200
+    assert await sent(4, NOW + 10 + 2 * step_s) == 403
+    assert await sent(5, NOW + 10 - step_s) == 403
+    wall[0] += 601
+    steady[0] += 601
+    assert await sent(6, NOW + 611) == 403
+    assert await sent(7, NOW + 611 + step_s) == 200
+    assert app.counts.accepted == 4

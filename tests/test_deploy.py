@@ -62,6 +62,11 @@ def test_the_unit_gives_the_end_its_time() -> None:
     assert int(stop_s) >= 2 * float(str(default.default))
 
 
+def test_no_core_file_holds_the_key() -> None:
+    assert "LimitCORE=0" in UNIT.splitlines()
+    assert "--ulimit core=0" in (DEPLOY / "README.md").read_text()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "strep.service"

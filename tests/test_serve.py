@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import uuid
+import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import pytest
 import soundfile
 from click.testing import CliRunner
@@ -93,7 +96,10 @@ class Daemon:
 
 
 @asynccontextmanager
-async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncIterator[Daemon]:
+async def serving(
+    api: StandIn, port: int, out: Path, *arguments: str, descriptors: int | None = None
+) -> AsyncIterator[Daemon]:
+    """``descriptors``: as many files and sockets may it open."""
     keys = {"TELNYX_API_KEY": KEY, "TELNYX_PUBLIC_KEY": api.public_key,
             "TELNYX_BASE_URL": f"http://127.0.0.1:{api._address[1]}/v2"}  # fmt: skip
     command = ["-m", "strep", "serve", "--listen", "127.0.0.1:0", "--webhook-listen", f"127.0.0.1:{port}",
@@ -103,6 +109,7 @@ async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncI
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", *command, env={**os.environ, **keys, "NO_COLOR": "1"},
             stdout=asyncio.subprocess.PIPE, stderr=stderr, limit=1 << 24,
+            preexec_fn=None if descriptors is None else lambda: limit_descriptors(descriptors),
         )  # fmt: skip
     daemon = Daemon(process, port, out, log)
     try:
@@ -117,6 +124,12 @@ async def serving(api: StandIn, port: int, out: Path, *arguments: str) -> AsyncI
         await daemon._reading
     assert "Traceback" not in daemon.log, daemon.log
     check_secrecy(daemon, log)
+
+
+def limit_descriptors(number: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
 
 
 def check_secrecy(daemon: Daemon, log: Path) -> None:
@@ -246,6 +259,10 @@ async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other
             await daemon.until(lambda: len(daemon.of("call_failed")) == 2)
             assert (await client.post(f"{daemon.url}/webhooks", content=b"{}")).status_code == 403
             assert (await client.get(f"{daemon.url}/elsewhere")).status_code == 404
+            for path in ("/healthz", "/metrics"):
+                assert (await client.get(daemon.url + path)).status_code == 200
+                forwarded = {"X-Forwarded-For": "203.0.113.7"}  # as any proxy's
+                assert (await client.get(daemon.url + path, headers=forwarded)).status_code == 404
         await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
     assert daemon.log.count("v3:nobodys") == 1
     assert "90015" in daemon.log
@@ -263,6 +280,24 @@ async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> Non
         api.fail_next(*["hang"] * 12)
     assert daemon.log.count("fork_stop was given up") == 3
     check_audio(api, daemon, api.calls)
+
+
+async def test_an_end_while_forks_are_being_started_stops_them_in_time_and_quietly(tmp_path: Path) -> None:
+    """FAULTS row 33: a command that is under way is given up; the calls are left to the next one."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=6, seconds=60)
+    api.fail_next(*["hang"] * 60)
+    async with serving(api, port, out, "--stop-timeout", "1.5") as daemon, api:
+        await daemon.until(lambda: api.app.requests >= 6)
+        began = asyncio.get_running_loop().time()
+        assert await daemon.end() == 0
+        assert asyncio.get_running_loop().time() - began < 1.5 + 2.5
+        said = [line for line in daemon.log.splitlines() if line.startswith("strep: ")]
+        assert all("fork_stop was given up: no answer in time" in line for line in said)
+        assert len(said) <= 6
+    assert not daemon.of("call_failed")
+    assert sum(daemon.summary["calls"].values()) == 0
+    assert len(list((out / ".calls").glob("*.json"))) == 6
 
 
 class Losing(httpx.AsyncBaseTransport):
@@ -328,12 +363,143 @@ async def test_calls_that_live_are_forked_again_by_the_next_one(tmp_path: Path, 
     assert again.summary["calls"]["recorded"] == 3
     assert len(list(out.glob("summary-*.json"))) == terminated
     for call in api.calls[:3]:
-        told = again.leg(call, "leg-2.json" if terminated else "leg.json")
+        told = again.leg(call, "leg-2.json")
         assert told["from"] == call.from_
         for entry in told["streams"]:
             (truth,) = [t for t in api.truth(call.call_leg_id)[2:] if t.direction.label == entry["direction"]]
             assert samples_of(out / entry["files"][0]).tolist() == truth.audio().tolist()
     assert len(list((out / ".calls").iterdir())) == 3  # they live
+
+
+def readable(path: Path) -> npt.NDArray[np.int16]:
+    """By the standard library, which takes a header at its word."""
+    with wave.open(str(path)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> None:
+    """FAULTS row 55: while the same 50 calls go on in further files."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=50, seconds=60)
+    async with serving(api, port, out) as daemon, api:
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 100)
+        sent = api.media.datagrams
+        await until(lambda: api.media.datagrams > sent + 100 * 75)
+        await daemon.end(signal.SIGKILL)
+        assert len(list(out.rglob("*.part.wav"))) == 100
+        (out / ".summary.json.1.part").write_text("scrap")
+        os.utime(out / ".summary.json.1.part", (1, 1))
+        async with serving(api, port, out) as again:
+            await again.until(lambda: len([leg for leg in again.of("leg") if leg.get("recovered")]) == 50)
+            await again.until(lambda: len(again.of("stream_started")) == 100)
+    assert not list(out.rglob("*.part*"))
+    summary = again.summary
+    assert summary["calls"]["recorded"] == 50
+    figures = summary["recovered"]
+    assert (figures["done"], figures["files"], figures["failed"], len(figures["names"])) == (True, 100, 0, 100)
+    assert len([leg for leg in summary["legs"] if leg.get("recovered")]) == 50
+    for call in api.calls:
+        told = again.leg(call)
+        assert (told["recovered"], told["call_control_id"], told["from"]) == (True, call.call_control_id, call.from_)
+        found = {entry["direction"]: entry for entry in told["streams"]}
+        assert set(found) == {"inbound", "outbound"}
+        for truth in api.truth(call.call_leg_id)[:2]:
+            entry = found[truth.direction.label]
+            (name,) = entry["files"]
+            samples = readable(out / name)
+            assert samples.tolist() == truth.audio()[: len(samples)].tolist()
+            assert len(samples) >= 8000 * 0.5  # 1.5 s and more were sent, the last second may be missing
+            assert entry["duration_s"] == len(samples) / 8000
+            assert name in figures["names"]
+
+
+def metrics_of(daemon: Daemon) -> str:
+    return httpx.get(f"{daemon.url}/metrics", trust_env=False).text
+
+
+async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
+    """FAULTS row 54: it takes no call of the first, which goes on; nor does a capture write there."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=2, seconds=60)
+    async with serving(api, port, out) as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
+        journal = sorted((out / ".calls").iterdir())
+        async with serving(api, free_port(), out) as second:
+            assert await second.process.wait() == 2
+        assert f"strep serve (process {daemon.process.pid})" in second.log
+        assert "give this one another --out" in second.log
+        command = [sys.executable, "-m", "strep", "capture", "--listen", "127.0.0.1:0", "--out", str(out)]
+        capture = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, told = await capture.communicate()
+        assert capture.returncode == 2
+        assert f"process {daemon.process.pid}" in told.decode()
+        assert sorted((out / ".calls").iterdir()) == journal
+    check_audio(api, daemon, api.calls)
+    assert daemon.summary["api_requests"]["fork_start"] == {"200": 2}
+
+
+async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path: Path) -> None:
+    """What stands in the way is named; its leg's file is tried again, and the other call is whole."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=2, arrive_s=0.5, seconds=60)
+    async with serving(api, port, out) as daemon, api:
+        lost, whole = reversed(api.calls)
+        (out / str(lost.call_leg_id)).write_text("in the way")
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
+        sent = api.media.datagrams
+        await until(lambda: api.media.datagrams > sent + 4 * 60)
+        api._perform(api._calls.hangup(lost.call_control_id, Command(), api._clock())[1])
+        await daemon.until(lambda: 'outcome="no_file"} 1.0' in metrics_of(daemon))
+        (out / str(lost.call_leg_id)).unlink()
+        await daemon.until(lambda: daemon.of("leg"))
+        assert await daemon.end() == 6  # audio is missing
+    (told,) = [leg for leg in daemon.of("leg") if leg["call_leg_id"] == str(lost.call_leg_id)]
+    assert "no file could be made of inbound and outbound" in told["error"]
+    assert daemon.leg(lost)["error"] == told["error"]
+    check_audio(api, daemon, [whole])
+    summary = daemon.summary
+    assert (summary["calls"]["recorded"], summary["calls"]["no_file"]) == (1, 1)
+    assert daemon.log.count("cannot be written") == 1
+    assert summary["leg_files_failed"] >= 1
+
+
+@pytest.mark.parametrize("mode", ["target", "rx_tx"])
+async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: str) -> None:
+    """FAULTS row 57: twenty times as many connections as the process has descriptors; half of them begin a request."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=20, arrive_s=0.15, seconds=60)
+    some = 2000
+    async with serving(api, port, out, "--mode", mode, descriptors=320) as daemon:
+        peers = []
+        try:
+            async with calls_of(api, daemon):
+                for number in range(some):
+                    peer = socket.socket()
+                    peer.bind(("127.0.0.2", 0))
+                    peer.setblocking(False)
+                    peer.connect_ex(("127.0.0.1", port))
+                    peers.append(peer)
+                    if number % 10 == 9:
+                        await asyncio.sleep(0.01)
+                    if number % 2 and number > 20:
+                        with contextlib.suppress(OSError):
+                            peers[-20].send(b"POST /webhooks HTTP/1.1\r\nhost: ")
+                await daemon.until(lambda: len(daemon.of("stream_started")) == 40)
+                assert (await daemon.get("/healthz")).status_code == 200
+                sent = api.media.datagrams
+                await until(lambda: api.media.datagrams > sent + 40 * 25)
+        finally:
+            for peer in peers:
+                peer.close()
+    check_audio(api, daemon, api.calls)
+    summary = daemon.summary
+    assert summary["calls"]["recorded"] == 20
+    assert summary["totals"]["delivered"] == api.media.datagrams
+    counts = summary["http"]
+    assert counts["refused"] + counts["accepted"] >= some
+    assert counts["refused"] > some / 2
+    assert counts["failed"] == 0
+    assert [report["errors"] for report in summary["sinks"] if report["kind"] == "wav"] == [{}]
 
 
 async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> None:

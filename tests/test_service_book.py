@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import tempfile
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from live import listening, send_paced, until
 from support import LEG, packet
 
 import strep
+from strep._exceptions import BindError
+from strep.control import APIConnectionError, CallEndedError, InternalServerError, UnprocessableEntityError
+from strep.control.calls import CallState
 from strep.control.events import WebhookEvent, parse_event
-from strep.service import CallBook, Health, LegStreams, LegWriter
+from strep.service import CallBook, CallRecorder, Health, LegStreams, LegWriter
+from strep.service._journal import Journal
 from strep.service._legs import write_json
 from strep.sinks import WavSink
 from strep.standin._calls import Calls
@@ -143,6 +149,56 @@ def test_what_has_ended_long_ago_is_forgotten() -> None:
     assert book.by_leg(uuid.UUID(int=LEG.int + 5)) is None
 
 
+TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = [
+    "call_control_id",
+    "call_leg_id",
+    "call_session_id",
+    "connection_id",
+    "client_state",
+    "from",
+    "to",
+    "direction",
+]
+KINDS = ["call.initiated", "call.answered", "call.bridged", "call.fork.started", "call.fork.stopped", "call.hangup"]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(KINDS) | ANYTHING, ANYTHING, st.dictionaries(st.sampled_from(FIELDS), ANYTHING)),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_whatever_webhooks_say_is_noted_and_read_again(told: list[tuple[Any, Any, dict[str, Any]]]) -> None:
+    """Names and texts of the public telephone network, also such as no file could be named or written with."""
+    book = CallBook()
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        for number, (kind, at, payload) in enumerate(told):
+            payload = {"call_control_id": "v3:x", "call_leg_id": str(uuid.UUID(int=number % 2 + 1)), **payload}
+            body = json.dumps({"data": {"event_type": kind, "occurred_at": at, "payload": payload}})
+            state = book.take(parse_event(json.loads(body)), 0.0)
+            if state is None or not book.wants(state):
+                continue
+            journal.note(state)
+            other = CallState()
+            for event in journal.read():
+                other = other.after(event) if event.call_control_id == state.call_control_id else other
+            for name in ("call_control_id", "call_leg_id", "call_session_id", "from_", "to", "direction", "answered"):
+                assert getattr(other, name) == getattr(state, name), name
+            assert book.wants(other)
+            book.leg_of(state)
+            write_json(Path(folder), "leg", {"from": state.from_, "session": state.call_session_id})
+            journal.strike(str(state.call_control_id))
+        assert list(Path(folder, ".calls").glob("*")) == []
+
+
 # --- legs -------------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +256,89 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         write_json(tmp_path, "leg", {"a": object()}, tmp_path / "leg.json")
     assert json.loads((tmp_path / "leg.json").read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["leg.json"]
+
+
+# --- what is in the way ----------------------------------------------------------------------------------------------
+
+
+class Attempts:
+    """Forks whose starts raise these, one after the other; then they start, and last until they are stopped."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.tries = 0
+        self.over = asyncio.Event()
+
+    def __call__(self, state: CallState, on_event: Any) -> Any:
+        return self
+
+    async def __aenter__(self) -> Any:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.over.set()
+
+    async def wait(self) -> None:
+        await self.over.wait()
+
+    async def stop(self) -> None:
+        self.over.set()
+
+
+REFUSED = UnprocessableEntityError("no such call", status_code=422)
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "outcome"),
+    [
+        (APIConnectionError("fork_start: no answer"), 3, "no_media"),
+        (InternalServerError("fork_start: 503", status_code=503), 3, "no_media"),
+        (BindError(98, "all ports are in use"), 3, "no_media"),
+        (OSError(24, "Too many open files"), 3, "no_media"),
+        (REFUSED, 1, "failed"),
+    ],
+)
+async def test_what_may_pass_is_tried_again_as_long_as_the_call_lives(
+    tmp_path: Path, error: Exception, tries: int, outcome: str
+) -> None:
+    attempts, told = Attempts(error, error), []
+    async with strep.Receiver("127.0.0.1:0") as receiver:
+        recorder = CallRecorder(receiver, LegStreams(), CallBook(), tmp_path, attempts, tell=told.append)
+        await recorder.start()
+        recorder.on_event(ANSWERED)
+        for number in range(tries):
+            await until(lambda number=number: attempts.tries > number)
+            await asyncio.sleep(0.05)
+            if recorder.active:
+                recorder.on_event(webhook("call.bridged", 2 + number))
+        if outcome == "no_media":
+            assert list((tmp_path / ".calls").iterdir())
+            recorder.on_event(HANGUP)
+        await until(lambda: not recorder.active)
+        await recorder.stop(1.0)
+        await recorder.finish()
+    assert attempts.tries == tries
+    assert {name for name, count in recorder.outcomes.items() if count} == {outcome}
+    assert [event["event"] for event in told if event["event"] == "call_failed"] == ["call_failed"] * (tries == 1)
+    assert list((tmp_path / ".calls").iterdir()) == []
+
+
+async def test_a_call_that_is_over_is_missed_once_however_many_webhooks_come_late(tmp_path: Path) -> None:
+    over = CallEndedError("the call has ended", status_code=422)
+    attempts = Attempts(over, over, over)
+    async with strep.Receiver("127.0.0.1:0") as receiver:
+        recorder = CallRecorder(receiver, LegStreams(), CallBook(), tmp_path, attempts)
+        await recorder.start()
+        for number in range(3):
+            recorder.on_event(webhook("call.bridged", 2 + number))
+            await until(lambda: not recorder.active)
+        await recorder.stop(1.0)
+        await recorder.finish()
+    assert attempts.tries == 3
+    assert recorder.outcomes["missed"] == sum(recorder.outcomes.values()) == 1
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

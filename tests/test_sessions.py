@@ -29,6 +29,7 @@ from strep.control import (
     UnprocessableEntityError,
 )
 from strep.control.asgi import webhook_app
+from strep.control.events import parse_event
 from strep.sinks import ArraySink, WavSink
 from strep.standin import Call, StandIn, WebhookFaults
 
@@ -450,4 +451,32 @@ async def test_arrays_and_forks_go_together() -> None:
                     break
             assert {s.direction for s in streams} == set(strep.Direction)
             assert np.isfinite([s.report().jitter_ms_mean for s in streams]).all()
+        w.check_left_nothing()
+
+
+async def test_the_receiver_hears_of_it_when_media_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told are webhooks after which another server may send, and each start; nothing else."""
+    moved: list[uuid.UUID | str] = []
+    monkeypatch.setattr(strep.Receiver, "expect_source", lambda self, leg, within_s=5.0: moved.append(leg))
+    async with world(hooks=False) as w:
+        (call,) = w.api.calls
+        ids = {"call_control_id": call.call_control_id, "call_leg_id": str(call.call_leg_id)}
+
+        def tell(event_type: str) -> int:
+            moved.clear()
+            w.control.forks.webhook(parse_event({"data": {"event_type": event_type, "payload": ids}}))
+            return len(moved)
+
+        async with w.fork(call, call_leg_id=call.call_leg_id, limits=AGAIN) as fork:
+            await media(fork)
+            assert moved == [call.call_leg_id]  # what came before the start was nobody's of ours
+            assert tell("call.bridged") == tell("call.answered") == tell("call.fork.started") == 1
+            assert tell("conference.participant.joined") == tell("call.refer.completed") == 1
+            assert tell("call.initiated") == tell("call.dtmf.received") == tell("call.playback.ended") == 0
+            assert tell("call.fork.stopped") == 1
+            moved.clear()
+            w.api.media.stop(w.api._calls.by_leg(call.call_leg_id).fork)  # type: ignore[union-attr,arg-type]
+            await until(lambda: fork.state.starts == 2 and fork.state.sending is None)
+            assert moved == [call.call_leg_id] * 2  # when it is asked for, and when it is granted
+        assert tell("call.bridged") == 0  # of a fork that is over
         w.check_left_nothing()

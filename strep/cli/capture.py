@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.text import Text
 
 from .._http import HttpServer
+from .._limits import hide_key
+from .._lock import DirectoryLock
 from .._receiver import Receiver
 from .._summary import write_summary
 from .._workers import Supervisor, steering_problem
@@ -90,10 +92,20 @@ def capture(**options: Any) -> None:
     # the thread that writes files gives the interpreter back sooner when datagrams wait (default: 5 ms)
     sys.setswitchinterval(0.0005)
     gc.freeze()  # what has been imported stays: not to be looked through again each time
+    hide_key()
     output = Output.take_from(options)
     output.warm_up()
     source = source_arguments(options)
-    sys.exit(run_async(lambda: run_capture(output=output, source=source, **options)))
+    with _locked(options["out"]):
+        sys.exit(run_async(lambda: run_capture(output=output, source=source, **options)))
+
+
+def _locked(out: Path | None) -> contextlib.AbstractContextManager[object]:
+    """The directory as ours alone. Raises ConfigurationError."""
+    if out is None:
+        return contextlib.nullcontext()
+    check_writable(out)
+    return DirectoryLock(out, "capture")
 
 
 async def run_capture(

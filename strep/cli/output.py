@@ -75,6 +75,7 @@ class Output:
     vad: Any
     redact: bool
     session_of: Callable[[StreamInfo], str | None] | None = None  # no option: who knows sessions from elsewhere
+    max_open_files: int | None = None  # no option: who shares descriptors out
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> Self:
@@ -116,6 +117,7 @@ class Output:
             drift_correction=not self.no_drift_correction,
             conceal=self.conceal,
             mute_keys=self.mute_keys,
+            max_open_files=self.max_open_files,
         )
 
     def sinks(self, directory: Path | None) -> list[Sink]:

@@ -9,24 +9,26 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 
 from .._exceptions import ConfigurationError, MissingExtraError
-from .._http import HttpServer
+from .._http import HttpLimits, HttpServer
+from .._limits import Descriptors, hide_key
+from .._lock import DirectoryLock
 from .._receiver import Receiver
+from ._serve_settings import Settings
 from .events import EventSink, EventWriter
 from .options import (
     EXIT_SINK,
     check_writable,
     console,
-    http_address,
     run_async,
     sink_failed,
     source_arguments,
@@ -56,7 +58,8 @@ _KEPT_SUMMARIES: Final = 10
     metavar="ADDR:PORT",
     default="127.0.0.1:8080",
     show_default=True,
-    help="Where webhooks are taken, over HTTP; /healthz and /metrics too, unless --admin-listen is given.",
+    help="Where webhooks are taken, over HTTP; /healthz and /metrics too, but not through a proxy, unless "
+    "--admin-listen is given.",
 )
 @click.option(
     "--public-url",
@@ -128,113 +131,36 @@ def serve(**options: Any) -> None:
     """  # fmt: skip
     sys.setswitchinterval(0.0005)  # as capture
     gc.freeze()
-    sys.exit(run_async(lambda: _serve(_Settings.of(options), options)))
+    hide_key()
+    sys.exit(run_async(lambda: _serve(Settings.of(options), options)))
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """Options that only this command has, checked. Raises ConfigurationError."""
-
-    listen: str
-    webhooks: tuple[str, int]
-    admin: tuple[str, int] | None
-    path: str
-    public_url: str | None
-    advertise: str
-    allow_private: bool
-    out: Path
-    mode: Any
-    ports: str | None
-    stream_type: Any
-    answer: bool
-    only_answered: bool
-    record_legs: Any
-    allow_unannounced: bool
-    stop_timeout_s: float
-    min_free_bytes: int
-    public_key: str
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> _Settings:
-        """Takes them out of ``options``."""
-        take = options.pop
-        mode, ports, stream_type = take("mode"), take("ports"), take("stream_type")
-        if (ports is not None) and mode != "rx_tx":
-            raise ConfigurationError("--ports are those of --mode rx_tx: STREP needs only the one of --listen")
-        if stream_type == "decrypted" and mode != "rx_tx":
-            raise ConfigurationError("--stream-type decrypted exists with --mode rx_tx only")
-        admin, public_url = take("admin_listen"), take("public_url")
-        return cls(
-            listen=take("listen"),
-            webhooks=http_address("--webhook-listen", take("webhook_listen")),
-            admin=None if admin is None else http_address("--admin-listen", admin),
-            path=_path_of(public_url),
-            public_url=public_url,
-            advertise=take("advertise"),
-            allow_private=take("allow_private"),
-            out=take("out"),
-            mode=mode,
-            ports=ports,
-            stream_type=stream_type,
-            answer=take("answer"),
-            only_answered=take("only_answered"),
-            record_legs=take("record_legs"),
-            allow_unannounced=take("allow_unannounced"),
-            stop_timeout_s=take("stop_timeout"),
-            min_free_bytes=take("min_free") << 20,
-            public_key=_public_key(),
-        )
-
-
-def _path_of(public_url: str | None) -> str:
-    """The path that webhooks come to. Raises ConfigurationError."""
-    if public_url is None:
-        return "/webhooks"
-    try:
-        parts = urlsplit(public_url)
-        host = parts.hostname
-    except ValueError as error:
-        raise ConfigurationError(f"--public-url {public_url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise ConfigurationError(f"--public-url {public_url!r}: give one like https://calls.example.com/webhooks")
-    path = parts.path or "/"
-    if path in ("/healthz", "/metrics"):
-        raise ConfigurationError(f"--public-url {public_url!r}: {path} is something else here, choose another path")
-    return path
-
-
-def _public_key() -> str:
-    key = os.environ.get("TELNYX_PUBLIC_KEY", "")
-    if not key:
-        raise ConfigurationError(
-            "no public key: set TELNYX_PUBLIC_KEY to the one that the account shows, so that webhooks can be verified"
-        )
-    return key
-
-
-async def _serve(settings: _Settings, options: dict[str, Any]) -> int:
+async def _serve(settings: Settings, options: dict[str, Any]) -> int:
     """Everything that the command does; returns the exit code."""
     forks = logging.getLogger("strep.control.forks")
     before = forks.level
     forks.setLevel(logging.CRITICAL)  # the recorder tells of them, once a call
+    check_writable(settings.out)
     try:
-        return await _record_calls(settings, options)
+        with DirectoryLock(settings.out, "serve") as lock:
+            return await _record_calls(settings, options, lock)
     finally:
         forks.setLevel(before)
 
 
-async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
+async def _record_calls(settings: Settings, options: dict[str, Any], lock: DirectoryLock) -> int:
     from ..control import CallControl
     from ..control.asgi import webhook_app
     from ..control.session import ForkLimits
-    from ..service import HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
+    from ..service import ADMIN, HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
 
     err = console()
     as_json = options.pop("as_json")
-    check_writable(settings.out)
+    descriptors = Descriptors.share(pairs=settings.mode == "rx_tx")
     writer = EventWriter() if as_json else None
     book = CallBook(only_answered=settings.only_answered, record_legs=settings.record_legs)
-    output = Output.take_from({**options, "session_of": book.session_of})
+    own = {"session_of": book.session_of, "max_open_files": descriptors.files}
+    output = Output.take_from({**options, **own})
     if output.session:
         raise ConfigurationError(
             "--session is for those whom no webhooks tell: leave it out, --layout session suffices"
@@ -259,6 +185,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
         recorder = CallRecorder(
             receiver, streams, book, settings.out, open_fork,
             answer=control.answer if settings.answer else None, tell=writer or (lambda event: _tell(err, event)),
+            since_ns=lock.since_ns,
         )  # fmt: skip
         health = Health(receiver, settings.out, control.forks.by_phase, min_free_bytes=settings.min_free_bytes)
 
@@ -269,17 +196,22 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
         hooks = webhook_app(settings.public_key, hear)
         admin = {
             HEALTH: told_by(health.check),
-            METRICS: _metrics(receiver, control, hooks.counts, control.forks.by_phase, recorder),
+            METRICS: _metrics(receiver, control, hooks.counts, recorder, lambda: _connections(servers)),
         }
         public: dict[str, Any] = {settings.path: hooks} | (admin if settings.admin is None else {})
-        servers.append(HttpServer(Router(public), *settings.webhooks))
+        most = descriptors.http
         if settings.admin is not None:
-            servers.append(HttpServer(Router(admin), *settings.admin))
+            few = max(4, most // 16)  # who asks for health and figures are few, and no strangers
+            servers.append(HttpServer(Router(admin), *settings.admin, limits=HttpLimits(few, few)))
+            most -= few
+        many = HttpLimits(max(4, most), max(2, most // 4))
+        servers.insert(0, HttpServer(Router(public, ADMIN), *settings.webhooks, limits=many))
 
         def summary() -> dict[str, Any]:
             return recorder.summary(
-                forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), api_requests=control.figures.as_dict()
-            )
+                forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), http=_connections(servers),
+                api_requests=control.figures.as_dict(),
+            )  # fmt: skip
 
         try:
             await receiver.start()
@@ -320,7 +252,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
     return EXIT_SINK if sink_failed(last["sinks"]) else 0
 
 
-def _check_reach(control: CallControl, settings: _Settings) -> None:
+def _check_reach(control: CallControl, settings: Settings) -> None:
     """Refuse now what the API's client would refuse for each call. Raises ConfigurationError."""
     from ..control.session import advertised
 
@@ -333,7 +265,7 @@ def _check_reach(control: CallControl, settings: _Settings) -> None:
         raise ConfigurationError(f"--advertise {settings.advertise}: {error}") from None
 
 
-def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:
+def _receiver(settings: Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:
     plain = settings.mode == "rx_tx"
     host = settings.listen.removeprefix("udp:").rpartition(":")[0]
     return Receiver(
@@ -349,9 +281,18 @@ def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *,
     )
 
 
+def _connections(servers: list[HttpServer]) -> dict[str, int]:
+    """What became of all connections."""
+    counts: Counter[str] = Counter()
+    for server in servers:
+        counts.update(server.counts.as_dict())
+    return dict(counts)
+
+
 def _metrics(
-    receiver: Receiver, control: CallControl, webhooks: Any, forks: Callable[[], Any], recorder: CallRecorder
-) -> Any:
+    receiver: Receiver, control: CallControl, webhooks: Any, recorder: CallRecorder,
+    connections: Callable[[], dict[str, int]],
+) -> Any:  # fmt: skip
     """The application of /metrics; without its extra it says what is missing."""
     from ..service import told_by
 
@@ -359,8 +300,9 @@ def _metrics(
         from ..metrics import collector, metrics_app
 
         collected = collector(
-            receiver, requests=control.figures, webhooks=webhooks, forks=forks, calls=lambda: recorder.outcomes
-        )
+            receiver, requests=control.figures, webhooks=webhooks, forks=control.forks.by_phase,
+            calls=lambda: recorder.outcomes, connections=connections,
+        )  # fmt: skip
     except MissingExtraError as error:
         reason = str(error)
         return told_by(lambda: (501, {"reason": reason}))
@@ -391,7 +333,7 @@ def _put_aside(out: Path) -> None:
 
 
 def _announce(
-    err: Console, receiver: Receiver, settings: _Settings, servers: list[HttpServer], writer: EventWriter | None
+    err: Console, receiver: Receiver, settings: Settings, servers: list[HttpServer], writer: EventWriter | None
 ) -> None:
     webhooks = f"http://{servers[0].address}{settings.path}"
     admin = f"http://{servers[-1].address}"

@@ -234,7 +234,8 @@ class CallControl(_Common):
         )  # fmt: skip
 
     async def aclose(self) -> None:
-        """Close the connections; not those of a client that was passed in."""
+        """Close the connections; not those of a client that was passed in. Commands that are under way, and
+        later ones, end with APIConnectionError; the former may have had their effect."""
         if self._owned:
             await self._client.aclose()
 
@@ -250,6 +251,8 @@ class CallControl(_Common):
         exchange = Exchange(request, self._policy, self._secret, self.figures, self._clock())
         while True:
             async with self._slots:
+                if self._client.is_closed:
+                    raise exchange.closed()
                 outcome = await self._attempt(request, exchange.budget_s(self._clock()))
             step = self._settle(exchange, outcome)
             if isinstance(step, Answer):
@@ -307,7 +310,7 @@ class SyncCallControl(_Common):
     call_events = _synchronous(_requests.call_events)
 
     def close(self) -> None:
-        """Close the connections; not those of a client that was passed in."""
+        """As :meth:`CallControl.aclose`."""
         if self._owned:
             self._client.close()
 
@@ -322,6 +325,8 @@ class SyncCallControl(_Common):
     def _run(self, request: Request[R]) -> R:
         exchange = Exchange(request, self._policy, self._secret, self.figures, self._clock())
         while True:
+            if self._client.is_closed:
+                raise exchange.closed()
             outcome = self._attempt(request, exchange.budget_s(self._clock()))
             step = self._settle(exchange, outcome)
             if isinstance(step, Answer):

@@ -89,6 +89,10 @@ class Exchange:
         log.info("%s; attempt %d in %.1f s", error, self._attempts + 1, delay)
         return delay
 
+    def closed(self) -> APIError:
+        """What becomes of a command whose client is closed before it has come to an end."""
+        return self._unanswered(Broken("the client has been closed", timeout=False))
+
     def _answered(self, outcome: Received, *, already_ended: bool = False) -> Answer:
         return Answer(
             self._request.operation, self._text(outcome), self._request.command_id, outcome.headers.get(_REQUEST_ID),

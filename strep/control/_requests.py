@@ -295,6 +295,10 @@ def _present(body: Mapping[str, Any]) -> dict[str, Any]:
 def _path_segment(call_control_id: str) -> str:
     if not isinstance(call_control_id, str) or not call_control_id or call_control_id in (".", ".."):
         raise ConfigurationError(f"call_control_id={call_control_id!r}: give the id that the call's webhooks carry")
+    if len(call_control_id) > _LONGEST_ID:
+        raise ConfigurationError(
+            f"call_control_id={call_control_id[:40]!r}…: {len(call_control_id)} letters, {_LONGEST_ID} at most"
+        )
     if not call_control_id.isprintable() or " " in call_control_id:
         raise ConfigurationError(f"call_control_id={call_control_id!r}: there is a space or a control character in it")
     return quote(call_control_id, safe=":=")
@@ -323,6 +327,7 @@ def _client_state(state: bytes | str | None) -> str | None:
     return state
 
 
+_LONGEST_ID: Final = 2000  # the platform's have 60 letters
 _ADDRESS: Final = re.compile(r"(?P<udp>udp:)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[^:\[\]]+)):(?P<port>[0-9]{1,9})")
 
 

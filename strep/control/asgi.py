@@ -8,6 +8,7 @@ and queued; what handles it may take its time. Strangers' requests are counted, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import logging
@@ -30,6 +31,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[WebhookEvent], Awaitable[object] | object]
+
+_STEP_S: Final = 5.0  # between two webhooks; slewing is slower
+_DOUBT_S: Final = 600.0  # how long after a step either clock is believed
 
 _STATUS: Final[dict[type[WebhookError], int]] = {
     ForgedWebhookError: 403,
@@ -73,6 +77,7 @@ def webhook_app(
     tolerance_s: float = TOLERANCE_S,
     memory: ReplayMemory | None = None,
     now: Callable[[], float] = time.time,
+    steady: Callable[[], float] = time.monotonic,
 ) -> WebhookApp:
     """An ASGI application that hands verified, new events to ``on_event``.
 
@@ -80,7 +85,9 @@ def webhook_app(
     came, those of different ones side by side, ``concurrency`` at most. What it raises is logged. One that is not async
     runs in the loop and must not block.
     path: answer 404 elsewhere (None: take any). max_body: bytes. body_timeout_s: for the whole of it.
-    max_waiting: events that are not handled yet. memory: to share between applications. now: Unix seconds.
+    max_waiting: events that are not handled yet. memory: to share between applications. now: Unix seconds. steady:
+    seconds of a clock that nobody sets; when ``now`` is set, webhooks are judged by either for ten minutes, for nobody
+    knows which of them was right.
 
     Answers: 200 taken, now or before · 400 signed, but no event · 403 forged or stale · 404 another path · 405 not POST
     · 408 too slow · 413 too large · 503 too many are waiting, so that it comes again later.
@@ -91,8 +98,30 @@ def webhook_app(
     memory = ReplayMemory() if memory is None else memory
     return WebhookApp(
         key, on_event, path=path, max_body=max_body, body_timeout_s=body_timeout_s, max_waiting=max_waiting,
-        concurrency=concurrency, tolerance_s=tolerance_s, memory=memory, now=now,
+        concurrency=concurrency, tolerance_s=tolerance_s, memory=memory, clock=_Clock(now, steady),
     )  # fmt: skip
+
+
+class _Clock:
+    """The wall clock, and what it would say had nobody set it lately. Unix seconds."""
+
+    def __init__(self, now: Callable[[], float], steady: Callable[[], float]) -> None:
+        self._now, self._steady = now, steady
+        self._ahead_s = now() - steady()
+        self._set_s: float | None = None  # when it was seen that it had been set
+
+    def times(self) -> tuple[float, ...]:
+        """What time it may be, the likeliest first."""
+        now, steady = self._now(), self._steady()
+        if abs(now - steady - self._ahead_s) < _STEP_S:
+            self._ahead_s, self._set_s = now - steady, None  # it is slewed a little all the time
+            return (now,)
+        if self._set_s is None:
+            self._set_s = steady
+        if steady - self._set_s > _DOUBT_S:
+            self._ahead_s, self._set_s = now - steady, None
+            return (now,)
+        return now, steady + self._ahead_s
 
 
 class WebhookApp:
@@ -110,7 +139,7 @@ class WebhookApp:
         concurrency: int,
         tolerance_s: float,
         memory: ReplayMemory,
-        now: Callable[[], float],
+        clock: _Clock,
     ) -> None:
         self.counts = WebhookCounts()
         self._key = key
@@ -121,7 +150,7 @@ class WebhookApp:
         self._max_waiting = max_waiting
         self._tolerance_s = tolerance_s
         self._memory = memory
-        self._now = now
+        self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
         self._queues: dict[object, deque[WebhookEvent]] = {}  # of each call that has events waiting
         self._waiting = 0
@@ -177,12 +206,23 @@ class WebhookApp:
             self.counts.disconnected += 1
             return 0, ""
         try:
-            event = verify_and_parse(body, headers, self._key, self._now(), tolerance_s=self._tolerance_s)
+            event = self._verified(body, headers)
             signature = signature_of(headers)
         except WebhookError as error:
             self._refused(error)
             return _STATUS[type(error)], str(error)
         return self._take(event, signature)
+
+    def _verified(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> WebhookEvent:
+        """Raises WebhookError."""
+        now, *others = self._clock.times()
+        try:
+            return verify_and_parse(body, headers, self._key, now, tolerance_s=self._tolerance_s)
+        except StaleWebhookError:
+            for other in others:
+                with contextlib.suppress(StaleWebhookError):
+                    return verify_and_parse(body, headers, self._key, other, tolerance_s=self._tolerance_s)
+            raise
 
     async def _body(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes | None:
         """The whole body, None when the sender went away. Raises ValueError when it is too large."""
@@ -247,7 +287,7 @@ class WebhookApp:
                 await outcome
         except Exception:
             self.counts.failed += 1
-            log.exception("the handler of webhooks failed on %s %s", event.event_type, event.id)
+            log.exception("the handler of webhooks failed on %.100r %.100r", event.event_type, event.id)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

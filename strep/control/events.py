@@ -148,7 +148,10 @@ def parse_event(document: object) -> WebhookEvent:
 def _text(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # ids and SIP codes come as numbers at times
-    return value if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    # JSON can escape half a surrogate pair, which nothing can encode: no file, no request, no log
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _uuid(value: object) -> uuid.UUID | None:

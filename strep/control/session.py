@@ -58,7 +58,7 @@ from ._fork_state import (
 from ._fork_streams import ForkStreams
 from ._forks import ForkRegistry
 from ._outcomes import call_is_over, may_have_had_effect, told
-from .events import CallHangup, ForkStarted, ForkStopped, WebhookEvent
+from .events import CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped, WebhookEvent
 
 if TYPE_CHECKING:
     from ._client import CallControl
@@ -72,6 +72,20 @@ StreamType = Literal["raw", "decrypted"]
 
 _LINGER_S: Final = 0.1  # for what is on its way when a fork has been stopped
 _LATE_S: Final = 5.0  # what comes later of a leg that was forked begins no stream
+# after these the platform may send a leg's media from another of its servers
+_MOVES: Final = frozenset(
+    {
+        CallAnswered.EVENT_TYPE,
+        CallBridged.EVENT_TYPE,
+        ForkStarted.EVENT_TYPE,
+        ForkStopped.EVENT_TYPE,  # also said of a fork that is moved
+        "call.dequeued",
+        "call.enqueued",
+        "call.refer.completed",
+        "conference.participant.joined",
+        "conference.participant.left",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -307,12 +321,19 @@ class Fork:
         self._hooks += 1
         if self._leg is None and event.call_leg_id is not None:
             self._learn(event.call_leg_id)
+        if event.event_type in _MOVES:
+            self._expect_source()
         if isinstance(event, ForkStarted):
             self._feed(HookStarted())
         elif isinstance(event, ForkStopped):
             self._feed(HookStopped())
         elif isinstance(event, CallHangup):
             self._feed(CallEnded(f"hang-up ({event.hangup_cause or 'no cause told'})"))
+
+    def _expect_source(self) -> None:
+        """The leg's media may come from another address now."""
+        if self._leg is not None and self._receiver.running and not self._closed.is_set():
+            self._receiver.expect_source(self._leg)
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -353,7 +374,9 @@ class Fork:
 
     def _do(self, action: Action) -> None:
         match action:
-            case SendStart():
+            case SendStart(restart):
+                if restart:
+                    self._expect_source()  # media may come before the answer does
                 self._send(self._start(), self._started)
             case SendStop():
                 stopping = self._control.fork_stop(
@@ -392,6 +415,7 @@ class Fork:
             return
         error = task.exception()
         if error is None:
+            self._expect_source()  # what came to its ports before was a stranger's, or is about to be moved
             self._feed(StartOk())
             self._look()
             return

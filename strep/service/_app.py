@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Set
 from typing import Any, Final
 
-__all__ = ["HEALTH", "METRICS", "Router", "answer", "told_by"]
+__all__ = ["ADMIN", "HEALTH", "METRICS", "Router", "answer", "told_by"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -15,19 +15,26 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH: Final = "/healthz"
 METRICS: Final = "/metrics"
+ADMIN: Final = frozenset((HEALTH, METRICS))
+# what proxies add: who has it in a request asks from elsewhere
+_FORWARDED: Final = frozenset((b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
 class Router:
-    """An ASGI application that hands requests to others, by path; 404 for the rest. ``apps``: by path, exact."""
+    """An ASGI application that hands requests to others, by path; 404 for the rest. ``apps``: by path, exact.
+    ``inside``: paths that are not there for whoever comes through a proxy, which is to forward webhooks only.
+    """
 
-    def __init__(self, apps: dict[str, App]) -> None:
+    def __init__(self, apps: dict[str, App], inside: Set[str] = frozenset()) -> None:
         self._apps = apps
+        self._inside = inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        app = self._apps.get(scope["path"])
-        if app is None:
+        path = scope["path"]
+        app = self._apps.get(path)
+        if app is None or (path in self._inside and any(name.lower() in _FORWARDED for name, _ in scope["headers"])):
             await answer(send, 404, {"reason": "there is nothing here"})
         else:
             await app(scope, receive, send)

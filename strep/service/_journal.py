@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._summary import write_whole
-from ..control.calls import CallState
+from ..control.calls import CallPhase, CallState
 from ..control.events import WebhookEvent, parse_event
 
 __all__ = ["Journal"]
@@ -34,7 +34,8 @@ class Journal:
 
     def path(self, control_id: str) -> Path:
         """Its file: a hash, for ids are strangers' text."""
-        return self._directory / f"{hashlib.sha256(control_id.encode()).hexdigest()[:32]}.json"
+        name = hashlib.sha256(control_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self._directory / f"{name}.json"
 
     def note(self, state: CallState) -> None:
         """This call is going to be recorded. A disk that does not take it does not keep the call from that."""
@@ -76,12 +77,14 @@ def _events(state: CallState) -> Iterator[dict[str, Any]]:
         "to": state.to,
         "direction": state.direction,
     }
-    for event_type, at in (
-        ("call.initiated", state.initiated_at),
-        ("call.answered", state.answered_at),
-        ("call.bridged", state.bridged_at),
+    for event_type, phase, at in (
+        ("call.initiated", CallPhase.INITIATED, state.initiated_at),
+        ("call.answered", CallPhase.ANSWERED, state.answered_at),
+        ("call.bridged", CallPhase.BRIDGED, state.bridged_at),
     ):
-        if at is not None or (event_type == "call.answered" and state.answered):
+        # a webhook need not say when; only call.initiated says which way
+        untold = state.phase is phase or (phase is CallPhase.INITIATED and state.direction is not None)
+        if at is not None or untold:
             occurred_at = None if at is None else at.isoformat()
             yield {"data": {"event_type": event_type, "occurred_at": occurred_at, "payload": payload}}
     if state.forked:

@@ -30,6 +30,8 @@ log = logging.getLogger("strep.service")
 _SOON_S: Final = 5.0  # after that a leg is told of as far as it goes
 _LATER_S: Final = 4 * 3600.0  # the longest that files are waited for: calls last no longer
 _LOOK_S: Final = 0.1
+_AGAIN_S: Final = 5.0  # between two tries to write a file that the disk did not take
+_WAITING: Final = 10_000  # legs whose files the disk does not take; of more the oldest are given up
 _STREAMS: Final = 1000  # of a leg
 
 
@@ -72,17 +74,23 @@ class LegStreams(BaseSink):
 
 @dataclass(slots=True)
 class Pending:
-    """A leg that is over. ``describe`` tells, at the moment, what is known of the call."""
+    """A leg that is over. ``describe`` tells, at the moment, what is known of the call; ``calls``: how many recordings
+    of it there were."""
 
     call_leg_id: uuid.UUID
     describe: Callable[[], dict[str, Any]]
     since_s: float
+    calls: int = 0
     reports: list[StreamReport] = field(default_factory=list)
     written: Path | None = None
+    told: bool = False
+    again_s: float = 0.0  # when a file that could not be written is tried again
 
 
 class LegWriter:
-    """Writes the files of legs that are over. ``on_written`` hears of each leg once: its file and what stands in it."""
+    """Writes the files of legs that are over. ``on_written`` hears of each leg once: its file and what stands in it.
+    ``on_done`` hears, when its sinks are done with it, of the entries of its streams and how many recordings they are.
+    """
 
     def __init__(
         self,
@@ -91,16 +99,19 @@ class LegWriter:
         streams: LegStreams,
         on_written: Callable[[Path, dict[str, Any]], object],
         *,
+        on_done: Callable[[list[dict[str, Any]], int], str | None] = lambda entries, calls: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._receiver = receiver
         self._streams = streams
         self._on_written = on_written
+        self._on_done = on_done
         self._clock = clock
         self._pending: dict[uuid.UUID, Pending] = {}
         self._wake = asyncio.Event()
-        self.failed = 0  # files that could not be written
+        self._told: deque[uuid.UUID] = deque(maxlen=_STREAMS)  # legs whose files could not be written
+        self.failed = 0  # tries to write one that the disk did not take
 
     @property
     def waiting(self) -> int:
@@ -111,12 +122,13 @@ class LegWriter:
         """Whether the leg is among them."""
         return call_leg_id in self._pending
 
-    def over(self, call_leg_id: uuid.UUID, describe: Callable[[], dict[str, Any]]) -> None:
+    def over(self, call_leg_id: uuid.UUID, describe: Callable[[], dict[str, Any]], *, calls: int = 0) -> None:
         """The leg is over: its streams have ended, or will in a moment."""
         before = self._pending.get(call_leg_id)
-        self._pending[call_leg_id] = pending = Pending(call_leg_id, describe, self._clock())
+        self._pending[call_leg_id] = pending = Pending(call_leg_id, describe, self._clock(), calls)
         if before is not None:  # it was forked again at once: one file tells of both
-            pending.reports, pending.written = before.reports, before.written
+            pending.reports, pending.written, pending.told = before.reports, before.written, before.told
+            pending.calls += before.calls
         self._wake.set()
 
     async def run(self) -> None:
@@ -133,32 +145,46 @@ class LegWriter:
         for pending in list(self._pending.values()):
             leg, age_s = pending.call_leg_id, self._clock() - pending.since_s
             live = bool(self._streams.live(leg))
-            if live and not last and age_s < _SOON_S:
+            if not last and ((live and age_s < _SOON_S) or self._clock() < pending.again_s):
                 continue
             known = {report.stream.serial for report in pending.reports}
             pending.reports += [r for r in self._streams.ended(leg) if r.stream.serial not in known]
             settled = not live and all(self._receiver.settled(report.stream) for report in pending.reports)
             done = settled or last or age_s > _LATER_S
-            if done or (pending.written is None and age_s > _SOON_S):
-                await self._write(pending)
-            if done:
+            if not done and (pending.told or age_s <= _SOON_S):
+                continue
+            kept = await self._write(pending, done)
+            if self._pending.get(leg) is not pending:
+                continue  # it has been forked again meanwhile
+            if done and (kept or last or len(self._pending) > _WAITING):
                 self._pending.pop(leg, None)
                 self._streams.forget(leg)
 
-    async def _write(self, pending: Pending) -> None:
+    async def _write(self, pending: Pending, done: bool) -> bool:
+        """Whether the disk took it."""
         entries = [self._receiver.entry(report) for report in pending.reports]
+        problem = None
+        if done:
+            calls, pending.calls = pending.calls, 0
+            problem = self._on_done(entries, calls)
         found = {"schema": 1, **pending.describe(), "streams": entries}
-        first = pending.written is None
+        if problem is not None:
+            found["error"] = found.get("error") or problem
         try:
             pending.written = await asyncio.to_thread(
                 write_json, self._directory / str(pending.call_leg_id), "leg", found, pending.written
             )
         except OSError as error:
             self.failed += 1
-            log.warning("the file of leg %s cannot be written: %s", pending.call_leg_id, error)
-            return
-        if first:
+            pending.again_s = self._clock() + _AGAIN_S
+            if pending.call_leg_id not in self._told:
+                self._told.append(pending.call_leg_id)
+                log.warning("the file of leg %s cannot be written: %s", pending.call_leg_id, error)
+            return False
+        if not pending.told:
+            pending.told = True
             self._on_written(pending.written, found)
+        return True
 
 
 def write_json(directory: Path, stem: str, content: dict[str, Any], path: Path | None = None) -> Path:

@@ -7,7 +7,6 @@ handles webhooks only keeps the book and starts or wakes these tasks, so it neve
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 import time
@@ -15,7 +14,6 @@ import uuid
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,24 +21,25 @@ from .._exceptions import StrepError
 from .._receiver import Receiver
 from .._report import utc_text
 from .._summary import write_summary
-from ..control import APIStatusError, CallEndedError
+from ..control import CallEndedError
 from ..control.calls import CallState
 from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent
 from ..control.session import Fork, ForkEvent
 from ._book import CallBook
 from ._journal import Journal
 from ._legs import LegStreams, LegWriter
+from ._recovery import Recovery
+from ._telling import heard_s, ids, is_not_answered, leg_entry, patience_s, shown, told_of
 
 __all__ = ["CallRecorder", "OpenFork"]
 
 log = logging.getLogger("strep.service")
 
-_NOT_ANSWERED: Final = "90034"
 _TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
 _SHOWN: Final = 1000  # legs in a summary
 _FORK_EVENTS: Final = 100  # of a call
+_SHORT_S: Final = 0.5  # of audio that need not have a file
 _LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
-_RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
 _UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
@@ -61,12 +60,14 @@ class _Recording:
 
 
 class CallRecorder:
-    """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded"; "failed", the API
-    refused or did not answer; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
+    """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded", all files are there;
+    "no_file", media came and some of it has none; "failed", the API refused or did not answer as long as the call
+    lived; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
 
     open_fork: makes the fork of a call to ``receiver``, which tells its events to the function. answer: answers a call,
     by its call_control_id; None: somebody else does.
-    tell: hears of calls as dicts (``--json``).
+    tell: hears of calls as dicts (``--json``). since_ns: unfinished files that are older are a dead process's, and
+    completed; None: nobody looks for them.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class CallRecorder:
         *,
         answer: Callable[[str], Awaitable[object]] | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda event: None,
+        since_ns: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receiver = receiver
@@ -95,11 +97,13 @@ class CallRecorder:
         self._told: OrderedDict[str, None] = OrderedDict()  # calls whose trouble was logged
         self._stopping = False
         self._began_ns = time.time_ns()
-        self.outcomes: Counter[str] = Counter(recorded=0, failed=0, no_media=0, missed=0, unannounced=0)
+        self.outcomes: Counter[str] = Counter(recorded=0, no_file=0, failed=0, no_media=0, missed=0, unannounced=0)
         self._legs: deque[dict[str, Any]] = deque(maxlen=_SHOWN)
-        self._writer = LegWriter(directory, receiver, streams, self._leg_written)
+        self._writer = LegWriter(directory, receiver, streams, self._leg_written, on_done=self._leg_done)
         streams.on_silent = self._silent
         self._journal = Journal(directory)
+        self._since_ns = since_ns
+        self._recovery: Recovery | None = None
         self._held: dict[uuid.UUID, _Recording] = {}  # by call_leg_id
         self._writing: asyncio.Task[None] | None = None
 
@@ -107,16 +111,28 @@ class CallRecorder:
 
     async def start(self) -> None:
         """Begin; also with the calls that were being recorded here before, if they live."""
-        self._writing = asyncio.get_running_loop().create_task(self._writer.run())
-        for event in await asyncio.to_thread(self._journal.read):
+        loop = asyncio.get_running_loop()
+        self._writing = loop.create_task(self._writer.run())
+        events = await asyncio.to_thread(self._journal.read)
+        for event in events:
             self.on_event(event)
+        if self._since_ns is not None:
+            legs = {event.call_leg_id for event in events if event.call_leg_id is not None}
+            calls = {leg: self._describe(leg, None) for leg in legs}
+            self._recovery = Recovery(
+                self._directory, self._since_ns, calls,
+                lambda path, found: loop.call_soon_threadsafe(self._leg_written, path, found),
+            )  # fmt: skip
+            self._recovery.start()
 
     async def stop(self, timeout_s: float) -> None:
         """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
         once."""
         self._stopping = True
-        for task in list(self._answering.values()):
+        answering = list(self._answering.values())
+        for task in answering:
             task.cancel()
+        await asyncio.gather(*answering, return_exceptions=True)
         for recording in self._recordings.values():
             recording.over.set()
         tasks = [recording.task for recording in self._recordings.values() if recording.task is not None]
@@ -133,6 +149,8 @@ class CallRecorder:
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
+        if self._recovery is not None:
+            await asyncio.to_thread(self._recovery.stop, 1.0)
         await self._writer.look(last=True)
 
     @property
@@ -173,7 +191,7 @@ class CallRecorder:
                 await answer(control_id)
             except StrepError as error:
                 if not self._state_of(control_id).ended:
-                    log.warning("call %s is not answered: %s", control_id, error)
+                    log.warning("call %s is not answered: %s", shown(control_id), error)
             finally:
                 del self._answering[control_id]
 
@@ -192,6 +210,8 @@ class CallRecorder:
         except Exception as error:
             self._trouble(recording, f"{type(error).__name__}: {error}", exc_info=True)
         finally:
+            if outcome == "missed" and control_id in self._seen:
+                outcome = ""  # a webhook came late: what the call came to is counted
             _remember(self._seen, control_id)
             self._over(recording, outcome)
             del self._recordings[control_id]
@@ -200,7 +220,7 @@ class CallRecorder:
 
     async def _record(self, recording: _Recording) -> str:
         """Hold the call's fork until the call ends; returns what it came to."""
-        until_s, pause_s = self._clock() + _RINGS_S, 1.0
+        began_s, pause_s = self._clock(), 1.0
         while True:
             state = self._state(recording)
             if not self._book.is_sure_of_leg(state):
@@ -209,18 +229,20 @@ class CallRecorder:
                         await recording.over.wait()
                 state = self._state(recording)
             if recording.over.is_set():
-                return "missed"
+                return "missed" if recording.error is None else "failed"
             if not self._book.wants_leg(state):
                 return ""
             recording.news.clear()
             try:
                 return await self._hold(recording, state)
             except CallEndedError:
-                return "missed"
-            except APIStatusError as error:
-                # it still rings: the next webhook may say that it was answered, but may be lost too
-                if _NOT_ANSWERED not in error.codes or self._clock() > until_s:
+                return "missed" if recording.error is None else "failed"
+            except (StrepError, OSError) as error:
+                if recording.over.is_set() and not self._state(recording).ended:
+                    return ""  # the end came first: it is the next one's
+                if self._clock() - began_s > patience_s(error):
                     raise
+                self._trouble_passes(recording, error)
             pause_s = min(2 * pause_s, 30.0)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -228,14 +250,17 @@ class CallRecorder:
 
     async def _hold(self, recording: _Recording, state: CallState) -> str:
         await asyncio.to_thread(self._journal.note, state)
-        async with self._open_fork(state, lambda event: self._hear(recording, event)) as fork:
-            waiting = [asyncio.ensure_future(recording.over.wait()), asyncio.ensure_future(fork.wait())]
-            try:
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in waiting:
-                    each.cancel()
-                await asyncio.gather(*waiting, return_exceptions=True)
+        if recording.over.is_set():
+            return "missed"
+        fork = self._open_fork(state, lambda event: self._hear(recording, event))
+        leaving = asyncio.create_task(_leave(recording, fork))
+        try:
+            async with fork:
+                await fork.wait()
+        finally:
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+        recording.error = None
         return "recorded"
 
     def _hear(self, recording: _Recording, event: ForkEvent) -> None:
@@ -247,7 +272,7 @@ class CallRecorder:
             told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
             recording.events.append(told)
         if event.kind in _LOUD:
-            log.warning("call %s: %s", recording.control_id, event.data.get("text", event.text))
+            log.warning("call %s: %s", shown(recording.control_id), event.data.get("text", event.text))
         self._tell(event.as_dict())
 
     def _state(self, recording: _Recording) -> CallState:
@@ -261,8 +286,16 @@ class CallRecorder:
         recording.error = text
         if recording.control_id not in self._told:
             _remember(self._told, recording.control_id)
-            log.warning("call %s is not recorded: %s", recording.control_id, text, exc_info=exc_info)
-        self._tell({"event": "call_failed", **_ids(self._state(recording)), "error": text})
+            log.warning("call %s is not recorded: %s", shown(recording.control_id), text, exc_info=exc_info)
+        self._tell({"event": "call_failed", **ids(self._state(recording)), "error": text})
+
+    def _trouble_passes(self, recording: _Recording, error: Exception) -> None:
+        """What is in the way may not stay: the call is tried again. Logged once for each call."""
+        if is_not_answered(error):
+            return  # it still rings: the next webhook may say that it was answered, but may be lost too
+        if recording.error is None:
+            log.warning("call %s is not recorded yet, and tried again: %s", shown(recording.control_id), error)
+        recording.error = str(error)
 
     # --- legs ---------------------------------------------------------------------------------------------------------
 
@@ -271,13 +304,23 @@ class CallRecorder:
         if leg is not None:
             self._held.pop(leg, None)
         if leg is not None and (self._streams.ended(leg) or self._streams.live(leg)):
-            self._writer.over(leg, lambda: self._describe(leg, recording))
+            calls = int(outcome == "recorded")
+            self._writer.over(leg, lambda: self._describe(leg, recording), calls=calls)
+            outcome = "" if calls else outcome  # it is counted when its files are there
         elif outcome == "recorded":
             outcome = "no_media"
             if leg is not None:
                 self._writer.over(leg, lambda: self._describe(leg, recording))
         if outcome:
             self.outcomes[outcome] += 1
+
+    def _leg_done(self, entries: list[dict[str, Any]], calls: int) -> str | None:
+        """All sinks are done with a leg; returns what is wrong with its files."""
+        without = [entry["direction"] for entry in entries if not entry["files"] and heard_s(entry) > _SHORT_S]
+        self.outcomes["no_file" if without else "recorded"] += calls
+        if not without:
+            return None
+        return f"no file could be made of {' and '.join(sorted(set(without)))}: the summary's sinks say why"
 
     def _silent(self, call_leg_id: uuid.UUID) -> None:
         """A leg has no streams any more. Whose call is held is told of when that ends."""
@@ -294,36 +337,15 @@ class CallRecorder:
         state = self._book.by_leg(call_leg_id) or CallState()
         if recording is not None:
             state = self._state(recording)
-        client_state = state.client_state
         return {
             "call_leg_id": str(call_leg_id),
-            "call_control_id": state.call_control_id,
-            "call_session_id": state.call_session_id,
-            "connection_id": state.connection_id,
-            "client_state": None if client_state is None else base64.b64encode(client_state).decode(),
-            "leg": self._book.leg_of(state).label,
-            "from": state.from_,
-            "to": state.to,
-            "direction": state.direction,
-            "initiated_at": _iso(state.initiated_at),
-            "answered_at": _iso(state.answered_at),
-            "bridged_at": _iso(state.bridged_at),
-            "ended_at": _iso(state.ended_at),
-            "hangup_cause": state.hangup_cause,
-            "hangup_source": state.hangup_source,
+            **told_of(state, self._book.leg_of(state)),
             "error": None if recording is None else recording.error,
             "fork_events": [] if recording is None else recording.events,
         }
 
     def _leg_written(self, path: Path, found: dict[str, Any]) -> None:
-        streams: list[dict[str, Any]] = found["streams"]
-        entry = {
-            "call_leg_id": found["call_leg_id"],
-            "file": path.relative_to(self._directory).as_posix(),
-            "directions": sorted({stream["direction"] for stream in streams}),
-            "duration_s": max((stream["duration_s"] for stream in streams), default=0.0),
-            "packets_lost": sum(stream["packets_lost"] for stream in streams),
-        }
+        entry = leg_entry(path.relative_to(self._directory).as_posix(), found)
         self._legs.append(entry)
         self._tell({"event": "leg", **entry})
 
@@ -336,8 +358,9 @@ class CallRecorder:
             "began": utc_text(self._began_ns),
             "written": utc_text(time.time_ns()),
             "totals": self._receiver.totals().as_dict(),
-            "calls": {"active": self.active, **self.outcomes},
+            "calls": {"active": self.active, "finishing": self._writer.waiting, **self.outcomes},
             **more,
+            "recovered": None if self._recovery is None else self._recovery.figures(),
             "leg_files_failed": self._writer.failed,
             "sinks": self._receiver.sink_reports(),
             "legs": list(self._legs),
@@ -348,17 +371,10 @@ class CallRecorder:
         write_summary(self._directory, summary)
 
 
-def _ids(state: CallState) -> dict[str, str | None]:
-    leg = state.call_leg_id
-    return {
-        "call_control_id": state.call_control_id,
-        "call_leg_id": None if leg is None else str(leg),
-        "call_session_id": state.call_session_id,
-    }
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+async def _leave(recording: _Recording, fork: Fork) -> None:
+    """Stop the fork when nothing more is to be recorded, also while it is being started."""
+    await recording.over.wait()
+    await fork.stop()
 
 
 def _remember(known: OrderedDict[str, None], key: str) -> None:

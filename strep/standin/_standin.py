@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import httpx
 
 from .._exceptions import ConfigurationError
-from .._http import HttpServer
+from .._http import HttpLimits, HttpServer
 from .._types import Codec
 from ..simulate import Impairments, StreamTruth
 from ..simulate.speech import read_voices
@@ -29,6 +29,7 @@ from ._webhooks import Signer
 __all__ = ["StandIn"]
 
 _IN_PROCESS: Final = "http://127.0.0.1"  # clients take http for this machine only
+_LIMITS: Final = HttpLimits(connections=1024, per_address=1024)  # of those who test with it
 _DRAIN_S: Final = 1.0
 
 
@@ -173,7 +174,7 @@ class StandIn:
         )
         host, port = self._address
         if port is not None:
-            self._server = HttpServer(self.app, host, port)
+            self._server = HttpServer(self.app, host, port, limits=_LIMITS)
             await self._server.start()
         if self._tell is not None:
             keys = {"base_url": self.base_url, "api_key": self.api_key, "public_key": self.public_key}
