@@ -346,12 +346,6 @@ class Receiver:
         dispatcher.handle(engine.end(streams, "stopped"))
         return len(streams)
 
-    def expect_source(self, call_leg_id: uuid.UUID | str, within_s: float = 5.0) -> None:
-        """The control plane says that the media of a leg may move: for ``within_s`` seconds its streams may change
-        their source address without waiting for the old one to fall silent. A leg that is not known is none of ours.
-        """
-        self._running()
-
     @property
     def pairs(self) -> list[PortPair]:
         """The pairs of ports that are open."""
