@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import sys
+import time
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from .._datagrams import DatagramBatch
 from .address import UdpAddress
 from .base import SocketBase, address_words
 from .clock import SteadyClock
+from .stamps import Stamps
 
 __all__ = ["PortableSocket"]
 
@@ -40,10 +42,10 @@ class PortableSocket(SocketBase):
         super().__init__(
             address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock(), bound=bound
         )
-        self._stamped = False
+        self._stamps: Stamps | None = None
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._stamped = True
+            self._stamps = Stamps(self._clock)
         self._views = [memoryview(row) for row in self._slab]
         self._length = np.zeros(rows, np.int32)
         self._arrival = np.zeros(rows, np.int64)
@@ -56,8 +58,7 @@ class PortableSocket(SocketBase):
 
     def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
         if self._transport is None:
-            while self._count < self._rows and self._receive_one():
-                pass
+            self._receive_all()
         count, self._count = self._count, 0
         self.full = count == self._rows
         if not count:
@@ -72,6 +73,20 @@ class PortableSocket(SocketBase):
             self._ports[:count],
         )
 
+    def _receive_all(self) -> None:
+        """Fill the rows, or take all there is."""
+        if self._stamps is not None:
+            self._stamps.begin()
+        while self._count < self._rows and self._receive_one():
+            pass
+        if self._stamps is None:
+            return
+        if self._count:
+            arrival = self._arrival[: self._count]
+            arrival[:] = self._stamps.take(arrival.copy(), self._count < self._rows)
+        else:
+            self._stamps.none()
+
     def _receive_one(self) -> bool:
         row = self._views[self._count]
         arrival = 0
@@ -83,7 +98,7 @@ class PortableSocket(SocketBase):
                 for level, kind, data in ancillary:
                     if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= 16:
                         seconds, nanoseconds = struct.unpack_from("qq", data)
-                        arrival = seconds * 1_000_000_000 + nanoseconds + self._clock.correction_ns()
+                        arrival = seconds * 1_000_000_000 + nanoseconds
             else:
                 size, source = self._socket.recvfrom_into(row)
         except (BlockingIOError, InterruptedError):
@@ -95,7 +110,9 @@ class PortableSocket(SocketBase):
                 return True
             else:
                 raise
-        self._put(size, source, arrival or self._clock.now_ns())
+        if not arrival:
+            arrival = self._clock.now_ns() if self._stamps is None else time.time_ns()
+        self._put(size, source, arrival)
         return True
 
     def _put(self, size: int, source: tuple[Any, ...], arrival: int) -> None:

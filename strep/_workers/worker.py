@@ -88,6 +88,7 @@ class AdoptingReceiver(Receiver):
             address,
             transport=self._transport,
             receive_buffer=self._receive_buffer,
+            clock=self._clock,
             bound=self.bound[(address.host, address.port)],
         )
 
