@@ -625,7 +625,7 @@ class Receiver:
         return total
 
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
-        events = engine.receive(batch)
+        events = engine.receive(batch, self._now_ns())
         self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
