@@ -1,4 +1,4 @@
-"""Arrival times of a file whose clock was set while it was captured, or that holds frames with times out of all line."""
+"""Arrival times of files whose clock was set while they were captured, or with frames of another century."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class FileTimes:
         return out
 
     def _clock_at(self, before_ns: int, starts: list[int], lengths: list[int]) -> int:
-        """Which clock the frames after a leap are on: those that begin at ``starts[0]``; the other starts are behind the
-        leaps that follow, ``lengths`` how many frames there are up to the next."""
+        """Which clock the frames after a leap are on: those that begin at ``starts[0]``; the other starts are behind
+        the leaps that follow, ``lengths`` how many frames there are up to the next."""
         at = {clock: starts[0] + clock for clock in self._clocks}
         # pauses are believed of the file's clock, and of the one that goes on
         fits = [c for c in at if before_ns <= at[c] <= before_ns + _BACK_NS]
@@ -88,7 +88,7 @@ class FileTimes:
 
     @staticmethod
     def _first_ns(times: I64) -> int:
-        """When the first frame came: by its own time, unless that is after those of the many, or no RTP was there yet."""
+        """When the first frame came: by its own time, unless that is after those of the many, or before all RTP."""
         leaps = [0, *(np.flatnonzero(np.abs(np.diff(times)) > _BACK_NS)[:_AHEAD] + 1).tolist(), len(times)]
         starts = [int(times[at]) for at in leaps[:-1]]
         many = int(np.diff(leaps).argmax())

@@ -56,11 +56,12 @@ class PortableSocket(SocketBase):
         self._count = 0
         self._transport: asyncio.DatagramTransport | None = None
 
-    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
+    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
+        room = min(most or self._rows, self._rows)
         if self._transport is None:
-            self._receive_all()
+            self._receive_all(room)
         count, self._count = self._count, 0
-        self.full = count == self._rows
+        self.full = count >= room
         if not count:
             return None
         return DatagramBatch(
@@ -73,17 +74,17 @@ class PortableSocket(SocketBase):
             self._ports[:count],
         )
 
-    def _receive_all(self) -> None:
-        """Fill the rows, or take all there is."""
+    def _receive_all(self, room: int) -> None:
+        """Fill so many rows, or take all there is."""
         if self._stamps is not None:
             self._stamps.begin()
-        while self._count < self._rows and self._receive_one():
+        while self._count < room and self._receive_one():
             pass
         if self._stamps is None:
             return
         if self._count:
             arrival = self._arrival[: self._count]
-            arrival[:] = self._stamps.take(arrival.copy(), self._count < self._rows)
+            arrival[:] = self._stamps.take(arrival.copy(), self._count < room)
         else:
             self._stamps.none()
 
@@ -150,6 +151,11 @@ class PortableSocket(SocketBase):
     def kernel_dropped(self) -> int:
         """What the kernel dropped, and what an endpoint gave us faster than it was taken."""
         return super().kernel_dropped() + self.overflowed
+
+    def count_rest(self, until_s: float) -> int:
+        count, self._count = self._count, 0
+        # Windows' proactor has a receive of its own under way
+        return count if self._transport is not None and sys.platform == "win32" else count + super().count_rest(until_s)
 
     def close(self) -> None:
         if self._transport is not None:

@@ -159,12 +159,12 @@ class MmsgSocket(SocketBase):
     def held_back(self) -> int:
         return self._held[1] - self._held[0]
 
-    def _receive_behind(self, held: int) -> int:
-        """Let the kernel fill rows from ``held`` on; returns how many rows there are then."""
+    def _receive_behind(self, held: int, most: int) -> int:
+        """Let the kernel fill ``most`` rows from ``held`` on; returns how many rows there are then."""
         # the kernel writes into both what it used; rows not used since are as they were
         self._namelen[held : self._used] = _NAME_BYTES
         self._controllen[held : self._used] = _CONTROL_BYTES
-        at, room = self._pointer + _MMSGHDR.itemsize * held, self._rows - held
+        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, most)
         count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
         self.full = count == room
         if count < 0:
@@ -190,10 +190,10 @@ class MmsgSocket(SocketBase):
         arrival = self._stamps.take(stamps, not self.full)
         return np.concatenate([self._held_arrival, arrival]) if held else arrival
 
-    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
+    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
         self._stamps.begin()
         held = self._bring_forward()
-        count = self._receive_behind(held)
+        count = self._receive_behind(held, most or self._rows)
         arrival = self._arrival(held, count)
         if not count:
             return None

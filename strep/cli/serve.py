@@ -21,11 +21,13 @@ from rich.console import Console
 from .._exceptions import ConfigurationError, MissingExtraError
 from .._http import HttpServer
 from .._receiver import Receiver
+from .._summary import losses
 from .events import EventSink, EventWriter
 from .options import (
     EXIT_SINK,
     check_writable,
     console,
+    drain_option,
     http_address,
     run_async,
     sink_failed,
@@ -119,6 +121,7 @@ _KEPT_SUMMARIES: Final = 10
     metavar="BYTES",
     help="Socket buffer to ask the kernel for.",
 )
+@drain_option()
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def serve(**options: Any) -> None:
     """Take webhooks, fork each call to this machine, record it, and close its files when it is hung up.
@@ -317,7 +320,10 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
         writer.close()
     err.print(f"{recorder.outcomes['recorded']} calls recorded", soft_wrap=True)
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
-    return EXIT_SINK if sink_failed(last["sinks"]) else 0
+    for sentence in losses(receiver.totals(), last["sinks"]):
+        err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
+    unread = receiver.totals().dropped_by.get("unread")
+    return EXIT_SINK if unread or sink_failed(last["sinks"]) else 0
 
 
 def _check_reach(control: CallControl, settings: _Settings) -> None:
@@ -345,6 +351,7 @@ def _receiver(settings: _Settings, options: dict[str, Any], sinks: list[Any], *,
         pcap=options["pcap"],
         transport=options["transport"],
         receive_buffer=options["receive_buffer"],
+        drain_s=options["drain_s"],
         redact=redact,
     )
 
