@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["count_waiting", "shut"]
+__all__ = ["admit_all", "attach", "count_waiting", "refuse_all", "shut"]
 
 _SO_ATTACH_FILTER: Final = 26
+_SO_DETACH_FILTER: Final = 27
 _BPF_RET: Final = 6
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20
@@ -22,15 +23,31 @@ _AT_ONCE: Final = 1024
 _MSGHDR_BYTES: Final = 64  # struct mmsghdr of 64-bit Linux
 
 
+def attach(sock: socket.socket, option: int, program: list[tuple[int, int, int, int]]) -> None:
+    """Give a socket a classic BPF program: instructions of code, two jumps, and a value. Raises OSError."""
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: a length, padding as the machine wants it, a pointer
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
+
+
+def refuse_all(sock: socket.socket) -> None:
+    """Let nothing into a socket until :func:`admit_all`. The kernel counts what it refuses as dropped. Linux; raises
+    OSError."""
+    attach(sock, _SO_ATTACH_FILTER, [(_BPF_RET, 0, 0, 0)])  # keep 0 bytes
+
+
+def admit_all(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
 def shut(sock: socket.socket) -> None:
     """Let no datagram in any more. What has come before stays readable; what comes now the kernel counts as dropped."""
     if sock.fileno() < 0:
         return
     if sys.platform == "linux":
-        program = struct.pack("HBBI", _BPF_RET, 0, 0, 0)  # keep 0 bytes
-        memory = ctypes.create_string_buffer(program, len(program))
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 1, ctypes.addressof(memory)))
+            refuse_all(sock)
             return
     with contextlib.suppress(OSError):
         sock.connect(sock.getsockname())  # nobody but itself

@@ -45,7 +45,7 @@ class PortableSocket(SocketBase):
         self._stamps: Stamps | None = None
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._stamps = Stamps(self._clock)
+            self._stamps = Stamps(self._clock, inherited=bound is not None)
         self._views = [memoryview(row) for row in self._slab]
         self._length = np.zeros(rows, np.int32)
         self._arrival = np.zeros(rows, np.int64)

@@ -101,7 +101,7 @@ class MmsgSocket(SocketBase):
         self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
         self._held: tuple[int, int] = 0, 0  # which rows of it come first in the next one
         self._held_arrival = np.zeros(0, np.int64)
-        self._stamps = Stamps(self._clock)
+        self._stamps = Stamps(self._clock, inherited=bound is not None)
         self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._pointer = self._messages.ctypes.data

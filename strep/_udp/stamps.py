@@ -28,16 +28,21 @@ _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its
 _READ_NS: Final = 20_000  # how far apart reading two clocks may be
 _DISORDER_NS: Final = 1_000_000  # stamps of several cores in one queue
 _WAITED_NS: Final = 60_000_000_000  # longer than anything waits in a socket that somebody else had before
+_BOUND_NS: Final = 1_000_000_000  # between binding a socket and making it one of ours
 _UNFIT: Final = 4  # against times that go back: 1
 
 
 class Stamps:
-    """Of one socket. ``begin`` before the queue is read, then ``take`` what was read, or ``none`` for nothing."""
+    """Of one socket. ``begin`` before the queue is read, then ``take`` what was read, or ``none`` for nothing.
 
-    def __init__(self, clock: SteadyClock) -> None:
+    ``inherited``: somebody else had the socket before, and things may wait in it.
+    """
+
+    def __init__(self, clock: SteadyClock, *, inherited: bool = False) -> None:
         self._clock = clock
         self._begun_ns = clock.now_ns()
-        self._since_ns = self._begun_ns - _WAITED_NS  # what is still in the queue came after this
+        # what is still in the queue came after this
+        self._since_ns = self._begun_ns - (_WAITED_NS if inherited else _BOUND_NS)
         self._last_ns = self._since_ns
 
     def begin(self) -> None:
