@@ -35,6 +35,11 @@ class Accounts:
         if count:
             self._dropped[cause] += count
 
+    def leave_unread(self, count: int) -> None:
+        """Datagrams that had come when the end did, and that nobody has looked into."""
+        self.datagrams += count
+        self.drop("unread", count)
+
     def count_statuses(self, status: npt.NDArray[np.uint8]) -> None:
         """Count what the parser refused, each under its status's name."""
         for value, count in enumerate(np.bincount(status).tolist()):

@@ -107,11 +107,12 @@ class Engine:
 
     # --- the three things that happen -----------------------------------------------------------------------------
 
-    def receive(self, batch: DatagramBatch) -> list[Event]:
-        """Take a batch. Its ``arrival_ns`` is clamped in place to not before the engine's present tick."""
+    def receive(self, batch: DatagramBatch, now_ns: int | None = None) -> list[Event]:
+        """Take a batch. Its ``arrival_ns`` is clamped in place to not before the engine's present tick, nor after
+        ``now_ns``, where that is known: no time that is wrong carries the engine away."""
         if not len(batch):
             return []
-        parts = ticks_of(batch, self._tick)
+        parts = ticks_of(batch, self._tick, now_ns)
         self.accounts.datagrams += len(batch)
         packets, at = self._intake.packets_of(batch)
         if packets is not None:

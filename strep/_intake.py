@@ -25,14 +25,18 @@ _SHORT: Final = 1000  # ticks of a batch that came as one does live
 Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
 
-def ticks_of(batch: DatagramBatch, present: int) -> list[Part]:
-    """Make arrival times not go back behind a tick, nor the ``present`` one; returns what is of which tick."""
+def ticks_of(batch: DatagramBatch, present: int, latest_ns: int | None = None) -> list[Part]:
+    """Make arrival times not go back behind a tick, nor the ``present`` one, nor beyond ``latest_ns``, which is not
+    before that; returns what is of which tick."""
     arrival = batch.arrival_ns
     first, last = int(arrival[0]) // TICK_NS, int(arrival[-1]) // TICK_NS
-    if present <= first and last - first < _SHORT and (arrival[1:] >= arrival[:-1]).all():
+    early = latest_ns is None or int(arrival[-1]) <= latest_ns
+    if present <= first and last - first < _SHORT and early and (arrival[1:] >= arrival[:-1]).all():
         grid = np.arange(first + 1, last + 1) * TICK_NS
         cuts = [0, *arrival.searchsorted(grid).tolist(), len(arrival)]
         return [(first + i, cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1) if cuts[i] < cuts[i + 1]]
+    if latest_ns is not None:
+        np.minimum(arrival, latest_ns, out=arrival)
     tick = np.maximum(np.maximum.accumulate(arrival // TICK_NS), present)
     np.maximum(arrival, tick * TICK_NS, out=arrival)
     cuts = [0, *(np.flatnonzero(tick[1:] != tick[:-1]) + 1).tolist(), len(arrival)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Final, Self
 from ._admission import PortBinding, PortRole
 from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
+from ._ending import read_now, read_rest
 from ._engine import TICK_NS, Engine, EngineConfig
 from ._exceptions import ConfigurationError
 from ._incidents import Incidents
@@ -40,7 +42,11 @@ from .sinks._base import Sink
 __all__ = ["Receiver", "SocketStatus"]
 
 _ROUNDS: Final = 8  # batches a socket in one turn of the loop, so that timers still run under flood
-_LAST_DRAIN_NS: Final = 300_000_000  # at the end: no longer than this, whoever still sends
+_STOP_S: Final = 2.0
+_READING: Final = 0.5  # of the time for stopping; the rest is for sinks
+_CLOSING_S: Final = 0.2  # and no less than this, whatever reading took
+_COUNTING_S: Final = 1.0  # what nobody has time to read: a million datagrams take half of it
+_PAIR_CLOSING_S: Final = 0.05
 _PAIR_ROWS: Final = 64  # datagrams a look at a pair's port: one leg's
 _PAIR_BUFFER: Final = 1 << 20
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
@@ -85,6 +91,7 @@ class Receiver:
                      is rejected as "foreign_source". "off": any address may send.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
+    ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.
     ``redact``       events tell that a key was pressed, not which (card numbers, PINs).
 
     Raises ConfigurationError for wrong arguments, BindError from :meth:`start`.
@@ -111,6 +118,7 @@ class Receiver:
         pcap: str | PathLike[str] | None = None,
         transport: str = "auto",
         receive_buffer: int = 128 << 20,
+        drain_s: float = 0.0,
         redact: bool = False,
     ) -> None:
         if listen is None and rx is None and tx is None and pairs is None:
@@ -119,6 +127,8 @@ class Receiver:
             )
         if not 0 < pending_s <= 60:
             raise ConfigurationError(f"pending_s={pending_s:g}: more than 0 and at most 60 s")
+        if not 0 <= drain_s <= 3600:
+            raise ConfigurationError(f"drain_s={drain_s:g}: 0 to 3600 s")
         if transport not in ("auto", "recvmmsg", "portable"):
             raise ConfigurationError(f'transport {transport!r}: "auto", "recvmmsg" or "portable"')
         self._addresses = [
@@ -145,6 +155,7 @@ class Receiver:
         self._pcap = pcap
         self._transport = transport
         self._receive_buffer = receive_buffer
+        self._drain_s = drain_s
         self._redact = redact
         self._sockets: list[tuple[UdpSocket, PortRole]] = []
         self._first: list[UdpSocket] = []  # of them, those that were opened at the start
@@ -161,7 +172,9 @@ class Receiver:
         self._polls_without = 0
         self._found = 0  # datagrams at the last look
         self._stopped = False
-        self._kernel_dropped = 0
+        self._kernel_dropped = 0  # of sockets that are closed
+        self._after_end = 0
+        self._dropped_at_end: list[int] | None = None  # by the kernel, of each socket
         self._last_datagram_ns: int | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -246,18 +259,29 @@ class Receiver:
             for s, role in self._sockets
         }
 
-    async def stop(self, timeout_s: float = 1.8) -> None:
-        """Receive what has arrived, finish all streams and sinks. Safe to call twice."""
-        if self._engine is None or self._dispatcher is None or self._stopped:
+    async def stop(self, timeout_s: float = _STOP_S) -> None:
+        """Let nothing more in, read what has come before, finish all streams and sinks: in ``timeout_s`` and the
+        receiver's ``drain_s``, of which the first half of ``timeout_s`` and all of ``drain_s`` are for reading. What is
+        unread then is counted (dropped: unread). Safe to call twice."""
+        engine, dispatcher = self._engine, self._dispatcher
+        if engine is None or dispatcher is None or self._stopped:
             return
         self._stopped = True
         self._unlisten()
-        deadline = self._now_ns() + _LAST_DRAIN_NS
-        while self._drain() and self._now_ns() < deadline:  # noqa: ASYNC110  # nothing is waited for
-            await asyncio.sleep(0)  # lets others run
+        began_s = time.monotonic()
+        end_s = began_s + timeout_s + self._drain_s
+        self._shut([socket for socket, _ in self._sockets])
+        dropped_before = self._count_kernel_dropped()
+        await read_rest(
+            [socket for socket, _ in self._sockets],
+            lambda batch: self._take(batch, engine, dispatcher),
+            began_s + timeout_s * _READING + self._drain_s,
+        )
         self._received_all()
-        self._dispatcher.handle(self._engine.flush())
-        self._kernel_dropped = self._count_kernel_dropped()
+        dispatcher.handle(engine.flush())
+        engine.accounts.leave_unread(self._count_unread())
+        self._dropped_at_end = self._dropped()
+        self._after_end += self._count_kernel_dropped() - dropped_before
         for socket, _ in self._sockets:
             socket.close()
         for pair in self._pairs.open:
@@ -265,13 +289,23 @@ class Receiver:
                 self._pool.give_back(port)
         self._pairs.close()
         self._hub.finish()
-        closing = [asyncio.to_thread(self._dispatcher.close, timeout_s)]
+        rest_s = max(end_s - time.monotonic(), _CLOSING_S)
+        closing = [asyncio.to_thread(dispatcher.close, rest_s)]
         if self._recorder is not None:
-            closing.append(asyncio.to_thread(self._recorder.close, timeout_s))
+            closing.append(asyncio.to_thread(self._recorder.close, rest_s))
         await asyncio.gather(*closing)
-        self._dispatcher.handle(self._engine.advance(self._engine.now_ns))  # what went wrong in decoding for sinks
+        dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
         # what analyzers told at the very end is in the loop's hands before this
         asyncio.get_running_loop().call_soon(self._hub.finish_events)
+
+    def _shut(self, sockets: Sequence[UdpSocket]) -> None:
+        for socket in sockets:
+            socket.shut()
+
+    def _count_unread(self) -> int:
+        """Datagrams that there was no time for."""
+        until_s = time.monotonic() + _COUNTING_S
+        return sum(socket.count_rest(until_s) for socket, _ in self._sockets)
 
     def _received_all(self) -> None:
         """For workers: nothing more will be received, nothing has been ended yet."""
@@ -401,6 +435,10 @@ class Receiver:
             return 0
         engine, dispatcher = self._running()
         self._drain()
+        pair_sockets = self._pairs.open[pair]
+        self._shut(pair_sockets)
+        dropped_at_shut = [socket.kernel_dropped() for socket in pair_sockets]
+        read_now(pair_sockets, lambda batch: self._take(batch, engine, dispatcher), _PAIR_CLOSING_S)
         streams = [info for info in engine.registry.live() if info.local_port in pair.ports]
         dispatcher.handle(engine.end(streams, "stopped"))
         engine.registry.unbind(pair.ports)
@@ -412,8 +450,11 @@ class Receiver:
         sockets = self._pairs.remove(pair)
         self._sockets = [(socket, role) for socket, role in self._sockets if socket not in sockets]
         self._rewatch(before)
-        for socket in sockets:
-            self._kernel_dropped += socket.kernel_dropped()
+        for socket, dropped_before in zip(sockets, dropped_at_shut, strict=True):
+            engine.accounts.leave_unread(socket.count_rest(time.monotonic() + _PAIR_CLOSING_S))
+            dropped = socket.kernel_dropped()
+            self._kernel_dropped += dropped
+            self._after_end += dropped - dropped_before
             socket.close()
             self._pool.give_back(socket.local_port)
         return len(streams)
@@ -482,9 +523,9 @@ class Receiver:
                 s.transport,
                 s.requested_buffer,
                 s.granted_buffer,
-                0 if self._stopped else s.kernel_dropped(),
+                dropped,
             )
-            for s, role in self._sockets
+            for (s, role), dropped in zip(self._sockets, self._dropped(), strict=True)
         ]
 
     @property
@@ -499,7 +540,7 @@ class Receiver:
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
         totals.faults = self._incidents.faults()
-        totals.kernel_dropped = self._kernel_dropped if self._stopped else self._count_kernel_dropped()
+        totals.kernel_dropped, totals.after_end = self._count_kernel_dropped(), self._after_end
         return totals
 
     def reports(self) -> list[StreamReport]:
@@ -539,7 +580,13 @@ class Receiver:
         return self._engine.report(info)
 
     def _count_kernel_dropped(self) -> int:
-        return self._kernel_dropped + sum(s.kernel_dropped() for s, _ in self._sockets)
+        return self._kernel_dropped + sum(self._dropped())
+
+    def _dropped(self) -> list[int]:
+        """By the kernel, of each socket that is open, or was at the end."""
+        if self._dropped_at_end is not None:
+            return self._dropped_at_end
+        return [socket.kernel_dropped() for socket, _ in self._sockets]
 
     # --- the pump -------------------------------------------------------------------------------------------------
     # Asleep: readers are armed, and a timer for the engine's next deadline. After a wake-up the readers are off and a
@@ -637,7 +684,7 @@ class Receiver:
         return total
 
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
-        events = engine.receive(batch)
+        events = engine.receive(batch, self._now_ns())
         self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times

@@ -24,9 +24,12 @@ __all__ = ["Replay", "replay"]
 class Replay:
     """What a replay found: the same figures in the same form as a live :class:`strep.Receiver`."""
 
-    def __init__(self, engine: Engine, dispatcher: Dispatcher) -> None:
+    def __init__(self, engine: Engine, dispatcher: Dispatcher, capture: Mapping[str, Any]) -> None:
         self._engine = engine
         self._dispatcher = dispatcher
+        self.capture = capture
+        """Of the file: ``frames``, ``skipped`` frames by cause, and ``retimed``, datagrams whose times made no sense
+        between the others'."""
 
     def totals(self) -> Totals:
         totals = self._engine.totals()
@@ -40,8 +43,12 @@ class Replay:
         return self._dispatcher.reports()
 
     def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds; ``capture`` too where there is anything to say of the file."""
         found = self._dispatcher
-        return summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), [], found.figures)
+        summary = summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), [], found.figures)
+        if self.capture["skipped"] or self.capture["retimed"]:
+            summary["capture"] = dict(self.capture)
+        return summary
 
 
 def replay(
@@ -99,7 +106,12 @@ def replay(
         finally:
             dispatcher.close(60.0)
         dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
-    return Replay(engine, dispatcher)
+        capture = {
+            "frames": reader.frames,
+            "skipped": dict(sorted(reader.skipped.items())),
+            "retimed": reader.retimed,
+        }
+    return Replay(engine, dispatcher, capture)
 
 
 def _given_bindings(rx: str | int | None, tx: str | int | None, leg: uuid.UUID | None) -> dict[int, PortBinding]:

@@ -188,8 +188,9 @@ class Totals:
     ``datagrams = delivered + duplicate + late + malformed + rejected + dropped + buffered``
 
     and ``buffered`` (waiting in a jitter ring or on probation) is 0 once everything is closed.
-    ``kernel_dropped`` never reached us and is not part of ``datagrams``. ``faults`` counts exceptions that were
-    contained, by place; the packets that they cost are among ``dropped`` (cause "fault").
+    ``kernel_dropped`` never reached us and is not part of ``datagrams``: the buffer was full, or, ``after_end`` of
+    them, the end had begun. What was still unread at the end is ``dropped`` (cause "unread"). ``faults`` counts
+    exceptions that were contained, by place; the packets that they cost are among ``dropped`` (cause "fault").
     """
 
     datagrams: int = 0
@@ -202,6 +203,7 @@ class Totals:
     dropped: int = 0
     buffered: int = 0
     kernel_dropped: int = 0
+    after_end: int = 0
     malformed_by: dict[str, int] = field(default_factory=dict)
     rejected_by: dict[str, int] = field(default_factory=dict)
     dropped_by: dict[str, int] = field(default_factory=dict)

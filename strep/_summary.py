@@ -5,11 +5,41 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["write_summary", "write_whole"]
+from ._report import Totals
+
+__all__ = ["losses", "write_summary", "write_whole"]
+
+
+def losses(totals: Totals, sinks: Iterable[Mapping[str, Any]]) -> list[str]:
+    """In words, a sentence each: what was received and is not in what came of it. Empty: nothing."""
+    found: list[str] = []
+    overflowed = totals.kernel_dropped - totals.after_end
+    if overflowed:
+        found.append(f"{overflowed:,} datagrams were dropped by the kernel: the receive buffer was full")
+    for cause, why in _CAUSES.items():
+        if count := totals.dropped_by.get(cause):
+            found.append(f"{count:,} {why}")
+    for report in sinks:
+        kind = report.get("kind")
+        if count := report.get("dropped_frames"):
+            found.append(f"{count:,} sample frames are missing in what {kind} made: it was too slow, or failed")
+        if count := report.get("dropped_datagrams"):
+            found.append(f"{count:,} datagrams are missing in {kind}: the disk was too slow, or failed")
+        if count := report.get("refused_streams"):
+            found.append(f"{count:,} streams have no file from {kind}: no descriptors were left")
+    return found
+
+
+_CAUSES: Final = {
+    "unread": "datagrams had come and were not read when the time was up: give more with --drain",
+    "worker_died": "datagrams waited in workers that died",
+    "fault": "packets were lost to faults that were contained: see the log",
+}
 
 
 def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Path:

@@ -34,15 +34,18 @@ class Direction(enum.IntEnum):
 
 
 class DatagramKind(enum.IntEnum):
-    """What a datagram is by its first bits (STREP magic; RFC 7983; RFC 5761)."""
+    """What a datagram is by its first bits and magic cookies (STREP; RFC 7983; RFC 5761)."""
 
     STREP = 0
     RTP = 1
     RTCP = 2
     SIP = 3
-    T38 = 4  # T.38 UDPTL and STUN: first two bits 00, outside DTLS's range
+    T38 = 4  # T.38 UDPTL: first two bits 00, and none of those below
     DTLS = 5
     OTHER = 6
+    STUN = 7  # also TURN; by its magic cookie (RFC 8489 section 5)
+    ZRTP = 8  # by its magic cookie (RFC 6189 section 5)
+    KEEPALIVE = 9  # nothing, or up to four of CR, LF and NUL (RFC 5626 section 3.5.1, RFC 6263 section 4)
 
     @property
     def label(self) -> str:

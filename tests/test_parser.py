@@ -50,10 +50,15 @@ def fields(draw: st.DrawFn) -> dict:
     }
 
 
+STUN = bytes.fromhex("000100002112a442") + bytes(12)  # RFC 8489 section 5
+ZRTP = bytes.fromhex("1000 0001 5a525450 12345678 505a 001d 48656c6c6f202020")  # RFC 6189 section 5
+
+
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
     """A sound datagram that something happened to."""
-    data = bytearray(strep.build_datagram(**draw(fields())))
+    others = st.sampled_from([STUN, ZRTP, b"\r\n\r\n"])
+    data = bytearray(draw(st.one_of(fields().map(lambda f: strep.build_datagram(**f)), others)))
     for _ in range(draw(st.integers(0, 4))):
         match draw(st.sampled_from(["flip", "set", "cut", "grow"])):
             case "flip" if data:
@@ -208,7 +213,10 @@ def changed(data: bytes, at: int, value: int) -> bytes:
 
 
 VECTORS = [
-    ("empty", b"", Status.EMPTY),
+    ("empty", b"", Status.KIND_KEEPALIVE),
+    *((f"keep-alive {data.hex()}", data, Status.KIND_KEEPALIVE) for data in (b"\r\n", b"\r\n\r\n", b"\0", bytes(4))),
+    ("five NULs", bytes(5), Status.KIND_T38),
+    ("CR and a letter", b"\rA", Status.KIND_T38),
     ("one byte of STREP", b"\xc4", Status.STREP_SHORT),
     ("STREP header cut by one", GOOD[:23], Status.STREP_SHORT),
     ("STREP header and nothing", GOOD[:24], Status.RTP_SHORT),
@@ -233,7 +241,14 @@ VECTORS = [
     ("RTCP behind a STREP header", GOOD[:24] + b"\x80\xc8" + bytes(26), Status.KIND_RTCP),
     ("SIP request", b"OPTIONS sip:a@b SIP/2.0\r\n\r\n", Status.KIND_SIP),
     ("SIP answer", b"SIP/2.0 200 OK\r\n\r\n", Status.KIND_SIP),
-    ("STUN binding request", bytes.fromhex("000100002112a442") + bytes(12), Status.KIND_T38),
+    ("STUN binding request", STUN, Status.KIND_STUN),
+    ("STUN binding success, with attributes", b"\1\1\0\x0c" + STUN[4:] + bytes(12), Status.KIND_STUN),
+    ("STUN cut by one", STUN[:19], Status.KIND_T38),
+    ("STUN with another cookie", changed(STUN, 7, 0x43), Status.KIND_T38),
+    ("a first byte that STUN has not", changed(STUN, 0, 4), Status.KIND_T38),
+    ("ZRTP Hello", ZRTP, Status.KIND_ZRTP),
+    ("ZRTP cut within its header", ZRTP[:11], Status.KIND_T38),
+    ("ZRTP with another cookie", changed(ZRTP, 4, 0), Status.KIND_T38),
     ("T.38 UDPTL", bytes.fromhex("0000060000000000"), Status.KIND_T38),
     ("DTLS ClientHello", bytes.fromhex("16fefd0000000000000000"), Status.KIND_DTLS),
     ("lower-case text", b"hello", Status.KIND_OTHER),
@@ -270,7 +285,9 @@ def test_every_status_has_a_vector_and_a_counter() -> None:
         k.removeprefix("kind_"): v for k, v in wanted.items()
     }
     kinds = {k: v for k, v in totals.by_kind.items() if k != "strep" and v}
-    assert kinds == {"rtp": 1, "rtcp": 3, "sip": 2, "t38": 2, "dtls": 1, "other": 2}
+    assert kinds == {
+        "rtp": 1, "rtcp": 3, "sip": 2, "t38": 8, "dtls": 1, "other": 1, "stun": 2, "zrtp": 1, "keepalive": 5,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [0, 1, 11, 12, 23, 24, 35, 36, 37, 196, 1500, 9000, 65_507])
@@ -310,6 +327,9 @@ def test_categories() -> None:
         Status.KIND_SIP,
         Status.KIND_T38,
         Status.KIND_DTLS,
+        Status.KIND_STUN,
+        Status.KIND_ZRTP,
+        Status.KIND_KEEPALIVE,
         Status.KIND_OTHER,
         Status.STREP_VERSION,
         Status.STREP_HEADER_LENGTH,

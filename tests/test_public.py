@@ -78,8 +78,8 @@ FLOORS = [
      "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder", "_incidents"},
     {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver",
-     "_replay", "_summary", "_workers", "_http", "_connections", "_lock", "_limits", "simulate", "standin", "bench",
-     "control", "metrics", "service"},
+     "_ending", "_replay", "_summary", "_workers", "_http", "_connections", "_lock", "_limits", "simulate", "standin",
+     "bench", "control", "metrics", "service"},
     {"cli", "__init__", "__main__", "_version"},
 ]  # fmt: skip
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

@@ -149,7 +149,10 @@ def test_what_is_held_back_comes_first_and_whole(host: str, data: st.DataObject)
                     plain.send(sent[-1])
                 if not part:
                     cut_ns, early = ours.now_ns(), len(sent)
+            until = time.monotonic() + 5
             take(cut_ns)
+            while len(got) + ours.held_back < len(sent) and time.monotonic() < until:
+                take(cut_ns)  # a busy machine delivers later than send() returns
             assert len(got) == early
             assert ours.held_back == len(sent) - early
         take(None)
@@ -258,8 +261,8 @@ def test_the_clock_does_not_step_with_the_wall_clock() -> None:
     wall, monotonic = 10**18, 5 * 10**9
     clock = SteadyClock(lambda: wall, lambda: monotonic)
     assert clock.now_ns() == 10**18
-    assert clock.correction_ns() == 0
     monotonic += 10**9
     wall += 10**9 + 3_600 * 10**9  # somebody sets it an hour ahead
-    assert clock.now_ns() == 10**18 + 10**9
-    assert wall + clock.correction_ns() == clock.now_ns()
+    assert clock.look() == clock.now_ns() == 10**18 + 10**9
+    assert wall + clock.epochs[-1].correction_ns == clock.now_ns()
+    assert [epoch.first_ns for epoch in clock.epochs] == [10**18, 10**18 + 10**9]

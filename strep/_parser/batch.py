@@ -14,7 +14,24 @@ import numpy.typing as npt
 
 from .._types import DatagramKind
 from .columns import COLUMN_NAMES, PacketColumns
-from .layout import DTLS_FIRST, DTLS_LAST, RTCP_FIRST, RTCP_LAST, RTP_FIXED, STREP_LENGTH, Status
+from .layout import (
+    DTLS_FIRST,
+    DTLS_LAST,
+    KEEPALIVE_BYTES,
+    KEEPALIVE_MOST,
+    RTCP_FIRST,
+    RTCP_LAST,
+    RTP_FIXED,
+    STREP_LENGTH,
+    STUN_COOKIE,
+    STUN_HEADER,
+    STUN_LAST,
+    ZRTP_COOKIE,
+    ZRTP_FIRST,
+    ZRTP_HEADER,
+    ZRTP_LAST,
+    Status,
+)
 
 __all__ = ["parse_apart", "parse_batch"]
 
@@ -193,7 +210,7 @@ def _empty(n: int) -> PacketColumns:
 
 
 def _kinds() -> U8:
-    """What a datagram is by its first byte (RFC 7983), RTCP aside."""
+    """What a datagram is by its first byte (RFC 7983), RTCP and what has a magic cookie aside."""
     byte = np.arange(256)
     kind = np.full(256, DatagramKind.OTHER, np.uint8)
     kind[byte >> 6 == 3] = DatagramKind.STREP
@@ -211,6 +228,9 @@ def _statuses() -> U8:
     status[DatagramKind.SIP] = Status.KIND_SIP
     status[DatagramKind.T38] = Status.KIND_T38
     status[DatagramKind.DTLS] = Status.KIND_DTLS
+    status[DatagramKind.STUN] = Status.KIND_STUN
+    status[DatagramKind.ZRTP] = Status.KIND_ZRTP
+    status[DatagramKind.KEEPALIVE] = Status.KIND_KEEPALIVE
     status[DatagramKind.OTHER] = Status.KIND_OTHER
     return status
 
@@ -219,7 +239,21 @@ _KIND_OF_BYTE: Final = _kinds()
 _STATUS_OF_KIND: Final = _statuses()
 # as numpy numbers: comparing arrays with members of an enumeration is ten times as dear
 _OK, _STREP, _RTP = np.uint8(Status.OK), np.uint8(DatagramKind.STREP), np.uint8(DatagramKind.RTP)
-_RTCP, _OTHER = np.uint8(DatagramKind.RTCP), np.uint8(DatagramKind.OTHER)
+_RTCP, _T38, _KEEPALIVE = (np.uint8(kind) for kind in (DatagramKind.RTCP, DatagramKind.T38, DatagramKind.KEEPALIVE))
+_QUIET: Final = np.isin(np.arange(256), list(KEEPALIVE_BYTES))
+
+
+def _tell_from_t38(slab: U8, length: I32, byte0: U8, cookie: U32, kind: U8) -> None:
+    """Give STUN, ZRTP and keep-alives, which begin as T.38 may, kinds of their own."""
+    stun = (byte0 <= STUN_LAST) & (cookie == STUN_COOKIE) & (length >= STUN_HEADER)
+    kind[stun] = DatagramKind.STUN
+    zrtp = (byte0 >= ZRTP_FIRST) & (byte0 <= ZRTP_LAST) & (cookie == ZRTP_COOKIE) & (length >= ZRTP_HEADER)
+    kind[zrtp] = DatagramKind.ZRTP
+    short = np.flatnonzero((length <= KEEPALIVE_MOST) & (kind == _T38))
+    if short.size:
+        quiet = _QUIET.take(slab[short, :KEEPALIVE_MOST])
+        quiet |= np.arange(KEEPALIVE_MOST) >= length[short, None]
+        kind[short[quiet.all(axis=1)]] = _KEEPALIVE
 
 
 def _general(slab: U8, length: I32) -> PacketColumns:
@@ -230,18 +264,17 @@ def _general(slab: U8, length: I32) -> PacketColumns:
     kept = np.minimum(length, width)
     byte0 = (words[0] >> np.uint32(24)).astype(np.uint8)
     byte1 = (words[0] >> np.uint32(16)).astype(np.uint8)
-    empty = length < 1
-    byte0[empty] = 0
+    byte0[length < 1] = 0
     byte1[length < 2] = 0
 
     out.kind = kind = _KIND_OF_BYTE.take(byte0)
     rtcp = (byte1 >= RTCP_FIRST) & (byte1 <= RTCP_LAST)
     kind[(kind == _RTP) & rtcp] = _RTCP
-    kind[empty] = _OTHER
+    if np.count_nonzero(kind == _T38):
+        _tell_from_t38(slab, length, byte0, words[1], kind)
     strep = kind == _STREP
     rtp = kind == _RTP
     out.status = status = _STATUS_OF_KIND.take(kind)
-    status[empty] = Status.EMPTY
     truncated = length > width
     status[truncated] = Status.TRUNCATED
     sound = status == _OK  # so far

@@ -27,8 +27,10 @@ RTP, RFC 3550 section 5.1:
     |      profile (16 bits)        |   length in 32-bit words      |
     +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 
-The first two bits tell STREP (11) from RTP and RTCP (10), SIP (01: an ASCII capital) and T.38 UDPTL, STUN or DTLS (00);
-RFC 7983 splits the last, RFC 5761 section 4 tells RTCP from RTP by the second byte.
+The first two bits tell STREP (11) from RTP and RTCP (10), SIP (01: an ASCII capital) and the rest (00), which RFC 7983
+splits by the first byte: 0 to 3 STUN, 16 to 19 ZRTP, 20 to 63 DTLS. T.38 UDPTL begins with a sequence number, so with
+any byte: STUN and ZRTP are told from it by the magic cookie in their second word. RFC 5761 section 4 tells RTCP from
+RTP by the second byte.
 """
 
 from __future__ import annotations
@@ -46,6 +48,15 @@ RTCP_FIRST: Final = 192  # RFC 5761: packet types of RTCP, second byte
 RTCP_LAST: Final = 223
 DTLS_FIRST: Final = 20  # RFC 7983
 DTLS_LAST: Final = 63
+STUN_LAST: Final = 3
+STUN_COOKIE: Final = 0x2112_A442
+STUN_HEADER: Final = 20
+ZRTP_FIRST: Final = 16
+ZRTP_LAST: Final = 19
+ZRTP_COOKIE: Final = 0x5A52_5450
+ZRTP_HEADER: Final = 12
+KEEPALIVE_MOST: Final = 4  # bytes; the shortest UDPTL packet has more
+KEEPALIVE_BYTES: Final = b"\r\n\0"
 
 
 class Status(enum.IntEnum):
@@ -53,20 +64,22 @@ class Status(enum.IntEnum):
 
     OK = 0
     TRUNCATED = 1  # longer than the slab is wide: the end is missing
-    EMPTY = 2
-    KIND_RTCP = 3  # also RTCP behind a STREP header
-    KIND_SIP = 4
-    KIND_T38 = 5  # T.38 UDPTL or STUN
-    KIND_DTLS = 6
-    KIND_OTHER = 7
-    STREP_SHORT = 8  # ends inside the STREP header
-    STREP_VERSION = 9
-    STREP_HEADER_LENGTH = 10  # version 1 has 24
-    RTP_SHORT = 11  # ends inside the fixed RTP header
-    RTP_VERSION = 12
-    RTP_CSRC = 13  # ends inside the CSRC list
-    RTP_EXTENSION = 14  # ends inside the header extension
-    RTP_PADDING = 15  # the padding count is 0 or more than there is
+    KIND_RTCP = 2  # also RTCP behind a STREP header
+    KIND_SIP = 3
+    KIND_T38 = 4
+    KIND_DTLS = 5
+    KIND_STUN = 6
+    KIND_ZRTP = 7
+    KIND_KEEPALIVE = 8  # also empty datagrams
+    KIND_OTHER = 9
+    STREP_SHORT = 10  # ends inside the STREP header
+    STREP_VERSION = 11
+    STREP_HEADER_LENGTH = 12  # version 1 has 24
+    RTP_SHORT = 13  # ends inside the fixed RTP header
+    RTP_VERSION = 14
+    RTP_CSRC = 15  # ends inside the CSRC list
+    RTP_EXTENSION = 16  # ends inside the header extension
+    RTP_PADDING = 17  # the padding count is 0 or more than there is
 
     @property
     def category(self) -> Literal["malformed", "rejected"] | None:
@@ -82,6 +95,9 @@ _REJECTED: Final = frozenset(
         Status.KIND_SIP,
         Status.KIND_T38,
         Status.KIND_DTLS,
+        Status.KIND_STUN,
+        Status.KIND_ZRTP,
+        Status.KIND_KEEPALIVE,
         Status.KIND_OTHER,
         Status.STREP_VERSION,
         Status.STREP_HEADER_LENGTH,

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 from .._exceptions import ParseError
 from .._types import DatagramKind, Direction, Leg
-from .layout import Status
+from .layout import (
+    KEEPALIVE_BYTES,
+    KEEPALIVE_MOST,
+    STUN_COOKIE,
+    STUN_HEADER,
+    STUN_LAST,
+    ZRTP_COOKIE,
+    ZRTP_FIRST,
+    ZRTP_HEADER,
+    ZRTP_LAST,
+    Status,
+)
 
 __all__ = ["Inspection", "Packet", "classify", "inspect_datagram", "parse_datagram"]
 
@@ -52,9 +63,9 @@ class Inspection:
 
 
 def classify(data: bytes | bytearray | memoryview) -> DatagramKind:
-    """What a datagram is by its first two bytes (STREP magic, RFC 7983, RFC 5761)."""
-    if not len(data):
-        return DatagramKind.OTHER
+    """What a datagram is by its first bytes (STREP magic, RFC 7983, RFC 5761, magic cookies)."""
+    if len(data) <= KEEPALIVE_MOST and all(byte in KEEPALIVE_BYTES for byte in data):
+        return DatagramKind.KEEPALIVE
     first = data[0]
     match first >> 6:
         case 0b11:
@@ -63,8 +74,12 @@ def classify(data: bytes | bytearray | memoryview) -> DatagramKind:
             return DatagramKind.RTCP if len(data) > 1 and 192 <= data[1] <= 223 else DatagramKind.RTP
         case 0b01:
             return DatagramKind.SIP if ord("A") <= first <= ord("Z") else DatagramKind.OTHER
-        case _:
-            return DatagramKind.DTLS if 20 <= first <= 63 else DatagramKind.T38
+    cookie = int.from_bytes(data[4:8], "big")
+    if first <= STUN_LAST and cookie == STUN_COOKIE and len(data) >= STUN_HEADER:
+        return DatagramKind.STUN
+    if ZRTP_FIRST <= first <= ZRTP_LAST and cookie == ZRTP_COOKIE and len(data) >= ZRTP_HEADER:
+        return DatagramKind.ZRTP
+    return DatagramKind.DTLS if 20 <= first <= 63 else DatagramKind.T38
 
 
 _NOT_MEDIA = {
@@ -72,6 +87,9 @@ _NOT_MEDIA = {
     DatagramKind.SIP: Status.KIND_SIP,
     DatagramKind.T38: Status.KIND_T38,
     DatagramKind.DTLS: Status.KIND_DTLS,
+    DatagramKind.STUN: Status.KIND_STUN,
+    DatagramKind.ZRTP: Status.KIND_ZRTP,
+    DatagramKind.KEEPALIVE: Status.KIND_KEEPALIVE,
     DatagramKind.OTHER: Status.KIND_OTHER,
 }
 
@@ -79,9 +97,6 @@ _NOT_MEDIA = {
 def inspect_datagram(data: bytes | bytearray | memoryview) -> Inspection:
     """Read as much of a datagram as there is. Never raises: if this raises anything, that is a bug."""
     found = Inspection(classify(data))
-    if not len(data):
-        found.status = Status.EMPTY
-        return found
     if found.kind in _NOT_MEDIA:
         found.status = _NOT_MEDIA[found.kind]
         return found

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from .._datagrams import SLOT_MINIMUM, DatagramBatch
 from .._exceptions import CaptureFileError
 from .link import Datagrams, find_datagrams
-from .records import walk
+from .records import Records, walk
+from .times import FileTimes
 
 __all__ = ["PcapReader"]
 
@@ -25,8 +27,9 @@ _SLAB_BYTES: Final = 64 << 20
 class PcapReader:
     """A pcap or pcapng file: link types Ethernet (VLAN), Linux cooked v1 and v2, raw IP, BSD loopback; IPv4 and IPv6.
 
-    ``skipped`` counts by cause the frames that are no usable UDP datagram; ``roles`` says of local ports what our own
-    recordings note of them. Raises CaptureFileError when the file is no capture; damage inside it ends the reading and
+    ``skipped`` counts by cause the frames that are no usable UDP datagram; ``retimed`` those datagrams whose times made
+    no sense between the others' (see :class:`FileTimes`); ``roles`` says of local ports what our own recordings note of
+    them. Raises CaptureFileError when the file is no capture; damage inside it ends the reading and
     is counted.
     """
 
@@ -36,6 +39,7 @@ class PcapReader:
         self.frames = 0
         self.datagrams = 0
         self.position_bytes = 0
+        self._times = FileTimes()
         try:
             self._file = open(path, "rb")  # noqa: SIM115  # closed in close()
         except OSError as error:
@@ -64,11 +68,16 @@ class PcapReader:
         self._map = None
         self._file.close()
 
+    @property
+    def retimed(self) -> int:
+        return self._times.retimed
+
     def batches(self, max_rows: int = 65_536) -> Iterator[DatagramBatch]:
         """Datagrams in the order of the file. A batch holds at most ``max_rows`` and ends where a second ends."""
-        for records in self._records:
+        for records, following in _with_following(self._records):
             self.frames += len(records.at)
             found = find_datagrams(self._data, records, self.skipped)
+            found.arrival_ns = self._times.take(found.arrival_ns, following)
             self.datagrams += len(found.at)
             self._note_roles(found)
             second = found.arrival_ns // _SECOND_NS
@@ -114,3 +123,15 @@ class PcapReader:
             found.source_port[rows],
             found.local_port[rows],
         )
+
+
+def _with_following(walk: Iterator[Records]) -> Iterator[tuple[Records, npt.NDArray[np.int64]]]:
+    """Records, and the times of those after them."""
+    records = next(walk, None)
+    while records is not None:
+        following = next(walk, None)
+        yield records, _NONE if following is None else following.arrival_ns
+        records = following
+
+
+_NONE: Final = np.zeros(0, np.int64)

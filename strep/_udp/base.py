@@ -18,6 +18,7 @@ from .._datagrams import DatagramBatch
 from .._exceptions import BindError
 from .address import UdpAddress
 from .clock import SteadyClock
+from .ending import count_waiting, shut
 
 __all__ = ["SocketBase", "UdpSocket", "aligned_slab", "bind_socket", "dropped_by_kernel"]
 
@@ -58,8 +59,8 @@ class SocketBase:
         self._slab = aligned_slab(rows, width)
         self._ports = np.full(rows, self.local_port, np.uint16)
 
-    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
-        """What has arrived, as much as there is room for; None when nothing has.
+    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
+        """What has arrived, as much as there is room for, or about ``most``; None when nothing has.
 
         ``before_ns`` is a wish: what arrived since then should rather stand in the next batch, with what follows it.
         """
@@ -80,6 +81,15 @@ class SocketBase:
     def kernel_dropped(self) -> int:
         """Datagrams the kernel threw away because the buffer was full (Linux; 0 elsewhere)."""
         return dropped_by_kernel(self._socket)
+
+    def shut(self) -> None:
+        """Let no datagram in any more; what has come before is still received."""
+        shut(self._socket)
+
+    def count_rest(self, until_s: float) -> int:
+        """How many datagrams nobody has received: those in the kernel's queue and those held back. They are gone then.
+        Ends at ``until_s`` on the monotonic clock."""
+        return self.held_back + count_waiting(self._socket, until_s)
 
     def close(self) -> None:
         self._socket.close()

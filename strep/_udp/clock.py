@@ -1,32 +1,94 @@
-"""UTC that does not step: the wall clock at the start, carried on by the monotonic clock."""
+"""UTC that does not step: the wall clock at the start, carried on by a clock that nobody sets.
+
+Linux runs its wall clock and its monotonic one at the same pace, NTP's slewing and smearing included: what lies between
+them, the *lead* of the wall clock, changes by steps only (``clock_settime``, ``ADJ_SETOFFSET``, a leap second). So each
+look at both either finds the lead that was known, or a new one: an epoch of the wall clock begins.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-__all__ = ["SteadyClock"]
+__all__ = ["Epoch", "SteadyClock"]
 
-_STEP_NS: Final = 10_000_000
+_PRECISE_NS: Final = 5_000  # what lies between two looks at one clock, if nothing came between
+_TRIES: Final = 4
+_FIRST: Final = 16
+_SLACK_NS: Final = 200  # rounding, and clocks of several cores
+_STEP_NS: Final = 100_000  # what is less is followed without a new epoch: clocks of other systems drift apart
+_KEPT: Final = 8
+
+
+@dataclass(slots=True)
+class Epoch:
+    """The wall clock between two steps. ``correction_ns`` is what to add to its times to have steady ones;
+    ``first_ns`` and ``last_ns`` are when, on the steady clock, it was first and last seen to be in force."""
+
+    correction_ns: int
+    first_ns: int
+    last_ns: int
+
+
+def _monotonic_ns() -> Callable[[], int]:
+    """A clock that nobody sets, and that goes on while the machine is suspended, where there is one: a call that went
+    on meanwhile has gone on."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    if boottime is None:
+        return time.monotonic_ns
+    return partial(time.clock_gettime_ns, boottime)
 
 
 class SteadyClock:
-    """``now_ns()`` is UTC as it was at the start plus monotonic time. ``correction_ns()`` is what to add to a kernel
-    time stamp (which is of the wall clock) to bring it onto this clock: 0 until somebody sets the wall clock."""
+    """``now_ns()`` is UTC as it was at the start plus time gone by since. ``epochs``: what is known of the wall clock,
+    oldest first, at least one."""
 
     def __init__(
         self,
         wall_ns: Callable[[], int] = time.time_ns,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        monotonic_ns: Callable[[], int] | None = None,
     ) -> None:
         self._wall_ns = wall_ns
-        self._monotonic_ns = monotonic_ns
-        self._offset = wall_ns() - monotonic_ns()
+        self._monotonic_ns = monotonic_ns or _monotonic_ns()
+        # all times depend on this one
+        before, wall, after = min((self._read() for _ in range(_FIRST)), key=lambda read: read[2] - read[0])
+        self._origin = wall - (before + after) // 2
+        now_ns = after + self._origin
+        self.epochs = [Epoch(0, now_ns, now_ns)]
 
     def now_ns(self) -> int:
-        return self._monotonic_ns() + self._offset
+        return self._monotonic_ns() + self._origin
 
-    def correction_ns(self) -> int:
-        step = self._wall_ns() - self._monotonic_ns() - self._offset
-        return -step if abs(step) > _STEP_NS else 0
+    def look(self) -> int:
+        """The time now, after the wall clock has been looked at too."""
+        before, wall, after = self._read()
+        now_ns = after + self._origin
+        # to bring this wall time into the time between the two looks at the other clock
+        low, high = before + self._origin - wall - _SLACK_NS, now_ns - wall + _SLACK_NS
+        epoch = self.epochs[-1]
+        known = epoch.correction_ns
+        if low <= known <= high:
+            if after - before <= _PRECISE_NS:  # otherwise it might have changed by less
+                epoch.last_ns = now_ns
+        elif low - _STEP_NS <= known <= high + _STEP_NS:
+            epoch.correction_ns = low if known < low else high
+            epoch.last_ns = now_ns
+        else:
+            self.epochs.append(Epoch((low + high) // 2, now_ns, now_ns))
+            del self.epochs[:-_KEPT]
+        return now_ns
+
+    def _read(self) -> tuple[int, int, int]:
+        """(before, wall, after): the wall clock between two looks at the other, as close to each other as may be."""
+        monotonic_ns = self._monotonic_ns
+        before, wall, after = monotonic_ns(), self._wall_ns(), monotonic_ns()
+        for _ in range(_TRIES):
+            if after - before <= _PRECISE_NS:
+                break
+            again = monotonic_ns(), self._wall_ns(), monotonic_ns()
+            if again[2] - again[0] < after - before:
+                before, wall, after = again
+        return before, wall, after

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import sys
+import time
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from .._datagrams import DatagramBatch
 from .address import UdpAddress
 from .base import SocketBase, address_words
 from .clock import SteadyClock
+from .stamps import Stamps
 
 __all__ = ["PortableSocket"]
 
@@ -40,10 +42,10 @@ class PortableSocket(SocketBase):
         super().__init__(
             address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock(), bound=bound
         )
-        self._stamped = False
+        self._stamps: Stamps | None = None
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._stamped = True
+            self._stamps = Stamps(self._clock, inherited=bound is not None)
         self._views = [memoryview(row) for row in self._slab]
         self._length = np.zeros(rows, np.int32)
         self._arrival = np.zeros(rows, np.int64)
@@ -54,12 +56,12 @@ class PortableSocket(SocketBase):
         self._count = 0
         self._transport: asyncio.DatagramTransport | None = None
 
-    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
+    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
+        room = min(most or self._rows, self._rows)
         if self._transport is None:
-            while self._count < self._rows and self._receive_one():
-                pass
+            self._receive_all(room)
         count, self._count = self._count, 0
-        self.full = count == self._rows
+        self.full = count >= room
         if not count:
             return None
         return DatagramBatch(
@@ -72,6 +74,20 @@ class PortableSocket(SocketBase):
             self._ports[:count],
         )
 
+    def _receive_all(self, room: int) -> None:
+        """Fill so many rows, or take all there is."""
+        if self._stamps is not None:
+            self._stamps.begin()
+        while self._count < room and self._receive_one():
+            pass
+        if self._stamps is None:
+            return
+        if self._count:
+            arrival = self._arrival[: self._count]
+            arrival[:] = self._stamps.take(arrival.copy(), self._count < room)
+        else:
+            self._stamps.none()
+
     def _receive_one(self) -> bool:
         row = self._views[self._count]
         arrival = 0
@@ -83,7 +99,7 @@ class PortableSocket(SocketBase):
                 for level, kind, data in ancillary:
                     if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= 16:
                         seconds, nanoseconds = struct.unpack_from("qq", data)
-                        arrival = seconds * 1_000_000_000 + nanoseconds + self._clock.correction_ns()
+                        arrival = seconds * 1_000_000_000 + nanoseconds
             else:
                 size, source = self._socket.recvfrom_into(row)
         except (BlockingIOError, InterruptedError):
@@ -95,7 +111,9 @@ class PortableSocket(SocketBase):
                 return True
             else:
                 raise
-        self._put(size, source, arrival or self._clock.now_ns())
+        if not arrival:
+            arrival = self._clock.now_ns() if self._stamps is None else time.time_ns()
+        self._put(size, source, arrival)
         return True
 
     def _put(self, size: int, source: tuple[Any, ...], arrival: int) -> None:
@@ -133,6 +151,11 @@ class PortableSocket(SocketBase):
     def kernel_dropped(self) -> int:
         """What the kernel dropped, and what an endpoint gave us faster than it was taken."""
         return super().kernel_dropped() + self.overflowed
+
+    def count_rest(self, until_s: float) -> int:
+        count, self._count = self._count, 0
+        # Windows' proactor has a receive of its own under way
+        return count if self._transport is not None and sys.platform == "win32" else count + super().count_rest(until_s)
 
     def close(self) -> None:
         if self._transport is not None:

@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from .._datagrams import DatagramBatch
 from .address import UdpAddress
 from .base import SocketBase, aligned_slab
 from .clock import SteadyClock
+from .stamps import Stamps
 
 __all__ = ["MmsgSocket", "recvmmsg_available"]
 
@@ -98,6 +100,8 @@ class MmsgSocket(SocketBase):
         self._used = rows
         self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
         self._held: tuple[int, int] = 0, 0  # which rows of it come first in the next one
+        self._held_arrival = np.zeros(0, np.int64)
+        self._stamps = Stamps(self._clock, inherited=bound is not None)
         self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._pointer = self._messages.ctypes.data
@@ -141,7 +145,6 @@ class MmsgSocket(SocketBase):
             return 0
         here, there = slice(0, count), slice(begin, end)
         self._names[here] = self._names[there]
-        self._controls[here] = self._controls[there]
         self._length[here] = self._length[there]
         if not self._whole_slab:
             self._dense[here] = self._dense[there]
@@ -156,12 +159,12 @@ class MmsgSocket(SocketBase):
     def held_back(self) -> int:
         return self._held[1] - self._held[0]
 
-    def _receive_behind(self, held: int) -> int:
-        """Let the kernel fill rows from ``held`` on; returns how many rows there are then."""
+    def _receive_behind(self, held: int, most: int) -> int:
+        """Let the kernel fill ``most`` rows from ``held`` on; returns how many rows there are then."""
         # the kernel writes into both what it used; rows not used since are as they were
         self._namelen[held : self._used] = _NAME_BYTES
         self._controllen[held : self._used] = _CONTROL_BYTES
-        at, room = self._pointer + _MMSGHDR.itemsize * held, self._rows - held
+        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, most)
         count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
         self.full = count == room
         if count < 0:
@@ -174,18 +177,26 @@ class MmsgSocket(SocketBase):
         self._used = held + count
         return held + count
 
-    def receive(self, before_ns: int | None = None) -> DatagramBatch | None:
-        count = self._receive_behind(self._bring_forward())
+    def _arrival(self, held: int, count: int) -> npt.NDArray[np.int64]:
+        """When what is in the first ``count`` rows came; of the first ``held`` that is known."""
+        if count == held:
+            self._stamps.none()
+            return self._held_arrival
+        stamps = self._seconds[held:count] * 1_000_000_000
+        stamps += self._nanoseconds[held:count]
+        unstamped = self._kinds[held:count] != _STAMP
+        if np.count_nonzero(unstamped):
+            stamps[unstamped] = time.time_ns()
+        arrival = self._stamps.take(stamps, not self.full)
+        return np.concatenate([self._held_arrival, arrival]) if held else arrival
+
+    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
+        self._stamps.begin()
+        held = self._bring_forward()
+        count = self._receive_behind(held, most or self._rows)
+        arrival = self._arrival(held, count)
         if not count:
             return None
-        arrival = self._seconds[:count] * 1_000_000_000
-        arrival += self._nanoseconds[:count]
-        stamped = self._kinds[:count] == _STAMP
-        correction = self._clock.correction_ns()
-        if correction:
-            arrival += correction
-        if not stamped.all():
-            arrival[~stamped] = self._clock.now_ns()
         words = self._name_words
         if self._ipv6:
             quads = words[:count, 2:6].astype(np.uint64)
@@ -201,6 +212,7 @@ class MmsgSocket(SocketBase):
             late = arrival >= before_ns
             if late[-1] and (cut := int(late.argmax())) >= count - self._rows // 2:
                 self._held = cut, count
+                self._held_arrival = arrival[cut:].copy()  # the batch's are the engine's
                 if not cut:
                     return None
                 count = cut

@@ -9,6 +9,7 @@ from typing import Final
 from .._exceptions import BindError
 from .._udp import UdpAddress
 from .._udp.base import bind_socket
+from .._udp.ending import admit_all, refuse_all
 from . import steering
 
 __all__ = ["SteeringError", "bind_group"]
@@ -32,14 +33,14 @@ def bind_group(address: UdpAddress, workers: int, receive_buffer: int) -> list[s
         if workers == 1:
             sockets.append(bind_socket(address, receive_buffer))
         else:
-            sockets.append(bind_socket(address, receive_buffer, steering.refuse_all))
+            sockets.append(bind_socket(address, receive_buffer, refuse_all))
             sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             same = UdpAddress(*sockets[0].getsockname()[:2])
             while len(sockets) < workers:
                 sockets.append(bind_socket(same, receive_buffer, _share))
             steering.attach_program(sockets[0], workers)
             for sock in sockets:
-                steering.admit_all(sock)
+                admit_all(sock)
         if sys.platform == "linux":
             for sock in sockets:  # what comes before the worker looks has its arrival time all the same
                 sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -53,5 +54,5 @@ def bind_group(address: UdpAddress, workers: int, receive_buffer: int) -> list[s
 
 
 def _share(sock: socket.socket) -> None:
-    steering.refuse_all(sock)
+    refuse_all(sock)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -13,7 +13,7 @@ WORKER_DIED = "worker_died"
 
 
 def merge_totals(all_totals: Iterable[dict[str, Any]]) -> Totals:
-    """Sums, cause by cause. ``kernel_dropped`` is left 0: the sockets know it, and they outlive workers."""
+    """Sums, cause by cause. What the kernel dropped is left 0: the sockets know it, and they outlive workers."""
     merged = Totals()
     for totals in all_totals:
         for name in Totals.__slots__:
@@ -22,7 +22,7 @@ def merge_totals(all_totals: Iterable[dict[str, Any]]) -> Totals:
                 by = getattr(merged, name)
                 for cause, count in value.items():
                     by[cause] = by.get(cause, 0) + count
-            elif name != "kernel_dropped":
+            elif name not in ("kernel_dropped", "after_end"):
                 setattr(merged, name, getattr(merged, name) + value)
     for name in ("malformed_by", "rejected_by", "dropped_by", "faults"):
         setattr(merged, name, dict(sorted(getattr(merged, name).items())))

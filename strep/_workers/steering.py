@@ -9,7 +9,6 @@ neither goes to worker 0, as does what is too short: a load past the end of the 
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 import sys
@@ -17,12 +16,12 @@ from functools import reduce
 from operator import xor
 from typing import Final
 
-__all__ = ["admit_all", "attach_program", "program_for", "refuse_all", "steering_problem", "worker_of"]
+from .._udp.ending import attach
+
+__all__ = ["attach_program", "program_for", "steering_problem", "worker_of"]
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
-_SO_ATTACH_FILTER: Final = 26
-_SO_DETACH_FILTER: Final = 27
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 
 _FACTOR: Final = 0x9E37_79B1
@@ -83,17 +82,7 @@ def attach_program(member: socket.socket, workers: int) -> None:
     """Have the kernel steer by :func:`program_for`; ``member`` is any socket of the group. Raises OSError."""
     if sys.platform != "linux":
         raise OSError("only Linux steers datagrams by a program")
-    _attach(member, _SO_ATTACH_REUSEPORT_CBPF, program_for(workers))
-
-
-def refuse_all(sock: socket.socket) -> None:
-    """Let nothing into a socket until :func:`admit_all`: while its group is incomplete, datagrams would go astray.
-    The kernel counts what it refuses as dropped. Raises OSError."""
-    _attach(sock, _SO_ATTACH_FILTER, [(_RETURN, 0, 0, 0)])
-
-
-def admit_all(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    attach(member, _SO_ATTACH_REUSEPORT_CBPF, program_for(workers))
 
 
 def steering_problem() -> str | None:
@@ -113,10 +102,3 @@ def steering_problem() -> str | None:
     except OSError as error:
         return f"the kernel does not let us steer datagrams (SO_ATTACH_REUSEPORT_CBPF): {error.strerror or error}"
     return None
-
-
-def _attach(sock: socket.socket, option: int, program: list[Instruction]) -> None:
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: a length, padding as the machine wants it, a pointer
-    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
@@ -22,6 +23,7 @@ from .._report import StreamReport, Totals, summary_of
 from .._types import Codec
 from .._udp import UdpAddress, transport_named
 from .._udp.base import dropped_by_kernel
+from .._udp.ending import count_waiting, shut
 from ..sinks import Sink
 from .group import SteeringError, bind_group
 from .merge import merge_sinks, merge_totals
@@ -35,6 +37,7 @@ _log = logging.getLogger("strep")
 _MOST: Final = 64
 _UNEVEN: Final = 1.25  # of its even share of max_streams a worker takes this much: call_leg_ids do not spread evenly
 _START_S: Final = 60.0
+_COUNTING_S: Final = 1.0
 
 
 class _Port:
@@ -62,6 +65,16 @@ class _Port:
     @property
     def granted(self) -> int:
         return self.present[0].getsockopt(SOL_SOCKET, SO_RCVBUF)
+
+    def shut(self) -> None:
+        """Let nothing more in, for any worker."""
+        for sock in self.present:
+            shut(sock)
+
+    def count_rest(self, index: int, until_s: float) -> int:
+        """What this worker has not received."""
+        sock = self.sockets[index]
+        return 0 if sock is None else count_waiting(sock, until_s)
 
     def dropped(self, index: int) -> int:
         """By the kernel, of what was for this worker."""
@@ -115,6 +128,7 @@ class Supervisor:
         pcap: str | PathLike[str] | None = None,
         transport: str = "auto",
         receive_buffer: int = 128 << 20,
+        drain_s: float = 0.0,
         redact: bool = False,
     ) -> None:
         if not 1 <= workers <= _MOST:
@@ -131,6 +145,7 @@ class Supervisor:
             "idle_timeout_s": idle_timeout_s,
             "pin": pin,
             "redact": redact,
+            "drain_s": drain_s,
             "transport": transport,
             "receive_buffer": receive_buffer,
         }
@@ -142,11 +157,14 @@ class Supervisor:
         self._pcap = None if pcap is None else Path(pcap)
         self._workers_wanted = workers if listen is not None else 1  # a pair of ports is one call leg
         self._requested = receive_buffer
+        self._drain_s = drain_s
         self._ports: list[_Port] = []
         self._processes: list[WorkerProcess] = []
         self._nursery: Nursery | None = None
         self._stopped = False
         self._dropped_at_end: list[list[int]] = []  # by port and worker, once the sockets are closed
+        self._after_end = 0
+        self._unread: list[int] = []  # by worker, at the end
         self._described: list[tuple[str, str, int]] = []  # address, role, granted buffer of each port
         self.fallback: str | None = None
         """Why there is one worker only, where more were asked for."""
@@ -249,15 +267,22 @@ class Supervisor:
         return Spec(ports, options, self._sinks, self._pcap, share, level)
 
     async def stop(self, timeout_s: float = 2.5) -> None:
-        """Have the workers receive what has arrived and finish their files; safe to call twice. Who has not ended
-        within ``timeout_s`` is killed, and counted as dead."""
+        """Let nothing more in, have the workers read what has come before and finish their files; safe to call twice.
+        Who has not ended within ``timeout_s`` and ``drain_s`` is killed, and counted as dead. What nobody has read then
+        is counted (dropped: unread)."""
         if self._stopped:
             return
         self._stopped = True
-        await asyncio.gather(*(process.stop(timeout_s) for process in self._processes))
+        for port in self._ports:
+            port.shut()
+        dropped_before = sum(map(sum, self._dropped()))
+        await asyncio.gather(*(process.stop(timeout_s + self._drain_s) for process in self._processes))
         if self._nursery is not None:
             await asyncio.to_thread(self._nursery.close)
+        until_s = time.monotonic() + _COUNTING_S
+        self._unread = [sum(port.count_rest(p.index, until_s) for port in self._ports) for p in self._processes]
         self._dropped_at_end = self._dropped()
+        self._after_end = sum(map(sum, self._dropped_at_end)) - dropped_before
         self._close_ports()
 
     def _tell(self, event: dict[str, Any]) -> None:
@@ -285,7 +310,13 @@ class Supervisor:
     def totals(self) -> Totals:
         """What became of every datagram, of all workers, those that died too; at most 0.1 s old."""
         totals = merge_totals(part for process in self._processes for part in process.totals())
-        totals.kernel_dropped = sum(map(sum, self._dropped()))
+        totals.kernel_dropped, totals.after_end = sum(map(sum, self._dropped())), self._after_end
+        if unread := sum(self._unread):
+            totals.datagrams += unread
+            totals.dropped += unread
+            totals.dropped_by = dict(
+                sorted({**totals.dropped_by, "unread": totals.dropped_by.get("unread", 0) + unread}.items())
+            )
         return totals
 
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
@@ -306,11 +337,11 @@ class Supervisor:
             {
                 "index": process.index,
                 "restarts": process.restarts,
-                "datagrams": sum(totals["datagrams"] for totals in process.totals()),
+                "datagrams": sum(totals["datagrams"] for totals in process.totals()) + unread,
                 "kernel_dropped": sum(port[process.index] for port in dropped),
                 "restart_gap_packets": process.restart_gap,
             }
-            for process in self._processes
+            for process, unread in zip(self._processes, self._unread or [0] * len(self._processes), strict=True)
         ]
         return summary
 

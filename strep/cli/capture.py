@@ -19,7 +19,7 @@ from .._http import HttpServer
 from .._limits import hide_key
 from .._lock import DirectoryLock
 from .._receiver import Receiver
-from .._summary import write_summary
+from .._summary import losses, write_summary
 from .._workers import Supervisor, steering_problem
 from ..sinks import LevelMeter, MutedSink
 from .events import EventSink, EventWriter, emit
@@ -27,6 +27,7 @@ from .options import (
     EXIT_SINK,
     check_writable,
     console,
+    drain_option,
     http_address,
     leg_options,
     run_async,
@@ -83,6 +84,7 @@ _SMALL_BUFFER: Final = 8 << 20
     metavar="BYTES",
     help="Socket buffer to ask the kernel for.",
 )
+@drain_option()
 @click.option("--metrics", metavar="ADDR:PORT", help="Serve figures for Prometheus at http://ADDR:PORT/metrics.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def capture(**options: Any) -> None:
@@ -120,6 +122,7 @@ async def run_capture(
     pcap: Path | None,
     transport: str,
     receive_buffer: int,
+    drain_s: float,
     as_json: bool,
     workers: int = 1,
     metrics: str | None = None,
@@ -136,6 +139,7 @@ async def run_capture(
         "pcap": pcap,
         "transport": transport,
         "receive_buffer": receive_buffer,
+        "drain_s": drain_s,
         "redact": output.redact,
     }
     receiver: Receiver | Supervisor
@@ -178,6 +182,7 @@ async def run_capture(
         if isinstance(receiver, Supervisor) and isinstance(receiver.on_event, EventWriter):
             receiver.on_event.close()
     summary = receiver.summary()
+    lost = summary["lost"] = losses(receiver.totals(), summary["sinks"])
     if out is not None:
         path = write_summary(out, summary)
         err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
@@ -187,7 +192,10 @@ async def run_capture(
     for report in summary["sinks"]:
         if report.get("failed"):
             err.print(f"[red]{report['kind']}: {report['failed']}[/]", soft_wrap=True)
-    return EXIT_SINK if sink_failed(summary["sinks"]) else 0
+    for sentence in lost:
+        err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
+    unread = receiver.totals().dropped_by.get("unread")
+    return EXIT_SINK if unread or sink_failed(summary["sinks"]) else 0
 
 
 def _metrics_server(address: str, receiver: Receiver | Supervisor) -> HttpServer:

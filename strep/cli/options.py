@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +31,7 @@ __all__ = [
     "EXIT_WRONG",
     "check_writable",
     "console",
+    "drain_option",
     "http_address",
     "leg_options",
     "payload_types",
@@ -47,7 +50,10 @@ EXIT_SINK: Final = 6
 EXIT_DOCTOR: Final = 7
 EXIT_WRONG: Final = 8
 
+_TWICE_S: Final = 0.1  # shells and those who wrap commands pass on a Ctrl-C that the terminal has sent too
+
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -80,6 +86,19 @@ def source_options() -> list[Any]:
         click.option("--pin", type=click.Choice(PIN_MODES), default="address", show_default=True,
                      help="What a stream is pinned to: the address that it first came from, or that one's network."),
     ]  # fmt: skip
+
+
+def drain_option() -> Callable[[_F], _F]:
+    """How long the end may take, for those who receive."""
+    return click.option(
+        "--drain",
+        "drain_s",
+        type=click.FloatRange(0, 3600),
+        default=0.0,
+        show_default=True,
+        metavar="S",
+        help="How much longer than 2 s the end may take, to finish what has come before it.",
+    )
 
 
 def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
@@ -128,12 +147,29 @@ def sink_failed(reports: list[dict[str, Any]]) -> bool:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set, for the running loop."""
+    """An event that SIGINT and SIGTERM set, for the running loop. A second one ends the process at once, whatever it
+    does: files stay as they are (valid, as ….part), and there is no summary."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def hear() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        first_s = time.monotonic()
+
+        def end(number: int, frame: object) -> None:
+            if time.monotonic() - first_s > _TWICE_S:
+                os.write(2, b"ended at once: what is open stays as it is\n")
+                os._exit(128 + number)
+
+        for number in numbers:
+            signal.signal(number, end)  # not the loop's: it may be busy
+
+    for number in numbers:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, hear)
     return stop
 
 

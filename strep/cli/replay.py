@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .._replay import Replay
@@ -47,6 +48,7 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
         emit({"event": "summary", **summary})
     err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
     err.print(totals_line(result.totals(), 0), soft_wrap=True)
+    _tell_times(err, result)
     if sink_failed(summary["sinks"]):
         err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
         sys.exit(EXIT_SINK)
@@ -66,11 +68,19 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(result.summary()))
         return
-    from rich.console import Console
-
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     out.print(stream_table(result.reports()))
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
+    _tell_times(console(), result)
+
+
+def _tell_times(err: Console, result: Replay) -> None:
+    if retimed := result.capture["retimed"]:
+        err.print(
+            f"[yellow]{retimed:,} datagrams had times out of line, or of a clock that was set: they were given times "
+            "that go on[/]",
+            soft_wrap=True,
+        )
 
 
 def _run(file: Path, sinks: list[Sink], **arguments: Any) -> Replay:

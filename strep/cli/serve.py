@@ -23,12 +23,14 @@ from .._http import HttpLimits, HttpServer
 from .._limits import Descriptors, hide_key
 from .._lock import DirectoryLock
 from .._receiver import Receiver
+from .._summary import losses
 from ._serve_settings import Settings
 from .events import EventSink, EventWriter
 from .options import (
     EXIT_SINK,
     check_writable,
     console,
+    drain_option,
     run_async,
     sink_failed,
     source_arguments,
@@ -122,6 +124,7 @@ _KEPT_SUMMARIES: Final = 10
     metavar="BYTES",
     help="Socket buffer to ask the kernel for.",
 )
+@drain_option()
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def serve(**options: Any) -> None:
     """Take webhooks, fork each call to this machine, record it, and close its files when it is hung up.
@@ -249,7 +252,10 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
         writer.close()
     err.print(f"{recorder.outcomes['recorded']} calls recorded", soft_wrap=True)
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
-    return EXIT_SINK if sink_failed(last["sinks"]) else 0
+    for sentence in losses(receiver.totals(), last["sinks"]):
+        err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
+    unread = receiver.totals().dropped_by.get("unread")
+    return EXIT_SINK if unread or sink_failed(last["sinks"]) else 0
 
 
 def _check_reach(control: CallControl, settings: Settings) -> None:
@@ -277,6 +283,7 @@ def _receiver(settings: Settings, options: dict[str, Any], sinks: list[Any], *, 
         pcap=options["pcap"],
         transport=options["transport"],
         receive_buffer=options["receive_buffer"],
+        drain_s=options["drain_s"],
         redact=redact,
     )
 

@@ -64,6 +64,8 @@ def totals_line(totals: Totals, live: int) -> str:
         value = getattr(totals, name)
         if value:
             by = getattr(totals, f"{name}_by", {})
+            if name == "kernel_dropped" and totals.after_end:
+                by = {"after the end": totals.after_end}
             causes = f" ({', '.join(f'{cause} {count:,}' for cause, count in by.items())})" if by else ""
             parts.append(f"{value:,} {name.replace('_', ' ')}{causes}")
     return " · ".join(parts)

@@ -102,7 +102,10 @@ _REJECTED: Final = {
 _KINDS: Final = {
     "rtcp": ("RTCP", "It is not forked: some other program sends to this port."),
     "sip": ("SIP", "The port is taken for a SIP endpoint: advertise a media port of its own."),
-    "t38": ("T.38 or STUN", "Fax (T.38) carries no audio; STUN comes from WebRTC clients, not from a fork."),
+    "t38": ("T.38", "It is fax, which carries no audio."),
+    "stun": ("STUN", "It comes from WebRTC clients, not from a fork."),
+    "zrtp": ("ZRTP", "It comes from phones that agree on keys with each other, not from a fork."),
+    "keepalive": ("keep-alives", "They hold a NAT's mapping open; media may follow, or the sender has none."),
     "dtls": ("DTLS", "A WebRTC client takes this port for its peer: advertise another one."),
     "other": ("of no kind that is known", "Some other program sends to this port."),
 }

@@ -1,0 +1,93 @@
+"""The end of a socket: nothing more gets in, and what is in is counted, so that a sender who goes on ends no later."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import sys
+import time
+from typing import Final
+
+import numpy as np
+
+__all__ = ["admit_all", "attach", "count_waiting", "refuse_all", "shut"]
+
+_SO_ATTACH_FILTER: Final = 26
+_SO_DETACH_FILTER: Final = 27
+_BPF_RET: Final = 6
+_MSG_DONTWAIT: Final = 0x40
+_MSG_TRUNC: Final = 0x20
+_AT_ONCE: Final = 1024
+_MSGHDR_BYTES: Final = 64  # struct mmsghdr of 64-bit Linux
+
+
+def attach(sock: socket.socket, option: int, program: list[tuple[int, int, int, int]]) -> None:
+    """Give a socket a classic BPF program: instructions of code, two jumps, and a value. Raises OSError."""
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: a length, padding as the machine wants it, a pointer
+    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
+
+
+def refuse_all(sock: socket.socket) -> None:
+    """Let nothing into a socket until :func:`admit_all`. The kernel counts what it refuses as dropped. Linux; raises
+    OSError."""
+    attach(sock, _SO_ATTACH_FILTER, [(_BPF_RET, 0, 0, 0)])  # keep 0 bytes
+
+
+def admit_all(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
+def shut(sock: socket.socket) -> None:
+    """Let no datagram in any more. What has come before stays readable; what comes now the kernel counts as dropped."""
+    if sock.fileno() < 0:
+        return
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            refuse_all(sock)
+            return
+    with contextlib.suppress(OSError):
+        sock.connect(sock.getsockname())  # nobody but itself
+
+
+def count_waiting(sock: socket.socket, until_s: float) -> int:
+    """Take all that waits in a socket, and throw it away; returns how many datagrams. At ``until_s`` on the monotonic
+    clock it ends, which matters only where the door could not be shut."""
+    if sock.fileno() < 0:
+        return 0
+    return _count_many(sock, until_s) if sys.platform == "linux" else _count_singly(sock, until_s)
+
+
+def _count_singly(sock: socket.socket, until_s: float) -> int:
+    count, little = 0, bytearray(1)
+    while time.monotonic() < until_s:
+        try:
+            sock.recv_into(little)
+        except (BlockingIOError, InterruptedError):
+            break
+        except ConnectionError:
+            continue
+        except OSError as error:
+            if getattr(error, "winerror", None) != 10_040:  # WSAEMSGSIZE: longer than a byte
+                break
+        count += 1
+    return count
+
+
+def _count_many(sock: socket.socket, until_s: float) -> int:
+    """Without a place for anything: the kernel copies nothing."""
+    if ctypes.sizeof(ctypes.c_void_p) != 8:
+        return _count_singly(sock, until_s)
+    receive = ctypes.CDLL(None, use_errno=True).recvmmsg
+    receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+    messages = np.zeros((_AT_ONCE, _MSGHDR_BYTES), np.uint8)
+    count = 0
+    while time.monotonic() < until_s:
+        found = receive(sock.fileno(), messages.ctypes.data, _AT_ONCE, _MSG_DONTWAIT | _MSG_TRUNC, None)
+        if found <= 0:
+            break
+        count += found
+    return count
