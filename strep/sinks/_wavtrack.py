@@ -23,7 +23,7 @@ I16 = npt.NDArray[np.int16]
 
 class Track:
     """``offset``: frames between the file's beginning and the stream's. ``channel``: of the file; None: all of them are
-    the stream's. ``corrected``: kept on the receiver's clock."""
+    the stream's. ``origin_ns``: kept on the receiver's clock, position 0 being then; None: it is not."""
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class Track:
         *,
         offset: int = 0,
         channel: int | None = None,
-        corrected: bool = False,
+        origin_ns: int | None = None,
     ) -> None:
         self.file = file
         self.stream = stream
         self.offset = offset
         self.channel = channel
-        self.drift = DriftCorrector(stream.sample_rate, stream.origin_ns) if corrected else None
+        self.drift = None if origin_ns is None else DriftCorrector(stream.sample_rate, origin_ns)
         self._tree = tree
         self._resampler: Resampler | None = None
         if file.format.rate != stream.sample_rate:
@@ -47,13 +47,14 @@ class Track:
         self._next_in = 0
         self._next_out = 0
 
-    def write(self, samples: I16, position: int, time_ns: int) -> None:
-        """Samples (interleaved) at a position of the stream's, in frames, not before the end of the last ones."""
+    def write(self, samples: I16, position: int, time_ns: int, arrival_ns: int) -> None:
+        """Samples (interleaved) at a position of the stream's, in frames, not before the end of the last ones; the
+        block's ``time_ns`` and ``arrival_ns``."""
         if self.drift is None:
             self._resample(samples, position)
             return
         shaped = samples if self.stream.channels == 1 else samples.reshape(-1, self.stream.channels)
-        for at, part in self.drift.process(position, shaped, time_ns):
+        for at, part in self.drift.process(position, shaped, time_ns, arrival_ns):
             self._resample(part.reshape(-1), at)
 
     def _resample(self, samples: I16, position: int) -> None:
