@@ -326,6 +326,7 @@ class WavWriter:
         if not self._simple:
             self._write_pieces(track, waiting, now)
             self._dirty[id(track.file)] = track.file
+            self._tell(track.file, now)  # what waited is on disk as late as can be already
         elif self._lanes is not None and waiting.report is None:
             self._lanes.adopt(stream.index, track.file)
         if waiting.report is not None:
@@ -502,6 +503,10 @@ class WavWriter:
         if self._mute is not None:
             for stream in self._mute.streams:
                 self._write_rest(self._mute, stream, time.monotonic())
+        for waiting in self._hold.everyone():  # it is not their doing that they end
+            if not waiting.due:
+                waiting.due = True
+                self._add(waiting, waiting.duration_ns)
         self.work(until, closing=True)
         left = [item for _, _, item in sorted(self._todo, key=lambda entry: entry[:2])] + self._stuck
         self._todo.clear()
