@@ -6,6 +6,7 @@ whose streams have lasted longest; between batches, so that files that are there
 
 from __future__ import annotations
 
+import errno
 import heapq
 import time
 from collections import Counter
@@ -199,8 +200,8 @@ class WavWriter:
             try:
                 self._write_block(batch, values, i, stream, now)
             except Exception as error:
-                self._disk.lost(frames)
                 self._failed(error, stream, now)
+                self._disk.lost(frames)
             self.in_hand -= frames
 
     def _write_block(self, batch: BlockBatch, values: _Values, i: int, stream: StreamInfo, now: float) -> None:
@@ -355,8 +356,8 @@ class WavWriter:
             try:
                 track.write(piece.samples, piece.position, piece.time_ns, piece.arrival_ns)
             except Exception as error:
-                self._disk.lost(piece.frames)
                 self._failed(error, track.stream, now)
+                self._disk.lost(piece.frames)
 
     def _give_up(self, waiting: Waiting) -> None:
         """The stream gets no file."""
@@ -489,9 +490,9 @@ class WavWriter:
                 if self._lanes is not None:
                     self._lanes.release(stream.index, file)
                 lost = (file.end - file.checked) // file.format.frame_bytes
-                self._disk.lost(lost)
-                gone = FileNotFoundError(2, "somebody has deleted a file that was being written")
+                gone = FileNotFoundError(errno.ENOENT, "somebody has deleted a file that was being written")
                 self._put_aside(file, gone, now)
+                self._disk.lost(lost)
                 self._tree.make_again(file)
                 self._works(file)
             except OSError as error:
@@ -507,7 +508,10 @@ class WavWriter:
             if not waiting.due:
                 waiting.due = True
                 self._add(waiting, waiting.duration_ns)
-        self.work(until, closing=True)
+        tried = -1
+        while tried != len(self._stuck):  # what is complete has left room for others, perhaps
+            tried = len(self._stuck)
+            self.work(until, closing=True)
         left = [item for _, _, item in sorted(self._todo, key=lambda entry: entry[:2])] + self._stuck
         self._todo.clear()
         for waiting in self._hold.everyone():
