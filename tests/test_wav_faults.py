@@ -272,6 +272,7 @@ def test_a_disk_that_is_full_from_the_start_is_told(small_disk: Path) -> None:
 
 _FEW = """
 import json, os, resource, sys, time
+import numpy.ma  # np.unique does when it is first called, which is no more possible then
 sys.path[:0] = [{tests!r}]
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
 from pathlib import Path

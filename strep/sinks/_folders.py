@@ -74,7 +74,7 @@ class Folders:
         """The descriptor of a file; never through a symlink."""
         if not _BY_DESCRIPTOR:
             path = self._root / folder / name
-            if path.is_symlink():
+            if not flags & os.O_EXCL and path.is_symlink():
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
             return os.open(path, flags | _FLAGS, self._file_mode)
         return os.open(name, flags | _FLAGS, self._file_mode, dir_fd=self._fd(folder))

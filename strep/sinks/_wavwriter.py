@@ -88,7 +88,8 @@ class WavWriter:
         self._dirty: dict[int, WavFile] = {}  # by id()
         self._aside: dict[int, WavFile] = {}  # likewise: files that could not be written
         self._todo: list[tuple[int, int, Waiting | _Complete]] = []  # a heap: those that lasted longest first
-        self._stuck: list[Waiting | _Complete] = []  # what is tried again when the disk may work again
+        self._stuck: list[Waiting | _Complete] = []  # what is tried again, at the earliest at:
+        self._retry_at = 0.0
         self._number = 0
         self._looked_at = 0
         self._idle_at = 0.0
@@ -283,13 +284,13 @@ class WavWriter:
 
     @property
     def busy(self) -> bool:
-        """Files are to be made or named."""
-        return bool(self._todo)
+        """Files are to be made or named, and can be tried now."""
+        return bool(self._todo) or (bool(self._stuck) and time.monotonic() >= self._retry_at)
 
     def work(self, until: float, *, closing: bool = False) -> None:
         """Make and complete files until that (monotonic seconds)."""
         now = time.monotonic()
-        if self._stuck and (closing or self._may_try(now)):
+        if self._stuck and (closing or now >= self._retry_at):
             for item in self._stuck:
                 self._add(item, item.duration_ns if isinstance(item, Waiting) else 0)
             self._stuck.clear()
@@ -297,14 +298,11 @@ class WavWriter:
             _, _, item = heapq.heappop(self._todo)
             if isinstance(item, _Complete):
                 self._complete(item, now)
-            elif closing or self._may_try(now):
+            elif closing or (self._disk.is_due(NEW_FILES, now) and self._disk.is_due(DISK, now)):
                 self._make(item, now)
             else:
                 self._stuck.append(item)
             now = time.monotonic()
-
-    def _may_try(self, now: float) -> bool:
-        return self._disk.is_due(NEW_FILES, now) and self._disk.is_due(DISK, now)
 
     def _make(self, waiting: Waiting, now: float) -> None:
         """Give a stream its file, with all that waited."""
@@ -312,7 +310,7 @@ class WavWriter:
         try:
             track = self._begin(waiting)
         except OSError as error:
-            self._disk.failed(NEW_FILES, error, f"{self._tree.root}/{stream.name}", now)
+            self._retry_at = self._disk.failed(NEW_FILES, error, f"{self._tree.root}/{stream.name}", now)
             self._stuck.append(waiting)
             return
         except Exception as error:
@@ -410,6 +408,7 @@ class WavWriter:
             self._tree.abandon(file)
         except OSError as error:
             self._put_aside(file, error, now)
+            self._retry_at = file.aside_until
             self._stuck.append(done)
             return
         except Exception as error:
@@ -434,7 +433,9 @@ class WavWriter:
         if self._todo:
             return 0.0
         lagging = self._dirty or (self._lanes is not None and self._lanes.lagging)
-        return FLUSH_S / 2 if lagging or self._disk.problem or self._stuck else None
+        if lagging or self._disk.problem or self._stuck:
+            return FLUSH_S / 2
+        return FLUSH_S if self._tracks else None
 
     def look_after(self, now: float, idle: bool) -> None:
         """Bring headers up to date, and see whether what did not work does again. ``idle``: nothing else is to do."""

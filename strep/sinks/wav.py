@@ -213,7 +213,8 @@ class WavSink(BaseSink):
     def report(self) -> dict[str, Any]:
         """Figures so far. ``problem``: what is wrong with the disk now, and ``paused`` whether something is; ``failed``
         is for good. ``errors`` counts by errno. ``short_streams`` fell silent before they had a file, and
-        ``short_frames`` are theirs; ``refused_streams`` could not be given one."""
+        ``short_frames`` are theirs; ``refused_streams`` could not be given one. ``names_taken``: directories that are
+        called otherwise, because a symlink or a file has their name."""
         if self._last_report is not None:
             return self._last_report
         writer = self._writer
@@ -227,6 +228,7 @@ class WavSink(BaseSink):
             "short_streams": writer.short_streams,
             "short_frames": writer.short_frames,
             "files": self._tree.files,
+            "names_taken": self._tree.folders.blocked,
             "errors": dict(self._disk.errors),
             **({"drift": dict(writer.drift_sums)} if writer.drift_sums else {}),
         }
