@@ -184,6 +184,7 @@ class LegFiles:
 
 
 def _believed_origin_ns(stream: StreamInfo, arrival_ns: int) -> int:
-    """When the stream's first frame arrived, or would have without delay: not long before its first packet, whatever
-    its timestamps say, and not after its first audio."""
-    return min(max(stream.origin_ns, stream.first_arrival_ns - _BEFORE_NS), arrival_ns)
+    """When the stream's first frame arrived, or would have without delay. Nothing waits long in a network: timestamps
+    that say so are not believed, nor can it have been after the first audio."""
+    first_ns = stream.first_arrival_ns
+    return min(stream.origin_ns if stream.origin_ns >= first_ns - _BEFORE_NS else first_ns, arrival_ns)

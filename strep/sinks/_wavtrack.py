@@ -63,14 +63,18 @@ class Track:
             return
         rate_in, rate_out, channels = self.stream.sample_rate, self.file.format.rate, self.stream.channels
         gap = position - self._next_in
+        out: list[tuple[int, I16]] = []
         if gap > _RESAMPLED_GAP_S * rate_in:
-            self._put(self._resampler.flush(), self._next_out)
+            out.append((self._next_out, self._resampler.flush()))
             self._resampler.reset()
             self._next_out = -(-position * rate_out // rate_in)
         elif gap > 0:
-            self._put_resampled(self._resampler, np.zeros(gap * channels, np.int16))
+            out.append(self._resampled(self._resampler, np.zeros(gap * channels, np.int16)))
         self._next_in = position + len(samples) // channels
-        self._put_resampled(self._resampler, samples)
+        out.append(self._resampled(self._resampler, samples))
+        # only now, so that what cannot be written does not move what comes behind it
+        for at, part in out:
+            self._put(part, at)
 
     def finish(self) -> None:
         """Write what is still held back."""
@@ -79,11 +83,12 @@ class Track:
         if self._resampler is not None:
             self._put(self._resampler.flush(), self._next_out)
 
-    def _put_resampled(self, resampler: Resampler, samples: I16) -> None:
+    def _resampled(self, resampler: Resampler, samples: I16) -> tuple[int, I16]:
         channels = self.stream.channels
         out = resampler.process(samples if channels == 1 else samples.reshape(-1, channels))
-        self._put(out, self._next_out)
+        at = self._next_out
         self._next_out += len(out)
+        return at, out
 
     def _put(self, samples: I16, position: int) -> None:
         if not len(samples):

@@ -90,6 +90,7 @@ class WavWriter:
         self._todo: list[tuple[int, int, Waiting | _Complete]] = []  # a heap: those that lasted longest first
         self._stuck: list[Waiting | _Complete] = []  # what is tried again, at the earliest at:
         self._retry_at = 0.0
+        self._refused: set[int] = set()  # serials of streams that live and get no file
         self._number = 0
         self._looked_at = 0
         self._idle_at = 0.0
@@ -256,6 +257,9 @@ class WavWriter:
     # --- streams without a file -----------------------------------------------------------------------------------
 
     def _keep(self, values: _Values, i: int, stream: StreamInfo) -> None:
+        if stream.serial in self._refused:
+            self._disk.lost(values.frames[i])
+            return
         samples: I16 | bytes
         if self._simple:
             samples = bytes(values.bytes_of(i, stream, self._encoding_of(stream)))
@@ -362,6 +366,7 @@ class WavWriter:
         self._hold.take(waiting)
         self._disk.lost(waiting.frames)
         self.refused_streams += 1
+        self._refused.add(waiting.stream.serial)
         self._leave(waiting.stream)
 
     def _leave(self, stream: StreamInfo) -> None:
@@ -374,6 +379,7 @@ class WavWriter:
     # --- ends -----------------------------------------------------------------------------------------------------
 
     def _end_track(self, stream: StreamInfo, report: StreamReport) -> None:
+        self._refused.discard(stream.serial)
         track = self._tracks.pop(stream.serial, None)
         if track is None:
             self._leave(stream)
@@ -518,6 +524,8 @@ class WavWriter:
         for waiting in self._hold.everyone():
             self._give_up(waiting)
         if self._lanes is not None:
+            for track in self._tracks.values():
+                self._lanes.release(track.stream.index, track.file)
             self._lanes.close()
         unfinished = [item for item in left if isinstance(item, _Complete)]
         unfinished += [_Complete(file, [t.stream.serial]) for t in self._tracks.values() for file in [t.file]]

@@ -35,6 +35,7 @@ _WORK_S: Final = 0.05  # for new and finished files between two batches
 _WRITING: Final = 0.7
 _FINISHING: Final = 0.9
 _AT_MOST: Final = 0.95
+_LATE_S: Final = 1.0
 _HELD: Final = 4  # a fourth of the queue is for streams without files
 
 _Job = tuple[Literal["blocks", "ended", "skipped"], Any]
@@ -257,14 +258,16 @@ class WavSink(BaseSink):
         while self._turn():
             pass
         with self._condition:
-            if self._last_report is not None:
-                return  # given up: nobody asks any more
+            given_up = self._last_report is not None
             left = _frames(self._jobs)
             ends = [job[1] for job, _ in self._jobs if job[0] == "ended"]
             self._jobs.clear()
             self._waiting = 0
             self._queue_dropped += left
             self._condition.notify_all()
+        if given_up:  # too late for the figures, but not for the files
+            self._contained(self._writer.close, time.monotonic() + _LATE_S)
+            return
         if left:
             self._failed = self._failed or "the disk was too slow to take everything before the end"
         for stream, report in ends:
