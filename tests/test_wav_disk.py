@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 from live import hashes, samples_of
 from support import LEG, MS, T0, batch_of, leg_id, payload_of, pcmu, steady
 
@@ -21,6 +22,8 @@ import strep
 from strep._dispatch import Dispatcher
 from strep._engine import Engine
 from strep._incidents import Incident
+from strep._pcap import PcapWriter
+from strep.cli import cli
 from strep.sinks import WavSink, _folders, _wavdisk
 from strep.sinks._aio import ManyWrites
 from strep.sinks._folders import Folders, safe_name
@@ -325,3 +328,29 @@ def test_long_names_lose_no_call(tmp_path: Path) -> None:
 def test_wrong_options(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(strep.ConfigurationError, match=next(iter(wrong))):
         WavSink(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("umask", "modes"), [("022", (0o644, 0o755)), ("0027", (0o640, 0o750)), ("77", (0o600, 0o700))]
+)
+def test_the_command_s_umask(tmp_path: Path, umask: str, modes: tuple[int, int]) -> None:
+    writer = PcapWriter(tmp_path / "a.pcap")
+    writer.write(batch_of(steady(40)))
+    writer.close()
+    before = os.umask(0o022)
+    try:
+        command = ["replay", str(tmp_path / "a.pcap"), "--out", str(tmp_path / "out"), "--umask", umask]
+        done = CliRunner().invoke(cli, command)
+    finally:
+        os.umask(before)
+    assert done.exit_code == 0, done.output
+    path = tmp_path / "out" / str(LEG) / "a-inbound.wav"
+    assert stat.S_IMODE(path.stat().st_mode) == modes[0]
+    assert stat.S_IMODE(path.parent.stat().st_mode) == modes[1]
+
+
+@pytest.mark.parametrize("wrong", ["9", "-1", "1000", "x"])
+def test_no_umask(tmp_path: Path, wrong: str) -> None:
+    done = CliRunner().invoke(cli, ["replay", str(tmp_path), "--out", str(tmp_path), f"--umask={wrong}"])
+    assert done.exit_code == 2
+    assert "027" in done.output
