@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from ._archive import Archive
 from ._blocks import BlockBatch
 from ._conceal import Concealer
 from ._events import Ended, Event, Fault, Limited, Notice, Started
@@ -177,7 +178,7 @@ class Dispatcher:
             connect = getattr(lane.sink, "connect", None)
             if connect is not None:
                 connect(self.publish)
-        self.ended: deque[StreamReport] = deque(maxlen=_KEPT_REPORTS)
+        self.ended: Archive[StreamReport] = Archive(_KEPT_REPORTS)
 
     def handle(self, events: list[Event]) -> None:
         for event in events:
@@ -199,7 +200,7 @@ class Dispatcher:
                 if lane.wants_audio or not isinstance(event, BlockBatch):
                     lane.put(event)
             if isinstance(event, Ended):
-                self.ended.append(event.report)
+                self.ended.add(event.stream.serial, event.report)
 
     def _fill(self, batch: BlockBatch) -> BlockBatch | None:
         filled = self._concealer.fill(batch)

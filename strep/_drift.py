@@ -10,7 +10,8 @@ where samples would be written with where their time on the receiver's clock (``
 
 With the steps of the time itself (2 ms at 200 ppm) an error is at most 8 ms, and two directions that drift apart are
 within 16 ms. What is corrected depends on positions alone, not on how blocks were cut. More than a second off is not
-drift (a sender that plays a file at twice its speed, say): such audio is left as it is.
+drift (a sender that plays a file at twice its speed, say): such audio is left as it is. And whatever the times say: no
+gap is lengthened beyond the time that has passed by the arrival of the packet behind it, and a second.
 """
 
 from __future__ import annotations
@@ -66,15 +67,16 @@ class DriftCorrector:
         self._held: I16 | None = None  # the beginning of a chunk
         self._held_wanted = 0
 
-    def process(self, position: int, samples: I16, time_ns: int) -> list[Part]:
-        """A block: int16 (n,) or (n, channels) at a position, in order, and its ``time_ns``. Returns what is ready:
-        (position to be written at, samples)."""
+    def process(self, position: int, samples: I16, time_ns: int, arrival_ns: int) -> list[Part]:
+        """A block: int16 (n,) or (n, channels) at a position, in order, its ``time_ns``, and when its first packet
+        arrived. Returns what is ready: (position to be written at, samples)."""
         offset_ns = time_ns - self._origin_ns - position_ns(position, self._rate)
         wanted = (offset_ns * self._rate + 500_000_000) // 1_000_000_000
         before: list[Part] = []
         if self._next is not None and position > self._next:
             before = self.flush()
-            self._close_gap(position - self._next, wanted)
+            there = (arrival_ns - self._origin_ns) * self._rate // 1_000_000_000 + self._most
+            self._close_gap(position - self._next, wanted, max(0, there - position - self._shift))
         self._next = position + len(samples)
         at = position
         parts: list[I16] = []
@@ -120,15 +122,15 @@ class DriftCorrector:
         self._hurry = hurry
         return error
 
-    def _close_gap(self, gap: int, wanted: int) -> None:
-        """Nothing is heard in a gap: it is made as long as it should be."""
+    def _close_gap(self, gap: int, wanted: int, room: int) -> None:
+        """Nothing is heard in a gap: it is made as long as it should be, by ``room`` frames more at most."""
         error = self._shift - wanted
         if abs(error) <= self._begin and not self._active:
             return
         if error > 0:
             self.dropped += min(error, gap)
         else:
-            self.inserted -= error
+            self.inserted += min(-error, room)
 
     def _correct(self, samples: I16, wanted: int, parts: list[I16]) -> None:
         """Samples from the beginning of a chunk on, while correcting; less than a chunk is held back."""

@@ -367,7 +367,7 @@ def correct(samples: I16, gaps: dict[int, int], steps: dict[int, int], cuts: Seq
         position += gaps.get(begin, 0)
         wanted += steps.get(begin, 0)
         time_ns = T0 + position_ns(position, RATE) + wanted * 125_000
-        parts += corrector.process(position, samples[begin:end], time_ns)
+        parts += corrector.process(position, samples[begin:end], time_ns, time_ns)
         position += end - begin
     parts += corrector.flush()
     out = np.zeros((parts[-1][0] + len(parts[-1][1]), *samples.shape[1:]), np.int16)

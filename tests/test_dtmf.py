@@ -7,6 +7,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import T0, Arrival, batch_of, packet, pcmu
+from support import T0, Arrival, batch_of, packet, pcmu, run, steady
 from test_bank import Part, batch_of_blocks, stream
 
 import strep
@@ -375,7 +376,7 @@ def test_files_and_arrays_without_keys(tmp_path: Path) -> None:
     for sink in (wav, array):
         for begin in range(0, len(x), 160):
             sink.blocks(batch_of_blocks([Part(info, begin, 0, x[begin : begin + 160])]))
-        sink.stream_ended(info, None)  # type: ignore[arg-type]
+        sink.stream_ended(info, replace(run(steady(3)).reports[0], stream=info))
     wav.close(5.0)
     assert wav.report()["failed"] is None
     with wave.open(str(tmp_path / wav.files(info)[0])) as file:

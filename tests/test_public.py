@@ -76,7 +76,7 @@ FLOORS = [
      "_packets", "_accounts"},
     {"_announcements", "_admission", "_state", "_throttle", "_intake", "_sources", "_events", "_outlet", "_sorting",
      "_presses", "_engine", "_pacing"},
-    {"sinks", "_frames", "_inorder", "_incidents"},
+    {"sinks", "_frames", "_inorder", "_incidents", "_archive"},
     {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver",
      "_ending", "_replay", "_summary", "_workers", "_http", "_connections", "_lock", "_limits", "simulate", "standin",
      "bench", "control", "metrics", "service"},

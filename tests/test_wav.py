@@ -75,7 +75,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_stream_that_comes_back_after_its_end_is_a_new_file(tmp_path: Path) -> None:
     later = steady(20, first=500, start_ns=T0 + 10_000 * MS)
-    result = record(tmp_path / "out", steady(20) + later, {"idle_timeout_s": 2})
+    result = record(tmp_path / "out", steady(30) + later, {"idle_timeout_s": 2})
     assert [s["files"] for s in result.summary()["streams"]] == [[f"{LEG}/a-inbound.wav"], [f"{LEG}/a-inbound-2.wav"]]
     np.testing.assert_array_equal(samples_of(tmp_path / "out" / str(LEG) / "a-inbound-2.wav"), expected(20, first=500))
 

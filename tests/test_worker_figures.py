@@ -23,7 +23,7 @@ from strep._workers.merge import merge_sinks, merge_totals, totals_of_the_dead
 from strep._workers.worker import recording_of
 from strep.sinks._wavfile import WavFormat
 from strep.sinks._wavleft import complete_file, complete_files, find_left_files
-from strep.sinks._wavtree import WavTree
+from strep.sinks._wavtree import WavFile, WavTree
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_only_what_the_dead_one_wrote_is_completed(tmp_path: Path, engine: Engin
     assert found == {
         stream.serial: [
             f"{stream.name}/{name}"
-            for name in ("a-inbound-2.wav", "a-inbound-4.wav", "a-inbound-5.part.wav", "a-2.wav")
+            for name in ("a-inbound-2.wav", "a-inbound-4.part.wav", "a-inbound-5-2.wav", "a-2.wav")
         ],
         other.serial: [],
     }
@@ -213,14 +213,15 @@ def test_a_name_that_was_given_meanwhile_is_not_taken_again(tmp_path: Path, monk
     tree = WavTree(tmp_path, 10)
     original = WavTree._open_fd
 
-    def completed_meanwhile(self: WavTree, path: Path, flags: int) -> int:
-        if path.name == "a.part.wav":
-            (path.parent / "a.wav").write_bytes(b"the dead one's")
-        return original(self, path, flags)
+    def completed_meanwhile(self: WavTree, file: WavFile, flags: int) -> int:
+        if file.part == "a.part.wav":
+            (tmp_path / "call" / "a.wav").write_bytes(b"the dead one's")
+        return original(self, file, flags)
 
     monkeypatch.setattr(WavTree, "_open_fd", completed_meanwhile)
     file = tree.create("call", "a", WavFormat("pcm16", 8000, 1))
-    assert file.part.name == "a-2.part.wav"
+    assert file.part == "a-2.part.wav"
+    tree.begin(file, [(0, bytes(2))])
     tree.finish(file)
     assert {p.name: p.read_bytes()[:4] for p in (tmp_path / "call").iterdir()} == {"a.wav": b"the ", "a-2.wav": b"RIFF"}
 

@@ -16,6 +16,7 @@ from .doctor import doctor
 from .fork import fork
 from .options import EXIT_BIND, EXIT_FILE, EXIT_USAGE
 from .plot import plot
+from .repair import repair
 from .replay import inspect, replay
 from .serve import serve
 from .simulate import simulate
@@ -36,7 +37,7 @@ def cli() -> None:
     """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""
 
 
-for _command in (capture, serve, replay, inspect, plot, simulate, demo, doctor, fork, bench):
+for _command in (capture, serve, replay, inspect, plot, repair, simulate, demo, doctor, fork, bench):
     cli.add_command(_command)
 
 

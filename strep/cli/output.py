@@ -5,6 +5,7 @@ Workers make their own of it, so it can be pickled, and imports nothing that dra
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -57,7 +58,23 @@ def output_options() -> list[Any]:
         click.option("--vad", type=click.Choice(["energy", "silero"]), default="energy", show_default=True,
                      help="How speech is told from noise (silero: pip install 'strep-rtp[vad]')."),
         click.option("--redact", is_flag=True, help="Tell that a key was pressed, never which."),
+        click.option("--umask", metavar="OCTAL", callback=_set_umask,
+                     help="Of all that is written, like 027 (default: the process's; WAV files are 0640 less it)."),
     ]  # fmt: skip
+
+
+def _set_umask(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """Takes effect at once, for the whole process and its workers."""
+    if text is None:
+        return None
+    try:
+        mask = int(text, 8)
+    except ValueError:
+        mask = -1
+    if not 0 <= mask <= 0o777:
+        raise click.BadParameter(f"{text!r} is none: give one like 027", ctx=context, param=option)
+    os.umask(mask)
+    return mask
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,7 @@ class Output:
     analyze: str
     vad: Any
     redact: bool
+    umask: int | None = None
     session_of: Callable[[StreamInfo], str | None] | None = None  # no option: who knows sessions from elsewhere
     max_open_files: int | None = None  # no option: who shares descriptors out
 
@@ -118,6 +136,7 @@ class Output:
             conceal=self.conceal,
             mute_keys=self.mute_keys,
             max_open_files=self.max_open_files,
+            **({} if self.umask is None else {"file_mode": 0o666, "directory_mode": 0o777}),  # the umask alone decides
         )
 
     def sinks(self, directory: Path | None) -> list[Sink]:

@@ -15,12 +15,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["WavFormat"]
+__all__ = ["HEADER_MOST", "WavFormat"]
 
 _PCM: Final = 1
 _ALAW: Final = 6
 _MULAW: Final = 7
 _LIMIT: Final = 0xFFFF_FFFF
+_SLOWEST: Final = 4000  # Hz; no file of ours has less
+_KNOWN: Final = 64  # bytes of a header that tell its format
+
+HEADER_MOST: Final = 94
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,32 @@ class WavFormat:
 
     @classmethod
     def of_header(cls, header: bytes) -> WavFormat | None:
-        """The format of a file that begins like this; None where the header is none of ours."""
-        if len(header) < 80 or header[12:16] not in (b"JUNK", b"ds64") or header[48:52] != b"fmt ":
+        """The format of a file that begins like this, were it that the header's sizes are torn or what stands behind
+        its rate was never written; None where it is none of ours."""
+        if len(header) < _KNOWN:
             return None
         tag, channels, rate = struct.unpack_from("<HHI", header, 56)
         encoding = {_PCM: "pcm16", _MULAW: "PCMU", _ALAW: "PCMA"}.get(tag)
-        return None if encoding is None else cls(encoding, rate, channels)
+        if encoding is None or not channels or rate < _SLOWEST:
+            return None
+        found = cls(encoding, rate, channels)
+        if rate * found.frame_bytes > _LIMIT or found.frame_bytes > 0xFFFF:
+            return None
+        return found if found.fits(header) else None
+
+    def fits(self, header: bytes) -> bool:
+        """Whether a header may be one of this format, or the beginning of one behind which there are zeros only."""
+        # a write that was torn in the middle of a name has left a bit of either
+        names = zip(header[:4] + header[12:16], b"RIFFJUNK", b"RF64ds64", strict=False)
+        if any(byte not in either for byte, *either in names):
+            return False
+        wanted, size = self.header(0), self.header_bytes
+        sizes = {*range(4, 8), *range(20, 48), *range(size - 4, size)}
+        if self.encoding != "pcm16":
+            sizes.update(range(size - 12, size - 8))
+        fixed = [i for i in range(8, min(size, len(header))) if i not in sizes and not 12 <= i < 16]
+        written = len(header[:size].rstrip(b"\0"))
+        return all(header[i] == wanted[i] for i in fixed if i < max(written, _KNOWN))
 
     def headers(self, data_bytes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Headers of many files at once, uint8 (n, header_bytes); for less than 4 GiB."""

@@ -18,11 +18,11 @@ from ._wavtree import WavFile, WavTree
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
 
-__all__ = ["WavLanes"]
+__all__ = ["FLUSH_S", "WavLanes"]
 
 I64 = npt.NDArray[np.int64]
 
-_FLUSH_S: Final = 0.5  # how far a header may lag behind its samples
+FLUSH_S: Final = 0.5  # how far a header may lag behind its samples
 _RIFF_LIMIT: Final = 0xFFFF_0000
 
 
@@ -33,6 +33,7 @@ class WavLanes:
         self._tree = tree
         self._writes = writes
         self._formats: list[WavFormat] = []
+        self.wrote = False  # the last call wrote something
         self._fd = np.full(0, -1, np.int64)
         self._grow(256)
 
@@ -107,6 +108,7 @@ class WavLanes:
 
     def write(self, batch: BlockBatch, native: bool, now: float) -> list[int] | None:
         """Write what can be written fast; returns the blocks that are left. None: all are."""
+        self.wrote = False
         if self._tree.evicted:
             return None
         row = batch.index
@@ -136,7 +138,7 @@ class WavLanes:
         done = self._writes.write(fd, base + first.astype(np.uint64), length, at + self._header.take(row))
         good = done == length
         np.maximum.at(self._end, row[good], (at + length)[good])
-        due = row[good & (now - self._told_at.take(row) >= _FLUSH_S)]
+        due = row[good & (now - self._told_at.take(row) >= FLUSH_S)]
         if due.size:
             self._tell(np.unique(due), now)
         left = np.ones(len(batch), np.bool_)
@@ -144,6 +146,7 @@ class WavLanes:
             left = ~good
         else:
             left[chosen] = ~good
+        self.wrote = bool(good.any())
         # what failed goes the slow way, which knows what to do with errors
         return np.flatnonzero(left).tolist()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LegFiles", "SessionOf", "Sessions", "parse_sessions"]
 
 _SHIFT_LIMIT_S: Final = 10.0
+_BEFORE_NS: Final = 1_000_000_000
 _LEGS_MOST: Final = 64  # of a session
 
 Sessions = Mapping[uuid.UUID, str] | Mapping[str, str] | Callable[["StreamInfo"], str | None]
@@ -68,12 +69,16 @@ def parse_sessions(sessions: Sessions) -> SessionOf:
 
 
 class _SharedFile:
-    """A file and the streams that write into it."""
+    """A file and the streams that write into it, or may yet."""
 
-    def __init__(self, file: WavFile, origin_ns: int) -> None:
-        self.file = file
-        self.origin_ns = origin_ns
-        self.tracks: dict[int, Track] = {}  # live ones, by serial
+    def __init__(self, directory: str, stem: str, format_: WavFormat) -> None:
+        self.directory = directory
+        self.stem = stem
+        self.format = format_
+        self.file: WavFile | None = None  # made when the first of them has lasted
+        self.origin_ns = 0
+        self.present: set[int] = set()  # serials of streams that have not ended
+        self.tracks: dict[int, Track] = {}  # of them, those that write
         self.ever: list[int] = []
         self.legs: dict[tuple[str, Leg], int] = {}  # which legs have which pair of channels
 
@@ -96,6 +101,8 @@ class LegFiles:
 
     ``rate``: of the files; None: that of a file's first stream. ``sessions``: by :func:`parse_sessions`; who has none
     is written as stereo. ``corrected``: streams are kept on the receiver's clock.
+
+    A stream is met with its first block, which settles its file and channel; its track begins when it has lasted.
     """
 
     def __init__(self, tree: WavTree, rate: int | None, *, corrected: bool, sessions: SessionOf | None = None) -> None:
@@ -104,51 +111,80 @@ class LegFiles:
         self._corrected = corrected
         self._session_of = sessions
         self._shared: dict[tuple[str, Leg | None], _SharedFile] = {}
-        self._key: dict[int, tuple[str, Leg | None]] = {}  # by serial
+        self._place: dict[int, tuple[tuple[str, Leg | None], int]] = {}  # by serial: file, channel
 
-    def begin(self, stream: StreamInfo) -> Track:
-        """A stream's track. Raises OSError."""
+    def meet(self, stream: StreamInfo) -> None:
+        """A stream's first block has come."""
+        if stream.serial in self._place:
+            return
         seat = None if self._session_of is None else self._session_of(stream)
         if seat is not None:
             key: tuple[str, Leg | None] = seat.session, None
-            shared = self._shared.get(key) or self._open(key, stream, seat.session, "session", 2 * seat.legs)
+            shared = self._shared_file(key, stream, seat.session, "session", 2 * seat.legs)
             index = shared.index_of(stream.pair, seat)
             if index is not None:
-                return self._join(key, shared, stream, 2 * index + int(stream.direction))
+                self._seat(key, shared, stream, 2 * index + int(stream.direction))
+                return
         key = stream.pair
-        shared = self._shared.get(key) or self._open(key, stream, stream.leg_name, stream.leg.label, 2)
-        return self._join(key, shared, stream, int(stream.direction))
+        shared = self._shared_file(key, stream, stream.leg_name, stream.leg.label, 2)
+        self._seat(key, shared, stream, int(stream.direction))
 
-    def _open(
+    def _shared_file(
         self, key: tuple[str, Leg | None], stream: StreamInfo, directory: str, stem: str, channels: int
     ) -> _SharedFile:
-        file = self._tree.create(directory, stem, WavFormat("pcm16", self._rate or stream.sample_rate, channels))
-        shared = self._shared[key] = _SharedFile(file, stream.origin_ns)
+        shared = self._shared.get(key)
+        if shared is None:
+            format_ = WavFormat("pcm16", self._rate or stream.sample_rate, channels)
+            shared = self._shared[key] = _SharedFile(directory, stem, format_)
         return shared
 
-    def _join(self, key: tuple[str, Leg | None], shared: _SharedFile, stream: StreamInfo, channel: int) -> Track:
-        rate = shared.file.format.rate
-        offset = round((stream.origin_ns - shared.origin_ns) * rate / 1e9)
+    def _seat(self, key: tuple[str, Leg | None], shared: _SharedFile, stream: StreamInfo, channel: int) -> None:
+        self._place[stream.serial] = key, channel
+        shared.present.add(stream.serial)
+
+    def begin(self, stream: StreamInfo, arrival_ns: int) -> Track:
+        """The track of a stream that was met, and whose first packet with audio came at ``arrival_ns``. Raises
+        OSError."""
+        key, channel = self._place[stream.serial]
+        shared = self._shared[key]
+        rate, origin_ns = shared.format.rate, _believed_origin_ns(stream, arrival_ns)
+        if shared.file is None:
+            shared.file = self._tree.create(shared.directory, shared.stem, shared.format)
+            shared.origin_ns = origin_ns
+        offset = round((origin_ns - shared.origin_ns) * rate / 1e9)
         if offset < 0:
             # the stream began before the first one's first packet: all begin with it
             if -offset <= _SHIFT_LIMIT_S * rate:
                 self._tree.shift(shared.file, -offset)
-                shared.origin_ns = stream.origin_ns
-                for track in shared.tracks.values():
-                    track.offset -= offset
+                shared.origin_ns = origin_ns
+                for other in shared.tracks.values():
+                    other.offset -= offset
             offset = 0
-        track = Track(self._tree, shared.file, stream, offset=offset, channel=channel, corrected=self._corrected)
+        track = Track(
+            self._tree, shared.file, stream, offset=offset, channel=channel,
+            origin_ns=origin_ns if self._corrected else None,
+        )  # fmt: skip
         shared.tracks[stream.serial] = track
         shared.ever.append(stream.serial)
-        self._key[stream.serial] = key
         return track
 
-    def end(self, stream: StreamInfo) -> list[int] | None:
-        """The serials of all who wrote into the stream's file, when it was the last of them; otherwise None."""
-        key = self._key.pop(stream.serial)
-        shared = self._shared[key]
-        shared.tracks.pop(stream.serial, None)
-        if shared.tracks:
+    def end(self, stream: StreamInfo) -> tuple[WavFile, list[int]] | None:
+        """The stream writes no more, or never did. When it was the last of its file: that, and the serials of all who
+        wrote into it; otherwise None."""
+        place = self._place.pop(stream.serial, None)
+        if place is None:
             return None
-        del self._shared[key]
-        return shared.ever
+        shared = self._shared[place[0]]
+        shared.present.discard(stream.serial)
+        shared.tracks.pop(stream.serial, None)
+        if shared.present:
+            return None
+        del self._shared[place[0]]
+        return None if shared.file is None else (shared.file, shared.ever)
+
+
+def _believed_origin_ns(stream: StreamInfo, arrival_ns: int) -> int:
+    """When the stream's first frame arrived, or would have without delay. Nothing waits long in a network: timestamps
+    that say so are not believed, nor can it have been after the first audio."""
+    first_ns = stream.first_arrival_ns
+    return min(stream.origin_ns if stream.origin_ns >= first_ns - _BEFORE_NS else first_ns, arrival_ns)

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from .._codecs import encode
 from .._exceptions import ConfigurationError
+from .._incidents import Incidents
 from ..resample import prepare
 from ._base import BaseSink
 from ._mute import MuteKeys
-from ._wavfile import WavFormat
-from ._wavlanes import WavLanes
+from ._wavdisk import DiskState
+from ._wavhold import Hold
 from ._wavlegs import LegFiles, Sessions, parse_sessions
-from ._wavtrack import Track
-from ._wavtree import WavFile, WavTree
+from ._wavtree import WavTree
+from ._wavwriter import WavWriter
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
-    from .._drift import DriftCorrector
     from .._report import StreamReport
     from .._types import StreamInfo
 
 __all__ = ["WavSink"]
 
-_FLUSH_S: Final = 0.5  # how far a file's header may lag behind its samples
-_PAUSE_S: Final = 1.0  # how long nothing is tried after the disk was full
-_KEPT_NAMES: Final = 100_000  # streams whose files are still known after they ended, as their reports are
+_WORK_S: Final = 0.05  # for new and finished files between two batches
+# of the time that there is for the end
+_WRITING: Final = 0.7
+_FINISHING: Final = 0.9
+_AT_MOST: Final = 0.95
+_LATE_S: Final = 1.0
+_HELD: Final = 4  # a fourth of the queue is for streams without files
 
-I16 = npt.NDArray[np.int16]
-_Job = tuple[Literal["blocks", "ended"], Any]
+_Job = tuple[Literal["blocks", "ended", "skipped"], Any]
 
 
 class WavSink(BaseSink):
@@ -63,10 +61,16 @@ class WavSink(BaseSink):
     silent in the file
     ``mute_keys``  silence instead of DTMF digits (pcm16 only): the tones of card numbers and PINs are not written.
     Files then lag 0.1 s more behind
+    ``shortest_s``  a stream gets its directory and file when it has lasted that long, by its packets' arrival or its
+    audio, and nothing of it is missing then; or when it ends for another reason than falling silent. What falls silent
+    sooner leaves no file, and is counted. 0: every stream has a file at once
+    ``file_mode``, ``directory_mode``  of what is made, less the process's umask
 
     Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the
-    last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Disk errors
-    never reach the receiver: :meth:`report` tells them. Raises ConfigurationError for combinations that make no sense.
+    last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Symlinks below
+    the directory are not followed. Silence is no longer than the stream was there, or than its audio, and 2 s, whatever
+    its timestamps say. Disk errors never reach the receiver: :meth:`report` tells them, and "disk_paused" and
+    "disk_resumed" are told. Raises ConfigurationError for combinations that make no sense.
     """
 
     kind = "wav"
@@ -86,6 +90,9 @@ class WavSink(BaseSink):
         queue_bytes: int = 512 << 20,
         max_open_files: int | None = None,
         mute_keys: bool = False,
+        shortest_s: float = 0.5,
+        file_mode: int = 0o640,
+        directory_mode: int = 0o750,
     ) -> None:
         if layout not in ("split", "stereo", "session"):
             raise ConfigurationError(f'layout {layout!r}: "split", "stereo" or "session"')
@@ -107,36 +114,47 @@ class WavSink(BaseSink):
             )
         if rate is not None and not 4000 <= rate <= 192_000:
             raise ConfigurationError(f"rate {rate}: choose 4000 to 192000 Hz, for example 16000")
+        if not 0 <= shortest_s <= 60:
+            raise ConfigurationError(f"shortest_s {shortest_s:g}: 0 to 60 s")
+        for name, mode in (("file_mode", file_mode), ("directory_mode", directory_mode)):
+            if not 0 <= mode <= 0o777:
+                raise ConfigurationError(f"{name} {mode:#o}: permissions like 0o640")
         session_of = None if sessions is None else parse_sessions(sessions)
         if rate is not None or layout != "split":
             prepare()
-        self._native = encoding == "native"
-        self._rate = rate
-        self._mute = MuteKeys() if mute_keys else None
         if conceal:
             self.concealment = "later"  # in the thread that writes
-        self._tree = WavTree(Path(directory), max_open_files or _descriptor_budget())
+        self._incidents = Incidents(time.time_ns)
+        self._tree = WavTree(
+            Path(directory), max_open_files or _descriptor_budget(), file_mode=file_mode, directory_mode=directory_mode
+        )
+        self._disk = DiskState(lambda kind, text, data: self._incidents.tell(kind, text, **data))
+        self._hold = Hold(shortest_s, queue_bytes // _HELD)
+        legs = None
+        if layout != "split":
+            legs = LegFiles(self._tree, rate, corrected=drift_correction, sessions=session_of)
+        self._unsettled: set[int] = set()  # serials of streams that have ended, but not their files
+        self._writer = WavWriter(
+            self._tree,
+            self._disk,
+            self._hold,
+            native=encoding == "native",
+            rate=rate,
+            legs=legs,
+            mute=MuteKeys() if mute_keys else None,
+            conceal=conceal,
+            fault=lambda error, stream: self._incidents.fault("wav", error, stream=stream),
+            settled=self._unsettled.discard,
+        )
         self._jobs: deque[tuple[_Job, int]] = deque()
         self._queue_bytes = queue_bytes
         self._waiting = 0
         self._condition = threading.Condition()
         self._closing = False
-        self._give_up_at = float("inf")
-        self._legs: LegFiles | None = None
-        if layout != "split":
-            self._legs = LegFiles(self._tree, rate, corrected=drift_correction, sessions=session_of)
-        self._tracks: dict[int, Track] = {}  # by serial
-        self._refused: set[int] = set()
-        self._done: dict[int, list[str]] = {}
-        self._drift: dict[int, dict[str, Any]] = {}
-        self._drift_sums: Counter[str] = Counter()
-        self._lanes = WavLanes.of(self._tree)
-        self._paused_until = 0.0
+        self._write_until = self._finish_until = float("inf")
         self._failed: str | None = None
-        self._errors: Counter[str] = Counter()
-        self.dropped_frames = 0
-        self.refused_streams = 0
-        self._dirty: dict[int, WavFile] = {}
+        self._queue_dropped = 0
+        self._last_report: dict[str, Any] | None = None  # once the thread is given up
         self._thread = threading.Thread(target=self._run, name="strep-wav", daemon=True)
         self._thread.start()
 
@@ -146,18 +164,24 @@ class WavSink(BaseSink):
 
     # --- called by the receiver -----------------------------------------------------------------------------------
 
+    def report_to(self, incidents: Incidents) -> None:
+        self._incidents = incidents
+
     def blocks(self, batch: BlockBatch) -> None:
         # encoded bytes and columns, as it is decoded when its turn comes; samples of packed codecs are more
         size = 2 * max(batch.payload.nbytes, int(batch.offset[-1]))
         with self._condition:
-            if self._waiting + size > self._queue_bytes and self._jobs:
-                self.dropped_frames += int(batch.frames.sum())
+            if self._waiting + self._hold.size + size > self._queue_bytes and self._jobs:
+                self._queue_dropped += int(batch.frames.sum())
+                if batch.gap_frames.any():
+                    self._jobs.append((("skipped", batch), 0))
                 return
             self._jobs.append((("blocks", batch), size))
             self._waiting += size
             self._condition.notify_all()
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        self._unsettled.add(stream.serial)
         with self._condition:
             self._jobs.append((("ended", (stream, report)), 0))
             self._condition.notify_all()
@@ -168,250 +192,138 @@ class WavSink(BaseSink):
             self._condition.wait_for(lambda: self._waiting <= self._queue_bytes // 2 or not self._thread.is_alive())
 
     def close(self, timeout_s: float) -> None:
+        """Write what waits and complete all files, those first whose streams have lasted longest; as soon as that is
+        done, and in no more than ``timeout_s``. What was not written then counts as dropped, to the frame."""
+        now = time.monotonic()
         with self._condition:
+            self._write_until = now + _WRITING * timeout_s
+            self._finish_until = now + _FINISHING * timeout_s
             self._closing = True
-            # leave time to complete what is open
-            self._give_up_at = time.monotonic() + 0.8 * timeout_s
             self._condition.notify_all()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        self._thread.join(_AT_MOST * timeout_s)
+        with self._condition:
+            if not self._thread.is_alive() or self._last_report is not None:
+                return
+            # it hangs in a system call: what it has not written it will not, whatever it does when it comes back
             self._failed = self._failed or f"the disk did not take everything within {timeout_s:g} s"
+            left = self._writer.in_hand + self._hold.frames + _frames(self._jobs)
+            self._jobs.clear()
+            self._queue_dropped += left
+            self._last_report = self.report()
 
     def report(self) -> dict[str, Any]:
+        """Figures so far. ``problem``: what is wrong with the disk now, and ``paused`` whether something is; ``failed``
+        is for good. ``errors`` counts by errno. ``short_streams`` fell silent before they had a file, and
+        ``short_frames`` are theirs; ``refused_streams`` could not be given one. ``names_taken``: directories that are
+        called otherwise, because a symlink or a file has their name."""
+        if self._last_report is not None:
+            return self._last_report
+        writer = self._writer
         return {
             "kind": self.kind,
             "failed": self._failed,
+            "problem": self._disk.problem,
+            "paused": self._disk.problem is not None,
             "dropped_frames": self.dropped_frames,
-            "refused_streams": self.refused_streams,
+            "refused_streams": writer.refused_streams,
+            "short_streams": writer.short_streams,
+            "short_frames": writer.short_frames,
             "files": self._tree.files,
-            "errors": dict(self._errors),
-            **({"drift": dict(self._drift_sums)} if self._drift_sums else {}),
+            "names_taken": self._tree.folders.blocked,
+            "errors": dict(self._disk.errors),
+            **({"drift": dict(writer.drift_sums)} if writer.drift_sums else {}),
         }
 
+    @property
+    def dropped_frames(self) -> int:
+        """Sample frames that are in no file, although they should be."""
+        return self._disk.dropped_frames + self._queue_dropped
+
     def files(self, stream: StreamInfo) -> list[str]:
-        return self._done.get(stream.serial, [])
+        return self._writer.names.get(stream.serial) or []
 
     def settled(self, stream: StreamInfo) -> bool:
         """Whether the files of a stream that has ended are complete: also those that it shares with others."""
-        return stream.serial in self._done or not self._thread.is_alive()
+        return stream.serial not in self._unsettled or not self._thread.is_alive()
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
         """Of streams that are kept on the receiver's clock: what that took, in frames."""
-        drift = self._drift.get(stream.serial)
+        drift = self._writer.drift.get(stream.serial)
         return {} if drift is None else {"drift": drift}
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         _give_way()
-        while True:
-            with self._condition:
-                if not self._jobs and not self._closing:
-                    lagging = self._dirty or (self._lanes is not None and self._lanes.lagging)
-                    self._condition.wait(_FLUSH_S / 2 if lagging else None)
-                job, size = self._jobs.popleft() if self._jobs else (None, 0)
+        while self._turn():
+            pass
+        with self._condition:
+            given_up = self._last_report is not None
+            left = _frames(self._jobs)
+            ends = [job[1] for job, _ in self._jobs if job[0] == "ended"]
+            self._jobs.clear()
+            self._waiting = 0
+            self._queue_dropped += left
+            self._condition.notify_all()
+        if given_up:  # too late for the figures, but not for the files
+            self._contained(self._writer.close, time.monotonic() + _LATE_S)
+            return
+        if left:
+            self._failed = self._failed or "the disk was too slow to take everything before the end"
+        for stream, report in ends:
+            self._contained(self._writer.end, stream, report, time.monotonic())
+        unfinished = self._contained(self._writer.close, self._finish_until)
+        problem = self._disk.problem
+        if problem is not None and (unfinished or self._writer.refused_streams):
+            self._failed = self._failed or problem
+        elif unfinished:
+            self._failed = self._failed or f"{unfinished} files were not completed before the end"
+
+    def _turn(self) -> bool:
+        """One job, and what is to be done beside it; False: it is over."""
+        writer = self._writer
+        with self._condition:
+            if not self._jobs and not self._closing:
+                patience_s = writer.patience_s
+                if patience_s != 0.0:
+                    self._condition.wait(patience_s)
+            closing = self._closing
+            if self._last_report is not None or (closing and not self._jobs):
+                return False
             now = time.monotonic()
-            if job is None:
-                if self._closing and self._mute is not None:
-                    for stream in self._mute.streams:
-                        self._take_rest(stream, now)
-                self._tell_all(now)
-                if self._closing:
-                    break
-                continue
-            if now > self._give_up_at:
-                self._give_up(job, size)
-                break
-            try:
-                if job[0] == "blocks":
-                    self._take(job[1], now)
-                else:
-                    self._take_rest(job[1][0], now)
-                    self._end(*job[1])
-            except Exception as error:  # a bug here must not cost the other sinks or the process
-                self._fail(error, 0)
+            if closing and now > self._write_until:
+                return False
+            job, size = self._jobs.popleft() if self._jobs else (None, 0)
+        if job is not None:
+            if job[0] == "blocks":
+                self._contained(writer.write, job[1], now)
+                self._disk.lost(writer.in_hand)  # 0, but for a bug of ours
+                writer.in_hand = 0
+            elif job[0] == "ended":
+                self._contained(writer.end, *job[1], now)
+            else:
+                self._contained(writer.skip, job[1])
             with self._condition:
                 self._waiting -= size
                 if not self._jobs or size:
                     self._condition.notify_all()
-        self._finish_all()
+        if writer.busy and not closing:
+            self._contained(writer.work, time.monotonic() + _WORK_S)
+        if not closing:
+            self._contained(writer.look_after, now, job is None)
+        return True
 
-    def _give_up(self, job: _Job | None, size: int) -> None:
-        with self._condition:
-            left = [job, *(j for j, _ in self._jobs)]
-            self._jobs.clear()
-            self._waiting = 0
-            self._condition.notify_all()
-        self.dropped_frames += sum(int(j[1].frames.sum()) for j in left if j is not None and j[0] == "blocks")
-        self._failed = self._failed or "the disk was too slow to take everything before the end"
-
-    def _fail(self, error: Exception, frames: int) -> None:
-        self.dropped_frames += frames
-        name = errno.errorcode.get(error.errno or 0, "?") if isinstance(error, OSError) else type(error).__name__
-        self._errors[name] += 1
-        self._failed = self._failed or f"{name}: {error}"
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            self._paused_until = time.monotonic() + _PAUSE_S
-
-    def _take(self, batch: BlockBatch, now: float) -> None:
-        if self._mute is None:
-            self._write_batch(batch, now)
-            return
-        # first what is made up for lost packets, which may be of a digit
-        muted = self._mute.process(batch.filled if self.concealment else batch)
-        if muted is not None:
-            self._write_batch(muted, now)
-
-    def _take_rest(self, stream: StreamInfo, now: float) -> None:
-        rest = self._mute.end(stream) if self._mute is not None else None
-        if rest is not None:
-            self._write_batch(rest, now)
-
-    def _write_batch(self, batch: BlockBatch, now: float) -> None:
-        if now < self._paused_until:
-            self.dropped_frames += int(batch.frames.sum())
-            return
-        if self.concealment:
-            batch = batch.filled
-        simple = self._legs is None and self._rate is None
-        chosen = self._lanes.write(batch, self._native, now) if simple and self._lanes is not None else None
-        if chosen is not None and not chosen:
-            return
-        values: memoryview | I16
-        if self._native:
-            values, offset = batch.payload.data, batch.payload_offset.tolist()
-        else:
-            values, offset = batch.samples.view(np.uint8).data, (2 * batch.offset).tolist()
-        position, time_ns = batch.position.tolist(), batch.time_ns.tolist()
-        tracks, tree, dirty = self._tracks, self._tree, self._dirty
-        for i in range(len(batch)) if chosen is None else chosen:
-            stream = batch.streams[i]
-            try:
-                track = tracks.get(stream.serial)
-                if track is None:
-                    track = self._begin(stream)
-                    if track is None:
-                        self.dropped_frames += int(batch.frames[i])
-                        continue
-                file = track.file
-                if self._lanes is not None:
-                    self._lanes.sync(stream.index, file)
-                if simple:
-                    data = values[offset[i] : offset[i + 1]]
-                    if self._native and (file.format.encoding == "pcm16" or _is_transcoded(batch, i)):
-                        data = _encoded(stream, file.format, batch.samples[batch.offset[i] : batch.offset[i + 1]])
-                    tree.write(file, data, position[i] * file.format.frame_bytes)
-                else:
-                    samples = batch.samples[offset[i] // 2 : offset[i + 1] // 2]
-                    track.write(samples, position[i], time_ns[i])
-                if now - file.told_at >= _FLUSH_S:
-                    tree.tell(file, now)
-                    dirty.pop(id(file), None)
-                else:
-                    dirty[id(file)] = file
-                if self._lanes is not None and simple:
-                    self._lanes.adopt(stream.index, file)
-            except OSError as error:
-                self._fail(error, int(batch.frames[i:].sum()) if self._paused_until > now else int(batch.frames[i]))
-                if self._paused_until > now:
-                    return
-
-    def _begin(self, stream: StreamInfo) -> Track | None:
-        """A stream's first block: its file. None when there is no descriptor for it."""
-        if stream.serial in self._refused:
+    def _contained(self, work: Any, *arguments: Any) -> Any:
+        """A bug here must not cost the other streams, nor the thread."""
+        try:
+            return work(*arguments)
+        except Exception as error:
+            self._incidents.fault("wav", error)
             return None
-        try:
-            track = self._begin_split(stream) if self._legs is None else self._legs.begin(stream)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            self._refused.add(stream.serial)
-            self.refused_streams += 1
-            self._errors[errno.errorcode[error.errno]] += 1
-            return None
-        self._tracks[stream.serial] = track
-        return track
-
-    def _begin_split(self, stream: StreamInfo) -> Track:
-        codec = stream.codec.name if stream.codec else "L16"
-        encoding = codec if self._native and codec in ("PCMU", "PCMA") else "pcm16"
-        format_ = WavFormat(encoding, self._rate or stream.sample_rate, stream.channels)
-        file = self._tree.create(stream.name, stream.stem, format_)
-        return Track(self._tree, file, stream)
-
-    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
-        self._refused.discard(stream.serial)
-        track = self._tracks.pop(stream.serial, None)
-        if track is None:
-            self._note_files([stream.serial], [])
-            return
-        if self._lanes is not None:
-            self._lanes.release(stream.index, track.file)
-        with self._disk_errors():
-            track.finish()
-        if track.drift is not None:
-            self._note_drift(track.drift, report)
-        serials = [stream.serial] if self._legs is None else self._legs.end(stream)
-        if serials is not None:
-            self._complete(track.file, serials)
-
-    def _note_drift(self, drift: DriftCorrector, report: StreamReport) -> None:
-        counts = {"inserted": drift.inserted, "dropped": drift.dropped, "resampled": drift.resampled}
-        self._drift_sums.update(counts)
-        skew = None if report.skew_ppm is None else round(report.skew_ppm, 3)
-        self._drift[report.stream.serial] = {"skew_ppm": skew, **counts}
-        while len(self._drift) > _KEPT_NAMES:
-            del self._drift[next(iter(self._drift))]
-
-    def _complete(self, file: WavFile, serials: list[int]) -> None:
-        self._dirty.pop(id(file), None)
-        try:
-            name = self._tree.finish(file)
-        except OSError as error:
-            self._fail(error, 0)
-            name = self._tree.abandon(file)
-        self._note_files(serials, [name])
-
-    def _note_files(self, serials: list[int], names: list[str]) -> None:
-        for serial in serials:
-            self._done.setdefault(serial, []).extend(names)
-        while len(self._done) > _KEPT_NAMES:
-            del self._done[next(iter(self._done))]
-
-    def _tell_all(self, now: float) -> None:
-        for file in list(self._dirty.values()):
-            with self._disk_errors():
-                self._tree.tell(file, now)
-        self._dirty.clear()
-        if self._lanes is not None:
-            with self._disk_errors():
-                self._lanes.tell_all(now)
-
-    def _finish_all(self) -> None:
-        """Files whose streams never ended (the receiver was not stopped in order) keep their partial names."""
-        if self._lanes is not None:
-            self._lanes.close()
-        for serial, track in self._tracks.items():
-            self._done.setdefault(serial, []).append(self._tree.abandon(track.file))
-        self._tracks.clear()
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Any:
-        try:
-            yield
-        except OSError as error:
-            self._fail(error, 0)
 
 
-def _is_transcoded(batch: BlockBatch, block: int) -> bool:
-    return batch.transcoded is not None and bool(batch.transcoded[block])
-
-
-def _encoded(stream: StreamInfo, format_: WavFormat, samples: I16) -> memoryview:
-    """Samples as a native file holds them: where the payload is another codec's."""
-    if format_.encoding == "pcm16" or stream.codec is None:
-        return samples.view(np.uint8).data
-    return encode(stream.codec, samples).data
+def _frames(jobs: deque[tuple[_Job, int]]) -> int:
+    return sum(int(job[1].frames.sum()) for job, _ in jobs if job[0] == "blocks")
 
 
 def _give_way() -> None:
