@@ -77,8 +77,8 @@ FLOORS = [
     {"_announcements", "_admission", "_state", "_intake", "_sources", "_events", "_outlet", "_sorting", "_presses",
      "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder", "_incidents"},
-    {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver",
-     "_replay", "_summary", "_workers", "_http", "simulate", "standin", "bench", "control", "metrics", "service"},
+    {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_lane", "_stream",
+     "_receiver", "_replay", "_summary", "_workers", "_http", "simulate", "standin", "bench", "control", "metrics", "service"},
     {"cli", "__init__", "__main__", "_version"},
 ]  # fmt: skip
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

@@ -88,6 +88,18 @@ class FrameBatch:
     def __len__(self) -> int:
         return len(self.row)
 
+    def take(self, some: slice) -> FrameBatch:
+        """Some of the frames."""
+        pick = np.arange(len(self.row))[some] if self._pick is None else self._pick[some]
+        return FrameBatch(
+            self.row[some], self.position[some], self._origin_ns[some], self._rate, self.samples[some],
+            self.real[some], self._infos, pick,
+        )  # fmt: skip
+
+    def stream(self, i: int) -> StreamInfo:
+        """Whose the i-th frame is."""
+        return self._infos[i if self._pick is None else int(self._pick[i])]
+
     @property
     def time_ns(self) -> I64:
         return self._origin_ns + _ns(self.position, self._rate)
