@@ -51,9 +51,7 @@ class Dispatcher:
         self._redact = redact
         self._lanes = [Lane(sink, self.incidents, lossless) for sink in sinks]
         for lane in self._lanes:
-            connect = getattr(lane.sink, "connect", None)
-            if connect is not None:
-                connect(self.publish)
+            lane.guarded.connect(self.publish)
         self.ended: deque[StreamReport] = deque(maxlen=_KEPT_REPORTS)
 
     def handle(self, events: list[Event]) -> None:
@@ -100,7 +98,8 @@ class Dispatcher:
     def settle(self) -> None:
         """Wait until sinks that write behind have room again (replays: nothing may be dropped)."""
         for lane in self._lanes:
-            lane.wait_for_room()
+            if lane.failed is None:
+                lane.guarded.wait_for_room()
 
     def close(self, timeout_s: float) -> None:
         """Finish all sinks side by side."""
@@ -121,8 +120,8 @@ class Dispatcher:
         """What all sinks have to say of a stream, for its entry in the summary."""
         found: dict[str, Any] = {}
         for lane in self._lanes:
-            found |= lane.figures(stream)
+            found |= lane.guarded.figures(stream)
         return found
 
     def files(self, stream: StreamInfo) -> list[str]:
-        return [path for lane in self._lanes for path in lane.files(stream)]
+        return [path for lane in self._lanes for path in lane.guarded.files(stream)]

@@ -25,8 +25,8 @@ class Lane:
         self.sink = sink
         self.wants_audio = bool(getattr(sink, "wants_audio", True))
         self._incidents = incidents
-        self._guarded = GuardedSink(sink, incidents)
-        self._guarded.report_to()
+        self.guarded = GuardedSink(sink)
+        self.guarded.report_to(incidents)
         self._timed_out: str | None = None
         self._overrun = 0  # frames that found no room in the queue
         self._lossless = lossless
@@ -42,7 +42,7 @@ class Lane:
 
     @property
     def failed(self) -> str | None:
-        return self._guarded.failed or self._timed_out
+        return self.guarded.failed or self._timed_out
 
     @property
     def conceals(self) -> bool | str:
@@ -91,7 +91,7 @@ class Lane:
                     return
 
     def _call(self, event: Event) -> None:
-        guarded = self._guarded
+        guarded = self.guarded
         if isinstance(event, BlockBatch):
             guarded.blocks(event.filled if self.conceals is True else event)
         elif isinstance(event, StreamEvent):
@@ -103,19 +103,7 @@ class Lane:
 
     def settled(self, stream: StreamInfo) -> bool:
         """Whether the sink knows that the stream has ended and has nothing more to do for it."""
-        return self.failed is not None or (stream.serial not in self._untold and self._guarded.settled(stream))
-
-    def wait_for_room(self) -> None:
-        """Wait until a sink that writes behind has room again."""
-        wait = getattr(self.sink, "wait_for_room", None)
-        if wait is not None and self.failed is None:
-            wait()
-
-    def figures(self, stream: StreamInfo) -> dict[str, Any]:
-        return self._guarded.figures(stream)
-
-    def files(self, stream: StreamInfo) -> list[str]:
-        return self._guarded.files(stream)
+        return self.failed is not None or (stream.serial not in self._untold and self.guarded.settled(stream))
 
     def close(self, timeout_s: float) -> None:
         """Let the sink finish; blocks for at most about ``timeout_s``."""
@@ -131,10 +119,10 @@ class Lane:
             self._condition.notify_all()
         if self._thread is not None:
             self._thread.join()
-        self._guarded.close(timeout_s)
+        self.guarded.close(timeout_s)
 
     def report(self) -> dict[str, Any]:
-        report = self._guarded.report()
+        report = self.guarded.report()
         report["failed"] = report["failed"] or self._timed_out
         report["dropped_frames"] += self._overrun
         return report

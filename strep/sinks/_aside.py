@@ -7,6 +7,7 @@ without it. Bisecting costs a few dozen attempts, once a stream.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,9 +20,16 @@ if TYPE_CHECKING:
     from .._incidents import Incidents
     from ._bank import FrameBatch
 
-__all__ = ["SetAside"]
+__all__ = ["HOPELESS", "SetAside", "Unusable"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger("strep")
+
+HOPELESS = 3  # streams in a row that something raised for: it will for the next one too
+
+
+class Unusable(Exception):
+    """What a sink calls raises whatever it is given; the cause says what."""
 
 
 class SetAside:
@@ -32,6 +40,7 @@ class SetAside:
         self.incidents: Incidents | None = None
         self.streams = 0  # that were set aside so far
         self.dropped_frames = 0
+        self.fresh: list[StreamInfo] = []  # since :meth:`take_fresh`
         self._serials: set[int] = set()  # of those that live
 
     def __bool__(self) -> bool:
@@ -44,9 +53,17 @@ class SetAside:
         """Set a stream aside because of an error."""
         if stream.serial not in self._serials:
             self._serials.add(stream.serial)
+            self.fresh.append(stream)
             self.streams += 1
+        self.fault(stream, error)
+
+    def fault(self, stream: StreamInfo | None, error: Exception, place: str | None = None) -> None:
+        """Count an error, and tell it."""
+        place = self.place if place is None else place
         if self.incidents is not None:
-            self.incidents.fault(self.place, error, stream=stream)
+            self.incidents.fault(place, error, stream=stream)
+        else:
+            _log.error("fault contained in %s", place, exc_info=error)
 
     def forget(self, stream: StreamInfo) -> None:
         """It has ended."""
@@ -61,11 +78,19 @@ class SetAside:
             self.dropped_frames += int(batch.frames.sum()) - int(rest.frames.sum())
         return rest
 
-    def count(self, batch: BlockBatch, before: int) -> None:
-        """Count what was lost of a batch with the streams that were set aside in it; ``before``: ``streams`` then."""
-        if self.streams != before:
-            rest = batch.without(self._serials)
-            self.dropped_frames += int(batch.frames.sum()) - int(rest.frames.sum())
+    def take_fresh(self, batch: BlockBatch | None) -> list[StreamInfo]:
+        """Streams that were set aside since the last call, while ``batch`` was taken: what it has of them counts."""
+        fresh, self.fresh = self.fresh, []
+        if batch is not None:
+            serials = {stream.serial for stream in fresh}
+            frames = zip(batch.streams, batch.frames.tolist(), strict=True)
+            self.dropped_frames += sum(n for stream, n in frames if stream.serial in serials)
+        return fresh
+
+    def figures(self) -> dict[str, int]:
+        """What a sink's report says of it: ``dropped_frames``, and ``set_aside`` where a stream was."""
+        dropped = {"dropped_frames": self.dropped_frames}
+        return {**dropped, "set_aside": self.streams} if self.streams else dropped
 
     # --- work -------------------------------------------------------------------------------------------------------
 
@@ -90,6 +115,11 @@ class SetAside:
 
     def frames(self, batch: FrameBatch, work: Callable[[FrameBatch], _T]) -> list[_T]:
         """The same of frames."""
+        if self.fresh:
+            kept = np.flatnonzero([batch.stream(i) not in self for i in range(len(batch))])
+            if not kept.size:
+                return []
+            batch = batch if len(kept) == len(batch) else batch.take(kept)
         try:
             return [work(batch)]
         except Exception as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ._aside import SetAside
+from ._aside import HOPELESS, SetAside, Unusable
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
@@ -30,21 +30,18 @@ __all__ = ["GuardedSink"]
 
 _log = logging.getLogger("strep")
 
-_HOPELESS: Final = 3  # streams in a row
 _SINGLY: Final = 64  # batches, after one that raised; four times as many after each further one
 
 
 class GuardedSink:
     """Its methods never raise. ``failed`` says why the sink gets nothing more; None: it does."""
 
-    def __init__(self, sink: Sink, incidents: Incidents) -> None:
+    def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.kind = str(getattr(sink, "kind", type(sink).__name__))
         self.failed: str | None = None
         self.aside = SetAside(f"sink {self.kind}")
-        self.aside.incidents = incidents
         self.dropped_frames = 0
-        self._incidents = incidents
         self._repeatable = bool(getattr(sink, "repeatable", False))
         self._hear: Callable[[StreamEvent], object] | None = getattr(sink, "event", None)
         self._unknown: set[int] = set()  # serials of streams whose beginning the sink did not bear
@@ -52,14 +49,26 @@ class GuardedSink:
         self._singly = 0
         self._next_singly = _SINGLY
 
-    def report_to(self) -> None:
-        """Hand the sink the receiver's incidents."""
-        report_to = getattr(self.sink, "report_to", None)
-        if report_to is not None:
+    def report_to(self, incidents: Incidents) -> None:
+        self.aside.incidents = incidents
+        self._tell("report_to", incidents)
+
+    def connect(self, publish: Callable[[StreamEvent], object]) -> None:
+        """Where analyzers tell their events."""
+        self._tell("connect", publish)
+
+    def wait_for_room(self) -> None:
+        """Wait until a sink that writes behind has room again."""
+        if self.failed is None:
+            self._tell("wait_for_room")
+
+    def _tell(self, hook: str, *arguments: object) -> None:
+        call = getattr(self.sink, hook, None)
+        if call is not None:
             try:
-                report_to(self._incidents)
+                call(*arguments)
             except Exception as error:
-                self._fault(error)
+                self.aside.fault(None, error)
 
     def started(self, stream: StreamInfo) -> None:
         if self.failed is None and not self._for_one("stream_started", stream, self.sink.stream_started, stream):
@@ -109,7 +118,9 @@ class GuardedSink:
 
     def _raised(self, batch: BlockBatch, error: Exception) -> None:
         starts = batch.starts()
-        if batch.error is not None:
+        if isinstance(error, Unusable):
+            self.quarantine(error.__cause__ or error)
+        elif batch.error is not None:
             self._broken(batch, error)
         elif len(starts) <= 2:
             self._blame_block(batch, error)
@@ -117,13 +128,13 @@ class GuardedSink:
             self._try(_halves(batch, starts))
         else:
             self.dropped_frames += int(batch.frames.sum())
-            self._fault(error)
+            self.aside.fault(None, error)
             self._singly, self._next_singly = self._next_singly, 4 * self._next_singly
 
     def _broken(self, batch: BlockBatch, error: Exception) -> None:
         """The sink wanted samples that could not be made: that is no fault of its own, nor of one stream known here."""
         self.dropped_frames += int(batch.frames.sum())
-        self._incidents.fault("decode", error)
+        self.aside.fault(None, error, "decode")
 
     def _one_by_one(self, batch: BlockBatch) -> None:
         starts = batch.starts()
@@ -140,8 +151,8 @@ class GuardedSink:
                 well = True
             except Exception as error:
                 starts = part.starts()
-                if part.error is not None:
-                    self._broken(part, error)
+                if part.error is not None or isinstance(error, Unusable):
+                    self._raised(part, error)
                 elif len(starts) <= 2:
                     found.append((part, error))
                 else:
@@ -161,16 +172,13 @@ class GuardedSink:
     def _blame(self, name: str, stream: StreamInfo, error: Exception) -> None:
         blamed = self._in_a_row.setdefault(name, set())
         blamed.add(stream.serial)
-        if len(blamed) >= _HOPELESS:
+        if len(blamed) >= HOPELESS:
             self.quarantine(error)
 
-    def quarantine(self, error: Exception) -> None:
+    def quarantine(self, error: BaseException) -> None:
         if self.failed is None:
             self.failed = f"{type(error).__name__}: {error}"
             _log.error("sink %s failed and gets no more data: %s", type(self.sink).__name__, self.failed)
-
-    def _fault(self, error: Exception) -> None:
-        self._incidents.fault(self.aside.place, error)
 
     # --- what it is asked -------------------------------------------------------------------------------------------
 
@@ -181,14 +189,14 @@ class GuardedSink:
         try:
             return dict(figures(stream))
         except Exception as error:
-            self._incidents.fault(self.aside.place, error, stream=stream)
+            self.aside.fault(stream, error)
             return {}
 
     def files(self, stream: StreamInfo) -> list[str]:
         try:
             return list(self.sink.files(stream))
         except Exception as error:
-            self._incidents.fault(self.aside.place, error, stream=stream)
+            self.aside.fault(stream, error)
             return []
 
     def settled(self, stream: StreamInfo) -> bool:
@@ -199,7 +207,7 @@ class GuardedSink:
         try:
             return settled(stream)
         except Exception as error:
-            self._incidents.fault(self.aside.place, error, stream=stream)
+            self.aside.fault(stream, error)
             return True
 
     def close(self, timeout_s: float) -> None:
@@ -207,7 +215,7 @@ class GuardedSink:
             self.sink.close(timeout_s)
         except Exception as error:
             self.failed = self.failed or f"{type(error).__name__}: {error}"
-            self._fault(error)
+            self.aside.fault(None, error)
 
     def report(self) -> dict[str, Any]:
         """The sink's own, with what is known here: ``set_aside`` streams so far, where there were any."""
@@ -216,6 +224,8 @@ class GuardedSink:
         except Exception as error:
             report = {"kind": self.kind, "failed": f"{type(error).__name__}: {error}"}
         report["failed"] = self.failed or report.get("failed")
+        if self.failed is not None and "problem" in report:
+            report["problem"] = self.failed
         dropped = self.dropped_frames + self.aside.dropped_frames
         report["dropped_frames"] = int(report.get("dropped_frames") or 0) + dropped
         if self.aside.streams:
