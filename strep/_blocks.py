@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._types import Gap, GapCause, Mask, StreamInfo
 
-__all__ = ["Block", "BlockBatch"]
+__all__ = ["Block", "BlockBatch", "joined"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,34 @@ class BlockBatch:
                 values = values.reshape(-1, stream.channels)
             hole = Gap(gap, GapCause(cause)) if gap else None
             yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)
+
+
+def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
+    """The blocks of several batches as one batch, without what would fill their gaps."""
+
+    def end_to_end(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(batch, name) for batch in batches])
+
+    def ragged(name: str) -> npt.NDArray[np.int64]:
+        return _offsets(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
+
+    names = (
+        "index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns", "payload",
+        "packet_frames", "packet_arrival_ns", "packet_rtp_timestamp",
+    )  # fmt: skip
+    columns: dict[str, Any] = {name: end_to_end(name) for name in names}
+    columns |= {name: ragged(name) for name in ("offset", "payload_offset", "packet_first")}
+    transcoded = None
+    if any(batch.transcoded is not None for batch in batches):
+        each = [np.zeros(len(b), np.bool_) if b.transcoded is None else b.transcoded for b in batches]
+        transcoded = np.concatenate(each)
+    return BlockBatch(
+        streams=[stream for batch in batches for stream in batch.streams],
+        **columns,
+        decode=lambda: end_to_end("samples"),
+        transcoded=transcoded,
+        mask=None if all(batch.plain for batch in batches) else end_to_end("mask"),
+    )
 
 
 def _runs(begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

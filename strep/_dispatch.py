@@ -46,7 +46,7 @@ class Dispatcher:
         incidents: Incidents | None = None,
     ) -> None:
         self.incidents = incidents or Incidents(time.time_ns)
-        self._concealer = concealer or Concealer(comfort_noise)
+        self._concealer = concealer or Concealer(comfort_noise, self._on_conceal_fault)
         self._order = InOrder()
         self._redact = redact
         self._lanes = [Lane(sink, self.incidents, lossless) for sink in sinks]
@@ -79,6 +79,9 @@ class Dispatcher:
                 lane.put(event)
         if isinstance(event, Ended):
             self.ended.append(event.report)
+
+    def _on_conceal_fault(self, stream: StreamInfo, error: Exception) -> None:
+        self.incidents.fault("conceal", error, stream=stream)
 
     def _fill(self, batch: BlockBatch) -> BlockBatch | None:
         try:

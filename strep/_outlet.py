@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,6 +34,25 @@ def at_once(work: Callable[[], _T]) -> Callable[[], _T]:
     """For engines without threads around them: nothing is put off."""
     result = work()
     return lambda: result
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """Work that is put off. It may be left undone when too much of it waits: ``nbytes`` says what it holds."""
+
+    decoder: Decoder
+    payload: npt.NDArray[np.uint8]
+    begin: I64
+    placed: Placed
+    whose: Whose
+    careful: npt.NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        return self.payload.nbytes
+
+    def __call__(self) -> tuple[npt.NDArray[np.int16], dict[int, npt.NDArray[np.int16]]]:
+        return self.decoder.decode_all(self.payload, self.begin, self.placed, self.whose, self.careful)
 
 
 class Outlet:
@@ -240,8 +260,7 @@ class Outlet:
         self._decoding.update(serial[careful].tolist())
         whose = Whose(stream_codec, serial, state.restarts.take(placed.row), lost)
         block_of = {packet: block for block, packet in enumerate(first.tolist())}
-        decoder = self._decoder
-        job = self._later(lambda: decoder.decode_all(payload, begin, placed, whose, careful))
+        job = self._later(_Decoding(self._decoder, payload, begin, placed, whose, careful))
 
         def concealed() -> dict[int, npt.NDArray[np.int16]]:
             return {block_of[packet]: values for packet, values in job()[1].items()}
