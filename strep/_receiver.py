@@ -741,11 +741,14 @@ class Receiver:
             self._incidents.fault("pump", error)
             batches = received
         for batch in batches:
-            self._step(engine, dispatcher, len(batch), engine.receive, batch)
-            self._last_datagram_ns = int(batch.arrival_ns[-1])
-            if self._recorder is not None:
-                self._recorder.write(batch)  # after the engine, which may have clamped arrival times
+            self._take(batch, engine, dispatcher)
         return sum(map(len, received))
+
+    def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
+        self._step(engine, dispatcher, len(batch), engine.receive, batch)
+        self._last_datagram_ns = int(batch.arrival_ns[-1])
+        if self._recorder is not None:
+            self._recorder.write(batch)  # after the engine, which may have clamped arrival times
 
     def _step(
         self, engine: Engine, dispatcher: Dispatcher, count: int, step: Callable[[_T], list[Event]], argument: _T

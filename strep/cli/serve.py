@@ -21,7 +21,7 @@ from rich.console import Console
 from .._exceptions import ConfigurationError, MissingExtraError
 from .._http import HttpServer
 from .._receiver import Receiver
-from .events import EventSink, EventWriter
+from .events import EventSink, EventWriter, tell_incidents
 from .options import (
     EXIT_SINK,
     check_writable,
@@ -288,6 +288,7 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
                 await server.stop()
             raise
         beats = asyncio.create_task(_beat(health, recorder, summary))
+        telling = None if writer is None else asyncio.create_task(tell_incidents(receiver, writer))
         try:
             await asyncio.to_thread(_put_aside, settings.out)
             await asyncio.to_thread(health.beat)
@@ -306,6 +307,8 @@ async def _record_calls(settings: _Settings, options: dict[str, Any]) -> int:
             await hooks.drain(1.0)
             await recorder.stop(settings.stop_timeout_s + 1.0)
             await receiver.stop()
+            if telling is not None:
+                await asyncio.wait([telling], timeout=1.0)
             await recorder.finish()
             last = summary()
             try:
