@@ -19,6 +19,7 @@ from ._exceptions import (
     StrepError,
 )
 from ._frames import Frame
+from ._incidents import Incident
 from ._parser import Packet, Status, build_datagram, parse_datagram
 from ._receiver import Receiver, SocketStatus
 from ._replay import Replay, replay
@@ -42,6 +43,7 @@ __all__ = [
     "Frame",
     "Gap",
     "GapCause",
+    "Incident",
     "Leg",
     "Mask",
     "MissingExtraError",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._types import Gap, GapCause, Mask, StreamInfo
 
-__all__ = ["Block", "BlockBatch"]
+__all__ = ["Block", "BlockBatch", "joined"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class BlockBatch:
         "_own_fill",
         "_samples",
         "arrival_ns",
+        "error",
         "fill",
         "frames",
         "gap_cause",
@@ -138,6 +140,7 @@ class BlockBatch:
         self._own_fill = own_fill
         self.noise = noise or {}
         self.fill = fill  # gives ``filled``, None for the batch itself: it would hold itself otherwise
+        self.error: Exception | None = None  # why there are no samples: no fault of who wanted them
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -145,7 +148,11 @@ class BlockBatch:
     @property
     def samples(self) -> npt.NDArray[np.int16]:
         if self._samples is None:
-            self._samples = self._decode()
+            try:
+                self._samples = self._decode()
+            except Exception as error:
+                self.error = error
+                raise
         return self._samples
 
     @property
@@ -179,6 +186,70 @@ class BlockBatch:
         filled = None if self.fill is None else self.fill()
         return self if filled is None else filled
 
+    def take(self, blocks: npt.NDArray[np.intp]) -> BlockBatch:
+        """A batch of some of the blocks, which are told by their indices, ascending. Samples are decoded when they are
+        wanted, with those of the whole batch."""
+        first, per_block = self.packet_first, np.diff(self.packet_first)
+        packets = _runs(first[:-1][blocks], per_block[blocks])
+        place = {block: i for i, block in enumerate(blocks.tolist())}
+        mask = self._mask
+        if mask is not None:
+            mask = mask[_runs((np.cumsum(self.frames) - self.frames)[blocks], self.frames[blocks])]
+        values, size = self.offset[:-1][blocks], np.diff(self.offset)[blocks]
+        bytes_at, bytes_ = self.payload_offset[:-1][blocks], np.diff(self.payload_offset)[blocks]
+
+        def samples() -> npt.NDArray[np.int16]:
+            try:
+                return self.samples[_runs(values, size)]
+            except Exception:
+                taken.error = self.error
+                raise
+
+        def own_fill() -> dict[int, npt.NDArray[np.int16]]:
+            return {place[block]: made for block, made in self.own_fill.items() if block in place}
+
+        def fill() -> BlockBatch | None:
+            filled = self.filled
+            return None if filled is self else filled.take(blocks)
+
+        taken = BlockBatch(
+            streams=[self.streams[i] for i in blocks.tolist()],
+            index=self.index[blocks],
+            position=self.position[blocks],
+            frames=self.frames[blocks],
+            gap_frames=self.gap_frames[blocks],
+            gap_cause=self.gap_cause[blocks],
+            rtp_timestamp=self.rtp_timestamp[blocks],
+            arrival_ns=self.arrival_ns[blocks],
+            time_ns=self.time_ns[blocks],
+            offset=_offsets(size),
+            payload=self.payload[_runs(bytes_at, bytes_)],
+            payload_offset=_offsets(bytes_),
+            packet_first=_offsets(per_block[blocks]),
+            packet_frames=self.packet_frames[packets],
+            packet_arrival_ns=self.packet_arrival_ns[packets],
+            packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
+            decode=samples,
+            transcoded=None if self.transcoded is None else self.transcoded[blocks],
+            own_fill=None if self._own_fill is None else own_fill,
+            noise={place[block]: payload for block, payload in self.noise.items() if block in place},
+            mask=mask,
+            fill=None if self.fill is None else fill,
+        )
+        return taken
+
+    def without(self, serials: Container[int]) -> BlockBatch:
+        """The batch without the blocks of some streams: itself when it has none of theirs."""
+        blocks = [i for i, stream in enumerate(self.streams) if stream.serial not in serials]
+        return self if len(blocks) == len(self) else self.take(np.array(blocks, np.intp))
+
+    def starts(self) -> list[int]:
+        """Where each stream's blocks begin, and the end: they are adjacent."""
+        if not len(self):
+            return [0]
+        row = self.index
+        return [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), len(row)]
+
     def __iter__(self) -> Iterator[Block]:
         """Blocks one by one: for consumers of few streams. ``samples`` are views."""
         samples = self.samples
@@ -195,3 +266,45 @@ class BlockBatch:
                 values = values.reshape(-1, stream.channels)
             hole = Gap(gap, GapCause(cause)) if gap else None
             yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)
+
+
+def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
+    """The blocks of several batches as one batch, without what would fill their gaps."""
+
+    def end_to_end(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(batch, name) for batch in batches])
+
+    def ragged(name: str) -> npt.NDArray[np.int64]:
+        return _offsets(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
+
+    names = (
+        "index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns", "payload",
+        "packet_frames", "packet_arrival_ns", "packet_rtp_timestamp",
+    )  # fmt: skip
+    columns: dict[str, Any] = {name: end_to_end(name) for name in names}
+    columns |= {name: ragged(name) for name in ("offset", "payload_offset", "packet_first")}
+    transcoded = None
+    if any(batch.transcoded is not None for batch in batches):
+        each = [np.zeros(len(b), np.bool_) if b.transcoded is None else b.transcoded for b in batches]
+        transcoded = np.concatenate(each)
+    return BlockBatch(
+        streams=[stream for batch in batches for stream in batch.streams],
+        **columns,
+        decode=lambda: end_to_end("samples"),
+        transcoded=transcoded,
+        mask=None if all(batch.plain for batch in batches) else end_to_end("mask"),
+    )
+
+
+def _runs(begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Indices of runs of values, one run after the other."""
+    to: npt.NDArray[np.int64] = np.cumsum(length)
+    index: npt.NDArray[np.int64] = np.arange(int(to[-1]) if len(to) else 0)
+    index += np.repeat(begin - (to - length), length)
+    return index
+
+
+def _offsets(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    offset = np.zeros(len(length) + 1, np.int64)
+    np.cumsum(length, out=offset[1:])
+    return offset

@@ -18,13 +18,14 @@ frames that packets brought. Who needs them unaltered takes the batch that was n
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ._blocks import BlockBatch
+from ._blocks import BlockBatch, joined
 from ._plc import concealed_frames, continued, history_frames
 from ._types import GapCause, Mask, StreamInfo
 
@@ -50,10 +51,19 @@ def white_noise(payload: bytes, frames: int, rate: int, rng: np.random.Generator
 
 
 class Concealer:
-    """Fills the gaps of one batch after the other: each once, in order. Streams are told apart by their ``serial``."""
+    """Fills the gaps of one batch after the other: each once, in order. Streams are told apart by their ``serial``.
 
-    def __init__(self, noise: NoiseMaker = white_noise) -> None:
+    A stream for which this raises is told to ``on_fault``, and its gaps stay; those of others are filled.
+    """
+
+    def __init__(
+        self,
+        noise: NoiseMaker = white_noise,
+        on_fault: Callable[[StreamInfo, Exception], object] = lambda stream, error: None,
+    ) -> None:
         self._noise = noise
+        self._on_fault = on_fault
+        self._spared: dict[int, int] = {}  # by row: serials of streams whose gaps stay
         self._formats: dict[tuple[int, int], _Past] = {}  # by rate and channels
         self._pasts: list[_Past] = []
         # by row
@@ -72,9 +82,40 @@ class Concealer:
         ``rtp_timestamp`` move back, and so do those of the first packet, whose ``packet_frames`` count what was filled.
         ``payload`` and ``payload_offset`` are what was received and no more.
         """
-        count = len(batch)
-        if not count:
+        if not len(batch):
             return batch
+        if self._spared and (rest := batch.without(set(self._spared.values()))) is not batch:
+            return _with(batch, rest, self.fill(rest))
+        try:
+            filled, notes = self._work(batch)
+        except Exception:
+            found = [] if batch.error is not None else self._guilty(batch)
+            if not found:
+                raise
+            for stream, error in found:
+                self._spared[stream.index] = stream.serial
+                self._on_fault(stream, error)
+            return self.fill(batch)
+        self._remember(filled, notes)
+        return filled
+
+    def _guilty(self, batch: BlockBatch) -> list[tuple[StreamInfo, Exception]]:
+        """For which streams this raises."""
+        try:
+            self._work(batch)
+        except Exception as error:
+            starts = batch.starts()
+            if len(starts) <= 2:
+                return [(batch.streams[0], error)]
+        else:
+            return []
+        middle = starts[len(starts) // 2]
+        parts = np.arange(middle), np.arange(middle, len(batch))
+        return [one for part in parts for one in self._guilty(batch.take(part))]
+
+    def _work(self, batch: BlockBatch) -> tuple[BlockBatch, _Notes]:
+        """The batch filled, and what is to be remembered of it: nothing is yet."""
+        count = len(batch)
         rows = batch.index
         serial = np.fromiter([stream.serial for stream in batch.streams], np.int64, count)
         head = np.empty(count, np.bool_)  # a stream's first block in the batch
@@ -91,12 +132,15 @@ class Concealer:
         # behind a long gap, and where blocks have passed unseen, nothing is known of what came before
         anew = (gap > rate) | (batch.position - gap != expected)
         last = np.append(first[1:], count) - 1
-        self._next[rows[last]] = end[last]
+        fading: _Fading = {}
         if gap.any() or (self._fading and not self._fading.keys().isdisjoint(rows.tolist())):
-            batch = _Filling(self, batch, head, anew, np.where(anew, 0, gap)).run()
+            filling = _Filling(self, batch, head, anew, np.where(anew, 0, gap))
+            batch, fading = filling.run(), filling.fading
         begins = np.maximum.accumulate(np.where(head | anew, np.arange(count), 0))[last]
-        self._remember(batch, rows[last], batch.offset[begins], batch.offset[last + 1], anew[begins])
-        return batch
+        begin, until = batch.offset[begins], batch.offset[last + 1]
+        if int(until.max()) > len(batch.samples):
+            raise ValueError("blocks of more samples than there are")
+        return batch, _Notes(rows[last], end[last], begin, until, anew[begins], fading)
 
     def _meet(self, streams: Any, rows: I64, serial: I64) -> None:
         """Streams that were not seen before take their rows."""
@@ -127,9 +171,16 @@ class Concealer:
             self._pasts.append(past)
         return past
 
-    def _remember(self, batch: BlockBatch, rows: I64, begin: I64, end: I64, anew: Bools) -> None:
-        """Keep the ends of streams. ``anew``: what was kept so far does not precede them."""
+    def _remember(self, batch: BlockBatch, notes: _Notes) -> None:
+        """Keep the ends of streams."""
         samples = batch.samples
+        rows, begin, end, anew = notes.rows, notes.begin, notes.end, notes.anew
+        self._next[rows] = notes.next
+        for row, rest in notes.fading.items():
+            if rest is None:
+                self._fading.pop(row, None)
+            else:
+                self._fading[row] = rest
         if len(self._pasts) == 1:
             self._pasts[0].append(rows, samples, begin, end - begin, anew)
             return
@@ -137,6 +188,22 @@ class Concealer:
         for number in np.unique(format_).tolist():
             mine = format_ == number
             self._pasts[number].append(rows[mine], samples, begin[mine], (end - begin)[mine], anew[mine])
+
+
+_Fading = dict[int, "tuple[F64, F64] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """Of each stream in a batch: its row, where its next block is expected, where in the samples its last stretch
+    without a break begins and ends, whether what was kept so far does not precede that; and what fades on, by row."""
+
+    rows: I64
+    next: I64
+    begin: I64
+    end: I64
+    anew: Bools
+    fading: _Fading
 
 
 class _Past:
@@ -190,6 +257,7 @@ class _Filling:
 
     def __init__(self, concealer: Concealer, batch: BlockBatch, head: Bools, anew: Bools, inside: I64) -> None:
         self._concealer = concealer
+        self.fading: _Fading = {}
         self._batch = batch
         self._own = batch.own_fill
         self._head = head
@@ -322,8 +390,12 @@ class _Filling:
         if not fading:
             return
         for i in np.flatnonzero(self._head).tolist():
-            rest = fading.pop(int(self._batch.index[i]), None)
-            if rest is not None and not self._batch.gap_frames[i] and not self._anew[i]:
+            row = int(self._batch.index[i])
+            rest = fading.get(row)
+            if rest is None:
+                continue
+            self.fading[row] = None
+            if not self._batch.gap_frames[i] and not self._anew[i]:
                 self._fade(i, int(self._offset[i]), *rest)
 
     def _fade(self, i: int, at: int, tail: F64, weight: F64) -> None:
@@ -335,7 +407,7 @@ class _Filling:
         values[:] = _int16(values * weight[:, :count].T + tail[:, :count].T)
         if count < tail.shape[1] and (until == len(self._batch) or self._head[until]):
             row = int(self._batch.index[i])
-            self._concealer._fading[row] = (tail[:, count:].copy(), weight[:, count:].copy())
+            self.fading[row] = (tail[:, count:].copy(), weight[:, count:].copy())
 
     def _made(self) -> BlockBatch:
         batch, inside, samples = self._batch, self._inside, self._samples
@@ -366,6 +438,18 @@ class _Filling:
             decode=lambda: samples,
             mask=self._mask,
         )
+
+
+def _with(batch: BlockBatch, rest: BlockBatch, filled: BlockBatch) -> BlockBatch:
+    """The blocks of ``batch``: filled those that ``rest`` has of it, the others as they are."""
+    if filled is rest:
+        return batch
+    serials = {stream.serial for stream in rest.streams}
+    inside = np.array([stream.serial in serials for stream in batch.streams])
+    order = np.empty(len(batch), np.int64)
+    order[np.flatnonzero(inside)] = np.arange(len(rest))
+    order[np.flatnonzero(~inside)] = len(rest) + np.arange(len(batch) - len(rest))
+    return joined([filled, batch.take(np.flatnonzero(~inside))]).take(order)
 
 
 def _by_channel(history: I16, channels: int) -> F64:

@@ -1,7 +1,8 @@
 """Work that is put off until somebody wants its result, and then done in order. Floor 4.
 
 Decoders and concealment have state: batches must go through them one after the other, each once. Sinks ask for the
-result when their turn comes, from threads of their own, in any order, or never.
+result when their turn comes, from threads of their own, in any order, or never. Who adds work, the loop above all,
+never does any, and never waits for who does: what nobody asks for in time is done by a thread that comes for it.
 """
 
 from __future__ import annotations
@@ -11,20 +12,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-__all__ = ["InOrder"]
+__all__ = ["InOrder", "LeftUndone"]
 
 _T = TypeVar("_T")
-_PENDING: Final = 256  # results nobody asked for so far; beyond it the oldest is made by whoever adds
+_PENDING: Final = 256  # results that nobody asked for so far; beyond it a thread makes the oldest
+_MOST_BYTES: Final = 64 << 20  # that work holds; beyond it the oldest is left undone
+
+
+class LeftUndone(Exception):
+    """There was no time for this work: too much of it waits."""
 
 
 class _Job(Generic[_T]):
-    __slots__ = ("_chain", "_error", "_result", "_work", "done")
+    __slots__ = ("_chain", "_error", "_result", "_work", "done", "nbytes")
 
     def __init__(self, chain: InOrder, work: Callable[[], _T]) -> None:
         self._chain = chain
         self._work: Callable[[], _T] | None = work
         self._result: _T | None = None
         self._error: Exception | None = None
+        self.nbytes: int = getattr(work, "nbytes", 0)
         self.done = False
 
     def __call__(self) -> _T:
@@ -35,31 +42,85 @@ class _Job(Generic[_T]):
         return self._result  # type: ignore[return-value]  # run() has set it
 
     def run(self) -> None:
-        if self._work is not None:
+        work = self._chain.begin(self)
+        if work is not None:
             try:
-                self._result = self._work()
+                self._result = work()
             except Exception as error:
-                self._error = error  # a bug of ours: whoever wants this result hears of it, nobody else
-        self._work = None
+                self._error = error  # whoever wants this result hears of it, nobody else
         self.done = True
+
+    def take_work(self) -> Callable[[], _T] | None:
+        work, self._work = self._work, None
+        return work
+
+    def leave_undone(self) -> None:
+        self._error = LeftUndone("decoding has fallen behind, and this was left out")
 
 
 class InOrder:
-    """``add(work)`` returns a function that gives the work's result; all work that was added before is done first."""
+    """``add(work)`` returns a function that gives the work's result; all work that was added before is done first.
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
+    Work that holds memory says so by ``nbytes``. When all that waits holds too much, the oldest such work is left
+    undone: who wants its result gets LeftUndone. Work without ``nbytes`` is always done.
+    """
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._running = threading.RLock()  # held while work is done
+        self._lock = threading.Lock()  # held for moments only
         self._jobs: deque[_Job[object]] = deque()
+        self._heavy: deque[_Job[object]] = deque()  # those of them that hold memory
+        self._bytes = 0
+        self._helped = False  # a thread is at it
+        self.left_undone = 0
 
     def add(self, work: Callable[[], _T]) -> Callable[[], _T]:
         job = _Job(self, work)
         with self._lock:
             self._jobs.append(job)  # type: ignore[arg-type]
-            while len(self._jobs) > _PENDING:
-                self._jobs.popleft().run()
+            if job.nbytes:
+                self._heavy.append(job)  # type: ignore[arg-type]
+                self._bytes += job.nbytes
+                while self._bytes > self._most_bytes and len(self._heavy) > 1:
+                    self._leave_oldest()
+            if len(self._jobs) <= _PENDING or self._helped:
+                return job
+            self._helped = True
+        threading.Thread(target=self._help, name="strep-decoding", daemon=True).start()
         return job
 
-    def run_until(self, job: _Job[_T]) -> None:
+    def _leave_oldest(self) -> None:
+        job = self._heavy.popleft()
+        if job.take_work() is not None:
+            self._bytes -= job.nbytes
+            self.left_undone += 1
+            job.leave_undone()
+
+    def begin(self, job: _Job[_T]) -> Callable[[], _T] | None:
+        """The job's work, to be done now; None where it was left undone."""
         with self._lock:
-            while not job.done:
-                self._jobs.popleft().run()
+            work = job.take_work()
+            if work is not None and job.nbytes:
+                self._bytes -= job.nbytes
+                while self._heavy and self._heavy[0]._work is None:
+                    self._heavy.popleft()
+        return work
+
+    def _help(self) -> None:
+        while True:
+            with self._running:  # given back after each job: who wants a result does not wait for all of them
+                with self._lock:
+                    if len(self._jobs) <= _PENDING:
+                        self._helped = False
+                        return
+                    job = self._jobs.popleft()
+                job.run()
+
+    def run_until(self, job: _Job[_T]) -> None:
+        while not job.done:
+            with self._running:
+                with self._lock:
+                    first = None if job.done else self._jobs.popleft()
+                if first is not None:
+                    first.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,6 +36,25 @@ def at_once(work: Callable[[], _T]) -> Callable[[], _T]:
     """For engines without threads around them: nothing is put off."""
     result = work()
     return lambda: result
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """Work that is put off. It may be left undone when too much of it waits: ``nbytes`` says what it holds."""
+
+    decoder: Decoder
+    payload: npt.NDArray[np.uint8]
+    begin: I64
+    placed: Placed
+    whose: Whose
+    careful: npt.NDArray[np.bool_]
+
+    @property
+    def nbytes(self) -> int:
+        return self.payload.nbytes
+
+    def __call__(self) -> Decoded:
+        return self.decoder.decode_all(self.payload, self.begin, self.placed, self.whose, self.careful)
 
 
 class Outlet:
@@ -249,7 +269,7 @@ class Outlet:
         serial = np.repeat(np.array([stream.serial for stream in streams], np.int64), count)
         self._decoding.update(serial[careful].tolist())
         whose = Whose(stream_codec, serial, self._state.restarts.take(placed.row), position, gap, lost)
-        return self._later(partial(self._decoder.decode_all, payload, begin, placed, whose, careful))
+        return self._later(_Decoding(self._decoder, payload, begin, placed, whose, careful))
 
     def _samples(
         self, work: Callable[[], Decoded], failed: dict[int, Exception], streams: list[StreamInfo], first: I64

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from socket import socketpair
@@ -18,15 +18,18 @@ from ._datagrams import DatagramBatch, merged
 from ._dispatch import Dispatcher
 from ._ending import read_now, read_rest
 from ._engine import TICK_NS, Engine, EngineConfig
+from ._events import Event
 from ._exceptions import ConfigurationError
-from ._incidents import Incidents
+from ._incidents import Incident, Incidents
 from ._inorder import InOrder
 from ._options import engine_options, leg_of, parse_call_leg_id
 from ._pacing import Pacing
 from ._pairs import PairSockets, PortPair, PortPool, parse_ports
+from ._problems import SinkProblems
 from ._recording import Recorder
 from ._report import StreamReport, Totals, summary_of
 from ._stream import Stream, StreamHub, Watcher, WatchKey
+from ._troubles import SocketTroubles
 from ._types import Codec, StreamEvent, StreamInfo
 from ._udp import (
     PortableSocket,
@@ -37,6 +40,7 @@ from ._udp import (
     parse_address,
     transport_named,
 )
+from ._watchdog import Watchdog
 from .sinks._base import Sink
 
 __all__ = ["Receiver", "SocketStatus"]
@@ -49,6 +53,7 @@ _COUNTING_S: Final = 1.0  # what nobody has time to read: a million datagrams ta
 _PAIR_CLOSING_S: Final = 0.05
 _PAIR_ROWS: Final = 64  # datagrams a look at a pair's port: one leg's
 _PAIR_BUFFER: Final = 1 << 20
+_AGAIN_S: Final = 0.01  # until the next look, after one that failed
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 
 
@@ -151,6 +156,9 @@ class Receiver:
         self._pairs = PairSockets(watching=False)
         self._clock = SteadyClock()
         self._incidents = Incidents(self._clock.now_ns)
+        self._watchdog = Watchdog(self._incidents, self._resume)
+        self._troubles = SocketTroubles(self._incidents)
+        self._sink_problems = SinkProblems()
         self._sinks = list(sinks)
         self._pcap = pcap
         self._transport = transport
@@ -168,6 +176,7 @@ class Receiver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading = False
+        self._listened: set[int] = set()  # while reading: what the loop watches
         self._watching = True  # the loop can watch sockets; otherwise (Windows' proactor) datagram endpoints do
         self._polls_without = 0
         self._found = 0  # datagrams at the last look
@@ -220,13 +229,14 @@ class Receiver:
             for socket, _ in self._sockets:
                 if isinstance(socket, PortableSocket):
                     await socket.attach(self._loop, self._wake)
-        self._listen()
+        self._watchdog.watch(s.fileno() for s, _ in self._sockets)
+        self._watchdog.start()
+        self._arm(None)
         self._wake()  # what came before we listened
 
-    @staticmethod
-    def _record(path: str | PathLike[str], roles: dict[int, int]) -> Recorder:
+    def _record(self, path: str | PathLike[str], roles: dict[int, int]) -> Recorder:
         try:
-            return Recorder(path, roles)
+            return Recorder(path, roles, self._incidents)
         except OSError as error:
             raise ConfigurationError(
                 f"pcap {path} cannot be written: {error.strerror}; choose a file in a directory that can be"
@@ -342,6 +352,19 @@ class Receiver:
         finally:
             self._hub.unlisten(queue)
 
+    async def incidents(self) -> AsyncIterator[Incident]:
+        """What happens to the receiver itself: faults that were contained ("fault", one a place; all are counted in
+        ``totals().faults``), media that nobody read ("stalled", "recovered"), sockets ("socket_failed",
+        "socket_recovered"), what sinks tell of themselves. From when it is asked for; ends with the receiver."""
+        queue = self._hub.listen_incidents()
+        if self._stopped:
+            queue.end()
+        try:
+            while (incident := await queue.get()) is not None:
+                yield incident
+        finally:
+            self._hub.unlisten_incidents(queue)
+
     # --- legs -----------------------------------------------------------------------------------------------------
 
     def announce(self, call_leg_id: uuid.UUID | str) -> None:
@@ -426,6 +449,7 @@ class Receiver:
         self._pairs.add(pair, (rx, tx))
         self._sockets += [(rx, PortRole.RX), (tx, PortRole.TX)]
         self._rewatch(before)
+        self._watchdog.watch(self._watched() or [s.fileno() for s, _ in self._sockets])
         return pair
 
     def close_pair(self, pair: PortPair) -> int:
@@ -450,7 +474,9 @@ class Receiver:
         sockets = self._pairs.remove(pair)
         self._sockets = [(socket, role) for socket, role in self._sockets if socket not in sockets]
         self._rewatch(before)
+        self._watchdog.watch(self._watched() or [s.fileno() for s, _ in self._sockets])
         for socket, dropped_before in zip(sockets, dropped_at_shut, strict=True):
+            self._troubles.forget(socket)
             engine.accounts.leave_unread(socket.count_rest(time.monotonic() + _PAIR_CLOSING_S))
             dropped = socket.kernel_dropped()
             self._kernel_dropped += dropped
@@ -537,6 +563,29 @@ class Receiver:
         """When the last datagram came, UTC nanoseconds; None: none has come."""
         return self._last_datagram_ns
 
+    def problems(self) -> list[str]:
+        """What is wrong now, a sentence each: media that wait and are not read, sockets that cannot be read, sinks that
+        have failed or cannot write at the moment, streams that a sink refused within the last minute (as far as this
+        is asked once a minute). Empty when all is well; what was mended is not told any more."""
+        if not self.running:
+            return [f"the receiver {'has stopped' if self._stopped else 'has not been started'}"]
+        stalled = self._watchdog.problem
+        return [
+            *([stalled] if stalled is not None else []),
+            *self._troubles.problems(),
+            *self._sink_problems(self.sink_reports()),
+        ]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it receives and nothing is wrong: no :meth:`problems`."""
+        return not self.problems()
+
+    @property
+    def last_read_age_s(self) -> float:
+        """How long ago the sockets were last read, in seconds; they are not while nothing comes."""
+        return self._watchdog.seconds_since_look
+
     def totals(self) -> Totals:
         totals = self._engine.totals() if self._engine else Totals()
         totals.faults = self._incidents.faults()
@@ -591,13 +640,68 @@ class Receiver:
     # --- the pump -------------------------------------------------------------------------------------------------
     # Asleep: readers are armed, and a timer for the engine's next deadline. After a wake-up the readers are off and a
     # timer looks again every few milliseconds, so that a batch is worth its price; two looks in vain: asleep.
+    # Whatever a look raises, the next one is arranged for: _arm is in every way's end, and cannot fail to do it.
+
+    def _wake(self) -> None:
+        if not self._reading:
+            return  # an endpoint's first datagram, but the timer looks anyway
+        self._unlisten()
+        self._polls_without = 0
+        self._poll()
+
+    def _resume(self) -> None:
+        """From any thread: look, whether a timer is there or not."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._look_now)
+
+    def _look_now(self) -> None:
+        self._unlisten()
+        self._poll()
+
+    def _poll(self) -> None:
+        if self._loop is None or self._stopped:
+            return
+        pause_s: float | None = _AGAIN_S
+        try:
+            pause_s = self._look()
+        except Exception as error:
+            self._incidents.fault("pump", error)
+        finally:
+            self._arm(pause_s)
+
+    def _arm(self, pause_s: float | None) -> None:
+        """See to it that there is a next look: after ``pause_s``, or (None) when something comes."""
+        if self._loop is None:
+            return
+        try:
+            if pause_s is None:
+                self._listen()
+                return
+        except Exception as error:
+            self._incidents.fault("pump", error)
+            self._unlisten()
+        self._timer = self._loop.call_later(_AGAIN_S if pause_s is None else pause_s, self._poll)
+
+    def _look(self) -> float | None:
+        """Take what has come; says how long to wait before the next look, None: until something comes."""
+        now_ns = self._now_ns()
+        tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._found) else None
+        self._found = count = self._drain(tick_ns)
+        if count or any(s.held_back for s in self._first):
+            self._polls_without = 0
+        else:
+            self._polls_without += 1
+            if self._polls_without > 1:
+                return None
+        return self._pacing.pause_s(count, self._now_ns())
 
     def _listen(self) -> None:
         if self._loop is None or self._engine is None:
             return
         self._reading = True
         self._rewatch(set())
-        deadline = self._engine.next_deadline_ns()
+        times = (self._engine.next_deadline_ns(), self._troubles.next_ns())
+        deadline = min((t for t in times if t is not None), default=None)
         if deadline is not None:
             wait = (deadline + _GUARD_NS - self._now_ns()) / 1e9
             self._timer = self._loop.call_later(max(wait, 0.001), self._wake)
@@ -608,9 +712,12 @@ class Receiver:
             self._timer = None
         reading, self._reading = self._reading, False
         if reading and self._loop is not None:
-            for number in self._watched():
+            for number in self._listened:
                 with contextlib.suppress(OSError, ValueError):
                     self._loop.remove_reader(number)
+            self._listened = set()
+        if self._stopped:
+            self._watchdog.close()
 
     def _watched(self) -> set[int]:
         """What the loop watches while nothing comes: a socket each, for pairs one thing that stands for all of them."""
@@ -618,38 +725,19 @@ class Receiver:
             return set()
         pairs = self._pairs.fileno()
         sockets = [s for s, _ in self._sockets] if pairs is None else self._first
-        return {socket.fileno() for socket in sockets} | ({pairs} if pairs is not None else set())
+        numbers = {socket.fileno() for socket in sockets if not (self._troubles and socket in self._troubles)}
+        return numbers | ({pairs} if pairs is not None else set())
 
     def _rewatch(self, before: set[int]) -> None:
         """Watch what is to be watched by now instead of ``before``, if the loop watches at all."""
+        now = self._watched()
         if self._reading and self._loop is not None:
-            now = self._watched()
             for number in before - now:
                 self._loop.remove_reader(number)
+            self._listened = before & now
             for number in now - before:
                 self._loop.add_reader(number, self._wake)
-
-    def _wake(self) -> None:
-        if not self._reading:
-            return  # an endpoint's first datagram, but the timer looks anyway
-        self._unlisten()
-        self._polls_without = 0
-        self._poll()
-
-    def _poll(self) -> None:
-        if self._loop is None or self._stopped:
-            return
-        now_ns = self._now_ns()
-        tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._found) else None
-        self._found = count = self._drain(tick_ns)
-        if count or any(s.held_back for s in self._first):
-            self._polls_without = 0
-        else:
-            self._polls_without += 1
-            if self._polls_without > 1:
-                self._listen()
-                return
-        self._timer = self._loop.call_later(self._pacing.pause_s(count, self._now_ns()), self._poll)
+                self._listened.add(number)
 
     def _now_ns(self) -> int:
         return self._clock.now_ns()
@@ -668,26 +756,72 @@ class Receiver:
             engine.forgo_payloads()
         total = 0
         for _ in range(_ROUNDS):
-            pairs = self._pairs.ready()
+            pairs = self._ready_pairs()
             # a pair holds nothing back: nobody would say that it does
-            received = [*(s.receive(before_ns) for s in self._first), *(s.receive() for s in pairs)]
-            for batch in merged([b for b in received if b is not None and len(b)]):
-                total += len(batch)
-                self._take(batch, engine, dispatcher)
+            received = [*(self._read(s, before_ns) for s in self._first), *(self._read(s, None) for s in pairs)]
+            self._watchdog.looked()
+            total += self._take_all([b for b in received if b is not None and len(b)], engine, dispatcher)
             if not any(s.full for s in (*self._first, *pairs)):
                 # everything stamped before has been read
                 until_ns = now_ns - _GUARD_NS
                 if before_ns is not None:
                     until_ns = min(until_ns, before_ns)
-                dispatcher.handle(engine.advance(until_ns))
+                self._step(engine, dispatcher, 0, engine.advance, until_ns)
                 break
         return total
 
+    def _ready_pairs(self) -> list[UdpSocket]:
+        try:
+            return self._pairs.ready()
+        except Exception as error:
+            self._incidents.fault("pump", error)
+            return [socket for sockets in self._pairs.open.values() for socket in sockets]
+
+    def _read(self, socket: UdpSocket, before_ns: int | None) -> DatagramBatch | None:
+        troubles = self._troubles
+        if troubles and troubles.wait(socket, self._now_ns()):
+            return None
+        try:
+            batch = socket.receive(before_ns)
+        except Exception as error:
+            socket.full = False
+            troubles.raised(socket, error, self._now_ns())
+            return None
+        if troubles:
+            troubles.went_well(socket)
+        return batch
+
+    def _take_all(self, received: list[DatagramBatch], engine: Engine, dispatcher: Dispatcher) -> int:
+        try:
+            batches = merged(received)
+        except Exception as error:
+            self._incidents.fault("pump", error)
+            batches = received
+        for batch in batches:
+            self._take(batch, engine, dispatcher)
+        return sum(map(len, received))
+
     def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
-        events = engine.receive(batch, self._now_ns())
+        self._step(engine, dispatcher, len(batch), engine.receive, batch, self._now_ns())
         self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
+
+    def _step(
+        self, engine: Engine, dispatcher: Dispatcher, count: int, step: Callable[..., list[Event]], *arguments: object
+    ) -> None:
+        """Have the engine do something with ``count`` datagrams. What it raises costs no more than those: they are
+        accounted as dropped, as far as it has not accounted for them."""
+        before = engine.accounts.datagrams
+        try:
+            events = step(*arguments)
+        except Exception as error:
+            if engine.accounts.datagrams == before:
+                engine.accounts.datagrams += count
+            lost = max(engine.totals().unaccounted, 0)
+            engine.accounts.drop("fault", lost)
+            self._incidents.fault("engine", error, packets=lost)
+            return
         if events:
             dispatcher.handle(events)
 

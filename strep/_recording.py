@@ -9,15 +9,25 @@ from os import PathLike
 from typing import Any
 
 from ._datagrams import DatagramBatch
+from ._incidents import Incidents
 from ._pcap import PcapWriter
 
 __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Writes what was received, as it was received, from a thread of its own. What a slow disk costs is counted."""
+    """Writes what was received, as it was received, from a thread of its own. What a slow disk costs is counted; what
+    fails costs the rest of the recording, and nothing else."""
 
-    def __init__(self, path: str | PathLike[str], roles: Mapping[int, int], *, queue_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        roles: Mapping[int, int],
+        incidents: Incidents,
+        *,
+        queue_bytes: int = 64 << 20,
+    ) -> None:
+        self._incidents = incidents
         self._writer = PcapWriter(path, roles=roles)
         self._queue: queue.SimpleQueue[DatagramBatch | None] = queue.SimpleQueue()
         self._limit = queue_bytes
@@ -34,7 +44,21 @@ class Recorder:
         self._writer.bind(roles)
 
     def write(self, batch: DatagramBatch) -> None:
-        """Keep a copy of the batch (the slab is the edge's); returns at once."""
+        """Keep a copy of the batch (the slab is the edge's); returns at once, and never raises."""
+        if self.failed is None:
+            try:
+                self._keep(batch)
+            except Exception as error:
+                self._fail(error)
+        if self.failed is not None:
+            with self._lock:
+                self.dropped += len(batch)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = str(error)
+        self._incidents.fault("recorder", error)
+
+    def _keep(self, batch: DatagramBatch) -> None:
         width = min(max(64, -(-int(batch.length.max()) // 8) * 8), batch.slab.shape[1])
         copy = DatagramBatch(
             batch.slab[:, :width].copy(),
@@ -47,7 +71,7 @@ class Recorder:
         )
         size = copy.slab.nbytes
         with self._lock:
-            if self._waiting + size > self._limit or self.failed:
+            if self._waiting + size > self._limit:
                 self.dropped += len(batch)
                 return
             self._waiting += size
@@ -60,11 +84,11 @@ class Recorder:
                     self.written += self._writer.write(batch)
                     if self._queue.empty():
                         self._writer.flush()
-                except OSError as error:
-                    self.failed = str(error)
-            if self.failed is not None:
-                self.dropped += len(batch)
+                except Exception as error:
+                    self._fail(error)
             with self._lock:
+                if self.failed is not None:
+                    self.dropped += len(batch)
                 self._waiting -= batch.slab.nbytes
 
     def close(self, timeout_s: float = 2.0) -> None:
@@ -73,8 +97,9 @@ class Recorder:
         if not self._thread.is_alive():
             try:
                 self._writer.close()
-            except OSError as error:
-                self.failed = self.failed or str(error)
+            except Exception as error:
+                if self.failed is None:
+                    self._fail(error)
 
     def report(self) -> dict[str, Any]:
         return {"kind": "pcap", "failed": self.failed, "dropped_datagrams": self.dropped, "written": self.written}

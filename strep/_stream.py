@@ -7,13 +7,14 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ._blocks import Block, BlockBatch
 from ._frames import Frame, Framer
+from ._incidents import Incident, Incidents
 from ._report import StreamReport
 from ._types import Codec, Direction, Gap, GapCause, Leg, StreamEvent, StreamInfo
 from .resample import prepare
@@ -22,10 +23,11 @@ from .sinks._base import BaseSink
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Stream", "StreamHub", "WatchKey", "Watcher"]
+__all__ = ["EventQueue", "Stream", "StreamHub", "WatchKey", "Watcher"]
 
 _AFTERMATH_S: Final = 2.0  # how long after a stream's end analyzers may still tell of it
 _Marks = list[tuple[int, int, int]]
+_T = TypeVar("_T")
 
 
 class _Subscription:
@@ -74,15 +76,15 @@ class _Subscription:
         return block, marks, missed
 
 
-class _EventQueue:
+class EventQueue(Generic[_T]):
     """Events for one consumer, the last 10,000 that it has not taken."""
 
     def __init__(self) -> None:
-        self._events: deque[StreamEvent] = deque(maxlen=10_000)
+        self._events: deque[_T] = deque(maxlen=10_000)
         self._wake = asyncio.Event()
         self._ended = False
 
-    def put(self, event: StreamEvent) -> None:
+    def put(self, event: _T) -> None:
         self._events.append(event)
         self._wake.set()
 
@@ -90,7 +92,7 @@ class _EventQueue:
         self._ended = True
         self._wake.set()
 
-    async def get(self) -> StreamEvent | None:
+    async def get(self) -> _T | None:
         while not self._events:
             if self._ended:
                 return None
@@ -112,7 +114,7 @@ class Stream:
         self._early: _Subscription | None = _Subscription(5.0)
         self._subscriptions.append(self._early)
         self._ended = asyncio.Event()
-        self._events = _EventQueue()
+        self._events: EventQueue[StreamEvent] = EventQueue()
 
     def __repr__(self) -> str:
         return f"<Stream {self.info.name} {self.info.leg.label}-{self.direction.label} {self.codec or '?'}>"
@@ -272,11 +274,14 @@ class StreamHub(BaseSink):
 
     kind = "streams"
     inline = True
+    repeatable = True  # everything is made before anything is given
 
     def __init__(self, report: Callable[[StreamInfo], StreamReport], backlog: int = 20_000) -> None:
         self._report = report
         self._streams: dict[int, Stream] = {}  # by serial
-        self._listeners: list[_EventQueue] = []
+        self._listeners: list[EventQueue[StreamEvent]] = []
+        self._incident_listeners: list[EventQueue[Incident]] = []
+        self._incidents: Incidents | None = None
         self._watchers: dict[WatchKey, list[Watcher]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._finished: dict[int, Stream] = {}  # ended, but analyzers may still find something
@@ -300,7 +305,10 @@ class StreamHub(BaseSink):
 
     def stream_started(self, stream: StreamInfo) -> None:
         for watcher in self._watching(stream):
-            watcher.stream_started(stream)
+            try:
+                watcher.stream_started(stream)
+            except Exception as error:
+                self._fault(error, stream)
         if not self.active or len(self._new) >= self._backlog:
             return
         self._new.append(self.handle(stream))
@@ -335,21 +343,23 @@ class StreamHub(BaseSink):
             return
         filled = batch.filled if self._concealing else batch
         first = batch.packet_first.tolist()
-        plain = _with_marks(batch, first)
-        if filled is batch:
-            for item in plain:
-                stream = self._streams.get(item[0].stream.serial)
-                if stream is not None:
-                    stream._put(item, item)
-            return
-        for item, other in zip(plain, _with_marks(filled, first), strict=True):
+        plain = list(_with_marks(batch, first))
+        other_way = plain if filled is batch else list(_with_marks(filled, first))
+        for item, other in zip(plain, other_way, strict=True):
             stream = self._streams.get(item[0].stream.serial)
             if stream is not None:
                 stream._put(item, other)
 
+    def _fault(self, error: Exception, stream: StreamInfo) -> None:
+        if self._incidents is not None:
+            self._incidents.fault("watcher", error, stream=stream)
+
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         for watcher in self._watching(stream):
-            watcher.stream_ended(stream, report)
+            try:
+                watcher.stream_ended(stream, report)
+            except Exception as error:
+                self._fault(error, stream)
         handle = self._streams.pop(stream.serial, None)
         if handle is not None:
             handle._end(report)
@@ -378,13 +388,33 @@ class StreamHub(BaseSink):
         if handle is not None:
             handle._events.end()
 
-    def listen(self) -> _EventQueue:
-        queue = _EventQueue()
+    def listen(self) -> EventQueue[StreamEvent]:
+        queue: EventQueue[StreamEvent] = EventQueue()
         self._listeners.append(queue)
         return queue
 
-    def unlisten(self, queue: _EventQueue) -> None:
+    def unlisten(self, queue: EventQueue[StreamEvent]) -> None:
         self._listeners.remove(queue)
+
+    def report_to(self, incidents: Incidents) -> None:
+        self._incidents = incidents
+        incidents.listen(self._hear)
+
+    def _hear(self, incident: Incident) -> None:
+        if self._incident_listeners and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hand_on_incident, incident)
+
+    def _hand_on_incident(self, incident: Incident) -> None:
+        for listener in self._incident_listeners:
+            listener.put(incident)
+
+    def listen_incidents(self) -> EventQueue[Incident]:
+        queue: EventQueue[Incident] = EventQueue()
+        self._incident_listeners.append(queue)
+        return queue
+
+    def unlisten_incidents(self, queue: EventQueue[Incident]) -> None:
+        self._incident_listeners.remove(queue)
 
     def conceal(self, more: int) -> None:
         """So many more (or fewer) consumers want gaps concealed."""
@@ -399,6 +429,8 @@ class StreamHub(BaseSink):
         """Analyzers have told everything."""
         for queue in [*self._listeners, *(s._events for s in [*self._streams.values(), *self._finished.values()])]:
             queue.end()
+        for listener in self._incident_listeners:
+            listener.end()
 
     async def next(self) -> Stream | None:
         while not self._new:

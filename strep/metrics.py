@@ -117,6 +117,18 @@ def _of_receiver(core: Any, receiver: Receiver | Supervisor) -> Iterator[Metric]
         ("refused", "Streams that were not admitted: there were max_streams."),
     ):
         yield core.CounterMetricFamily(f"strep_streams_{name}", text, value=getattr(totals, f"streams_{name}"))
+    counter = core.CounterMetricFamily("strep_faults", "Exceptions that were contained, by place.", labels=["place"])
+    for place, count in totals.faults.items():
+        counter.add_metric([place], count)
+    yield counter
+    yield core.GaugeMetricFamily(
+        "strep_receiver_healthy", "1: it receives, and nothing is wrong now.", value=int(receiver.healthy)
+    )
+    yield core.GaugeMetricFamily(
+        "strep_last_read_age_seconds",
+        "How long ago the sockets were last read; they are not while nothing comes.",
+        value=receiver.last_read_age_s,
+    )
     buffers = [socket.granted_buffer for socket in receiver.sockets]
     if buffers:
         yield core.GaugeMetricFamily(

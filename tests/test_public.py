@@ -30,8 +30,8 @@ def test_the_public_names() -> None:
     assert strep.__all__ == sorted(strep.__all__)
     assert set(strep.__all__) == {
         "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
-        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Leg", "Mask", "MissingExtraError", "Packet",
-        "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream",
+        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Incident", "Leg", "Mask", "MissingExtraError",
+        "Packet", "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream",
         "StreamEvent", "StreamInfo", "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus",
         "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
     }  # fmt: skip
@@ -77,9 +77,9 @@ FLOORS = [
     {"_announcements", "_admission", "_state", "_throttle", "_intake", "_sources", "_events", "_outlet", "_sorting",
      "_presses", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder", "_incidents", "_archive"},
-    {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver",
-     "_ending", "_replay", "_summary", "_workers", "_http", "_connections", "_lock", "_limits", "simulate", "standin",
-     "bench", "control", "metrics", "service"},
+    {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_lane", "_stream",
+     "_receiver", "_troubles", "_watchdog", "_problems", "_ending", "_replay", "_summary", "_workers", "_http",
+     "_connections", "_lock", "_limits", "simulate", "standin", "bench", "control", "metrics", "service"},
     {"cli", "__init__", "__main__", "_version"},
 ]  # fmt: skip
 PURE = 4  # floors 0 to 3 know no clock, socket, thread or loop

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from live import port_of, samples_of, until
 from support import LEG, packet, payload_of, pcmu
-from worker_sinks import Recording, contradicting, dying, failing, raising
+from worker_sinks import Recording, Stuck, contradicting, dying, failing, raising
 
 import strep
 from strep._workers import steering
@@ -276,6 +276,50 @@ async def test_what_the_kernel_drops_is_counted_over_restarts() -> None:
     assert by_worker[1] > 0
     assert sum(by_worker) == dropped
     assert summary["totals"]["kernel_dropped"] == summary["sockets"][0]["kernel_dropped"] == dropped
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("pump", "nothing has been read"), ("loop", "nothing has been read"), ("silent", "published nothing for 5 s")],
+)
+async def test_a_worker_that_cannot_go_on_is_replaced_and_what_waited_is_received(
+    how: str, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "first"
+    told: list[strep.Incident] = []
+    async with supervising(sinks=Stuck(how, mark)) as supervisor:
+
+        async def hear() -> None:
+            async for incident in supervisor.incidents():
+                told.append(incident)  # noqa: PERF401  # they are read while they come
+
+        hearing = asyncio.create_task(hear())
+        first = [w.pid for w in supervisor.workers]
+        assert int(mark.read_text()) == first[1]
+        assert (supervisor.healthy, supervisor.problems()) == (True, [])
+        await asyncio.sleep(0.7)
+        began = time.monotonic()
+        sent = await load(supervisor, streams=20, rate=1000, duration_s=1.0)
+        if how != "silent":
+            assert supervisor.totals().datagrams < sent.sent
+        await until(lambda: not supervisor.healthy)
+        await until(lambda: supervisor.workers[1].restarts)
+        assert 3.5 < time.monotonic() - began < 9
+        await until(lambda: supervisor.workers[1].state == "running")
+        if how != "silent":  # that one had received all of it, and told nobody
+            await until(lambda: supervisor.totals().datagrams == sent.sent)
+        more = await load(supervisor, streams=20, rate=1000, duration_s=0.3)
+        assert more.sent
+        await until(lambda: supervisor.healthy)
+        assert supervisor.workers[0] == strep.WorkerStatus(0, first[0], "running", 0)
+    await hearing
+    (replaced,) = [i for i in told if i.kind == "worker_replaced"]
+    assert (replaced.data["worker"], replaced.data["pid"], replaced.data["restarts"]) == (1, first[1], 1)
+    assert says in replaced.data["why"]
+    assert says in caplog.text
+    if how != "silent":
+        assert ("stalled", 1) in {(i.kind, i.data["worker"]) for i in told}
+    check_accounts(supervisor.summary())
 
 
 async def test_who_dies_again_and_again_is_tried_less_often(caplog: pytest.LogCaptureFixture) -> None:

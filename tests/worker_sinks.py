@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import strep
 from strep._workers.messages import post_event
@@ -59,3 +61,47 @@ class Failing(BaseSink):
 
 def failing(index: int) -> list[Sink]:
     return [Failing()]
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """The first process of worker 1 cannot go on; its successors can. ``how``: "pump", "loop" or "silent"."""
+
+    how: str
+    mark: Path  # made by the first one
+
+    def __call__(self, index: int) -> list[Sink]:
+        if index == 1 and not self.mark.exists():
+            self.mark.write_text(str(os.getpid()))
+            _break(self.how)
+        return []
+
+
+def _break(how: str) -> None:
+    """In this process, half a second from now."""
+    from strep._workers.board import Board
+    from strep._workers.worker import AdoptingReceiver
+
+    began = time.monotonic()
+
+    def broken() -> bool:
+        return time.monotonic() - began > 0.5
+
+    if how == "silent":
+        publish = Board.publish
+
+        def nothing(self: Board, *arguments: Any) -> None:
+            if not broken():
+                publish(self, *arguments)
+
+        Board.publish = nothing  # type: ignore[method-assign]
+        return
+    poll = AdoptingReceiver._poll
+
+    def stand_still(self: AdoptingReceiver) -> None:
+        if not broken():
+            poll(self)
+        elif how == "loop":
+            time.sleep(3600)
+
+    AdoptingReceiver._poll = stand_still  # type: ignore[method-assign]

@@ -54,9 +54,9 @@ class Bursts:
         start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
         rows = row[start]
         sums = np.add.reduceat(received, start)
-        self.received_in_all[rows] += sums
         event = np.flatnonzero(lost)
         if not event.size:
+            self.received_in_all[rows] += sums
             self.pkt[rows] += sums
             return
         # packets received before each item since the row's last loss; ``before`` is exclusive and runs on over rows
@@ -88,6 +88,7 @@ class Bursts:
         def tally(values: npt.NDArray[np.generic]) -> I64:
             return np.add.reduceat(values.astype(np.int64), e_start)
 
+        self.received_in_all[rows] += sums
         self.c11[e_rows] += tally(pkt * ends)
         self.c13[e_rows] += tally(burst)
         self.c14[e_rows] += tally(isolated)

@@ -96,6 +96,11 @@ class Board:
                 for name, (kind, shape) in _ROW.items()
             })  # fmt: skip
 
+    @property
+    def published(self) -> int:
+        """How many times something was published so far."""
+        return int(self._counter[0])
+
     def publish(self, generation: int, figures: dict[str, Any], columns: Columns) -> None:
         """``columns`` as of :data:`_ROW`, all of one length of at most ``rows``."""
         half = (int(self._counter[0]) + 1) % 2

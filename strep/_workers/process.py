@@ -10,7 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import socket, socketpair
 from typing import Any, Final, Literal
@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from .._exceptions import ConfigurationError
+from .._incidents import Incident
 from .._report import StreamReport, rank_by
 from .._types import Codec, StreamInfo
 from ..sinks._wavleft import complete_files, find_left_files
@@ -38,6 +39,8 @@ _WITHIN_S: Final = 10.0
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 1.0
 _CLOCKS_APART_S: Final = 1.0  # a file's time and ours
+_SILENT_S: Final = 5.0  # who publishes nothing for so long is ended
+_TOLD_S: Final = 1.0  # and told of after so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class _Said:
     final: dict[str, Any] | None = None
     failed: str | None = None
     buried: bool = False
+    stopping: bool = False
 
 
 class WorkerProcess:
@@ -73,6 +77,7 @@ class WorkerProcess:
         rows: int,
         codecs: tuple[Codec, ...],
         on_event: Callable[[dict[str, Any]], None],
+        on_incident: Callable[[Incident], None],
     ) -> None:
         self.index = index
         self.restarts = 0
@@ -81,6 +86,9 @@ class WorkerProcess:
         self._board = Board(rows)
         self._codecs = codecs
         self._on_event = on_event
+        self._on_incident = on_incident
+        self._published = 0  # as of the last look
+        self._silent_s = 0.0
         self._state: State = "starting"
         self._pid: int | None = None
         self._said = _Said()
@@ -184,6 +192,33 @@ class WorkerProcess:
 
     _delay_s = 0.0
 
+    def look(self, seconds: float) -> None:
+        """Look whether it goes on publishing; to be called every so many seconds. Who does not is ended, and replaced
+        like any that died."""
+        published, pid = self._board.published if self._state == "running" else 0, self._pid
+        if pid is None or published != self._published or self._said.stopping or self._stopping.is_set():
+            self._published, self._silent_s = published, 0.0
+            return
+        self._silent_s += seconds
+        if self._silent_s >= _SILENT_S:
+            self._silent_s = 0.0
+            self._said.failed = f"it published nothing for {_SILENT_S:g} s"
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def problems(self) -> list[str]:
+        """What is wrong with it now."""
+        if self._state != "running":
+            return [f"worker {self.index} is {self._state}"]
+        problems = [f"worker {self.index}: {problem}" for problem in self._present().figures.get("problems", ())]
+        if self._silent_s >= _TOLD_S:
+            problems.append(f"worker {self.index} has published nothing for {self._silent_s:g} s")
+        return problems
+
+    @property
+    def last_read_age_s(self) -> float:
+        return float(self._present().figures.get("last_read_age_s", 0.0)) + self._silent_s
+
     # --- what it says ---------------------------------------------------------------------------------------------
 
     def _take(self, message: tuple[Any, ...]) -> None:
@@ -193,6 +228,10 @@ class WorkerProcess:
                 self._on_event(message[1])
             except Exception:
                 _log.exception("what was to be done with an event failed")
+        elif kind == "incident":
+            self._tell_incident(message[1])
+        elif kind == "stopping":
+            said.stopping = True
         elif kind == "started":
             said.infos.update((info.serial, info) for info in message[1])
         elif kind == "ended":
@@ -212,6 +251,9 @@ class WorkerProcess:
             self._note_later(message[1]["later"])
         elif kind == "failed":
             said.failed = message[1]
+
+    def _tell_incident(self, incident: Incident) -> None:
+        self._on_incident(replace(incident, data={**incident.data, "worker": self.index}))
 
     def _note_ended(self, ended: list[tuple[int, dict[str, Any]]]) -> None:
         for serial, entry in ended:
@@ -251,7 +293,10 @@ class WorkerProcess:
                 ConfigurationError(said.failed or f"worker {self.index} {how} while it started: see what stderr says")
             )
         elif not self._stopping.is_set():
-            _log.warning("worker %d (process %s) %s: another one takes over", self.index, pid, how)
+            text = f"worker {self.index} (process {pid}) {how}: another one takes over"
+            _log.warning("%s", text)
+            data = {"pid": pid, "why": said.failed, "restarts": self.restarts + 1}
+            self._tell_incident(Incident("worker_replaced", time.time_ns(), text, data))
         elif said.final is None:
             _log.warning("worker %d (process %s) %s before it had finished", self.index, pid, how)
         return streams

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from math import ceil
 from os import PathLike
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any, Final, Self
 
 from .._admission import PortRole
 from .._exceptions import ConfigurationError
+from .._incidents import Incident
 from .._payload_types import PayloadTypes
 from .._receiver import Receiver, SocketStatus
 from .._report import StreamReport, Totals, summary_of
+from .._stream import EventQueue
 from .._types import Codec
 from .._udp import UdpAddress, transport_named
 from .._udp.base import dropped_by_kernel
@@ -38,6 +40,7 @@ _MOST: Final = 64
 _UNEVEN: Final = 1.25  # of its even share of max_streams a worker takes this much: call_leg_ids do not spread evenly
 _START_S: Final = 60.0
 _COUNTING_S: Final = 1.0
+_LOOK_S: Final = 0.5
 
 
 class _Port:
@@ -160,6 +163,8 @@ class Supervisor:
         self._drain_s = drain_s
         self._ports: list[_Port] = []
         self._processes: list[WorkerProcess] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._listeners: list[EventQueue[Incident]] = []
         self._nursery: Nursery | None = None
         self._stopped = False
         self._dropped_at_end: list[list[int]] = []  # by port and worker, once the sockets are closed
@@ -200,7 +205,13 @@ class Supervisor:
             await asyncio.to_thread(self._nursery.start)
             self._processes = [
                 WorkerProcess(
-                    i, self._nursery, [p.sockets[i] for p in self._ports], spec.rows, self._codecs, self._tell
+                    i,
+                    self._nursery,
+                    [p.sockets[i] for p in self._ports],
+                    spec.rows,
+                    self._codecs,
+                    self._tell,
+                    self._tell_incident,
                 )
                 for i in range(workers)
             ]
@@ -208,6 +219,7 @@ class Supervisor:
                 process.start()
             async with asyncio.timeout(_START_S):
                 await asyncio.gather(*(process.ready() for process in self._processes))
+            self._looking = asyncio.create_task(self._look(), name="strep-looking")
         except BaseException as error:
             await self.stop(0.5)
             if isinstance(error, TimeoutError):
@@ -273,6 +285,8 @@ class Supervisor:
         if self._stopped:
             return
         self._stopped = True
+        if self._looking is not None:
+            self._looking.cancel()
         for port in self._ports:
             port.shut()
         dropped_before = sum(map(sum, self._dropped()))
@@ -284,6 +298,32 @@ class Supervisor:
         self._dropped_at_end = self._dropped()
         self._after_end = sum(map(sum, self._dropped_at_end)) - dropped_before
         self._close_ports()
+        for listener in self._listeners:
+            listener.end()
+
+    async def _look(self) -> None:
+        """Look after the workers: who does not go on is replaced."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for process in self._processes:
+                process.look(_LOOK_S)
+
+    def _tell_incident(self, incident: Incident) -> None:
+        for listener in self._listeners:
+            listener.put(incident)
+
+    async def incidents(self) -> AsyncIterator[Incident]:
+        """What happens to the workers: what their receivers tell (:meth:`Receiver.incidents`; ``data`` names the
+        ``worker``), and "worker_replaced". From when it is asked for; ends with the supervisor."""
+        queue: EventQueue[Incident] = EventQueue()
+        self._listeners.append(queue)
+        if self._stopped:
+            queue.end()
+        try:
+            while (incident := await queue.get()) is not None:
+                yield incident
+        finally:
+            self._listeners.remove(queue)
 
     def _tell(self, event: dict[str, Any]) -> None:
         self.on_event(event)
@@ -306,6 +346,23 @@ class Supervisor:
     @property
     def live_streams(self) -> int:
         return sum(process.live_streams for process in self._processes)
+
+    def problems(self) -> list[str]:
+        """What is wrong now, a sentence each: of every worker what :meth:`Receiver.problems` says, and workers that do
+        not run or do not say anything; at most 0.1 s old."""
+        if self._stopped or not self._processes:
+            return [f"the supervisor {'has stopped' if self._stopped else 'has not been started'}"]
+        return [problem for process in self._processes for problem in process.problems()]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all workers receive and nothing is wrong: no :meth:`problems`."""
+        return not self.problems()
+
+    @property
+    def last_read_age_s(self) -> float:
+        """As of :class:`Receiver`, of the worker that has not read for longest."""
+        return max((process.last_read_age_s for process in self._processes), default=0.0)
 
     def totals(self) -> Totals:
         """What became of every datagram, of all workers, those that died too; at most 0.1 s old."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from .._engine import Engine
 from .._exceptions import ConfigurationError, StrepError
+from .._incidents import Incident
 from .._receiver import Receiver
 from .._types import StreamInfo
 from .._udp import UdpAddress, UdpSocket, open_socket
@@ -31,6 +32,8 @@ __all__ = ["AdoptingReceiver", "Spec", "loop_factory", "main", "recording_of"]
 _PUBLISH_S: Final = 0.1
 _STOP_S: Final = 1.8  # the parent has 2 s for everything
 _SAID_S: Final = 5.0
+_STALLED_S: Final = 5.0  # media wait and nothing is read: another one does better
+_LAST_WORD_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,16 @@ class AdoptingReceiver(Receiver):
         """What waits in them is the parent's, or the successor's."""
         return sum(socket.held_back for socket, _ in self._sockets)
 
+    def listen_to_incidents(self, listener: Callable[[Incident], object]) -> None:
+        self._incidents.listen(listener)
+
+    def contain(self, place: str, error: Exception) -> None:
+        self._incidents.fault(place, error)
+
+    def when_stalled(self, seconds: float, give_up: Callable[[str], object]) -> None:
+        """Call ``give_up``, in a thread, when media have waited for so long and nothing was read."""
+        self._watchdog.limit_s, self._watchdog.give_up = seconds, give_up
+
     def _received_all(self) -> None:
         self.publish()
 
@@ -139,6 +152,8 @@ class _Worker:
         self._receiver.bound = {sock.getsockname()[:2]: sock for sock in sockets}
         self._ledger = Ledger(self._receiver, self._board.read())
         self._receiver.keep(self._ledger)
+        self._receiver.listen_to_incidents(lambda incident: post.put("incident", incident))
+        self._receiver.when_stalled(_STALLED_S, self._give_up)
         self._stop = asyncio.Event()
 
     def _make_sinks(self) -> list[Sink]:
@@ -153,6 +168,12 @@ class _Worker:
                 f"sinks failed in worker {self._index}: {type(error).__name__}: {error}"
             ) from error
 
+    def _give_up(self, why: str) -> None:
+        """It cannot go on, and perhaps cannot even end in order: whoever takes over has the sockets."""
+        self._post.put("failed", why)
+        self._post.close(_LAST_WORD_S)
+        os._exit(1)
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -161,9 +182,13 @@ class _Worker:
         roots = [str(sink.directory) for sink in self._sinks if isinstance(sink, WavSink)]
         self._post.put("ready", os.getpid(), roots)
         while not self._stop.is_set():
-            self._publish()
+            try:
+                self._publish()
+            except Exception as error:  # the parent ends who does not publish for some seconds
+                self._receiver.contain("publish", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
+        self._post.put("stopping")
         self._receiver.publish = self._publish  # once more, for who goes on from here
         await self._receiver.stop(_STOP_S)
         ended, later = self._ledger.take_all()
@@ -199,6 +224,8 @@ class _Worker:
             "sinks": [r for r in self._receiver.sink_reports() if r["kind"] != Ledger.kind],
             "live": self._receiver.live_streams,
             "restart_gap": self._ledger.restart_gap,
+            "problems": self._receiver.problems() if self._receiver.running else [],
+            "last_read_age_s": self._receiver.last_read_age_s,
         }
 
 

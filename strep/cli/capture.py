@@ -22,7 +22,7 @@ from .._receiver import Receiver
 from .._summary import losses, write_summary
 from .._workers import Supervisor, steering_problem
 from ..sinks import LevelMeter, MutedSink
-from .events import EventSink, EventWriter, emit
+from .events import EventSink, EventWriter, emit, tell_incidents
 from .options import (
     EXIT_SINK,
     check_writable,
@@ -142,6 +142,7 @@ async def run_capture(
         "drain_s": drain_s,
         "redact": output.redact,
     }
+    writer = EventWriter() if as_json else None
     receiver: Receiver | Supervisor
     meter: LevelMeter | None = None
     if workers > 1:
@@ -149,8 +150,8 @@ async def run_capture(
             check_writable(out)
         made = WorkerSinks(out, output, as_json)
         receiver = Supervisor(listen, workers=workers, sinks=made, **options)
-        if as_json:
-            receiver.on_event = EventWriter()
+        if writer is not None:
+            receiver.on_event = writer
     else:
         if out is not None:
             check_writable(out)
@@ -160,12 +161,13 @@ async def run_capture(
         if meter is None and err.is_terminal:
             meter = LevelMeter()
             sinks.append(meter)
-        if as_json:
-            sinks.append(EventSink())
+        if writer is not None:
+            sinks.append(EventSink(writer))
         receiver = Receiver(listen, sinks=sinks, **options)
     stop = stop_on_signals()
     await receiver.start()
     server: HttpServer | None = None
+    telling = None if writer is None else asyncio.create_task(tell_incidents(receiver, writer))
     try:
         _announce(err, receiver, as_json)
         if metrics is not None:
@@ -179,8 +181,9 @@ async def run_capture(
         if server is not None:
             await server.stop()
         await receiver.stop()
-        if isinstance(receiver, Supervisor) and isinstance(receiver.on_event, EventWriter):
-            receiver.on_event.close()
+        if writer is not None and telling is not None:
+            await asyncio.wait([telling], timeout=1.0)
+            writer.close()
     summary = receiver.summary()
     lost = summary["lost"] = losses(receiver.totals(), summary["sinks"])
     if out is not None:

@@ -7,13 +7,17 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._report import StreamReport
 from .._types import StreamEvent, StreamInfo
 from ..sinks import BaseSink
 
-__all__ = ["EventSink", "EventWriter", "emit"]
+if TYPE_CHECKING:
+    from .._receiver import Receiver
+    from .._workers import Supervisor
+
+__all__ = ["EventSink", "EventWriter", "emit", "tell_incidents"]
 
 
 def emit(event: dict[str, Any]) -> None:
@@ -23,6 +27,12 @@ def emit(event: dict[str, Any]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115  # nothing more can be said
+
+
+async def tell_incidents(receiver: Receiver | Supervisor, write: Callable[[dict[str, Any]], None]) -> None:
+    """Tell what happens to a receiver itself, until it has stopped."""
+    async for incident in receiver.incidents():
+        write(incident.as_dict())
 
 
 class EventSink(BaseSink):

@@ -25,7 +25,7 @@ from .._lock import DirectoryLock
 from .._receiver import Receiver
 from .._summary import losses
 from ._serve_settings import Settings
-from .events import EventSink, EventWriter
+from .events import EventSink, EventWriter, tell_incidents
 from .options import (
     EXIT_SINK,
     check_writable,
@@ -223,6 +223,7 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
                 await server.stop()
             raise
         beats = asyncio.create_task(_beat(health, recorder, summary))
+        telling = None if writer is None else asyncio.create_task(tell_incidents(receiver, writer))
         try:
             await asyncio.to_thread(_put_aside, settings.out)
             await asyncio.to_thread(health.beat)
@@ -241,6 +242,8 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
             await hooks.drain(1.0)
             await recorder.stop(settings.stop_timeout_s + 1.0)
             await receiver.stop()
+            if telling is not None:
+                await asyncio.wait([telling], timeout=1.0)
             await recorder.finish()
             last = summary()
             try:

@@ -17,8 +17,8 @@ _LOOP_S: Final = 15.0  # the service looks after itself more often than this
 
 
 class Health:
-    """``check()`` is the status, 200 or 503, and what makes it. ``beat`` is to be called every few seconds, from a
-    thread: it looks at the disk, which may take long."""
+    """``check()`` is the status, 200 or 503, and what makes it: all of it is how things are now, and gone when it is
+    mended. ``beat`` is to be called every few seconds, from a thread: it looks at the disk, which may take long."""
 
     def __init__(
         self,
@@ -44,12 +44,12 @@ class Health:
             self._free, self._disk_error = shutil.disk_usage(self._directory).free, None
         except OSError as error:
             self._free, self._disk_error = None, str(error.strerror or error)
+        self._receiver.problems()  # it tells of the last minute as far as it is asked once a minute
         self._beat_s = self._clock()
 
     def check(self) -> tuple[int, dict[str, Any]]:
         receiver = self._receiver
-        failed = {r["kind"]: r["failed"] for r in receiver.sink_reports() if r.get("failed")}
-        problems = [f"sink {kind}: {why}" for kind, why in failed.items()]
+        problems = receiver.problems()
         if not self.serving:
             problems.append("not serving: starting, or about to end")
         if self._disk_error is not None:
@@ -67,7 +67,9 @@ class Health:
                 "alive": self.serving,
                 "live_streams": receiver.live_streams,
                 "last_datagram": None if last_ns is None else utc_text(last_ns),
+                "last_read_age_s": round(receiver.last_read_age_s, 1),
                 "kernel_dropped": receiver.totals().kernel_dropped,
+                "faults": receiver.totals().faults,
             },
             "forks": dict(self._forks()),
             "disk": {"free_bytes": self._free, "min_free_bytes": self._min_free},

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from ._base import BaseSink
+from ._isolating import IsolatingSink
 
 if TYPE_CHECKING:
     from .._types import StreamEvent
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Analyzer"]
 
 
-class Analyzer(BaseSink):
+class Analyzer(IsolatingSink):
     """A sink that listens. What it finds it tells with :meth:`tell`, and everybody hears it: ``on_event`` of its own,
     ``strep.Receiver.events()``, ``Stream.events()``, ``--json``.
 
@@ -26,6 +26,7 @@ class Analyzer(BaseSink):
     prompt = False
 
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None) -> None:
+        super().__init__()
         self.on_event = on_event
         self._publish: Callable[[StreamEvent], object] | None = None  # the dispatcher's
         self._lock = threading.Lock()
@@ -36,6 +37,9 @@ class Analyzer(BaseSink):
 
     def tell(self, event: StreamEvent) -> None:
         if self.on_event is not None:
-            self.on_event(event)
+            try:
+                self.on_event(event)
+            except Exception as error:  # the user's: it costs nobody anything but that call
+                self.aside.fault(event.stream, error)
         if self._publish is not None:
             self._publish(event)

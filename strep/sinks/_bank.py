@@ -25,6 +25,7 @@ from ..resample import polyphase
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
+    from ._aside import SetAside
 
 __all__ = ["FrameBank", "FrameBatch", "Rows", "rows_of", "runs_of"]
 
@@ -88,6 +89,18 @@ class FrameBatch:
     def __len__(self) -> int:
         return len(self.row)
 
+    def take(self, some: slice | I64) -> FrameBatch:
+        """Some of the frames."""
+        pick = np.arange(len(self.row))[some] if self._pick is None else self._pick[some]
+        return FrameBatch(
+            self.row[some], self.position[some], self._origin_ns[some], self._rate, self.samples[some],
+            self.real[some], self._infos, pick,
+        )  # fmt: skip
+
+    def stream(self, i: int) -> StreamInfo:
+        """Whose the i-th frame is."""
+        return self._infos[i if self._pick is None else int(self._pick[i])]
+
     @property
     def time_ns(self) -> I64:
         return self._origin_ns + _ns(self.position, self._rate)
@@ -126,11 +139,19 @@ class FrameBank:
     into batches (float32: up to rounding when it is resampled). ``reset(row)`` when a stream begins, ``flush(row)``
     when it has ended. Not thread-safe.
 
+    What a push raises has changed nothing. With ``aside`` it does not raise: the stream that made it is set aside, and
+    its row is as new.
+
     Raises ConfigurationError when size, hop or rate make no sense.
     """
 
     def __init__(
-        self, size: int, hop: int | None = None, rate: int = 8000, dtype: Literal["float32", "int16"] = "float32"
+        self,
+        size: int,
+        hop: int | None = None,
+        rate: int = 8000,
+        dtype: Literal["float32", "int16"] = "float32",
+        aside: SetAside | None = None,
     ) -> None:
         hop = size if hop is None else hop
         if size < 1 or not 1 <= hop <= size:
@@ -141,6 +162,7 @@ class FrameBank:
             raise ConfigurationError(f"dtype {dtype!r}: 'int16' or 'float32'")
         self.size, self.hop, self.rate = size, hop, rate
         self.dtype = np.dtype(dtype)
+        self._aside = aside
         self._rows = 0
         self._pending: Any2D = np.zeros((0, size), self.dtype)
         self._begin = np.zeros(0, np.int64)  # position of the frame that comes next
@@ -206,40 +228,102 @@ class FrameBank:
         highest = int(row.max())
         if highest >= self._rows:
             self._grow(max(2 * self._rows, highest + 1))
-        samples, offset = _mono(batch)
-        lack = _not_received(batch)
+        out: list[FrameBatch] = []
+        self._push(batch, blocks, out)
+        return out
+
+    def _push(self, batch: BlockBatch, blocks: I64 | None, out: list[FrameBatch]) -> None:
+        try:
+            samples, offset = _mono(batch)
+            lack = _not_received(batch)
+        except Exception as error:
+            if self._aside is None or batch.error is not None:
+                raise
+            batch = batch if blocks is None else batch.take(blocks)
+            starts = batch.starts()
+            if len(starts) <= 2:
+                self._give_up(batch.streams[0], error)
+                return
+            middle = starts[len(starts) // 2]
+            self._push(batch.take(np.arange(middle)), None, out)
+            self._push(batch.take(np.arange(middle, len(batch))), None, out)
+            return
+        row, frames = batch.index, batch.frames
+        if blocks is not None:
+            row, frames = row[blocks], frames[blocks]
         if int(frames.min()) > 0 and bool((row[1:] != row[:-1]).all()):
-            return list(self._round(batch, samples, offset, blocks, lack))
+            self._try_round(batch, samples, offset, blocks, lack, out)
+            return
         # several blocks of a stream: first all first ones, then all second ones
         order = np.arange(len(row))
         starts = np.r_[True, row[1:] != row[:-1]]
         rank = order - np.maximum.accumulate(np.where(starts, order, 0))
-        out: list[FrameBatch] = []
         for number in range(int(rank.max()) + 1):
             chosen = np.flatnonzero((rank == number) & (frames > 0))
+            if chosen.size and self._aside is not None and self._aside.fresh:
+                chosen = chosen[[batch.streams[i] not in self._aside for i in chosen.tolist()]]
             if chosen.size:
                 mine = chosen if blocks is None else blocks[chosen]
-                out += self._round(batch, samples, offset, mine, lack)
-        return out
+                self._try_round(batch, samples, offset, mine, lack, out)
+
+    def _try_round(
+        self, batch: BlockBatch, samples: Any2D, offset: I64, blocks: I64 | None, lack: _Lack, out: list[FrameBatch]
+    ) -> None:
+        try:
+            out += self._round(batch, samples, offset, blocks, lack)
+        except Exception as error:
+            if self._aside is None:
+                raise
+            blocks = np.arange(len(batch)) if blocks is None else blocks
+            if len(blocks) == 1:
+                self._give_up(batch.streams[int(blocks[0])], error)
+                return
+            middle = len(blocks) // 2
+            for part in (blocks[:middle], blocks[middle:]):
+                self._try_round(batch, samples, offset, part, lack, out)
+
+    def _give_up(self, stream: StreamInfo, error: Exception) -> None:
+        if self._aside is not None:
+            self._aside.put(stream, error)
+        self.reset(stream.index)
 
     def _round(
-        self, batch: BlockBatch, samples: Any2D, offset: I64, blocks: I64 | None, lack: tuple[I64, I64, I64] | None
-    ) -> Iterator[FrameBatch]:
-        """Blocks of different streams (None: all of the batch)."""
+        self, batch: BlockBatch, samples: Any2D, offset: I64, blocks: I64 | None, lack: _Lack
+    ) -> list[FrameBatch]:
+        """Blocks of different streams (None: all of the batch). All is worked out before anything is written down."""
         row, position, n = batch.index, batch.position, batch.frames
         time_ns, start = batch.time_ns, offset[:-1]
         if blocks is not None:
             row, position, n, time_ns, start = (a[blocks] for a in (row, position, n, time_ns, start))
+        out: list[FrameBatch] = []
         broken = np.flatnonzero(self._next.take(row) != position)
         if broken.size:
             at = broken if blocks is None else blocks[broken]
-            yield from self._break(row[broken], position[broken], [batch.streams[i] for i in at.tolist()])
+            saved = self._save(row[broken])
+            try:
+                out += self._break(row[broken], position[broken], [batch.streams[i] for i in at.tolist()])
+                out += self._go_on(batch, samples, start, blocks, lack, (row, position, n, time_ns))
+            except Exception:
+                self._restore(row[broken], saved)
+                raise
+            return out
+        return self._go_on(batch, samples, start, blocks, lack, (row, position, n, time_ns))
+
+    def _go_on(
+        self,
+        batch: BlockBatch,
+        samples: Any2D,
+        start: I64,
+        blocks: I64 | None,
+        lack: _Lack,
+        columns: tuple[I64, I64, I64, I64],
+    ) -> list[FrameBatch]:
+        """Blocks that continue where the last ones of their streams ended."""
+        row, position, n, time_ns = columns
         rate_in = self._rate_in.take(row)
-        self._next[row] = position + n
         one_rate = bool((rate_in == rate_in[0]).all())
-        self._origin_ns[row] = time_ns - _ns(position, int(rate_in[0]) if one_rate else rate_in)
-        if lack is not None:
-            self._note_lack(batch, blocks, lack)
+        origin_ns = time_ns - _ns(position, int(rate_in[0]) if one_rate else rate_in)
+        writes: list[_Write] = [(self._next, row, position + n), (self._origin_ns, row, origin_ns)]
         pieces: list[list[_Piece]] = []
         whole = int(n[0]) if bool((n == n[0]).all()) else 0
         for rate in [int(rate_in[0])] if one_rate else np.unique(rate_in).tolist():
@@ -247,24 +331,38 @@ class FrameBank:
             for chosen, width in _by_length(n, of_rate, whole):
                 if chosen is None:
                     dense = _dense(samples, start, width)
-                    self._take(dense, row, n, rate, None, pieces)
+                    self._take(dense, row, n, rate, None, pieces, writes)
                 else:
                     dense = _dense(samples, start[chosen], width)
-                    self._take(dense, row[chosen], n[chosen], rate, chosen, pieces)
-        for same in pieces:
-            yield self._emit(same, batch.streams, blocks)
+                    self._take(dense, row[chosen], n[chosen], rate, chosen, pieces, writes)
+        if lack is not None:
+            self._note_lack(batch, blocks, lack)
+        for array, index, values in writes:
+            array[index] = values
+        return [self._emit(same, batch.streams, blocks) for same in pieces]
 
-    def _take(self, dense: Any2D, row: I64, n: I64, rate: int, chosen: I64 | None, pieces: list[list[_Piece]]) -> None:
+    def _take(
+        self,
+        dense: Any2D,
+        row: I64,
+        n: I64,
+        rate: int,
+        chosen: I64 | None,
+        pieces: list[list[_Piece]],
+        writes: list[_Write],
+    ) -> None:
         if rate != self.rate:
-            dense, n = self._rates[rate].process(dense, row, n)
-        self._cut(self._scaled(dense), row, n, chosen, pieces)
+            dense, n = self._rates[rate].process(dense, row, n, writes)
+        self._cut(self._scaled(dense), row, n, chosen, pieces, writes)
 
     def _scaled(self, dense: Any2D) -> Any2D:
         if self.dtype == np.float32:
             return np.multiply(dense, _SCALE, dtype=np.float32)
         return dense if dense.dtype == np.int16 else np.clip(np.rint(dense), -32_768, 32_767).astype(np.int16)
 
-    def _cut(self, dense: Any2D, row: I64, n: I64, chosen: I64 | None, pieces: list[list[_Piece]]) -> None:
+    def _cut(
+        self, dense: Any2D, row: I64, n: I64, chosen: I64 | None, pieces: list[list[_Piece]], writes: list[_Write]
+    ) -> None:
         """Lay rows of new samples (k, w), ``n`` of each valid, behind what waits, and cut frames."""
         size, hop = self.size, self.hop
         fill = self._fill.take(row)
@@ -305,22 +403,23 @@ class FrameBank:
         if longest > 0:
             if most == fewest:
                 first = pad + most * hop
-                self._pending[row, :longest] = table[:, first : first + longest]
+                writes.append((self._pending, (row, slice(longest)), table[:, first : first + longest]))
             else:
                 if flat is None:  # a row with little left is read over its end
                     flat = np.concatenate([table.reshape(-1), np.zeros(size, self.dtype)])
-                self._pending[row, :longest] = _windows(flat, longest)[np.arange(height) * wide + pad + moved]
-        self._fill[row] = rest
+                left_over = _windows(flat, longest)[np.arange(height) * wide + pad + moved]
+                writes.append((self._pending, (row, slice(longest)), left_over))
+        writes.append((self._fill, row, rest))
         if most:
-            self._begin[row] = begin + moved
+            writes.append((self._begin, row, begin + moved))
             if fewest:
-                self._last[row] = begin + moved - hop
-                self._covered[row] = begin + moved - hop + size
+                writes.append((self._last, row, begin + moved - hop))
+                writes.append((self._covered, row, begin + moved - hop + size))
             else:
                 some = np.flatnonzero(count)
                 last = begin[some] + moved[some] - hop
-                self._last[row[some]] = last
-                self._covered[row[some]] = last + size
+                writes.append((self._last, row[some], last))
+                writes.append((self._covered, row[some], last + size))
 
     def _emit(self, pieces: list[_Piece], infos: Sequence[StreamInfo], blocks: I64 | None) -> FrameBatch:
         table, left = None, 0
@@ -339,6 +438,23 @@ class FrameBank:
         return FrameBatch(row, position, origin_ns, self.rate, samples, real, infos, pick, table, left)
 
     # --- gaps -------------------------------------------------------------------------------------------------------
+
+    def _save(self, row: I64) -> dict[str, Any]:
+        """All that is known of rows."""
+        saved: dict[str, Any] = {name: getattr(self, name)[row] for name in _BY_ROW}
+        saved["resamplers"] = [(r, r.save(row)) for r in self._rates.values()]
+        return saved
+
+    def _restore(self, row: I64, saved: dict[str, Any]) -> None:
+        for name in _BY_ROW[:-1]:
+            getattr(self, name)[row] = saved[name]
+        for resampler, state in saved["resamplers"]:
+            resampler.restore(row, state)
+        lack = saved["_lack"]  # there may be more slots by now
+        frame = (saved["_begin"] // self.hop)[:, None] + np.arange(lack.shape[1])
+        self._lack[row] = 0
+        lines = np.arange(len(row))[:, None]
+        self._lack[row[:, None], frame % self._lack.shape[1]] = lack[lines, frame % lack.shape[1]]
 
     def _break(self, row: I64, position: I64, streams: list[StreamInfo]) -> list[FrameBatch]:
         """Blocks that do not continue where the last one of their stream ended."""
@@ -381,9 +497,12 @@ class FrameBank:
                 continue
             mine = row[some]
             zeros = np.zeros((len(mine), resampler.tail), np.int16)
-            dense, n = resampler.process(zeros, mine, np.full(len(mine), resampler.tail))
+            writes: list[_Write] = []
+            dense, n = resampler.process(zeros, mine, np.full(len(mine), resampler.tail), writes)
             n = np.minimum(n, end[some] - self._begin.take(mine) - self._fill.take(mine))
-            self._cut(self._scaled(dense), mine, n, some, pieces)
+            self._cut(self._scaled(dense), mine, n, some, pieces, writes)
+            for array, index, values in writes:
+                array[index] = values
         infos: list[StreamInfo] = self._info[row].tolist()
         out += [self._emit(same, infos, None) for same in pieces]
         begin, fill = self._begin.take(row), self._fill.take(row)
@@ -448,6 +567,14 @@ class FrameBank:
         self._lack = lack
 
 
+_Lack = tuple[I64, I64, I64] | None
+_Write = tuple[npt.NDArray[Any], Any, npt.NDArray[Any]]  # array[index] = values, when all has been worked out
+_BY_ROW: Final = (
+    "_pending", "_begin", "_fill", "_covered", "_last", "_next", "_rate_in", "_up", "_down", "_origin_ns", "_info",
+    "_lack",
+)  # fmt: skip
+
+
 class _Piece:
     """Frames of a group of rows: the j-th ones of a push."""
 
@@ -493,8 +620,15 @@ class _Upsampler:
         self._kept[row] = 0
         self._waiting[row] = zeros
 
-    def process(self, dense: Any2D, row: I64, n: I64) -> tuple[Any2D, I64]:
-        """(k, w) input samples, n of each row valid; (k, w') output samples float32 and how many of each are valid."""
+    def save(self, row: I64) -> tuple[Any2D, I64]:
+        return self._kept[row], self._waiting[row]
+
+    def restore(self, row: I64, saved: tuple[Any2D, I64]) -> None:
+        self._kept[row], self._waiting[row] = saved
+
+    def process(self, dense: Any2D, row: I64, n: I64, writes: list[_Write]) -> tuple[Any2D, I64]:
+        """(k, w) input samples, n of each row valid; (k, w') output samples float32 and how many of each are valid.
+        What is to be remembered is added to ``writes``."""
         height, width = dense.shape
         waiting = self._waiting.take(row)
         there = waiting + n
@@ -521,10 +655,10 @@ class _Upsampler:
             part = view[begin : begin + rows]
             np.matmul(part.reshape(-1, window), self._matrix, out=out[begin * tiles : (begin + len(part)) * tiles])
         if lined and bool((take == most).all()):
-            self._kept[row] = table[:, most : most + kept]
+            writes.append((self._kept, row, table[:, most : most + kept]))
         else:
-            self._kept[row] = _windows(flat, kept)[np.arange(height) * wide + take]
-        self._waiting[row] = there - take
+            writes.append((self._kept, row, _windows(flat, kept)[np.arange(height) * wide + take]))
+        writes.append((self._waiting, row, there - take))
         made = take // self.down * self.up
         return out.reshape(height, -1)[:, : most // self.down * self.up], made
 

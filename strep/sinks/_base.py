@@ -19,7 +19,15 @@ class Sink(Protocol):
 
     They come from a thread that the receiver keeps for this sink, behind a bounded queue; a slow sink loses blocks of
     its own (counted), nobody else's. A sink whose ``inline`` is true promises never to block and is called in the event
-    loop's thread. A sink that raises is quarantined: it gets no more calls and is reported; no other sink notices.
+    loop's thread.
+
+    A sink may raise; no other sink notices. The stream that it raised for is set aside: the sink gets no more blocks
+    and events of it, but is told its end, and all other streams go on. What it does not get is in ``dropped_frames``,
+    to the frame. When ``blocks`` raises for a batch of several streams, a sink that is ``repeatable`` is given parts of
+    it again until the stream is found: nothing of the others is lost. Any other sink may have taken half of the batch,
+    and no block is given twice: that batch is counted as dropped, whole, and for a while it gets each stream's blocks
+    in a batch of their own, so that the stream is found when it raises again. A sink that raises for three streams, and
+    for none between them does not, is quarantined: it gets no more calls and is reported as failed.
     """
 
     def stream_started(self, stream: StreamInfo) -> None:
@@ -48,6 +56,8 @@ class BaseSink:
     inline = False  # True: never blocks, call it in the event loop's thread
     prompt = True  # False: blocks may come some 100 ms later than the latency asks for, which costs less
     wants_audio = True  # False: blocks() is not for this sink; when none wants them they are not made
+    # True: what blocks() raised for, it has not taken: it may be given parts of the same batch again
+    repeatable = False
     # True: blocks come with gaps concealed (``BlockBatch.filled``): for ears and models
     # "later": the sink takes ``batch.filled`` itself, of every batch and in order
     concealment: bool | Literal["later"] = False

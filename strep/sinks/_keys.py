@@ -32,6 +32,7 @@ import numpy.typing as npt
 from ._bank import FrameBank
 
 if TYPE_CHECKING:
+    from ._aside import SetAside
     from ._bank import FrameBatch
 
 __all__ = ["DBM0_OF_FULL_SCALE", "HOP", "RATE", "WINDOW", "FoundKey", "KeyFinder", "key_bank"]
@@ -106,19 +107,21 @@ class _Hits:
     high: F64
 
 
-def key_bank() -> FrameBank:
+def key_bank(aside: SetAside | None = None) -> FrameBank:
     """What cuts frames for a :class:`KeyFinder`."""
-    return FrameBank(WINDOW, HOP, RATE)
+    return FrameBank(WINDOW, HOP, RATE, aside=aside)
 
 
 class KeyFinder:
     """Eats frames of :func:`key_bank`, gives digits. State: ten numbers a row, and an object per digit that goes on.
 
     A digit is told when 30 ms have passed since its end; :meth:`going` tells of one that has not ended, once it is
-    sure: 60 ms after its beginning at the latest.
+    sure: 60 ms after its beginning at the latest. What :meth:`find` raises has changed nothing; a stream whose own
+    digits make it raise is set aside.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aside: SetAside) -> None:
+        self._aside = aside
         self._basis = _goertzel()
         self._halves = _tapered_halves()
         self._power: F32 = np.zeros((0, 8), np.float32)  # of each row's last window
@@ -164,17 +167,23 @@ class KeyFinder:
         power: F32 = product[:, :8] + product[:, 8:]
         energy = np.einsum("ij,ij->i", samples, samples)
         strong = power[:, :4].max(1) + power[:, 4:].max(1) >= _SHARE * np.maximum(energy, WINDOW * _LEAST)
-        self.windows += len(row)
         at = np.flatnonzero(strong)
         hits = self._judge(at, samples[at], power[at], energy[at]) if at.size else None
+        self.windows += len(row)
         found: list[FoundKey] = []
         busy = self._busy.take(row)
         if hits is not None and hits.at.size:
             busy[hits.at] = False
             for n, i in enumerate(hits.at.tolist()):
-                self._hit(int(row[i]), int(position[i]), int(frames.time_ns[i]), hits, n, power[i], found)
+                try:
+                    self._hit(int(row[i]), int(position[i]), int(frames.time_ns[i]), hits, n, power[i], found)
+                except Exception as error:
+                    self._aside.put(frames.stream(i), error)
         for i in np.flatnonzero(busy).tolist():
-            self._miss(int(row[i]), int(position[i]), power[i], found)
+            try:
+                self._miss(int(row[i]), int(position[i]), power[i], found)
+            except Exception as error:
+                self._aside.put(frames.stream(i), error)
         self._power[row] = power
         self._last[row] = position
         return found

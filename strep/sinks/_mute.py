@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from .._blocks import BlockBatch
 from .._types import Mask
+from ._aside import SetAside
 from ._keys import HOP, RATE, KeyFinder, key_bank
 
 if TYPE_CHECKING:
@@ -78,18 +79,25 @@ class MuteKeys:
     What it gives are BlockBatches without payload bytes: sinks that keep the encoded form cannot be muted this way.
     Call :meth:`process` with each batch, :meth:`end` when a stream has ended. Not thread-safe.
 
+    A stream in which keys cannot be looked for is set aside: nothing of it is let through, what was held neither.
+
     ``muted_frames``  sample frames zeroed so far
+    ``aside``         streams that were set aside, and the frames that this cost
     """
 
     def __init__(self) -> None:
-        self._bank = key_bank()
-        self._finder = KeyFinder()
+        self.aside = SetAside("mute keys")
+        self._bank = key_bank(self.aside)
+        self._finder = KeyFinder(self.aside)
         self._held: dict[int, list[_Part]] = {}
         self._spans: dict[int, list[tuple[int, int]]] = {}  # by row, at 8 kHz
         self.muted_frames = 0
 
     def process(self, batch: BlockBatch) -> BlockBatch | None:
         """What may go now, of the streams that ``batch`` is of."""
+        batch = self.aside.rest_of(batch)
+        if not len(batch):
+            return None
         rows = batch.index.tolist()
         for i, row in enumerate(rows):
             parts = self._held.get(row)
@@ -118,8 +126,33 @@ class MuteKeys:
             self._held.setdefault(row, []).append(part)
         free: list[_Part] = []
         for row in dict.fromkeys(rows):
-            self._release(row, HELD_S, free)
+            free += self._try_release(row, HELD_S)
+        self._drop_fresh()
         return _batch(free)
+
+    def _drop_fresh(self) -> None:
+        """Of streams that were just set aside nothing is kept, and all of it counts as dropped."""
+        for stream in self.aside.take_fresh(None) if self.aside.fresh else ():
+            self.aside.dropped_frames += self._frames_of(stream.index)
+            self._forget(stream.index)
+
+    def _try_release(self, row: int, held_s: float) -> list[_Part]:
+        stream = self._held[row][0].stream
+        if self.aside.fresh and stream in self.aside:
+            return []
+        free: list[_Part] = []
+        muted, held = self.muted_frames, self._frames_of(row)
+        try:
+            self._release(row, held_s, free)
+        except Exception as error:
+            self.aside.dropped_frames += held - self._frames_of(row)
+            self.muted_frames = muted
+            self.aside.put(stream, error)
+            return []
+        return free
+
+    def _frames_of(self, row: int) -> int:
+        return sum(part.frames for part in self._held.get(row, ()))
 
     @property
     def streams(self) -> list[StreamInfo]:
@@ -132,9 +165,14 @@ class MuteKeys:
         parts = self._held.get(row)
         free: list[_Part] = []
         if parts and parts[0].stream is stream:
-            self._listen(self._bank.flush(row))
-            self._spans.setdefault(row, []).extend((f.begin, f.end) for f in self._finder.end(row))
-            self._release(row, 0.0, free)
+            try:
+                self._listen(self._bank.flush(row))
+                self._spans.setdefault(row, []).extend((f.begin, f.end) for f in self._finder.end(row))
+            except Exception as error:
+                self.aside.put(stream, error)
+            free = self._try_release(row, 0.0)
+            self._drop_fresh()
+        self.aside.forget(stream)
         self._forget(row)
         return _batch(free)
 
@@ -159,8 +197,9 @@ class MuteKeys:
 
     def _listen(self, frames: Sequence[FrameBatch]) -> None:
         for some in frames:
-            for found in self._finder.find(some):
-                self._spans.setdefault(found.row, []).append((found.begin, found.end))
+            for keys in self.aside.frames(some, self._finder.find):
+                for found in keys:
+                    self._spans.setdefault(found.row, []).append((found.begin, found.end))
 
     def _release(self, row: int, held_s: float, free: list[_Part]) -> None:
         parts = self._held[row]
@@ -172,16 +211,18 @@ class MuteKeys:
         if going is not None:
             spans.append((going[0], going[1] + HOP))
         n = 0
+        going_out: list[_Part] = []
         for n, part in enumerate(parts):
             if part.position + part.frames > cut:
                 if part.position < cut:
                     part, parts[n] = part.split(cut - part.position)
-                    free.append(self._muted(part, spans, rate))
+                    going_out.append(part)
                 break
-            free.append(self._muted(part, spans, rate))
+            going_out.append(part)
         else:
             n = len(parts)
         del parts[:n]
+        free += [self._muted(part, spans, rate) for part in going_out]
         if row in self._spans:
             self._spans[row] = [s for s in self._spans[row] if (s[1] + _MARGIN) * rate > cut * RATE]
             if not self._spans[row]:

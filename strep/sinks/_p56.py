@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ._aside import SetAside
 from ._bank import FrameBatch, rows_of, runs_of
 
 __all__ = ["ActiveLevel", "Envelope"]
@@ -111,21 +112,34 @@ class ActiveLevel:
         self._head[row] = 0
         self._count[row] = 0
 
-    def push(self, frames: list[FrameBatch], rate: int, ready: Envelope | None = None) -> None:
-        keys: list[npt.NDArray[np.int32]] = []
+    def push(self, frames: list[FrameBatch], rate: int, aside: SetAside, ready: Envelope | None = None) -> None:
+        keys: list[tuple[npt.NDArray[np.int32], F32]] = []
         for run, samples in runs_of(frames):
-            for batch, envelope in zip(run, self._measure(run, samples, rate, ready), strict=True):
-                keys.append(self._frame(batch, envelope, rate))
+            try:
+                envelopes = list(self._measure(run, samples, rate, ready))
+            except Exception:  # one by one, then
+                for batch in run:
+                    keys += aside.frames(batch, lambda part: self._alone(part, rate))
+                continue
+            for batch, envelope in zip(run, envelopes, strict=True):
+                try:
+                    keys.append((self._frame(batch, envelope, rate), batch.real))
+                except Exception:
+                    keys += aside.frames(batch, lambda part: self._alone(part, rate))
         if not keys:
             return
         weights = None
-        if any(bool((batch.real < 1).any()) for batch in frames):
-            weights = np.concatenate([np.tile(batch.real, _STEPS) for batch in frames])
-        found = np.bincount(np.concatenate(keys), weights=weights)
+        if any(bool((real < 1).any()) for _, real in keys):
+            weights = np.concatenate([np.tile(real, _STEPS) for _, real in keys])
+        found = np.bincount(np.concatenate([key for key, _ in keys]), weights=weights)
         whole, rest = divmod(len(found), _LEVELS)
         self._count[:whole] += found[: whole * _LEVELS].reshape(whole, _LEVELS)
         if rest:
             self._count[whole, :rest] += found[whole * _LEVELS :]
+
+    def _alone(self, batch: FrameBatch, rate: int) -> tuple[npt.NDArray[np.int32], F32]:
+        (envelope,) = self._measure([batch], batch.samples, rate, None)
+        return self._frame(batch, envelope, rate), batch.real
 
     def _measure(
         self, run: Sequence[FrameBatch], samples: npt.NDArray[Any], rate: int, ready: Envelope | None

@@ -18,6 +18,7 @@ from ._bank import FrameBank
 from ._keys import DBM0_OF_FULL_SCALE
 
 if TYPE_CHECKING:
+    from ._aside import SetAside
     from ._bank import FrameBatch
 
 __all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "Tonal", "dbm0", "find_tones", "tone_bank"]
@@ -51,11 +52,11 @@ class Tonal:
     purity: F32
 
 
-def tone_bank() -> FrameBank:
+def tone_bank(aside: SetAside | None = None) -> FrameBank:
     """What cuts frames for :func:`find_tones`."""
     import scipy.fft  # noqa: F401  # now, in the caller's thread, and not where nobody listens for tones
 
-    return FrameBank(WINDOW, HOP, RATE)
+    return FrameBank(WINDOW, HOP, RATE, aside=aside)
 
 
 def dbm0(power: float) -> float:

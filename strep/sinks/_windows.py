@@ -59,6 +59,9 @@ class Closed:
     wait_ms: F64
     packet_ms: F64
 
+    def take(self, some: slice) -> Closed:
+        return Closed(*(getattr(self, name)[some] for name in Closed.__slots__))
+
 
 class Windows:
     """A row a stream. ``total`` holds the loss of whole streams."""
@@ -118,7 +121,8 @@ class Windows:
         self._window_frames[row] = max(1, round(self._window_s * sample_rate))
 
     def add(self, batch: BlockBatch) -> list[Closed]:
-        """Count packets of streams whose codec is known; returns the windows that they completed, in order."""
+        """Count packets of streams whose codec is known; returns the windows that they completed, in order. All that
+        packets can make wrong is worked out before anything is counted: what this raises has changed nothing."""
         first = batch.packet_first
         block = np.repeat(np.arange(len(batch)), np.diff(first))
         row = batch.index[block]
@@ -130,7 +134,7 @@ class Windows:
         rate = self.rate[row]
         due_ns = batch.time_ns[block] + (ahead * (1e9 / rate)).astype(np.int64)
         wait = np.clip((batch.packet_arrival_ns - due_ns).astype(np.float64), 0.0, _DISCONTINUITY_NS)
-        deviation, told = self._deviation(batch, row)
+        deviation, told, remember = self._deviation(batch, row)
 
         # segments: packets of one block in one window; before those that begin a block packets may be lost
         new = np.ones(len(row), np.bool_)
@@ -143,7 +147,6 @@ class Windows:
         gap = batch.gap_frames[block[start]]
         lost = np.where(lossy, np.maximum(np.rint(gap / frames[start]).astype(np.int64), 1), 0)
         received = np.diff(np.append(start, len(row)))
-        self.total.add(s_row, lost, received)
 
         # groups: a stream's segments in one window
         g_new = np.ones(len(start), np.bool_)
@@ -156,6 +159,9 @@ class Windows:
         order = np.arange(len(group))
         rank = order - np.maximum.accumulate(np.where(fresh, order, 0))
         s_rank = rank[np.cumsum(g_new) - 1]
+        self.total.add(s_row, lost, received)
+        rows, arrival_ns, timestamp = remember
+        self._prior_ns[rows], self._prior_timestamp[rows] = arrival_ns, timestamp
         closed: list[Closed] = []
         for turn in range(int(rank.max()) + 1):  # one, but where a batch holds many seconds (replays)
             now = np.flatnonzero(rank == turn) if rank.any() else order
@@ -180,19 +186,21 @@ class Windows:
             self._wait_sum[rows] += sums[2][now]
         return closed
 
-    def _deviation(self, batch: BlockBatch, row: I64) -> tuple[F64, npt.NDArray[np.bool_]]:
-        """|D| of RFC 3550 section 6.4.1 in ns, of each packet and the one before it; and whether there is one."""
+    def _deviation(
+        self, batch: BlockBatch, row: I64
+    ) -> tuple[F64, npt.NDArray[np.bool_], tuple[I64, I64, npt.NDArray[np.uint32]]]:
+        """|D| of RFC 3550 section 6.4.1 in ns, of each packet and the one before it; whether there is one; and what is
+        to be remembered of the last ones: rows, arrival, timestamp."""
         arrival, timestamp = batch.packet_arrival_ns, batch.packet_rtp_timestamp
         start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
         rows, last = row[start], np.append(start[1:], len(row)) - 1
         prior_ns, prior_timestamp = np.empty_like(arrival), np.empty_like(timestamp)
         prior_ns[1:], prior_timestamp[1:] = arrival[:-1], timestamp[:-1]
         prior_ns[start], prior_timestamp[start] = self._prior_ns[rows], self._prior_timestamp[rows]
-        self._prior_ns[rows], self._prior_timestamp[rows] = arrival[last], timestamp[last]
         sent_ns = (timestamp - prior_timestamp).view(np.int32) * (1e9 / self._clock[row])
         deviation = np.abs((arrival - prior_ns) - sent_ns)
         told = (prior_ns != 0) & (deviation < _DISCONTINUITY_NS)
-        return np.where(told, deviation, 0.0), told
+        return np.where(told, deviation, 0.0), told, (rows, arrival[last], timestamp[last])
 
     def open_rows(self, rows: I64) -> I64:
         """Those of ``rows`` with a window that is not complete."""

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from .._exceptions import ConfigurationError
 from .._types import GapCause, Mask
-from ._base import BaseSink
+from ._isolating import IsolatingSink
 from ._mute import MuteKeys
 
 if TYPE_CHECKING:
     from .._blocks import Block, BlockBatch
+    from .._incidents import Incidents
     from .._report import StreamReport
     from .._types import StreamInfo
 
@@ -94,7 +95,7 @@ class _Kept:
         return self.samples[index], self.marks[index], begin
 
 
-class ArraySink(BaseSink):
+class ArraySink(IsolatingSink):
     """Keeps the last ``seconds`` of each stream, or everything (None) as long as all together is below ``max_bytes``.
 
     ``mute_keys``: silence instead of DTMF digits; arrays then end 0.1 s earlier, until their streams have ended.
@@ -118,6 +119,7 @@ class ArraySink(BaseSink):
             raise ConfigurationError(f"seconds {seconds}: more than 0, or None for everything")
         if dtype not in ("int16", "float32"):
             raise ConfigurationError(f"dtype {dtype!r}: 'int16' or 'float32'")
+        super().__init__()
         if conceal:
             self.concealment = True
             self.inline = False
@@ -131,13 +133,19 @@ class ArraySink(BaseSink):
         self._lock = threading.Lock()
         self.dropped_frames = 0
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def report_to(self, incidents: Incidents) -> None:
+        super().report_to(incidents)
+        if self._mute is not None:
+            self._mute.aside.incidents = incidents
+
+    def _take(self, batch: BlockBatch) -> None:
         with self._lock:
             self._put_all(batch if self._mute is None else self._mute.process(batch))
 
     def _put_all(self, batch: BlockBatch | None) -> None:
         for block in batch or ():
-            self._put(block)
+            if not (self.aside.fresh and block.stream in self.aside):
+                self._for(block.stream, self._put, block)
 
     def _put(self, block: Block) -> None:
         stream, samples, position = block.stream, block.samples, block.position
@@ -160,14 +168,22 @@ class ArraySink(BaseSink):
         missing = Mask.SILENCE if silent else Mask.LOST
         kept.put(samples.reshape(-1, stream.channels), block.mask, position, missing)
 
+    def _abandon(self, stream: StreamInfo) -> None:
+        """What is kept of it stays as it was."""
+
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        """What is kept of streams that were set aside is kept as long as other streams'."""
+        super().stream_ended(stream, report)
         with self._lock:
-            if self._mute is not None:
-                self._put_all(self._mute.end(stream))
             if stream.serial in self._kept:
                 self._ended[stream.serial] = None
             while len(self._ended) > _ENDED_KEPT:
                 self._forget(next(iter(self._ended)))
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
+        with self._lock:
+            if self._mute is not None:
+                self._put_all(self._mute.end(stream))
 
     def forget(self, stream: StreamInfo) -> None:
         """Free what is kept of a stream."""
@@ -195,10 +211,10 @@ class ArraySink(BaseSink):
         return ArrayView(shaped, mask, position, rate, marks)
 
     def report(self) -> dict[str, Any]:
+        muted = 0 if self._mute is None else self._mute.aside.dropped_frames
         return {
-            "kind": self.kind,
-            "failed": None,
-            "dropped_frames": self.dropped_frames,
+            **super().report(),
+            "dropped_frames": self.dropped_frames + self.aside.dropped_frames + muted,
             "bytes": self._bytes,
             "streams": len(self._kept),
         }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .._blocks import BlockBatch
     from .._report import StreamReport
     from .._types import StreamInfo
+    from ._bank import FrameBatch
     from ._keys import FoundKey
 
 __all__ = ["REDACTED", "DtmfDetector", "redacted"]
@@ -79,8 +80,8 @@ class DtmfDetector(Analyzer):
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None, *, redact: bool = False) -> None:
         super().__init__(on_event)
         self.redact = redact
-        self._bank = key_bank()
-        self._finder = KeyFinder()
+        self._bank = key_bank(self.aside)
+        self._finder = KeyFinder(self.aside)
         self._tracks: dict[int, _Track] = {}  # live, by row
         self._known: OrderedDict[int, _Track] = OrderedDict()  # by serial, ended ones too
         self._waiting: set[int] = set()  # rows with digits that are not told yet
@@ -98,23 +99,42 @@ class DtmfDetector(Analyzer):
             track = self._tracks[stream.index] = self._known[stream.serial] = _Track(stream)
         return track
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
         events: list[StreamEvent] = []
         with self._lock:
-            for frames in self._bank.push(batch):
-                for found in self._finder.find(frames):
-                    self._note(found)
+            self._listen(self._bank.push(batch))
             if self._waiting:
                 for row in sorted(self._waiting):
-                    events += self._due(row, self._finder.heard(row))
+                    self._for(self._of(row), self._add_due, row, self._finder.heard(row), events)
         self._tell(events)
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+    def _listen(self, batches: list[FrameBatch]) -> None:
+        for frames in batches:
+            for found in self.aside.frames(frames, self._finder.find):
+                for key in found:
+                    self._for(self._of(key.row), self._note, key)
+
+    def _of(self, row: int) -> StreamInfo | None:
+        track = self._tracks.get(row)
+        return None if track is None else track.stream
+
+    def _add_due(self, row: int, heard: int | None, events: list[StreamEvent]) -> None:
+        events += self._due(row, heard)
+
+    def _abandon(self, stream: StreamInfo) -> None:
         row = stream.index
         with self._lock:
-            for frames in self._bank.flush(row):
-                for found in self._finder.find(frames):
-                    self._note(found)
+            self._bank.reset(row)
+            self._finder.reset(row)
+            self._waiting.discard(row)
+            if self._of(row) is stream:
+                del self._tracks[row]
+                self._known.pop(stream.serial, None)
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
+        row = stream.index
+        with self._lock:
+            self._listen(self._bank.flush(row))
             for found in self._finder.end(row):
                 self._note(found)
             events = self._due(row, None)

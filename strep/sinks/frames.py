@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from ._aside import HOPELESS, Unusable
 from ._bank import FrameBank, FrameBatch
-from ._base import BaseSink
+from ._isolating import IsolatingSink
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameSink"]
 
+_SINGLY: Final = 64  # batches of frames, after one that raised; four times as many after each further one
 
-class FrameSink(BaseSink):
+
+class FrameSink(IsolatingSink):
     """Calls ``function(frames)`` with a frame of every stream that has a whole one: a :class:`FrameBatch`.
 
     ``frames.samples`` is one contiguous array (k, n), float32 in [-1, 1) or int16, at ``rate``, mono; ``frames.row``
@@ -26,9 +29,13 @@ class FrameSink(BaseSink):
     frame begins every ``hop`` samples (None: ``n``); gaps are concealed up to 1 s, ``frames.real`` (k,) is the share of
     samples that were received. The last frame of a stream is padded with zeros.
 
+    When the function raises for frames of several streams it is taken to have done its work in part: those frames are
+    gone (``dropped_frames`` counts ``hop`` samples each), and for a while it gets each stream's frames by themselves.
+    A stream that it then raises for is set aside; after three such streams in a row the sink is quarantined.
+
     ``on_started(stream)`` comes before a stream's first frame (clear the model's state of ``stream.index`` there),
-    ``on_ended(stream, report)`` after its last. All are called from this sink's own thread, one at a time; when one
-    raises, the sink is quarantined. Raises ConfigurationError when n, hop or rate make no sense.
+    ``on_ended(stream, report)`` after its last. All are called from this sink's own thread, one at a time. Raises
+    ConfigurationError when n, hop or rate make no sense.
     """
 
     kind = "frames"
@@ -44,25 +51,61 @@ class FrameSink(BaseSink):
         on_started: Callable[[StreamInfo], object] | None = None,
         on_ended: Callable[[StreamInfo, StreamReport], object] | None = None,
     ) -> None:
-        self._bank = FrameBank(n, hop, rate, dtype)
+        super().__init__()
+        self._bank = FrameBank(n, hop, rate, dtype, self.aside)
         self._function = function
         self._on_started = on_started
         self._on_ended = on_ended
+        self._singly = 0
+        self._next_singly = _SINGLY
+        self._in_a_row: set[int] = set()  # serials of streams it raised for since it last did not
 
     def stream_started(self, stream: StreamInfo) -> None:
         self._bank.reset(stream.index)
         if self._on_started is not None:
             self._on_started(stream)
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
         self._give(self._bank.push(batch))
 
+    def _abandon(self, stream: StreamInfo) -> None:
+        self._bank.reset(stream.index)
+
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
-        self._give(self._bank.flush(stream.index))
+        """``on_ended`` hears of streams that were set aside too."""
+        super().stream_ended(stream, report)
         if self._on_ended is not None:
             self._on_ended(stream, report)
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
+        self._give(self._bank.flush(stream.index))
 
     def _give(self, batches: list[FrameBatch]) -> None:
         for frames in batches:
             frames.samples = np.ascontiguousarray(frames.samples)
+            if self._singly:
+                self._singly -= 1
+                for i in range(len(frames)):
+                    self._call(frames.take(slice(i, i + 1)))
+            else:
+                self._call(frames)
+
+    def _call(self, frames: FrameBatch) -> None:
+        if self.aside.fresh and len(frames) == 1 and frames.stream(0) in self.aside:
+            return
+        try:
             self._function(frames)
+        except Exception as error:
+            if len(frames) > 1:
+                self.aside.fault(None, error)
+                self.aside.dropped_frames += len(frames) * self._bank.hop
+                self._singly, self._next_singly = self._next_singly, 4 * self._next_singly
+                return
+            stream = frames.stream(0)
+            self.aside.put(stream, error)
+            self._in_a_row.add(stream.serial)
+            if len(self._in_a_row) >= HOPELESS:
+                raise Unusable from error
+        else:
+            if self._in_a_row:
+                self._in_a_row.clear()

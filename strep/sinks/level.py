@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._bank import FrameBank
-from ._base import BaseSink
+from ._isolating import IsolatingSink
 from ._p56 import ActiveLevel, Envelope
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Levels:
     activity: float
 
 
-class LevelMeter(BaseSink):
+class LevelMeter(IsolatingSink):
     """Measures level, clipping and silence of every stream; blocks whose RMS is below ``silence_dbfs`` are silent.
 
     :meth:`levels` gives all streams as arrays, :meth:`snapshot` one. Thread-safe. ``active_level=False`` leaves the
@@ -67,6 +67,7 @@ class LevelMeter(BaseSink):
     prompt = False
 
     def __init__(self, silence_dbfs: float = -50.0, *, active_level: bool = True) -> None:
+        super().__init__()
         self._silence = silence_dbfs
         self._active = ActiveLevel(0) if active_level else None
         self._banks: dict[int, FrameBank] = {}  # by sample rate
@@ -109,22 +110,37 @@ class LevelMeter(BaseSink):
             for bank in self._banks.values():
                 bank.reset(stream.index)
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+    def _abandon(self, stream: StreamInfo) -> None:
+        with self._lock:
+            for bank in self._banks.values():
+                bank.reset(stream.index)
+            if stream.index < self._rows and self._serial[stream.index] == stream.serial:
+                self._serial[stream.index] = -1
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
             if self._active is not None:
                 for rate, bank in self._banks.items():
-                    self._active.push(bank.flush(stream.index), rate)
+                    self._active.push(bank.flush(stream.index), rate, self.aside)
         levels = self.snapshot(stream)
         if levels is not None:
             self._final[stream.serial] = levels
             if len(self._final) > _KEPT:
                 self._final.popitem(last=False)
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
+        for part, (heard, envelope) in self.aside.blocks(batch, self._add):
+            if self._active is not None and heard:
+                with self._lock:
+                    self._listen(self._active, part, envelope)
+
+    def _add(self, batch: BlockBatch) -> tuple[bool, Envelope | None]:
+        """Add a batch to the sums; tells whether there was anything, and what of the envelope was worked out by the
+        way. What is raised is raised before anything is added."""
         offset = batch.offset
         full = np.flatnonzero(offset[1:] > offset[:-1])  # reduceat takes an empty block for its neighbour
         if not full.size:
-            return
+            return False, None
         row = batch.index[full]
         self._learn(batch, full)
         limit = self._limit.take(row)
@@ -154,8 +170,7 @@ class LevelMeter(BaseSink):
                 np.add.at(c["active_s"], row, seconds * ~silent)
                 self._run_on(row, silent, seconds)
             c["last_dbfs"][row] = rms  # of several blocks of a stream the last stays
-            if self._active is not None:
-                self._listen(self._active, batch, envelope)
+        return True, envelope
 
     def _run_on(self, row: I64, silent: npt.NDArray[np.bool_], seconds: F64) -> None:
         """The present run of silence, where a stream has several blocks."""
@@ -215,9 +230,9 @@ class LevelMeter(BaseSink):
         one = bool((rate == rate[0]).all())
         for each in [int(rate[0])] if one else np.unique(rate).tolist():
             if each not in self._banks:
-                self._banks[each] = FrameBank(max(8, round(each / 50)), rate=each, dtype="int16")
+                self._banks[each] = FrameBank(max(8, round(each / 50)), rate=each, dtype="int16", aside=self.aside)
             blocks = None if one else np.flatnonzero(rate == each)
-            active.push(self._banks[each].push(batch, blocks), each, envelope)
+            active.push(self._banks[each].push(batch, blocks), each, self.aside, envelope)
 
     def _learn(self, batch: BlockBatch, full: npt.NDArray[np.int64]) -> None:
         """Note the codecs of streams whose audio comes for the first time."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._exceptions import ConfigurationError
 from ._base import BaseSink
+from ._guarded import GuardedSink
 from ._mute import MuteKeys
 
 if TYPE_CHECKING:
     from .._blocks import BlockBatch
+    from .._incidents import Incidents
     from .._report import StreamReport
     from .._types import StreamEvent, StreamInfo
     from ._base import Sink
@@ -22,70 +24,94 @@ class MutedSink(BaseSink):
     """Gives ``sinks`` what it gets, DTMF digits in the audio zeroed, 0.1 s later: statistics of speech and level then
     know nothing of keys. Digits are looked for once for all of them (2 µs for 20 ms of audio).
 
-    They share a thread and fail together. Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError for
-    no sinks.
+    They share a thread, and get gaps concealed when one of them wants that. What one raises costs the others nothing.
+    Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError for no sinks.
     """
 
     kind = "muted"
-    prompt = False
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         if not sinks:
             raise ConfigurationError("MutedSink needs sinks to give audio to: MutedSink([SpeechMeter()])")
         self.sinks = list(sinks)
-        self.concealment = any(getattr(sink, "concealment", False) for sink in sinks)
+        self.prompt = any(getattr(sink, "prompt", True) for sink in sinks)
+        self.wants_audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
+        self._guarded = [GuardedSink(sink) for sink in sinks]
         self._mute = MuteKeys()
+
+    @property
+    def concealment(self) -> bool:  # type: ignore[override]  # sinks may change their minds
+        return any(getattr(sink, "concealment", False) for sink in self.sinks)
+
+    def report_to(self, incidents: Incidents) -> None:
+        self._mute.aside.incidents = incidents
+        for guarded in self._guarded:
+            guarded.report_to(incidents)
 
     def connect(self, publish: Callable[[StreamEvent], object]) -> None:
         """For the dispatcher: where analyzers among the sinks tell their events."""
-        for sink in self.sinks:
-            connect = getattr(sink, "connect", None)
-            if connect is not None:
-                connect(publish)
+        for guarded in self._guarded:
+            guarded.connect(publish)
 
     def stream_started(self, stream: StreamInfo) -> None:
-        for sink in self.sinks:
-            sink.stream_started(stream)
+        for guarded in self._guarded:
+            guarded.started(stream)
 
     def blocks(self, batch: BlockBatch) -> None:
         self._hand_on(self._mute.process(batch))
 
     def _hand_on(self, batch: BlockBatch | None) -> None:
         if batch is not None and len(batch):
-            for sink in self.sinks:
-                sink.blocks(batch)
+            for guarded in self._guarded:
+                if getattr(guarded.sink, "wants_audio", True):
+                    guarded.blocks(batch)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         self._hand_on(self._mute.end(stream))
-        for sink in self.sinks:
-            sink.stream_ended(stream, report)
+        for guarded in self._guarded:
+            guarded.ended(stream, report)
 
     def event(self, event: StreamEvent) -> None:
-        for sink in self.sinks:
-            hear = getattr(sink, "event", None)
-            if hear is not None:
-                hear(event)
+        for guarded in self._guarded:
+            guarded.event(event)
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether all of the sinks are done with a stream that has ended."""
+        return all(guarded.settled(stream) for guarded in self._guarded)
+
+    def wait_for_room(self) -> None:
+        """Wait until those that write behind have room again."""
+        for guarded in self._guarded:
+            guarded.wait_for_room()
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for sink in self.sinks:
-            figures = getattr(sink, "figures", None)
-            if figures is not None:
-                found |= figures(stream)
+        for guarded in self._guarded:
+            found |= guarded.figures(stream)
         return found
 
     def close(self, timeout_s: float) -> None:
-        for sink in self.sinks:
-            sink.close(timeout_s)
+        for guarded in self._guarded:
+            guarded.close(timeout_s)
 
     def report(self) -> dict[str, Any]:
-        reports = [sink.report() for sink in self.sinks]
+        """The sinks' own as one: what failed first, sums of what was dropped; and what else one of them tells."""
+        reports = [guarded.report() for guarded in self._guarded]
+        mute = self._mute.aside
+        aside = mute.streams + sum(int(r.get("set_aside") or 0) for r in reports)
+        told = {key: value for r in reversed(reports) for key, value in r.items() if key in ("paused", "problem")}
+        if "problem" in told:
+            told["problem"] = next((p for r in reports if (p := r.get("problem", r.get("failed")))), None)
+        if any("refused_streams" in r for r in reports):
+            told["refused_streams"] = sum(int(r.get("refused_streams") or 0) for r in reports)
         return {
             "kind": self.kind,
             "failed": next((r["failed"] for r in reports if r.get("failed")), None),
-            "dropped_frames": sum(int(r.get("dropped_frames") or 0) for r in reports),
+            "dropped_frames": mute.dropped_frames + sum(int(r.get("dropped_frames") or 0) for r in reports),
             "sinks": [r["kind"] for r in reports],
+            **told,
+            **({"set_aside": aside} if aside else {}),
         }
 
     def files(self, stream: StreamInfo) -> list[str]:
-        return [path for sink in self.sinks for path in sink.files(stream)]
+        return [path for guarded in self._guarded for path in guarded.files(stream)]

@@ -198,20 +198,52 @@ class QualityMeter(Analyzer):
         self._last[row] = np.nan
         self._stream[row], self._series[row], self._gaps[row] = stream, _Series(), _Gaps()
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
         if not len(batch):
             return
         with self._lock:
             self._make_room(int(batch.index.max()))
             for i in np.flatnonzero(self._windows.rate[batch.index] == 0).tolist():
-                self._learn(batch.streams[i])
-            for i in np.flatnonzero(batch.gap_frames).tolist():
-                gaps, frames = self._gaps[int(batch.index[i])], int(batch.gap_frames[i])
-                if gaps is not None:
-                    gaps.add(int(batch.position[i]) - frames, frames, int(batch.gap_cause[i]))
-            told = [event for closed in self._windows.add(batch) for event in self._judge(closed)]
+                self._for(batch.streams[i], self._learn, batch.streams[i])
+            if self.aside.fresh:
+                batch = batch.without({stream.serial for stream in self.aside.fresh})
+            told = [
+                event
+                for part, windows in self.aside.blocks(batch, self._windows.add)
+                for event in self._note(part, windows)
+            ]
         for event in told:
             self.tell(event)
+
+    def _note(self, batch: BlockBatch, windows: list[Closed]) -> list[StreamEvent]:
+        for i in np.flatnonzero(batch.gap_frames).tolist():
+            gaps, frames = self._gaps[int(batch.index[i])], int(batch.gap_frames[i])
+            if gaps is not None:
+                gaps.add(int(batch.position[i]) - frames, frames, int(batch.gap_cause[i]))
+        return [event for closed in windows for event in self._judge_apart(closed)]
+
+    def _judge_apart(self, closed: Closed) -> list[StreamEvent]:
+        """Windows judged, without the stream whose window cannot be."""
+        try:
+            return self._judge(closed)
+        except Exception as error:
+            if len(closed.row) == 1:
+                stream = self._stream[int(closed.row[0])]
+                if stream is None:
+                    raise
+                self.aside.put(stream, error)
+                return []
+        middle = len(closed.row) // 2
+        parts = closed.take(slice(0, middle)), closed.take(slice(middle, len(closed.row)))
+        return [event for part in parts for event in self._judge_apart(part)]
+
+    def _abandon(self, stream: StreamInfo) -> None:
+        with self._lock:
+            row = stream.index
+            if row < self._windows.rows and self._serial[row] == stream.serial:
+                self._windows.open(row)
+                self._serial[row] = -1
+                self._stream[row] = self._series[row] = self._gaps[row] = None
 
     def _learn(self, stream: StreamInfo) -> None:
         row, codec = stream.index, stream.codec
@@ -265,7 +297,7 @@ class QualityMeter(Analyzer):
         for i, row in enumerate(closed.row.tolist()):
             series = self._series[row]
             if series is not None and (long[i] or not series.count):
-                series.add(table[i])
+                self._for(self._stream[row], series.add, table[i])
         sound = closed.row[long]
         self._last[sound] = table[long]
         poor = mos < self._threshold
@@ -286,7 +318,7 @@ class QualityMeter(Analyzer):
         self._poor[sound] = poor[long]
         return events
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         told: list[StreamEvent] = []
         with self._lock:
             row = stream.index

@@ -74,7 +74,7 @@ class Spectrum(Analyzer):
         if seconds < 0:
             raise ConfigurationError(f"seconds {seconds}: 0 or more")
         hop = size // 2 if hop is None else hop
-        self._bank = FrameBank(size, hop, rate)
+        self._bank = FrameBank(size, hop, rate, aside=self.aside)
         self.frequency_hz: F64 = np.fft.rfftfreq(size, 1 / rate).astype(np.float64)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
         self._window = window.astype(np.float32)
@@ -135,11 +135,12 @@ class Spectrum(Analyzer):
         self._place_of[serial] = place
         return place
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
         for frames in self._bank.push(batch):
-            self._add(frames)
+            self.aside.frames(frames, self._add)
 
     def _add(self, frames: FrameBatch) -> None:
+        """What is raised is raised before anything is added."""
         row = frames.row
         bins = np.fft.rfft(frames.samples * self._window, axis=1)
         psd = np.square(bins.real) + np.square(bins.imag)
@@ -160,7 +161,16 @@ class Spectrum(Analyzer):
                 self._ring[place[shown], at] = psd[shown]
                 self._position[place[shown], at] = frames.position[shown]
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+    def _abandon(self, stream: StreamInfo) -> None:
+        row = stream.index
+        self._bank.reset(row)
+        with self._lock:
+            if row < len(self._serial) and self._serial[row] == stream.serial:
+                self._serial[row] = self._place[row] = -1
+            if stream.serial in self._place_of:
+                self._free[stream.serial] = None
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         row = stream.index
         self._bank.reset(row)  # Welch's method takes whole frames only
         with self._lock:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["SpeechMeter"]
 
 I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+_Judgement = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], I64 | None]
 
 _KEPT: Final = 20_000  # ended streams whose figures are kept
 _AUDIBLE: Final = np.float32(-60)  # dBFS: a direction above this is not mute
@@ -76,7 +79,9 @@ class SpeechMeter(Analyzer):
         self._one_way_ns = None if one_way_s is None else round(one_way_s * _SECOND)
         self._detector = _DETECTORS[vad]()
         self._segmenter = Segmenter(self._detector.start, self._detector.hangover, self._detector.size)
-        self._bank = FrameBank(self._detector.size, rate=self._detector.rate, dtype=self._detector.dtype)
+        self._bank = FrameBank(
+            self._detector.size, rate=self._detector.rate, dtype=self._detector.dtype, aside=self.aside
+        )
         self._frame_ns = self._detector.size * _SECOND // self._detector.rate
         self._scratch = np.zeros(512 * self._detector.size, np.float32)
         self._legs: dict[Any, Leg] = {}
@@ -134,7 +139,7 @@ class SpeechMeter(Analyzer):
         if other is not None and not other.ended:
             self._peer[row], self._peer[other.stream.index] = other.stream.index, row
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
         with self._lock:
             if len(batch) and int(batch.index.max()) >= self._rows:
                 self._grow(max(2 * self._rows, int(batch.index.max()) + 1))
@@ -144,10 +149,23 @@ class SpeechMeter(Analyzer):
                 self._watch(row[np.r_[True, row[1:] != row[:-1]]])
         self._tell_all()
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
-            self._end(stream)
+            self._finish(stream)
         self._tell_all()
+
+    def _abandon(self, stream: StreamInfo) -> None:
+        """For the other direction it has ended."""
+        with self._lock:
+            row = stream.index
+            party = self._party[row] if row < self._rows else None
+            self._bank.reset(row)
+            if party is None or party.stream is not stream:
+                return
+            self._segmenter.talking[row] = False
+            party.open_ns = party.turn = None
+            self._leave(party, int(self._last_ns[row]))
+            self._kept.pop(stream.serial, None)
 
     def _tell_all(self) -> None:
         told, self._told = self._told, []
@@ -157,18 +175,31 @@ class SpeechMeter(Analyzer):
     # --- frames -----------------------------------------------------------------------------------------------------
 
     def _hear_all(self, batches: list[FrameBatch]) -> None:
-        for frames, level in zip(batches, levels_of(batches, self._scratch), strict=True):
-            self._hear(frames, level)
+        levels: Sequence[F32 | None]
+        try:
+            levels = levels_of(batches, self._scratch)
+        except Exception:  # each by itself, then
+            levels = [None] * len(batches)
+        for whole, level in zip(batches, levels, strict=True):
+            judged = self.aside.frames(whole, partial(self._judge, whole, level))
+            for frames, its_level, judgement in judged:
+                self._hear(frames, its_level, judgement)
 
-    def _hear(self, frames: FrameBatch, level: npt.NDArray[np.float32]) -> None:
+    def _judge(self, whole: FrameBatch, level: F32 | None, frames: FrameBatch) -> tuple[FrameBatch, F32, _Judgement]:
+        """What the detector says of frames. ``level``: that of ``whole``, which they may be a part of."""
+        if level is None or frames is not whole:
+            (level,) = levels_of([frames], self._scratch)
+        return frames, level, self._detector.judge(frames, rows_of(frames.row), level)
+
+    def _hear(self, frames: FrameBatch, level: F32, judgement: _Judgement) -> None:
         row, position = frames.row, frames.position
         rows = rows_of(row)
         end_ns = frames.time_ns + self._frame_ns
         segmenter = self._segmenter
         for i in segmenter.gaps(row, rows, position):
             # what came before the gap: the clock may have been corrected in it, so its end is told by the last frame
-            self._close(int(row[i]), int(self._talk_ns[row[i]]))
-        surely, enough, wrong = self._detector.judge(frames, rows, level)
+            self._for(frames.stream(i), self._close, int(row[i]), int(self._talk_ns[row[i]]))
+        surely, enough, wrong = judgement
         active, began, ended = segmenter.step(row, rows, position, surely, enough)
         self._last_ns[rows] = end_ns
         fresh = self._begin_ns[rows] == 0
@@ -178,27 +209,33 @@ class SpeechMeter(Analyzer):
         self._talk_ns[rows] = np.where(active, end_ns, self._talk_ns[rows])
         self._talk_frames[rows] += active
         for i in began.tolist():
-            self._open(int(row[i]), int(end_ns[i]) - self._detector.start * self._frame_ns)
+            begin_ns = int(end_ns[i]) - self._detector.start * self._frame_ns
+            self._for(frames.stream(i), self._open, int(row[i]), begin_ns)
         for i in ended.tolist():
-            self._close(int(row[i]), int(end_ns[i]) - self._detector.hangover * self._frame_ns)
+            last_ns = int(end_ns[i]) - self._detector.hangover * self._frame_ns
+            self._for(frames.stream(i), self._close, int(row[i]), last_ns)
         if wrong is not None:
             for i in wrong.tolist():
-                self._withdraw(int(row[i]))
+                self._for(frames.stream(i), self._withdraw, int(row[i]))
 
     def _first(self, frames: FrameBatch, some: I64) -> None:
         """The first frames of these streams."""
         for i in some.tolist():
-            row, time_ns = int(frames.row[i]), int(frames.time_ns[i])
+            stream = frames.stream(i)
+            self._for(stream, self._first_of, stream, int(frames.time_ns[i]))
+
+    def _first_of(self, stream: StreamInfo, time_ns: int) -> None:
+        row = stream.index
+        party = self._party[row]
+        if party is None:  # blocks of a stream that nobody announced
+            self._start(stream)
             party = self._party[row]
-            if party is None:  # blocks of a stream that nobody announced
-                self._start(frames.streams[i])
-                party = self._party[row]
-            if party is not None:
-                leg = party.leg
-                leg.begin_ns = time_ns if leg.begin_ns is None else min(leg.begin_ns, time_ns)
-                for each in leg.parties:
-                    if each is not None and not each.ended:
-                        self._begin_ns[each.stream.index] = leg.begin_ns
+        if party is not None:
+            leg = party.leg
+            leg.begin_ns = time_ns if leg.begin_ns is None else min(leg.begin_ns, time_ns)
+            for each in leg.parties:
+                if each is not None and not each.ended:
+                    self._begin_ns[each.stream.index] = leg.begin_ns
 
     def _open(self, row: int, begin_ns: int) -> None:
         party = self._party[row]
@@ -270,7 +307,7 @@ class SpeechMeter(Analyzer):
         for i in np.flatnonzero((turn > 0) & (now - turn >= self._pause_ns) & ~talking).tolist():
             party = self._party[row[i]]
             if party is not None:
-                self._end_turn(party)
+                self._for(party.stream, self._end_turn, party)
         peer = self._peer.take(row)
         paired = peer >= 0
         begin = self._begin_ns.take(row)
@@ -284,9 +321,9 @@ class SpeechMeter(Analyzer):
         for i in np.flatnonzero(changed).tolist():
             party = self._party[row[i]]
             if party is not None and not dead[i]:
-                self._begin_dead_air(party, int(since[i]))
+                self._for(party.stream, self._begin_dead_air, party, int(since[i]))
             elif party is not None:
-                self._end_dead_air(party.leg, int(since[i]))
+                self._for(party.stream, self._end_dead_air, party.leg, int(since[i]))
         if self._one_way_ns is not None:
             self._watch_ways(row, now, peer, paired, begin, self._one_way_ns)
 
@@ -329,14 +366,16 @@ class SpeechMeter(Analyzer):
             if party is None:
                 continue
             if well[i]:
-                self._end_one_way(party, int(alive[i]))
+                self._for(party.stream, self._end_one_way, party, int(alive[i]))
                 continue
-            since = int(now[i] - quiet[i])
             missing = not paired[i] or now[i] - self._last_ns[peer[i]] >= _ALIVE_NS
-            party.one_way_ns, party.one_way_cause = since, "missing" if missing else "mute"
-            self._one_way[row[i]] = True
-            position = self._position(party, since)
-            self._event(party, "one_way", position, since, 0, ongoing=True, cause=party.one_way_cause)
+            cause = "missing" if missing else "mute"
+            self._for(party.stream, self._begin_one_way, party, int(now[i] - quiet[i]), cause)
+
+    def _begin_one_way(self, party: Party, since_ns: int, cause: str) -> None:
+        party.one_way_ns, party.one_way_cause = since_ns, cause
+        self._one_way[party.stream.index] = True
+        self._event(party, "one_way", self._position(party, since_ns), since_ns, 0, ongoing=True, cause=cause)
 
     def _end_one_way(self, party: Party, end_ns: int) -> None:
         begin_ns, party.one_way_ns = party.one_way_ns, None
@@ -347,7 +386,7 @@ class SpeechMeter(Analyzer):
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def _end(self, stream: StreamInfo) -> None:
+    def _finish(self, stream: StreamInfo) -> None:
         row = stream.index
         party = self._party[row] if row < self._rows else None
         if party is None or party.stream is not stream:
@@ -356,7 +395,14 @@ class SpeechMeter(Analyzer):
         self._segmenter.talking[row] = False
         self._close(row, int(self._talk_ns[row]))
         self._end_turn(party)
-        leg, last_ns = party.leg, int(self._last_ns[row])
+        self._leave(party, int(self._last_ns[row]))
+        self._kept[stream.serial] = party
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+
+    def _leave(self, party: Party, last_ns: int) -> None:
+        """A direction is not there any more."""
+        leg, stream, row = party.leg, party.stream, party.stream.index
         leg.end_ns = max(leg.end_ns, last_ns)
         self._end_one_way(party, last_ns)
         party.ended = True
@@ -373,9 +419,6 @@ class SpeechMeter(Analyzer):
             self._end_dead_air(leg, leg.end_ns)
             if self._legs.get(stream.pair) is leg:
                 del self._legs[stream.pair]
-        self._kept[stream.serial] = party
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
 
     # --- figures ----------------------------------------------------------------------------------------------------
 

@@ -208,7 +208,7 @@ class ToneDetector(Analyzer):
 
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None) -> None:
         super().__init__(on_event)
-        self._bank = tone_bank()
+        self._bank = tone_bank(self.aside)
         self._rows: dict[int, _Row] = {}
         self._done: dict[int, dict[str, Any]] = {}  # figures by serial, of streams that ended
         self._busy = np.zeros(64, np.bool_)
@@ -227,19 +227,27 @@ class ToneDetector(Analyzer):
             self._busy[row] = False
             self._before[row] = 0
 
-    def blocks(self, batch: BlockBatch) -> None:
+    def _take(self, batch: BlockBatch) -> None:
         with self._lock:
             for frames in self._bank.push(batch):
-                self._eat(frames)
+                self.aside.frames(frames, self._eat)
         self._tell_all()
 
-    def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+    def _abandon(self, stream: StreamInfo) -> None:
+        with self._lock:
+            row = self._rows.get(stream.index)
+            self._bank.reset(stream.index)
+            if row is not None and row.stream is stream:
+                del self._rows[stream.index]
+                self._busy[stream.index] = False
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
             row = self._rows.get(stream.index)
             if row is None or row.stream.serial != stream.serial:
                 return
             for frames in self._bank.flush(stream.index):
-                self._eat(frames)
+                self.aside.frames(frames, self._eat)
             if row.burst is not None:
                 self._close(row)
             if row.beep is not None:
@@ -274,12 +282,18 @@ class ToneDetector(Analyzer):
         ):
             row = self._rows.get(int(frames.row[i]))
             if row is not None:
-                position = int(frames.position[i])
-                self._tone(row, position, int(frames.time_ns[i]), pair, frequency, purity, float(tonal.power[i]))
-                self._after(row, position, float(tonal.power[i]))
+                position, time_ns, power = int(frames.position[i]), int(frames.time_ns[i]), float(tonal.power[i])
+                self._for(row.stream, self._one, row, position, time_ns, pair, frequency, purity, power)
         for i in np.flatnonzero(busy).tolist():
-            self._after(self._rows[int(frames.row[i])], int(frames.position[i]), float(tonal.power[i]))
+            row = self._rows[int(frames.row[i])]
+            self._for(row.stream, self._after, row, int(frames.position[i]), float(tonal.power[i]))
         self._before[frames.row, frames.position // HOP % 3] = tonal.power
+
+    def _one(
+        self, row: _Row, position: int, time_ns: int, pair: int, frequency: float, purity: float, power: float
+    ) -> None:
+        self._tone(row, position, time_ns, pair, frequency, purity, power)
+        self._after(row, position, power)
 
     def _tone(
         self, row: _Row, position: int, time_ns: int, pair: int, frequency: float, purity: float, power: float
