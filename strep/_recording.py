@@ -35,6 +35,7 @@ class Recorder:
         self._lock = threading.Lock()
         self.dropped = 0
         self.written = 0
+        self._unsaved = 0  # handed to the writer since it last said that all is in the file
         self.failed: str | None = None
         self._thread = threading.Thread(target=self._run, name="strep-pcap", daemon=True)
         self._thread.start()
@@ -56,6 +57,9 @@ class Recorder:
 
     def _fail(self, error: Exception) -> None:
         self.failed = str(error)
+        with self._lock:
+            self.dropped += self._unsaved
+            self._unsaved = 0
         self._incidents.fault("recorder", error)
 
     def _keep(self, batch: DatagramBatch) -> None:
@@ -80,16 +84,23 @@ class Recorder:
     def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
             if self.failed is None:
+                self._unsaved += len(batch)
                 try:
-                    self.written += self._writer.write(batch)
+                    self._writer.write(batch)
                     if self._queue.empty():
                         self._writer.flush()
+                        self._saved()
                 except Exception as error:
                     self._fail(error)
-            with self._lock:
-                if self.failed is not None:
+            else:
+                with self._lock:
                     self.dropped += len(batch)
+            with self._lock:
                 self._waiting -= batch.slab.nbytes
+
+    def _saved(self) -> None:
+        self.written += self._unsaved
+        self._unsaved = 0
 
     def close(self, timeout_s: float = 2.0) -> None:
         self._queue.put(None)
@@ -97,6 +108,7 @@ class Recorder:
         if not self._thread.is_alive():
             try:
                 self._writer.close()
+                self._saved()
             except Exception as error:
                 if self.failed is None:
                     self._fail(error)

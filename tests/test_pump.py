@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import os
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -435,3 +438,36 @@ def test_before_and_after_it_is_not_healthy() -> None:
         assert (receiver.healthy, receiver.problems()) == (False, ["the receiver has stopped"])
 
     run_on("asyncio", main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
+def test_incidents_are_lines_of_capture_json(tmp_path: Path) -> None:
+    """The recording's file may not grow any more: told as an event, and the calls go on."""
+    import resource
+
+    command = [sys.executable, "-m", "strep", "capture", "--listen", "127.0.0.1:0", "--json"]
+    process = subprocess.Popen(
+        [*command, "--pcap", str(tmp_path / "a.pcap")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        listening_to = json.loads(process.stdout.readline())  # type: ignore[union-attr]
+        port = int(listening_to["sockets"][0]["address"].rpartition(":")[2])
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+        asyncio.run(send_paced(("127.0.0.1", port), [packet(k) for k in range(60)]))
+        lines = []
+        while not lines or lines[-1]["event"] != "fault":
+            lines.append(json.loads(process.stdout.readline()))  # type: ignore[union-attr]
+        asyncio.run(send_paced(("127.0.0.1", port), [packet(k) for k in range(60, 90)]))
+        time.sleep(0.3)
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (lines[-1]["place"], lines[-1]["error"].partition(":")[0]) == ("recorder", "OSError")
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["event"] == "summary"
+    assert (summary["totals"]["delivered"], summary["totals"]["faults"]) == (90, {"recorder": 1})
+    (pcap,) = [sink for sink in summary["sinks"] if sink["kind"] == "pcap"]
+    assert "too large" in pcap["failed"]
+    assert pcap["written"] + pcap["dropped_datagrams"] == 90
