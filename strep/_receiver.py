@@ -288,7 +288,7 @@ class Receiver:
             began_s + timeout_s * _READING + self._drain_s,
         )
         self._received_all()
-        dispatcher.handle(engine.flush())
+        self._step(engine, dispatcher, 0, engine.flush)
         engine.accounts.leave_unread(self._count_unread())
         self._dropped_at_end = self._dropped()
         self._after_end += self._count_kernel_dropped() - dropped_before
@@ -304,7 +304,7 @@ class Receiver:
         if self._recorder is not None:
             closing.append(asyncio.to_thread(self._recorder.close, rest_s))
         await asyncio.gather(*closing)
-        dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
+        self._step(engine, dispatcher, 0, engine.advance, engine.now_ns)  # what went wrong in decoding for sinks
         # what analyzers told at the very end is in the loop's hands before this
         asyncio.get_running_loop().call_soon(self._hub.finish_events)
 

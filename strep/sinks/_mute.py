@@ -176,19 +176,6 @@ class MuteKeys:
         self._forget(row)
         return _batch(free)
 
-    def held(self) -> dict[int, list[_Part]]:
-        """What is held now, to be given to :meth:`restore` should the next call of :meth:`process` fail."""
-        return {row: list(parts) for row, parts in self._held.items()}
-
-    def restore(self, held: dict[int, list[_Part]]) -> None:
-        self._held = held
-
-    def discard(self, row: int) -> int:
-        """Forget a stream; returns the frames that were held of it."""
-        frames = sum(part.frames for part in self._held.get(row, ()))
-        self._forget(row)
-        return frames
-
     def _forget(self, row: int) -> None:
         self._held.pop(row, None)
         self._spans.pop(row, None)

@@ -24,7 +24,6 @@ from ._wavdisk import DISK, NEW_FILES, DiskState
 from ._wavfile import WavFormat
 from ._wavhold import Hold, Piece, Waiting, lasted_ns
 from ._wavlanes import FLUSH_S, WavLanes
-from ._wavparts import of_blocks
 from ._wavtrack import Track
 
 if TYPE_CHECKING:
@@ -144,33 +143,20 @@ class WavWriter:
         self._bound.apply(batch)
 
     def _muted(self, mute: MuteKeys, batch: BlockBatch) -> BlockBatch | None:
-        held = mute.held()
+        before = mute.aside.dropped_frames
         try:
-            return mute.process(batch)
-        except Exception as error:
+            ready = mute.process(batch)
+        except Exception as error:  # there are no samples to look for keys in
             self._fault(error, None)
-        mute.restore(held)
-        for stream, blocks in _by_stream(batch):
-            part = of_blocks(batch, blocks)
-            try:
-                free = mute.process(part)
-            except Exception as error:
-                self._fault(error, stream)
-                mute.discard(stream.index)
-                before = sum(part.frames for part in held.get(stream.index, ()))
-                self._disk.lost(before + int(part.frames.sum()))
-            else:
-                if free is not None:
-                    self._write(free, time.monotonic())
-        return None
+            self._disk.lost(int(batch.frames.sum()))
+            return None
+        self._disk.lost(mute.aside.dropped_frames - before)
+        return ready
 
     def _write_rest(self, mute: MuteKeys, stream: StreamInfo, now: float) -> None:
-        try:
-            rest = mute.end(stream)
-        except Exception as error:
-            self._fault(error, stream)
-            self._disk.lost(mute.discard(stream.index))
-            return
+        before = mute.aside.dropped_frames
+        rest = mute.end(stream)
+        self._disk.lost(mute.aside.dropped_frames - before)
         if rest is not None:
             self._write(rest, now)
 

@@ -130,6 +130,7 @@ class WavSink(BaseSink):
         )
         self._disk = DiskState(lambda kind, text, data: self._incidents.tell(kind, text, **data))
         self._hold = Hold(shortest_s, queue_bytes // _HELD)
+        self._mute = MuteKeys() if mute_keys else None
         legs = None
         if layout != "split":
             legs = LegFiles(self._tree, rate, corrected=drift_correction, sessions=session_of)
@@ -141,7 +142,7 @@ class WavSink(BaseSink):
             native=encoding == "native",
             rate=rate,
             legs=legs,
-            mute=MuteKeys() if mute_keys else None,
+            mute=self._mute,
             conceal=conceal,
             fault=lambda error, stream: self._incidents.fault("wav", error, stream=stream),
             settled=self._unsettled.discard,
@@ -166,6 +167,8 @@ class WavSink(BaseSink):
 
     def report_to(self, incidents: Incidents) -> None:
         self._incidents = incidents
+        if self._mute is not None:
+            self._mute.aside.incidents = incidents
 
     def blocks(self, batch: BlockBatch) -> None:
         # encoded bytes and columns, as it is decoded when its turn comes; samples of packed codecs are more
