@@ -280,8 +280,8 @@ class Receiver:
         self._unlisten()
         began_s = time.monotonic()
         end_s = began_s + timeout_s + self._drain_s
+        dropped = self._dropped()
         self._shut([socket for socket, _ in self._sockets])
-        dropped_before = self._count_kernel_dropped()
         await read_rest(
             [socket for socket, _ in self._sockets],
             lambda batch: self._take(batch, engine, dispatcher),
@@ -290,8 +290,8 @@ class Receiver:
         self._received_all()
         self._step(engine, dispatcher, 0, engine.flush)
         engine.accounts.leave_unread(self._count_unread())
-        self._dropped_at_end = self._dropped()
-        self._after_end += self._count_kernel_dropped() - dropped_before
+        self._after_end += sum(self._dropped()) - sum(dropped)
+        self._dropped_at_end = dropped
         for socket, _ in self._sockets:
             socket.close()
         for pair in self._pairs.open:
@@ -460,8 +460,8 @@ class Receiver:
         engine, dispatcher = self._running()
         self._drain()
         pair_sockets = self._pairs.open[pair]
+        dropped = [socket.kernel_dropped() for socket in pair_sockets]
         self._shut(pair_sockets)
-        dropped_at_shut = [socket.kernel_dropped() for socket in pair_sockets]
         read_now(pair_sockets, lambda batch: self._take(batch, engine, dispatcher), _PAIR_CLOSING_S)
         streams = [info for info in engine.registry.live() if info.local_port in pair.ports]
         dispatcher.handle(engine.end(streams, "stopped"))
@@ -475,12 +475,11 @@ class Receiver:
         self._sockets = [(socket, role) for socket, role in self._sockets if socket not in sockets]
         self._rewatch(before)
         self._watchdog.watch(self._watched() or [s.fileno() for s, _ in self._sockets])
-        for socket, dropped_before in zip(sockets, dropped_at_shut, strict=True):
+        self._kernel_dropped += sum(dropped)
+        for socket, already in zip(sockets, dropped, strict=True):
             self._troubles.forget(socket)
             engine.accounts.leave_unread(socket.count_rest(time.monotonic() + _PAIR_CLOSING_S))
-            dropped = socket.kernel_dropped()
-            self._kernel_dropped += dropped
-            self._after_end += dropped - dropped_before
+            self._after_end += socket.kernel_dropped() - already
             socket.close()
             self._pool.give_back(socket.local_port)
         return len(streams)

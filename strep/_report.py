@@ -188,8 +188,8 @@ class Totals:
     ``datagrams = delivered + duplicate + late + malformed + rejected + dropped + buffered``
 
     and ``buffered`` (waiting in a jitter ring or on probation) is 0 once everything is closed.
-    ``kernel_dropped`` never reached us and is not part of ``datagrams``: the buffer was full, or, ``after_end`` of
-    them, the end had begun. What was still unread at the end is ``dropped`` (cause "unread"). ``faults`` counts
+    ``kernel_dropped`` (the buffer was full) and ``after_end`` (the end of a socket had begun) never reached us and are
+    not part of ``datagrams``. What was still unread at the end is ``dropped`` (cause "unread"). ``faults`` counts
     exceptions that were contained, by place; the packets that they cost are among ``dropped`` (cause "fault").
     """
 

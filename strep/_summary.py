@@ -18,9 +18,8 @@ __all__ = ["losses", "write_summary", "write_whole"]
 def losses(totals: Totals, sinks: Iterable[Mapping[str, Any]]) -> list[str]:
     """In words, a sentence each: what was received and is not in what came of it. Empty: nothing."""
     found: list[str] = []
-    overflowed = totals.kernel_dropped - totals.after_end
-    if overflowed:
-        found.append(f"{overflowed:,} datagrams were dropped by the kernel: the receive buffer was full")
+    if totals.kernel_dropped:
+        found.append(f"{totals.kernel_dropped:,} datagrams were dropped by the kernel: the receive buffer was full")
     for cause, why in _CAUSES.items():
         if count := totals.dropped_by.get(cause):
             found.append(f"{count:,} {why}")

@@ -287,17 +287,17 @@ class Supervisor:
         self._stopped = True
         if self._looking is not None:
             self._looking.cancel()
+        dropped = self._dropped()
         for port in self._ports:
             port.shut()
-        dropped_before = sum(map(sum, self._dropped()))
         await asyncio.gather(*(process.stop(timeout_s + self._drain_s) for process in self._processes))
         if self._nursery is not None:
             await asyncio.to_thread(self._nursery.close)
         until_s = time.monotonic() + _COUNTING_S
         self._unread = [sum(port.count_rest(p.index, until_s) for port in self._ports) for p in self._processes]
-        self._dropped_at_end = self._dropped()
-        self._after_end = sum(map(sum, self._dropped_at_end)) - dropped_before
+        self._after_end = sum(map(sum, self._dropped())) - sum(map(sum, dropped))
         self._close_ports()
+        self._dropped_at_end = dropped
         for listener in self._listeners:
             listener.end()
 

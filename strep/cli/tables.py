@@ -60,12 +60,19 @@ def totals_line(totals: Totals, live: int) -> str:
         f"{totals.datagrams:,} datagrams",
         f"{totals.delivered:,} delivered",
     ]
-    for name in ("duplicate", "late", "malformed", "rejected", "dropped", "kernel_dropped", "streams_refused"):
+    for name in (
+        "duplicate",
+        "late",
+        "malformed",
+        "rejected",
+        "dropped",
+        "kernel_dropped",
+        "after_end",
+        "streams_refused",
+    ):
         value = getattr(totals, name)
         if value:
             by = getattr(totals, f"{name}_by", {})
-            if name == "kernel_dropped" and totals.after_end:
-                by = {"after the end": totals.after_end}
             causes = f" ({', '.join(f'{cause} {count:,}' for cause, count in by.items())})" if by else ""
             parts.append(f"{value:,} {name.replace('_', ' ')}{causes}")
     return " · ".join(parts)
