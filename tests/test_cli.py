@@ -367,7 +367,8 @@ def test_a_taken_port_is_exit_code_4() -> None:
 
 def test_a_sink_that_failed_is_exit_code_6(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / str(LEG)).write_text("a file where a directory should be")
+    for number in ("", *(f"-{n}" for n in range(2, 1000))):
+        (tmp_path / "out" / f"{LEG}{number}").touch()  # files where a directory should be, whatever it is called
     with running("--listen", "127.0.0.1:0", "--out", tmp_path / "out") as (process, (port,)):
         send(port, [packet(k) for k in range(40)])
         process.terminate()
