@@ -75,7 +75,7 @@ FLOORS = [
     {"_codecs", "_packed", "_payload_types", "_streams", "_plc", "_conceal", "_drift", "_talk", "quality", "resample",
      "_packets", "_accounts"},
     {"_announcements", "_admission", "_state", "_intake", "_sources", "_events", "_outlet", "_sorting", "_presses",
-     "_engine", "_pacing"},
+     "_quarantine", "_containment", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder", "_incidents"},
     {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_stream", "_receiver",
      "_replay", "_summary", "_workers", "_http", "simulate", "standin", "bench", "control", "metrics", "service"},

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from .._types import Codec, GapCause
 from .ring import Popped
+from .undo import Undo
 
 __all__ = ["NO_AUDIO", "UNKNOWN", "Anchor", "Placed", "Timeline"]
 
@@ -39,6 +40,7 @@ NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 _T = TypeVar("_T", bound=np.generic)
 
 _CAUSES: Final = len(GapCause)
+SECOND_NS: Final = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -84,7 +86,8 @@ class Anchor:
 class Timeline:
     """``place`` is told each packet's codec, as an index into ``codecs``, or UNKNOWN, or NO_AUDIO."""
 
-    def __init__(self, streams: int, codecs: Sequence[Codec]) -> None:
+    def __init__(self, streams: int, codecs: Sequence[Codec], undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
         self.codecs = tuple(codecs)
         # two entries behind the codecs, for NO_AUDIO and UNKNOWN
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
@@ -125,6 +128,9 @@ class Timeline:
         """Packets without audio since the last call: of an unknown payload type or a rate that does not fit, and those
         whose payload is not one of their codec's."""
         taken = self._refused, self._corrupt
+        if any(taken):
+            self._note((self.__dict__, "_refused", 0))
+            self._note((self.__dict__, "_corrupt", 0))
         self._refused = self._corrupt = 0
         return taken
 
@@ -187,6 +193,10 @@ class Timeline:
     ) -> tuple[I64, I64]:
         """Streams all of whose packets go on where the one before ended: (their positions before, no gaps)."""
         position = self.position.take(rows)
+        note = self._note
+        note((self.position, rows, position))
+        for column in (self._expected, self._prior_ext, self._prior_arrival_ns, self._prior_frames, self._skipped):
+            note((column, rows, column.take(rows)))
         self.position[rows] = position + total
         self._expected[rows] = packets.timestamp[last] + span[last].astype(np.uint32)
         self._prior_ext[rows] = packets.ext[last]
@@ -293,6 +303,7 @@ class Timeline:
         row, ext = packets.row, packets.ext
         start = _group_starts(row)
         rows = row[start]
+        self._note_all(rows)
         # sequence numbers missing before each packet, summed, so that packets without audio do not hide them
         prior = np.empty_like(ext)
         prior[1:] = ext[:-1]
@@ -377,6 +388,15 @@ class Timeline:
             anchored[first] if anchored.any() else None,
         )
 
+    def _note_all(self, rows: I64) -> None:
+        for column in (
+            self.codec, self.position, self.gap_frames, self.timestamp_jumps, self.undecoded, self.restarted,
+            self._begun, self._expected, self._prior_ext, self._prior_arrival_ns, self._prior_frames, self._skipped,
+        ):  # fmt: skip
+            self._note((column, rows, column[rows]))
+        self._note((self.__dict__, "_refused", self._refused))
+        self._note((self.__dict__, "_corrupt", self._corrupt))
+
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
         """Streams without a codec take that of their first packet with audio."""
         new = (audio & (self.codec[row] < 0)).nonzero()[0]
@@ -408,7 +428,9 @@ class Timeline:
         self._prior_frames[rows] = frames[last]
 
         delta = (timestamp - expected).view(np.int32).astype(np.int64) * rate // clock
-        elapsed = np.maximum((arrival - prior_arrival) * rate // 1_000_000_000 - prior_frames, 0)
+        since = arrival - prior_arrival  # years, when a clock went wrong: more than can be multiplied in one
+        elapsed = since // SECOND_NS * rate + since % SECOND_NS * rate // SECOND_NS
+        elapsed = np.maximum(elapsed - prior_frames, 0)
         begins = np.zeros(len(row), np.bool_)
         begins[start] = ~self._begun[rows]
         restart = np.zeros(len(row), np.bool_)
