@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +37,20 @@ class Accounts:
 
     def reject(self, cause: str, count: int) -> None:
         if count:
-            self._rejected[cause] += count
+            self._add(self._rejected, cause, count)
 
     def drop(self, cause: str, count: int) -> None:
         if count:
-            before = self._dropped[cause]
-            self._note((self._dropped, cause, before))
-            self._dropped[cause] = before + count
+            self._add(self._dropped, cause, count)
+
+    def _add(self, counter: Counter[str], cause: str, count: int) -> None:
+        before = counter[cause]
+        self._note((counter, cause, before))
+        counter[cause] = before + count
+
+    def count_kinds(self, kind: npt.NDArray[np.uint8]) -> None:
+        self._note((self.kinds, slice(None), self.kinds.copy()))
+        self.kinds += np.bincount(kind, minlength=len(DatagramKind))
 
     def count_statuses(self, status: npt.NDArray[np.uint8]) -> None:
         """Count what the parser refused, each under its status's name."""
@@ -51,18 +58,7 @@ class Accounts:
             if count and value != Status.OK:
                 named = Status(value)
                 counter = self._malformed if named.category == "malformed" else self._rejected
-                counter[named.name.lower()] += count
-
-    def parsed(self) -> tuple[Any, ...]:
-        """What has been counted of datagrams as they came in, for :meth:`unparse`."""
-        return self.kinds.copy(), dict(self._rejected), dict(self._malformed)
-
-    def unparse(self, parsed: tuple[Any, ...]) -> None:
-        """Count as it was then."""
-        self.kinds[:] = parsed[0]
-        for counter, before in ((self._rejected, parsed[1]), (self._malformed, parsed[2])):
-            counter.clear()
-            counter.update(before)
+                self._add(counter, named.name.lower(), count)
 
     def totals(self, *, buffered: int, started: int) -> Totals:
         return Totals(
@@ -75,10 +71,14 @@ class Accounts:
             rejected=self._rejected.total(),
             dropped=self._dropped.total(),
             buffered=buffered,
-            malformed_by=dict(sorted(self._malformed.items())),
-            rejected_by=dict(sorted(self._rejected.items())),
-            dropped_by={cause: count for cause, count in sorted(self._dropped.items()) if count},
+            malformed_by=_sorted(self._malformed),
+            rejected_by=_sorted(self._rejected),
+            dropped_by=_sorted(self._dropped),
             streams_started=started,
             streams_ended=self.streams_ended,
             streams_refused=self.streams_refused,
         )
+
+
+def _sorted(counter: Counter[str]) -> dict[str, int]:
+    return {cause: count for cause, count in sorted(counter.items()) if count}

@@ -40,7 +40,7 @@ class Containment:
         self.quarantine = Quarantine()
         self.aside: dict[int, str] = {}
         self.now_ns = 0  # the present tick's beginning
-        self._unknown: list[tuple[str, Exception]] = []  # faults of which only the accounts can tell what they cost
+        self.unsettled: list[tuple[str, Exception]] = []  # faults of which only the accounts can tell what they cost
 
     # --- work that can be undone ------------------------------------------------------------------------------------
 
@@ -127,14 +127,11 @@ class Containment:
     def broken(self, place: str, error: Exception) -> None:
         """An error in the middle of what cannot be undone. :meth:`settle` says what it cost."""
         self._state.undo.clear()
-        self._unknown.append((place, error))
+        self.unsettled.append((place, error))
 
-    def settle(self, unaccounted: Callable[[], int]) -> None:
-        """To be said when every datagram received should be accounted for: those that are not were lost."""
-        if not self._unknown:
-            return
-        faults, self._unknown = self._unknown, []
-        missing = unaccounted()
+    def settle(self, missing: int) -> None:
+        """To be said when every datagram received should be accounted for: so many are not, and were lost."""
+        faults, self.unsettled = self.unsettled, []
         for place, error in faults:
             self.lost(place, error, missing)
             missing = 0

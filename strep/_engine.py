@@ -299,11 +299,11 @@ class Engine:
 
     def _receive(self, batch: DatagramBatch) -> None:
         parts = ticks_of(batch, self._tick)
-        parsed = self.accounts.parsed()
+        self._undo.clear()
         try:
             packets, at = self._intake.packets_of(batch)
         except Exception as error:
-            self.accounts.unparse(parsed)
+            self._undo.back()
             self._retries -= 1
             if len(batch) == 1 or self._retries < 0:
                 self._containment.lost("parse", error, len(batch))
@@ -452,15 +452,22 @@ class Engine:
         self._tick = tick
         contained.now_ns = now_ns
         rows = _joined(self._touched)
-        if rows.size:
-            contained.run("ring", rows, self._watch_holes)
         popped: list[Popped] = []
-        if self._ring.earliest_deadline_ns <= now_ns:
+        ring, latency_ns = self._ring, self.config.latency_ns
+
+        def settle(rows: I64) -> None:
+            ring.watch_holes(rows, latency_ns)
+            if ring.earliest_deadline_ns > now_ns:
+                self._settle(rows, popped)
+
+        if rows.size:
+            contained.run("ring", rows, settle)
+        if ring.earliest_deadline_ns <= now_ns:
             self._give_up_holes(now_ns, popped)
             rows = _joined(self._touched)
+            if rows.size:
+                contained.run("ring", rows, lambda some: self._settle(some, popped))
         self._touched.clear()
-        if rows.size:
-            contained.run("ring", rows, lambda some: self._settle(some, popped))
         if popped:
             self._wait_for_company(popped)
         if self._unreleased and tick >= self._next_release_tick:
@@ -470,9 +477,6 @@ class Engine:
             self._send_leaving()
             self._tell_overdue(now_ns // SECOND_NS * SECOND_NS)
             self._end_idle(now_ns)
-
-    def _watch_holes(self, rows: I64) -> None:
-        self._ring.watch_holes(rows, self.config.latency_ns)
 
     def _settle(self, rows: I64, popped: list[Popped]) -> None:
         """Move the edges of rows up; long runs leave."""
@@ -844,7 +848,8 @@ class Engine:
             self._events.append(Notice.noted(info, text))
 
     def _take_events(self) -> list[Event]:
-        self._containment.settle(lambda: self.totals().unaccounted)
+        if self._containment.unsettled:
+            self._containment.settle(self.totals().unaccounted)
         events, self._events = self._events, []
         return events
 

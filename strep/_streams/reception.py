@@ -17,6 +17,7 @@ __all__ = ["Reception"]
 
 I64 = npt.NDArray[np.int64]
 
+_PAIR: Final = np.dtype((np.void, 16))
 _DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
 
 
@@ -34,10 +35,12 @@ class Reception:
         self.base_ext = counter()  # lowest extended sequence number of the source
         self.max_ext = counter()
         self.expected_before = counter()  # of earlier sources
-        self.last_arrival_ns = counter()
+        # when the last packet came, and the last one of a known codec, side by side: both are read at once
+        arrivals = np.zeros((streams, 2), np.int64)
+        self._arrivals = arrivals.view(_PAIR)[:, 0]
+        self.last_arrival_ns, self._prior_arrival_ns = arrivals.T
         # jitter, in RTP timestamp units
         self.tick_rate = np.zeros(streams, np.float64)  # timestamp units a nanosecond, 0 while unknown
-        self._prior_arrival_ns = counter()
         self._prior_timestamp = np.zeros(streams, np.uint32)
         self.jitter = np.zeros(streams, np.float64)
         self.jitter_max = np.zeros(streams, np.float64)
@@ -131,14 +134,15 @@ class Reception:
             copied = rows[copies]
             note((self.duplicates, copied, self.duplicates[copied]))
             self.duplicates[copied] += 1
-        note((self.last_arrival_ns, rows, self.last_arrival_ns.take(rows)))
+        arrivals = self._arrivals.take(rows)
+        note((self._arrivals, rows, arrivals))
+        prior_ns = arrivals.view(np.int64)[1::2]
         self.last_arrival_ns[rows] = arrival_ns
         if timed is not None and not timed.all():
-            rows, timestamp, arrival_ns = rows[timed], timestamp[timed], arrival_ns[timed]
+            rows, timestamp, arrival_ns, prior_ns = rows[timed], timestamp[timed], arrival_ns[timed], prior_ns[timed]
         # A.8: D(i-1,i) = (R_i - R_i-1) - (S_i - S_i-1);  J += (|D| - J) / 16
         rate = self.tick_rate.take(rows)
-        prior_ns, prior_timestamp = self._prior_arrival_ns.take(rows), self._prior_timestamp.take(rows)
-        note((self._prior_arrival_ns, rows, prior_ns))
+        prior_timestamp = self._prior_timestamp.take(rows)
         note((self._prior_timestamp, rows, prior_timestamp))
         change = (arrival_ns - prior_ns) * rate
         change -= (timestamp - prior_timestamp).view(np.int32)

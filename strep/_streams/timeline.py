@@ -41,6 +41,7 @@ _T = TypeVar("_T", bound=np.generic)
 
 _CAUSES: Final = len(GapCause)
 SECOND_NS: Final = 1_000_000_000
+_PRIOR: Final = np.dtype((np.void, 32))
 
 
 @dataclass(slots=True)
@@ -102,9 +103,10 @@ class Timeline:
         self.restarted = np.zeros(streams, np.bool_)
         self._begun = np.zeros(streams, np.bool_)
         self._expected = np.zeros(streams, np.uint32)
-        self._prior_ext = np.zeros(streams, np.int64)
-        self._prior_arrival_ns = np.zeros(streams, np.int64)
-        self._prior_frames = np.zeros(streams, np.int64)
+        # of the packet before, side by side, so that all of it is read at once
+        prior = np.zeros((streams, 4), np.int64)
+        self._prior = prior.view(_PRIOR)[:, 0]
+        self._prior_ext, self._prior_arrival_ns, self._prior_frames = prior.T[:3]
         self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
 
@@ -173,7 +175,7 @@ class Timeline:
             odd_row = stream < 0
         expected = np.empty(len(row), np.uint32)
         expected[1:] = packets.timestamp[:-1] + span[:-1].astype(np.uint32)
-        expected[start] = self._expected.take(rows)
+        first = expected[start] = self._expected.take(rows)
         jumps = expected != packets.timestamp
         odd = jumps if odd is None else odd | jumps
         odd_row |= self.restarted.take(rows)
@@ -183,20 +185,21 @@ class Timeline:
             odd_row |= np.logical_or.reduceat(odd, start)
         count = np.count_nonzero(odd_row)
         if not count:
-            return self._place_smooth(packets, codec, frames, span, start, end, rows)
+            return self._place_smooth(packets, codec, frames, span, start, end, rows, first)
         if 2 * count > len(rows):
             return self._place_any(packets, codec, frames)
-        return self._place_apart(packets, codec, frames, span, start, end, odd_row)
+        return self._place_apart(packets, codec, frames, span, start, end, odd_row, first)
 
     def _move_on(
-        self, packets: Popped, frames: I64, span: I64, start: I64, last: I64, rows: I64, total: I64
+        self, packets: Popped, frames: I64, span: I64, expected: U32, last: I64, rows: I64, total: I64
     ) -> tuple[I64, I64]:
         """Streams all of whose packets go on where the one before ended: (their positions before, no gaps)."""
         position = self.position.take(rows)
         note = self._note
         note((self.position, rows, position))
-        for column in (self._expected, self._prior_ext, self._prior_arrival_ns, self._prior_frames, self._skipped):
-            note((column, rows, column.take(rows)))
+        note((self._expected, rows, expected))
+        note((self._prior, rows, self._prior.take(rows)))
+        note((self._skipped, rows, self._skipped.take(rows)))
         self.position[rows] = position + total
         self._expected[rows] = packets.timestamp[last] + span[last].astype(np.uint32)
         self._prior_ext[rows] = packets.ext[last]
@@ -206,11 +209,19 @@ class Timeline:
         return position, np.zeros(len(rows), np.int64)
 
     def _place_smooth(
-        self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64, span: I64, start: I64, end: I64, rows: I64
+        self,
+        packets: Popped,
+        codec: npt.NDArray[np.int16],
+        frames: I64,
+        span: I64,
+        start: I64,
+        end: I64,
+        rows: I64,
+        expected: U32,
     ) -> Placed:
         """Every packet goes on where the one before it ended: one block a stream."""
         total = np.add.reduceat(frames, start)
-        position, none = self._move_on(packets, frames, span, start, end - 1, rows, total)
+        position, none = self._move_on(packets, frames, span, expected, end - 1, rows, total)
         return Placed(
             None,
             packets.row,
@@ -239,6 +250,7 @@ class Timeline:
         start: I64,
         end: I64,
         odd_row: npt.NDArray[np.bool_],
+        expected: U32,
     ) -> Placed:
         """Most streams merely go on: only the others' packets go the careful way."""
         which = odd_row.repeat(end - start).nonzero()[0]
@@ -247,7 +259,7 @@ class Timeline:
         first = start[smooth]
         rows = packets.row[first]
         total = np.add.reduceat(frames, start)[smooth]
-        position, gap = self._move_on(packets, frames, span, first, end[smooth] - 1, rows, total)
+        position, gap = self._move_on(packets, frames, span, expected[smooth], end[smooth] - 1, rows, total)
         cause = np.zeros(len(rows), np.uint8)
         own_frames, trim = frames, None
         anew: npt.NDArray[np.bool_] | None = None
@@ -391,7 +403,7 @@ class Timeline:
     def _note_all(self, rows: I64) -> None:
         for column in (
             self.codec, self.position, self.gap_frames, self.timestamp_jumps, self.undecoded, self.restarted,
-            self._begun, self._expected, self._prior_ext, self._prior_arrival_ns, self._prior_frames, self._skipped,
+            self._begun, self._expected, self._prior, self._skipped,
         ):  # fmt: skip
             self._note((column, rows, column[rows]))
         self._note((self.__dict__, "_refused", self._refused))

@@ -20,22 +20,20 @@ class Undo:
     object's ``__dict__`` and a name, a list and a slice. ``value`` and ``key`` must not be written to afterwards.
     ``keep`` False: nobody will ask."""
 
-    __slots__ = ("_notes", "note")
+    __slots__ = ("_notes", "clear", "note")
 
     def __init__(self, keep: bool = True) -> None:
         self._notes: list[tuple[Any, Any, Any]] | deque[tuple[Any, Any, Any]] = [] if keep else deque(maxlen=0)
+        # the list's own methods: they are called a dozen times a batch
         self.note: Note = self._notes.append
+        self.clear: Callable[[], None] = self._notes.clear  # what was done stays
 
     def call(self, function: Callable[..., object], *arguments: Any) -> None:
         """Note a call, for what no item can be assigned to."""
         self._notes.append((function, arguments, None))
 
-    def clear(self) -> None:
-        """What was done stays."""
-        self._notes.clear()
-
     def back(self) -> None:
-        """Make undone what was done since :meth:`clear`, the last first."""
+        """Make undone what was done since ``clear()``, the last first."""
         notes = self._notes
         while notes:
             target, key, value = notes.pop()
