@@ -511,6 +511,7 @@ class Engine:
 
     def _give_up_holes(self, now_ns: int, popped: list[Popped]) -> None:
         ring = self._ring
+        now_ns = min(now_ns, NEVER - 1)
 
         def give_up(rows: I64) -> None:
             left: list[Popped] = []
@@ -567,8 +568,8 @@ class Engine:
     def _insert(self, packets: Packets, row: I64) -> None:
         if self._containment.aside and (sound := self._containment.sound(row)) is not None:
             packets, row = packets.take(sound), row[sound]
-            if not row.size:
-                return
+        if not row.size:
+            return
         edge = self._ring.edge.take(row)
         ahead = (packets.sequence_number - edge.astype(np.uint16)).view(np.int16)
         strange = self.state.ssrc.take(row) != packets.ssrc

@@ -299,6 +299,7 @@ class JitterRing:
         waiting = self.next[rows] + _first_waiting(self.present[rows])
         slot = self.base[rows] + (waiting & (SLOTS - 1))
         arrival = self._meta_of(rows, slot)[:, 1].view(np.int64)
+        arrival = np.minimum(arrival, NEVER - 1 - latency_ns)  # no clock that went wrong makes a deadline wrap
         self.deadline_ns[rows] = arrival + latency_ns
         self.earliest_deadline_ns = min(self.earliest_deadline_ns, int(arrival.min()) + latency_ns)
 
