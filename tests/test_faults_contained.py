@@ -24,9 +24,11 @@ import strep
 from strep import _engine, _intake, _outlet
 from strep._admission import Registry
 from strep._blocks import BlockBatch
+from strep._dispatch import Dispatcher
 from strep._engine import Engine, EngineConfig
 from strep._events import Ended, Event, Fault, Notice, Started
 from strep._outlet import Outlet
+from strep._pcap import PcapWriter
 from strep._presses import KeyPresses
 from strep._quarantine import Quarantine
 from strep._report import Totals
@@ -39,6 +41,7 @@ from strep._streams.reception import Reception
 from strep._streams.ring import JitterRing
 from strep._streams.timeline import Timeline
 from strep._types import StreamEvent, StreamInfo
+from strep.sinks import ArraySink
 
 PACKAGE = str(Path(strep.__file__).parent)
 Name = tuple[str, str]
@@ -468,3 +471,31 @@ def test_absurd_values_are_nobodys_fault(seed: int, begin: int, live: bool, prom
     assert [event for event in events if isinstance(event, Fault)] == []
     assert (engine.totals().unaccounted, engine.totals().buffered) == (0, 0)
     assert sum(len(event.samples) for event in events if isinstance(event, BlockBatch)) < 800 * 2048
+
+
+def test_a_replay_contains_faults_as_a_live_run_does(tmp_path: Path) -> None:
+    """A stream that cannot be placed, and an event that cannot be handed on: the other stream is whole."""
+    arrivals = sorted(steady(300) + steady(300, call=leg_id(1)), key=lambda a: a.ns)
+    writer = PcapWriter(tmp_path / "two.pcap")
+    writer.write(batch_of(arrivals))
+    writer.close()
+    place, handle = Timeline.place, Dispatcher.handle
+
+    def fussy(self: Timeline, packets: Any, codec: Any, frames: Any) -> Any:
+        if 0 in packets.row and packets.arrival_ns.max() > T0 + 3000 * MS:
+            raise Sabotaged("place")
+        return place(self, packets, codec, frames)
+
+    def forgetful(self: Dispatcher, events: list[Event]) -> None:
+        if any(isinstance(event, Ended) and event.report.end == "fault" for event in events):
+            raise Sabotaged("handle")
+        handle(self, events)
+
+    with mock.patch.object(Timeline, "place", fussy), mock.patch.object(Dispatcher, "handle", forgetful):
+        found = strep.replay(tmp_path / "two.pcap", sinks=[ArraySink()])
+    totals = found.totals()
+    assert totals.unaccounted == totals.buffered == 0
+    assert set(totals.faults) == {"place", "replay"}
+    assert totals.dropped_by["fault"] > 0
+    (whole,) = [r for r in found.reports() if r.stream.name == str(leg_id(1))]
+    assert (whole.samples, whole.packets_lost, whole.end) == (300 * 160, 0, "closed")
