@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ._parser import Status
 from ._report import Totals
+from ._streams.undo import Undo
 from ._types import DatagramKind
 
 __all__ = ["Accounts"]
 
 
 class Accounts:
-    def __init__(self) -> None:
+    def __init__(self, undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
         self.datagrams = 0
         self.kinds = np.zeros(len(DatagramKind), np.int64)
         self.delivered = 0
@@ -27,13 +30,27 @@ class Accounts:
         self._malformed: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
 
+    def count(self, fate: Literal["delivered", "duplicate", "late"], packets: int) -> None:
+        fates = self.__dict__
+        self._note((fates, fate, fates[fate]))
+        fates[fate] += packets
+
     def reject(self, cause: str, count: int) -> None:
         if count:
-            self._rejected[cause] += count
+            self._add(self._rejected, cause, count)
 
     def drop(self, cause: str, count: int) -> None:
         if count:
-            self._dropped[cause] += count
+            self._add(self._dropped, cause, count)
+
+    def _add(self, counter: Counter[str], cause: str, count: int) -> None:
+        before = counter[cause]
+        self._note((counter, cause, before))
+        counter[cause] = before + count
+
+    def count_kinds(self, kind: npt.NDArray[np.uint8]) -> None:
+        self._note((self.kinds, slice(None), self.kinds.copy()))
+        self.kinds += np.bincount(kind, minlength=len(DatagramKind))
 
     def leave_unread(self, count: int) -> None:
         """Datagrams that had come when the end did, and that nobody has looked into."""
@@ -46,7 +63,7 @@ class Accounts:
             if count and value != Status.OK:
                 named = Status(value)
                 counter = self._malformed if named.category == "malformed" else self._rejected
-                counter[named.name.lower()] += count
+                self._add(counter, named.name.lower(), count)
 
     def totals(self, *, buffered: int, started: int) -> Totals:
         return Totals(
@@ -59,10 +76,14 @@ class Accounts:
             rejected=self._rejected.total(),
             dropped=self._dropped.total(),
             buffered=buffered,
-            malformed_by=dict(sorted(self._malformed.items())),
-            rejected_by=dict(sorted(self._rejected.items())),
-            dropped_by=dict(sorted(self._dropped.items())),
+            malformed_by=_sorted(self._malformed),
+            rejected_by=_sorted(self._rejected),
+            dropped_by=_sorted(self._dropped),
             streams_started=started,
             streams_ended=self.streams_ended,
             streams_refused=self.streams_refused,
         )
+
+
+def _sorted(counter: Counter[str]) -> dict[str, int]:
+    return {cause: count for cause, count in sorted(counter.items()) if count}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,13 +20,15 @@ import numpy.typing as npt
 from ._accounts import Accounts
 from ._addresses import SourceFilter
 from ._admission import PortBinding, Registry
-from ._announcements import Announcements
+from ._announcements import Announcements, Keys
+from ._containment import Containment
 from ._datagrams import DatagramBatch
-from ._events import Ended, Event, Limited, Notice, Started
+from ._events import Ended, Event, Notice, Started
 from ._intake import TICK_NS, Intake, Part, ticks_of
 from ._outlet import Later, Outlet, at_once
 from ._packets import Bodies, Packets
 from ._payload_types import PayloadTypes
+from ._quarantine import Key
 from ._report import StreamReport, Totals
 from ._sources import SourcePins, Sources
 from ._state import StreamState
@@ -42,6 +44,9 @@ _WORTHWHILE: Final = 256  # packets of several ticks
 _FULL: Final = 700  # packets a tick, from which on ticks are taken one by one: as dear, and no look for who is smooth
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
+_RETRIES: Final = 256  # parts of a batch that cannot be read
+_APART: Final = 64  # keys a tick whose packets are looked at one key at a time,
+_APART_NS: Final = SECOND_NS  # for so long after something failed in them
 
 _NONE: Final[I64] = np.zeros(0, np.int64)
 
@@ -62,7 +67,8 @@ class EngineConfig:
 class Engine:
     """Feed it batches with :meth:`receive`, tell it the time with :meth:`advance`, and take the events.
 
-    Every call returns the events it caused, in order.
+    Every call returns the events it caused, in order. Nothing that came from the network makes one raise: what goes
+    wrong is a :class:`Fault` among the events, and costs at most the stream in which it did (see ``_containment``).
     """
 
     # how often what is ready is sent off; 0: at once. Changes when blocks come, never what is in them
@@ -74,10 +80,12 @@ class Engine:
         """``later`` puts decoding off that must be done in order."""
         self.config = config = config or EngineConfig()
         types = config.payload_types
-        self.accounts = Accounts()
         announcements = None if config.pending_ns is None else Announcements(config.max_streams, config.pending_ns)
         self.registry = Registry(config.max_streams, config.bindings, config.call_legs, announcements)
         self.state = StreamState(config.max_streams, types, self.registry)
+        self._undo = self.state.undo
+        self.accounts = Accounts(self._undo)
+        self._containment = Containment(self.state, self.accounts, self._tell)
         pins = SourcePins(config.pin)
         self._intake = Intake(self.accounts, self.registry, config.sources, pins)
         self._table = self.state.table
@@ -104,6 +112,8 @@ class Engine:
         self._next_release_tick = 0
         self._turn = 0  # the group that is released next
         self._events: list[Event] = []
+        self._retries = 0
+        self._apart_until_ns = 0
 
     # --- the three things that happen -----------------------------------------------------------------------------
 
@@ -112,28 +122,28 @@ class Engine:
         ``now_ns``, where that is known: no time that is wrong carries the engine away."""
         if not len(batch):
             return []
-        parts = ticks_of(batch, self._tick, now_ns)
         self.accounts.datagrams += len(batch)
-        packets, at = self._intake.packets_of(batch)
-        if packets is not None:
-            if at is not None:
-                parts = [(t, *at.searchsorted((begin, end)).tolist()) for t, begin, end in parts]
-                parts = [part for part in parts if part[1] < part[2]]
-            self._take_ticks(packets, parts)
+        self._retries = _RETRIES
+        try:
+            self._receive(batch, now_ns)
+        except Exception as error:
+            self._survive(error, int(batch.arrival_ns[-1]) // TICK_NS)
         return self._take_events()
 
     def advance(self, now_ns: int) -> list[Event]:
         """Tell that every datagram that arrived before ``now_ns`` has been received."""
         tick = now_ns // TICK_NS
         if tick > self._tick:
-            self._boundary(tick)
+            self._attempt(tick, lambda: self._boundary(tick))
         return self._take_events()
 
     def flush(self) -> list[Event]:
         """End everything: give up all holes, end all streams, reject what is on probation."""
-        self._boundary(self._tick + 1, closing=True)
-        self._end(np.array([i.index for i in self.registry.live()], np.int64), "closed")
-        self._sources.close()
+        tick = self._tick + 1
+        self._attempt(tick, lambda: self._boundary(tick, closing=True))
+        rows = np.array([i.index for i in self.registry.live()], np.int64)
+        self._attempt(tick, lambda: self._end(rows, "closed"))
+        self._attempt(tick, self._sources.close)
         return self._take_events()
 
     def announce(self, call_leg_id: uuid.UUID) -> list[Event]:
@@ -145,7 +155,7 @@ class Engine:
             if keys is None:
                 self.accounts.streams_refused += 1
             else:
-                self._sources.admit_waiting(keys)
+                self._admit_waiting(keys)
         return self._take_events()
 
     def forget(self, call_leg_id: uuid.UUID) -> None:
@@ -155,7 +165,8 @@ class Engine:
 
     def end(self, streams: Iterable[StreamInfo], reason: str) -> list[Event]:
         """End live streams now."""
-        self._end(np.array(self._rows_of(streams), np.int64), reason)
+        rows = np.array(self._rows_of(streams), np.int64)
+        self._attempt(self._tick, lambda: self._end(rows, reason))
         return self._take_events()
 
     def expect_source(self, call_leg_id: uuid.UUID, until_ns: int) -> None:
@@ -180,7 +191,7 @@ class Engine:
         if not len(self._table):
             pending_ns = self._sources.next_ns
             return None if pending_ns == NEVER else max(after, pending_ns)
-        if self._sources.waiting:
+        if self._sources.waiting or self._containment.aside:
             return after
         now = self._tick * TICK_NS
         deadline = (now // SECOND_NS + 1) * SECOND_NS  # idle streams are looked for each second
@@ -230,7 +241,101 @@ class Engine:
         """The ``limit`` live streams with the most "packets", "lost" packets or "jitter"."""
         return self.state.top(limit, key)
 
+    # --- what goes wrong ------------------------------------------------------------------------------------------
+
+    def _attempt(self, tick: int, work: Callable[[], object]) -> None:
+        """Do what happens up to the beginning of ``tick``."""
+        try:
+            work()
+        except Exception as error:
+            self._survive(error, tick)
+
+    def _survive(self, error: Exception, tick: int) -> None:
+        """What nothing else has contained: time goes on all the same, and what was lost is counted."""
+        self._containment.broken("engine", error)
+        self._tick = max(self._tick, tick)
+
+    def _tell(self, event: Event) -> None:
+        self._events.append(event)
+
+    def _offer(self, packets: Packets, foreign: npt.NDArray[np.bool_] | None = None) -> None:
+        """Packets that no present source accounts for. ``foreign``: of other addresses than their streams'."""
+        if self._tick * TICK_NS < self._apart_until_ns:
+            self._offer_apart(packets, foreign)
+            return
+        first = self.registry.started
+        try:
+            self._sources.offer(packets, foreign)
+        except Exception as error:
+            self._sources_failed(error, first)
+
+    def _offer_apart(self, packets: Packets, foreign: npt.NDArray[np.bool_] | None) -> None:
+        """Something has failed among such packets: one key at a time, so that it is known of whose."""
+        members: dict[Key, list[int]] = {}
+        for i, key in enumerate(zip(packets.hi.tolist(), packets.lo.tolist(), packets.tag.tolist(), strict=True)):
+            members.setdefault(key, []).append(i)
+        keys = list(members)
+        parts = [[key] for key in keys[:_APART]]
+        if keys[_APART:]:
+            parts.append(keys[_APART:])
+        for part in parts:
+            first = self.registry.started
+            which = np.array(sorted(i for key in part for i in members[key]), np.int64)
+            try:
+                self._sources.offer(packets.take(which), None if foreign is None else foreign[which])
+            except Exception as error:
+                self._sources_failed(error, first)
+                if len(part) == 1:
+                    self._containment.quarantine.fault(part[0], self._tick * TICK_NS)
+
+    def _admit_waiting(self, keys: Keys) -> None:
+        first = self.registry.started
+        try:
+            self._sources.admit_waiting(keys)
+        except Exception as error:
+            self._sources_failed(error, first)
+
+    def _sources_failed(self, error: Exception, first: int) -> None:
+        """An error among sources, which cannot be undone. Streams that it began, from serial ``first`` on, end."""
+        self._containment.broken("sources", error)
+        self._apart_until_ns = self._tick * TICK_NS + _APART_NS
+        self._send_leaving()
+        begun = [info for info in self.registry.live() if info.serial >= first]
+        self._rebuild_table({info.index for info in begun})
+        told = {event.stream.serial for event in self._events if isinstance(event, Started)}
+        for info in begun:
+            self._end_one(info.index, "fault", told=info.serial in told)
+
+    def _rebuild_table(self, without: set[int]) -> None:
+        """The keys of all live streams but these rows."""
+        rows = np.array([i.index for i in self.registry.live() if i.index not in without], np.int64)
+        keys = self._table.keys(rows)
+        self._table.clear()
+        if rows.size:
+            self._table.add(rows, *keys)
+
     # --- ticks ----------------------------------------------------------------------------------------------------
+
+    def _receive(self, batch: DatagramBatch, now_ns: int | None) -> None:
+        parts = ticks_of(batch, self._tick, now_ns)
+        self._undo.clear()
+        try:
+            packets, at = self._intake.packets_of(batch)
+        except Exception as error:
+            self._undo.back()
+            self._retries -= 1
+            if len(batch) == 1 or self._retries < 0:
+                self._containment.lost("parse", error, len(batch))
+                return
+            half = len(batch) // 2
+            self._receive(batch.take(slice(0, half)), now_ns)
+            self._receive(batch.take(slice(half, None)), now_ns)
+            return
+        if packets is not None:
+            if at is not None:
+                parts = [(t, *at.searchsorted((begin, end)).tolist()) for t, begin, end in parts]
+                parts = [part for part in parts if part[1] < part[2]]
+            self._take_ticks(packets, parts)
 
     def _take_ticks(self, packets: Packets, parts: list[Part]) -> None:
         """Packets of one tick or several, ticks ascending."""
@@ -264,12 +369,28 @@ class Engine:
 
     def _take_smooth(self, packets: Packets) -> npt.NDArray[np.bool_]:
         """Take all packets of the streams whose packets all go on in sequence; tells which are left."""
+        rest = np.ones(len(packets), np.bool_)
+        try:
+            chosen, row, ext, rank = self._choose_smooth(packets)
+        except Exception as error:
+            self._containment.lost("smooth", error, 0)
+            return rest  # nothing is lost: all are taken the ordinary way
+        rest[chosen] = False
+        if chosen.size:
+            self._insert_smooth(packets.bodies().take(chosen), row, ext, rank)
+        return rest
+
+    def _choose_smooth(self, packets: Packets) -> tuple[I64, I64, I64, I64]:
+        """Packets of streams that go on in sequence; their rows and extended sequence numbers, and the how manieth of
+        their streams they are here."""
         ring = self._ring
         row = self._table.find(packets.hi, packets.lo, packets.tag)
         # 16 bits are sorted by radix, several times as fast
         order = np.argsort(row.astype(np.uint16) if self.config.max_streams < 0xFFFF else row, kind="stable")
         row = row[order]
         known = row >= 0
+        if self._containment.aside:
+            known &= ~np.isin(row, list(self._containment.aside))
         present = ring.present[row]
         start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
         length = np.diff(np.r_[start, len(row)])
@@ -283,24 +404,53 @@ class Engine:
         good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
         good &= self._within_window(row, ext, packets.arrival_ns[order])
         smooth = np.repeat(np.logical_and.reduceat(good, start), length)
-        chosen = order[smooth]
-        if chosen.size:
-            row, ext, rank = row[smooth], ext[smooth], rank[smooth]
-            mine = packets.bodies().take(chosen)
-            self._note_types(row, mine.payload_type)
+        return order[smooth], row[smooth], ext[smooth], rank[smooth]
+
+    def _insert_smooth(self, bodies: Bodies, row: I64, ext: I64, rank: I64) -> None:
+        def arrive(which: I64 | slice) -> None:
+            mine = bodies if isinstance(which, slice) else bodies.take(which)
+            self._note_types(row[which], mine.payload_type)
             timed = self._timed(mine.payload_type)
-            self._reception.arrived(row, ext, mine.timestamp, mine.arrival_ns, timed, None, np.flatnonzero(rank))
-            # what came earlier in this tick may fill more than half of the slots
-            self._pop_ready(np.unique(row))
-            for low in range(0, int(rank.max()) + 1, _AT_ONCE):
-                part = np.flatnonzero((rank >= low) & (rank < low + _AT_ONCE))
-                self._store(mine.take(part), row[part], ext[part], False)
-                rows = np.unique(row[part])
-                self._pop_ready(rows)
-                ring.settle(rows)
-        rest = np.ones(len(packets), np.bool_)
-        rest[chosen] = False
-        return rest
+            again = np.flatnonzero(rank[which])
+            self._reception.arrived(row[which], ext[which], mine.timestamp, mine.arrival_ns, timed, None, again)
+
+        self._undo.clear()
+        there = np.ones(len(row), np.bool_)
+        try:
+            arrive(slice(None))
+        except Exception as error:
+            there = self._containment.isolate("insert", error, row, arrive, packets=True)
+        # what came earlier in this tick may fill more than half of the slots
+        self._pop_ready(np.unique(row))
+        for low in range(0, int(rank.max()) + 1, _AT_ONCE):
+            part = np.flatnonzero(there & (rank >= low) & (rank < low + _AT_ONCE))
+            if self._containment.aside and (sound := self._containment.sound(row[part])) is not None:
+                part = part[sound]
+            if not part.size:
+                continue
+            done = self._store(bodies.take(part), row[part], ext[part])
+            rows = np.unique(row[part])
+            self._pop_ready(rows)
+            self._containment.run("ring", rows, self._ring.settle)
+            if not done.all():
+                # what follows a part that was lost has no place in the ring
+                behind = there & (rank >= low + _AT_ONCE) & np.isin(row, row[part[~done]])
+                self.accounts.drop("fault", int(np.count_nonzero(behind)))
+                there &= ~behind
+
+    def _store(self, bodies: Bodies, row: I64, ext: I64) -> npt.NDArray[np.bool_]:
+        """Put packets that go on in sequence into the ring; tells which are there now."""
+        self._free_slots(row, ext)
+        self._undo.clear()
+        try:
+            self._put(bodies, row, ext, False)
+        except Exception as error:
+
+            def again(which: I64) -> None:
+                self._put(bodies.take(which), row[which], ext[which], False)
+
+            return self._containment.isolate("insert", error, row, again, packets=True)
+        return np.ones(len(row), np.bool_)
 
     def _within_window(self, row: I64, ext: I64, arrival_ns: I64) -> npt.NDArray[np.bool_]:
         """Whether packets, by row and in order, are in the window as it would be in each one's own tick."""
@@ -313,22 +463,33 @@ class Engine:
     def _boundary(self, tick: int, *, closing: bool = False) -> None:
         """Everything that happens between ticks, up to the beginning of ``tick``."""
         before_s, now_ns = self._tick * TICK_NS // SECOND_NS, tick * TICK_NS
-        self._sources.boundary(now_ns, closing=closing)
+        contained = self._containment
+        if contained.aside:
+            self._end(np.array(sorted(contained.aside), np.int64), "fault")
+        first = self.registry.started
+        try:
+            self._sources.boundary(now_ns, closing=closing)
+        except Exception as error:
+            self._sources_failed(error, first)
         self._tick = tick
+        contained.now_ns = now_ns
         rows = _joined(self._touched)
-        if rows.size:
-            self._ring.watch_holes(rows, self.config.latency_ns)
         popped: list[Popped] = []
-        if self._ring.earliest_deadline_ns <= now_ns:
+        ring, latency_ns = self._ring, self.config.latency_ns
+
+        def settle(rows: I64) -> None:
+            ring.watch_holes(rows, latency_ns)
+            if ring.earliest_deadline_ns > now_ns:
+                self._settle(rows, popped)
+
+        if rows.size:
+            contained.run("ring", rows, settle)
+        if ring.earliest_deadline_ns <= now_ns:
             self._give_up_holes(now_ns, popped)
             rows = _joined(self._touched)
+            if rows.size:
+                contained.run("ring", rows, lambda some: self._settle(some, popped))
         self._touched.clear()
-        if rows.size:
-            full = rows[self._ring.settle(rows) >= FILL]
-            if full.size:
-                full = np.unique(full)
-                self._pop(full, popped)
-                self._ring.settle(full)
         if popped:
             self._wait_for_company(popped)
         if self._unreleased and tick >= self._next_release_tick:
@@ -336,12 +497,30 @@ class Engine:
         if now_ns // SECOND_NS > before_s and len(self._table):
             # told by the second, and with all that came before: whatever was sent off when
             self._send_leaving()
-            waiting = self._outlet.waiting()
-            if waiting.size:
-                self._pop_ready(waiting)
-            self._events += self._outlet.advance(now_ns // SECOND_NS * SECOND_NS)
+            self._tell_overdue(now_ns // SECOND_NS * SECOND_NS)
             self._end_idle(now_ns)
             self._throttle()
+
+    def _settle(self, rows: I64, popped: list[Popped]) -> None:
+        """Move the edges of rows up; long runs leave."""
+        full = rows[self._ring.settle(rows) >= FILL]
+        if full.size:
+            full = np.unique(full)
+            left: list[Popped] = []
+            self._take_run(full, left)
+            self._ring.settle(full)
+            popped += left
+
+    def _tell_overdue(self, now_ns: int) -> None:
+        """Tell key presses whose end was never told."""
+        waiting = self._outlet.waiting()
+        if waiting.size:
+            self._pop_ready(waiting)
+
+            def tell(rows: I64) -> None:
+                self._events += self._outlet.advance(now_ns, rows)
+
+            self._containment.run("presses", self._outlet.waiting(), tell)
 
     def _release(self) -> None:
         """Send off all that is ready in the rows whose turn it is."""
@@ -355,16 +534,23 @@ class Engine:
 
     def _give_up_holes(self, now_ns: int, popped: list[Popped]) -> None:
         ring = self._ring
+        now_ns = min(now_ns, NEVER - 1)
+
+        def give_up(rows: I64) -> None:
+            left: list[Popped] = []
+            self._take_run(rows, left)
+            ring.skip_hole(rows, self.config.latency_ns)
+            if self.prompt:
+                self._take_run(rows, left)  # what waited behind a hole has waited long enough
+            popped.extend(left)
+
         while True:
             deadlines = ring.deadline_ns[: len(self.registry.info)]
             rows = np.flatnonzero(deadlines <= now_ns)
             if not rows.size:
                 break
-            self._pop(rows, popped)
-            ring.skip_hole(rows, self.config.latency_ns)
-            if self.prompt:
-                self._pop(rows, popped)  # what waited behind a hole has waited long enough
-            else:
+            self._containment.run("ring", rows, give_up)
+            if not self.prompt:
                 self._unreleased = self.release_groups
             self._touched.append(rows)
         ring.earliest_deadline_ns = int(deadlines.min()) if len(deadlines) else NEVER
@@ -392,7 +578,7 @@ class Engine:
         row = self._table.find(packets.hi, packets.lo, packets.tag)
         if row.min() < 0:
             unknown = row < 0
-            self._sources.offer(packets.take(unknown))
+            self._offer_unknown(packets.take(unknown))
             # the offer may have admitted streams, but all their packets of this batch went with it
             known = ~unknown
             if not known.any():
@@ -406,32 +592,64 @@ class Engine:
             packets, row = packets.take(fits), row[fits]
         self._insert(packets, row)
 
+    def _offer_unknown(self, packets: Packets) -> None:
+        quarantine = self._containment.quarantine
+        if quarantine:
+            refused = quarantine.refused(packets.hi, packets.lo, packets.tag, self._tick * TICK_NS)
+            if refused.any():
+                self.accounts.reject("fault", int(np.count_nonzero(refused)))
+                packets = packets.take(~refused)
+                if not len(packets):
+                    return
+        self._offer(packets)
+
     def _insert(self, packets: Packets, row: I64) -> None:
-        ring = self._ring
-        edge = ring.edge.take(row)
+        if self._containment.aside and (sound := self._containment.sound(row)) is not None:
+            packets, row = packets.take(sound), row[sound]
+        if not row.size:
+            return
+        edge = self._ring.edge.take(row)
         ahead = (packets.sequence_number - edge.astype(np.uint16)).view(np.int16)
         strange = self.state.ssrc.take(row) != packets.ssrc
         strange |= ahead >= WINDOW
         strange |= ahead < -MISORDER
         foreign = self.state.source.take(row) != packets.source
         strange |= foreign
-        usual: I64 | None = None  # which of the packets; None: all
+        bodies = packets.bodies()
         if np.count_nonzero(strange):
             others = strange.nonzero()[0]
-            self._sources.offer(packets.take(others), foreign[others])
+            self._offer(packets.take(others), foreign[others])
             usual = (~strange).nonzero()[0]
             if not usual.size:
                 return
-            row, edge, ahead = row[usual], edge[usual], ahead[usual]
+            bodies, row, edge, ahead = bodies.take(usual), row[usual], edge[usual], ahead[usual]
         ext = edge + ahead
-        if int(packets.length.max()) > ring.small_payload:
-            if usual is not None:
-                packets, usual = packets.take(usual), None
-            fits = self._make_room(packets, row)
+        if int(bodies.length.max()) > self._ring.small_payload:
+            fits = self._make_room(bodies.length, row)
             if not fits.all():
-                packets, row, ext, ahead = packets.take(fits), row[fits], ext[fits], ahead[fits]
+                which = fits.nonzero()[0]
+                bodies, row, ext, ahead = bodies.take(which), row[which], ext[which], ahead[which]
                 if not row.size:
                     return
+        self._free_slots(row, ext)
+        self._undo.clear()
+        try:
+            different = self._judge_and_put(bodies, row, ext, ahead)
+        except Exception as error:
+            different = False
+
+            def again(which: I64) -> None:
+                self._judge_and_put(bodies.take(which), row[which], ext[which], ahead[which])
+
+            self._containment.isolate("insert", error, row, again, packets=True)
+        self._undo.clear()
+        if not self.release_ns:
+            self._pop_ready(row if different else np.unique(row))
+
+    def _judge_and_put(self, bodies: Bodies, row: I64, ext: I64, ahead: npt.NDArray[np.int16]) -> bool:
+        """Count packets that are in the window, and put those into the ring that are neither late nor copies of others.
+        Tells whether all rows are different."""
+        ring = self._ring
         offset = ext - ring.next.take(row)
         seen = ring.present.take(row) >> offset.view(np.uint64)
         seen &= np.uint64(1)
@@ -440,26 +658,23 @@ class Engine:
         repeated = ring.repeated(row)
         if repeated is not None:
             doubtful |= repeated
-        bodies = packets.bodies()
-        if usual is not None:
-            bodies = bodies.take(usual)
         self._note_types(row, bodies.payload_type)
         timed = self._timed(bodies.payload_type)
         if not doubtful.any():
             self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed)
-            self._store(bodies, row, ext, True)
-            return
+            self._put(bodies, row, ext, True)
+            return True
         some = doubtful.nonzero()[0]
         copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
         copied = None
         if np.count_nonzero(copies):
             copied = np.zeros(len(row), np.bool_)
             copied[some] = copies
-            self.accounts.duplicate += int(np.count_nonzero(copies))
+            self.accounts.count("duplicate", int(np.count_nonzero(copies)))
         self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
         if np.count_nonzero(late):
             self._reception.came_late(row[some[late]])
-            self.accounts.late += int(np.count_nonzero(late))
+            self.accounts.count("late", int(np.count_nonzero(late)))
         stale = copies | late
         different = repeated is None or not again.size or bool(stale[again].all())
         if np.count_nonzero(stale):
@@ -467,9 +682,10 @@ class Engine:
             doubtful[some[stale]] = False
             fresh = doubtful.nonzero()[0]
             if not fresh.size:
-                return
+                return repeated is None
             bodies, row, ext = bodies.take(fresh), row[fresh], ext[fresh]
-        self._store(bodies, row, ext, different)
+        self._put(bodies, row, ext, different)
+        return repeated is None
 
     def _judge(
         self, row: I64, ext: I64, offset: I64, ahead: npt.NDArray[np.int16], repeated: bool
@@ -499,37 +715,46 @@ class Engine:
             ring.note_late(row[late_known], offset[late_known])
         return copies, late, again
 
-    def _store(self, packets: Bodies, row: I64, ext: I64, different: bool) -> None:
+    def _free_slots(self, row: I64, ext: I64) -> None:
+        """Send off what has left the ring, if these packets need its slots."""
         if self._leaving and int((ext - self._oldest.take(row)).max()) >= SLOTS:
-            self._send_leaving()  # their slots are needed
+            self._send_leaving()
+
+    def _put(self, bodies: Bodies, row: I64, ext: I64, different: bool) -> None:
         self._ring.insert(
             row,
             ext,
-            packets.timestamp,
-            packets.payload_type,
-            packets.arrival_ns,
-            packets.slab,
-            packets.slab_rows,
-            packets.offset,
-            packets.length,
+            bodies.timestamp,
+            bodies.payload_type,
+            bodies.arrival_ns,
+            bodies.slab,
+            bodies.slab_rows,
+            bodies.offset,
+            bodies.length,
             different,
         )
         self._touched.append(row)
         if self.release_ns:
             self._unreleased = self.release_groups
-            return
-        self._pop_ready(row if different else np.unique(row))
 
-    def _make_room(self, packets: Packets, row: I64) -> npt.NDArray[np.bool_]:
+    def _make_room(self, length: npt.NDArray[np.int32], row: I64) -> npt.NDArray[np.bool_]:
         """Move streams to larger slots where packets need them; tells which packets fit at all."""
         ring = self._ring
-        fits = packets.length <= ring.largest_payload
+        fits = length <= ring.largest_payload
         self.accounts.drop("oversize", int(np.count_nonzero(~fits)))
-        growing = np.unique(row[(packets.length > ring.small_payload) & ~ring.large[row] & fits]).tolist()
-        if growing:
+        growing = np.unique(row[(length > ring.small_payload) & ~ring.large[row] & fits])
+        if growing.size:
             self._send_leaving()  # slots move
-        for r in growing:
-            ring.enlarge(r)
+
+            def grow(rows: I64) -> None:
+                for one in rows.tolist():
+                    ring.enlarge(one)
+
+            self._containment.run("ring", growing, grow)
+            if self._containment.aside:
+                gone = fits & np.isin(row, list(self._containment.aside))
+                self.accounts.drop("fault", int(np.count_nonzero(gone)))
+                fits &= ~gone
         return fits
 
     def _timed(self, types: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_] | None:
@@ -550,42 +775,64 @@ class Engine:
 
     def _drain(self, rows: I64) -> None:
         """Send off all packets of these rows, holes given up."""
-        ring = self._ring
-        while True:
-            rows = rows[ring.present[rows] != 0]
-            if not rows.size:
-                break
-            self._pop(rows, self._leaving)
-            holed = rows[ring.present[rows] != 0]
-            if holed.size:
-                ring.skip_hole(holed, self.config.latency_ns)
+        while (rows := rows[self._ring.present[rows] != 0]).size:
+            self._pop(rows)
+            self._skip_holes(rows)
         self._send_leaving()
 
     def _catch_up(self, rows: I64, now_ns: int) -> None:
         """What a boundary at that time, which is past, would have done for these rows (distinct)."""
         ring, latency_ns = self._ring, self.config.latency_ns
-        ring.watch_holes(rows, latency_ns)
+        self._containment.run("ring", rows, lambda some: ring.watch_holes(some, latency_ns))
         self._pop_ready(rows)
-        while True:
-            due = rows[ring.deadline_ns[rows] <= now_ns]
-            if not due.size:
-                break
-            ring.skip_hole(due, latency_ns)
+        while (due := rows[ring.deadline_ns[rows] <= now_ns]).size:
+            self._containment.run("ring", due, lambda some: ring.skip_hole(some, latency_ns))
             self._pop_ready(due)
-        ring.settle(rows)
+        self._containment.run("ring", rows, ring.settle)
+
+    def _skip_holes(self, rows: I64) -> I64:
+        """Give up the holes at the front of these rows, whose runs have left; tells which had some."""
+        holed: I64 = rows[self._ring.present[rows] != 0]
+        if holed.size:
+            self._containment.run("ring", holed, lambda some: self._ring.skip_hole(some, self.config.latency_ns))
+        return holed
 
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""
         self._send_leaving()
-        self._pop(rows, self._leaving)
+        self._pop(rows)
         self._send_leaving()
+
+    def _pop(self, rows: I64) -> None:
+        """Take what may leave of these rows (distinct) from the ring. Its slots hold until packets are put in."""
+        self._containment.run("ring", rows, lambda some: self._take_run(some, self._leaving))
+
+    def _take_run(self, rows: I64, popped: list[Popped]) -> None:
+        run = self._ring.run(rows)
+        ready = run > 0
+        if np.count_nonzero(ready) < len(ready):
+            rows, run = rows[ready], run[ready]
+        if rows.size:
+            popped.append(self._ring.pop(rows, run))
 
     def _send_leaving(self) -> None:
         """Place what has left the ring, all together: a batch has its price whatever is in it."""
         if self._leaving:
             popped, self._leaving = Popped.joined(self._leaving), []
             self._oldest[popped.row] = NEVER
-            self._events += self._outlet.emit(popped)
+            self._undo.clear()
+            try:
+                self._emit(popped)
+            except Exception as error:
+                self._containment.isolate(
+                    "place", error, popped.row, lambda which: self._emit(popped.take(which)), packets=True
+                )
+            self._undo.clear()
+
+    def _emit(self, popped: Popped) -> None:
+        events = self._outlet.emit(popped)
+        self._outlet.commit()
+        self._events += events
 
     def _wait_for_company(self, popped: list[Popped]) -> None:
         """What left at a boundary: goes at once if it is waited for, otherwise with whatever leaves next."""
@@ -599,27 +846,45 @@ class Engine:
             self._oldest[rows] = np.minimum(self._oldest.take(rows), part.ext[first])
         self._unreleased = self.release_groups
 
-    def _pop(self, rows: I64, popped: list[Popped]) -> None:
-        """Take what may leave of these rows (distinct) from the ring. Its slots hold until packets are put in."""
-        run = self._ring.run(rows)
-        ready = run > 0
-        if np.count_nonzero(ready) < len(ready):
-            rows, run = rows[ready], run[ready]
-        if rows.size:
-            popped.append(self._ring.pop(rows, run))
-
     def _end(self, rows: I64, reason: str) -> None:
         if not rows.size:
             return
         self._drain(rows)
-        self._table.remove(rows)
+        try:
+            self._table.remove(rows)
+        except Exception as error:
+            self._containment.broken("end", error)
+            self._rebuild_table(set(rows.tolist()))
         for row in rows.tolist():
-            info = self.registry.info[row]
-            if info is not None:
+            self._end_one(row, reason)
+
+    def _end_one(self, row: int, reason: str, told: bool = True) -> None:
+        """A stream that holds nothing and has no key any more. ``told``: that it began."""
+        info = self.registry.info[row]
+        if self._containment.aside.pop(row, None) is not None:
+            reason = "fault"
+        if info is not None:
+            try:
                 self._events += self._outlet.end(info)
-                self._events.append(Ended(info, self.report(info, reason)))
+            except Exception as error:
+                self._containment.lost("end", error, 0)
+            if told:
+                self._events.append(Ended(info, self._last_report(info, reason)))
+        try:
             self.state.close(row)
-            self.accounts.streams_ended += 1
+        except Exception as error:
+            self._containment.lost("end", error, 0)
+            self.registry.info[row] = None  # and nobody gets this row again
+        self.accounts.streams_ended += 1
+
+    def _last_report(self, info: StreamInfo, reason: str) -> StreamReport:
+        try:
+            return self.report(info, reason)
+        except Exception as error:
+            self._containment.lost("end", error, 0)
+            return StreamReport(
+                info, [], 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, info.first_arrival_ns, end=reason
+            )
 
     def _started(self, info: StreamInfo) -> None:
         self._events.append(Started(info))
@@ -627,10 +892,9 @@ class Engine:
             text = "looks encrypted (SRTP): payloads are longer than their timestamps say; not decoded"
             self._events.append(Notice.noted(info, text))
 
-    def _tell(self, event: Limited | Notice) -> None:
-        self._events.append(event)
-
     def _take_events(self) -> list[Event]:
+        if self._containment.unsettled:
+            self._containment.settle(self.totals().unaccounted)
         events, self._events = self._events, []
         return events + self._outlet.take_faults()
 

@@ -55,16 +55,15 @@ class Intake:
     def packets_of(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
         columns, rows, others = parse_apart(batch.slab, batch.length)
-        if columns.uniform is not None:  # all sound, all of one kind: the usual case
-            self._accounts.kinds[columns.uniform] += len(columns)
-        else:
+        uniform, count = columns.uniform, len(columns)  # all sound, all of one kind: the usual case
+        if uniform is None:
             others = columns
             good = columns.status == 0
             if not good.all():
                 rows = good.nonzero()[0]
                 columns = columns.take(rows)
         if others is not None:
-            self._accounts.kinds += np.bincount(others.kind, minlength=len(DatagramKind))
+            self._accounts.count_kinds(others.kind)
             self._accounts.count_statuses(others.status)
         if self._sources is not None:
             hi, lo = batch.source_hi, batch.source_lo
@@ -75,6 +74,8 @@ class Intake:
                 rows = chosen if rows is None else rows[chosen]
                 columns = columns.take(chosen)
         if not len(columns):
+            if uniform is not None:
+                self._accounts.kinds[uniform] += count
             return None, rows
         tag = columns.direction.astype(np.uint64)
         tag <<= np.uint64(1)
@@ -105,4 +106,6 @@ class Intake:
             batch.local_port,
             source,
         )
+        if uniform is not None:
+            self._accounts.kinds[uniform] += count  # nothing can go wrong any more
         return packets, rows

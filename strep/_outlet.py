@@ -33,8 +33,16 @@ Later = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 
 def at_once(work: Callable[[], _T]) -> Callable[[], _T]:
-    """For engines without threads around them: nothing is put off."""
-    result = work()
+    """For engines without threads around them: nothing is put off. What went wrong is raised to who asks for it."""
+    try:
+        result = work()
+    except Exception as error:
+        failed = error
+
+        def fail() -> _T:
+            raise failed
+
+        return fail
     return lambda: result
 
 
@@ -57,12 +65,35 @@ class _Decoding:
         return self.decoder.decode_all(self.payload, self.begin, self.placed, self.whose, self.careful)
 
 
+class _Certain:
+    """Puts work off, but only once it is certain that it is to be done: decoders cannot go back."""
+
+    def __init__(self, later: Later) -> None:
+        self._later = later
+        self._jobs: list[tuple[Callable[[], Any], list[Callable[[], Any]]]] = []
+
+    def add(self, work: Callable[[], _T]) -> Callable[[], _T]:
+        made: list[Callable[[], Any]] = []
+        self._jobs.append((work, made))
+        return lambda: made[0]()
+
+    def commit(self) -> None:
+        jobs, self._jobs = self._jobs, []
+        for work, made in jobs:
+            made.append(self._later(work))
+
+    def forget(self) -> None:
+        self._jobs.clear()
+
+
 class Outlet:
     def __init__(self, state: StreamState, accounts: Accounts, types: PayloadTypes, later: Later) -> None:
         self._state = state
         self._accounts = accounts
+        self._undo = state.undo
         self._types = types
-        self._later = later
+        self._certain = _Certain(later)
+        self._later = self._certain.add
         self._sorter = Sorter(state, types)
         self._decoder = Decoder(types.codecs)
         self._presses = KeyPresses(state)
@@ -90,7 +121,9 @@ class Outlet:
         self._state.ring.keep_payloads = self.wanted
 
     def emit(self, popped: Popped) -> list[Event]:
-        """Place packets and make their blocks; tell the keys that were pressed."""
+        """Place packets and make their blocks; tell the keys that were pressed. What this changes is noted in the
+        state's ``undo``; :meth:`commit` says that it is to stay."""
+        self._certain.forget()
         if not self.wanted:
             return self._place(popped)[1]
         events: list[Event] = []
@@ -106,13 +139,17 @@ class Outlet:
             events.append(self._blocks(*placed, noise))
         return events
 
+    def commit(self) -> None:
+        """What :meth:`emit` did last stays."""
+        self._certain.commit()
+
     def waiting(self) -> I64:
         """Rows whose packets must have left before :meth:`advance`: a key is down in them."""
         return self._presses.pending()
 
-    def advance(self, now_ns: int) -> list[Event]:
-        """Key presses whose end was never told."""
-        return self._presses.advance(now_ns)
+    def advance(self, now_ns: int, rows: I64) -> list[Event]:
+        """Key presses in these rows whose end was never told."""
+        return self._presses.advance(now_ns, rows)
 
     def end(self, stream: StreamInfo) -> list[Event]:
         """A stream has ended, all its packets have left."""
@@ -123,6 +160,7 @@ class Outlet:
         if stream.serial in self._decoding:
             self._decoding.remove(stream.serial)
             self._later(lambda: self._decoder.audio.forget(stream.serial))
+            self._certain.commit()
         return self._presses.end(stream)
 
     def _place(self, popped: Popped) -> tuple[tuple[Placed, I64] | None, list[Event], dict[int, bytes]]:
@@ -139,7 +177,7 @@ class Outlet:
             anchors = self._presses.anchors(popped, is_event)
         placed = timeline.place(popped, codec, frames)
         undecoded, corrupt = timeline.take_undecoded()
-        self._accounts.delivered += len(popped) - undecoded - corrupt
+        self._accounts.count("delivered", len(popped) - undecoded - corrupt)
         self._accounts.drop("corrupt", corrupt)
         if undecoded:
             encrypted = 0
@@ -158,7 +196,7 @@ class Outlet:
             before = self._presses.malformed
             events += self._presses.take(popped, is_event, codec >= 0, anchors, placed)
             malformed = self._presses.malformed - before
-            self._accounts.delivered -= malformed
+            self._accounts.count("delivered", -malformed)
             self._accounts.drop("telephone_event", malformed)
             self._take_noise(popped, np.flatnonzero((codec == NO_AUDIO) & ~is_event), placed, noise)
         else:
@@ -182,6 +220,11 @@ class Outlet:
             if block < 0:
                 payload = self._state.ring.payload(popped, i)
                 if payload:
+                    before = self._noise.get(row)
+                    if before is None:
+                        self._undo.call(self._noise.pop, row, None)
+                    else:
+                        self._undo.note((self._noise, row, before))
                     self._noise[row] = payload
             elif placed is not None and row in self._noise and placed.gap_cause[block] == int(GapCause.SILENCE):
                 noise[block] = self._noise[row]
@@ -293,12 +336,16 @@ class Outlet:
         return faults
 
     def _name_codecs(self, rows: I64, arrival_ns: I64) -> None:
-        state = self._state
+        state, undo = self._state, self._undo
         for row, arrival in zip(rows.tolist(), arrival_ns.tolist(), strict=True):
             info = state.registry.info[row]
             if row in state.codecless and info is not None:
+                undo.call(setattr, info, "codec", None)
+                undo.call(setattr, info, "origin_ns", info.origin_ns)
+                undo.call(state.codecless.add, row)
                 info.codec = self._types.codecs[int(state.timeline.codec[row])]
                 info.origin_ns = info.origin_ns or arrival
+                # not noted: it will be begun again
                 state.clock.begin(row, info.codec.sample_rate, info.origin_ns)
                 state.codecless.discard(row)
 

@@ -27,7 +27,8 @@ class KeyPresses:
 
     def __init__(self, state: StreamState) -> None:
         self._state = state
-        self._telephone = TelephoneEvents()
+        self._undo = state.undo
+        self._telephone = TelephoneEvents(state.undo)
         self._sources: dict[int, tuple[int, int]] = {}  # by row: whose presses these are, serial and epoch
 
     @property
@@ -62,6 +63,7 @@ class KeyPresses:
             # audio between reports of a press ends it, if it goes on for long
             concerned = concerned | (is_audio & np.isin(popped.row, np.unique(popped.row[is_event])))
         events: list[Event] = []
+        self._note(popped.row[concerned])
         ends = {row: self._state.timeline.anchors_in(placed, row) for row in anchors} if placed is not None else {}
         for i in np.flatnonzero(concerned).tolist():
             row, timestamp = int(popped.row[i]), int(popped.timestamp[i])
@@ -98,10 +100,23 @@ class KeyPresses:
         )
         return events + self._told(info, told)
 
-    def advance(self, now_ns: int) -> list[Event]:
-        """Presses whose end was lost, and of which nothing came for a while."""
+    def _note(self, rows: I64) -> None:
+        if not rows.size:
+            return
+        each = np.unique(rows).tolist()
+        self._telephone.note(each)
+        for row in each:
+            source = self._sources.get(row)
+            if source is None:
+                self._undo.call(self._sources.pop, row, None)
+            else:
+                self._undo.note((self._sources, row, source))
+
+    def advance(self, now_ns: int, rows: I64) -> list[Event]:
+        """Presses in these rows whose end was lost, and of which nothing came for a while."""
+        self._note(rows)
         events: list[Event] = []
-        for press in self._telephone.advance(now_ns) if self._telephone.pending else ():
+        for press in self._telephone.advance(now_ns, rows.tolist()):
             info = self._state.registry.info[press.row]
             if info is not None:
                 events += self._told(info, [press])

@@ -10,6 +10,7 @@ from typing import Any
 from ._admission import PortBinding, PortRole
 from ._dispatch import Dispatcher
 from ._engine import Engine, EngineConfig
+from ._events import Event
 from ._exceptions import ConfigurationError
 from ._inorder import InOrder
 from ._options import engine_options, parse_call_leg_id
@@ -98,11 +99,10 @@ def replay(
             for batch in reader.batches():
                 if reader.roles and not given:
                     engine.registry.bind(_recorded_bindings(reader.roles, leg))
-                dispatcher.handle(engine.receive(batch))
-                dispatcher.settle()
+                _hand_on(dispatcher, engine.receive(batch))
                 if progress is not None:
                     progress(reader.position_bytes, reader.size_bytes)
-            dispatcher.handle(engine.flush())
+            _hand_on(dispatcher, engine.flush())
         finally:
             dispatcher.close(60.0)
         dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
@@ -112,6 +112,19 @@ def replay(
             "retimed": reader.retimed,
         }
     return Replay(engine, dispatcher, capture)
+
+
+def _hand_on(dispatcher: Dispatcher, events: list[Event]) -> None:
+    """One by one, so that what fails with one costs no other; then wait for sinks that write behind."""
+    for event in events:
+        try:
+            dispatcher.handle([event])
+        except Exception as error:
+            dispatcher.incidents.fault("replay", error)
+    try:
+        dispatcher.settle()
+    except Exception as error:
+        dispatcher.incidents.fault("replay", error)
 
 
 def _given_bindings(rx: str | int | None, tx: str | int | None, leg: uuid.UUID | None) -> dict[int, PortBinding]:

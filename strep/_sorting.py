@@ -3,6 +3,7 @@ that is decoded here. Floor 3."""
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,6 +39,7 @@ class _Unknown:
 class Sorter:
     def __init__(self, state: StreamState, types: PayloadTypes) -> None:
         self._state = state
+        self._undo = state.undo
         self._types = types
         codecs = types.codecs
         # two entries behind the codecs, for NO_AUDIO and UNKNOWN
@@ -47,7 +49,10 @@ class Sorter:
         self._notices: list[Notice] = []
 
     def take_notices(self) -> list[Notice]:
-        notices, self._notices = self._notices, []
+        notices = self._notices
+        if notices:
+            self._undo.note((self.__dict__, "_notices", notices))
+            self._notices = []
         return notices
 
     def forget(self, row: int) -> None:
@@ -94,6 +99,7 @@ class Sorter:
         """Streams whose payloads contradict their timestamps from the start are encrypted: their packets become UNKNOWN
         from where that is plain; packet by packet, so that cuts do not matter."""
         doubt = self._state.doubt
+        doubt.note(np.unique(popped.row[which]))
         columns = (popped.row, popped.ext, popped.timestamp, codec, frames)
         for i, row, ext, timestamp, index, count in zip(
             which.tolist(), *(c[which].tolist() for c in columns), strict=True
@@ -105,6 +111,7 @@ class Sorter:
             if doubt.contradicts(row, ext, timestamp, count * one.clock_rate // one.sample_rate):
                 codec[i:][popped.row[i:] == row] = UNKNOWN
                 self._state.mark_encrypted(row)
+                self._undo.call(setattr, info, "encrypted", info.encrypted)
                 info.encrypted = True
                 self._note(info, f"looks encrypted (SRTP): payloads are not {one.name}'s; not decoded")
 
@@ -116,6 +123,8 @@ class Sorter:
         if not unknown.size:
             return
         heads = self._heads(popped, unknown)
+        for row in np.unique(popped.row[unknown]).tolist():
+            self._note_types(row)
         columns = (popped.row, popped.payload_type, popped.ext, popped.timestamp, popped.length)
         for n, (i, row, payload_type, ext, timestamp, length) in enumerate(
             zip(unknown.tolist(), *(column[unknown].tolist() for column in columns), strict=True)
@@ -134,6 +143,14 @@ class Sorter:
                 self._look_at(info, payload_type, entry, Seen(ext, timestamp, length, head))
                 continue  # packets that the guess was made from have no audio
             codec[i] = entry.index
+
+    def _note_types(self, row: int) -> None:
+        known = self._unknown.get(row)
+        if known is None:
+            self._undo.call(self._unknown.pop, row, None)
+        else:
+            before = {pt: entry if entry.decided else copy(entry) for pt, entry in known.items()}
+            self._undo.note((self._unknown, row, before))
 
     def _look_at(self, info: StreamInfo, payload_type: int, entry: _Unknown, seen: Seen) -> None:
         entry.seen = [*entry.seen[-ENOUGH + 1 :], seen]
@@ -155,6 +172,7 @@ class Sorter:
         else:
             entry.index = self._types.index_of_codec(found)
             if entry.index >= 0:
+                self._undo.call(setattr, info, "codec_guessed", info.codec_guessed)
                 info.codec_guessed = True
         needs = "" if entry.index != UNKNOWN else f"; to decode it: {INSTALL}"
         self._note(
@@ -164,4 +182,6 @@ class Sorter:
         )
 
     def _note(self, info: StreamInfo, text: str) -> None:
+        self._undo.note((self._notices, slice(len(self._notices), None), []))
+        self._undo.note((info.notes, slice(len(info.notes), None), []))
         self._notices.append(Notice.noted(info, text))

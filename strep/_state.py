@@ -16,6 +16,7 @@ from ._streams.key_table import KeyTable
 from ._streams.reception import Reception
 from ._streams.ring import JitterRing
 from ._streams.timeline import UNKNOWN, Timeline
+from ._streams.undo import Undo
 from ._throttle import Throttle
 from ._types import StreamInfo
 
@@ -31,13 +32,14 @@ class StreamState:
     def __init__(self, rows: int, types: PayloadTypes, registry: Registry) -> None:
         self.types = types
         self.registry = registry
+        self.undo = undo = Undo()  # what all those below note
         self.table = KeyTable(rows)
-        self.ring = JitterRing(rows)
+        self.ring = JitterRing(rows, undo)
         self.ring.peeked = types.peeked
-        self.reception = Reception(rows)
-        self.timeline = Timeline(rows, types.codecs)
-        self.clock = ClockFilter(rows)
-        self.doubt = Doubt(rows)
+        self.reception = Reception(rows, undo)
+        self.timeline = Timeline(rows, types.codecs, undo)
+        self.clock = ClockFilter(rows, undo)
+        self.doubt = Doubt(rows, undo)
         self.throttle = Throttle(rows)
         self.codec_of_type = types.index_of
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
@@ -121,12 +123,15 @@ class StreamState:
         self.codecless.discard(row)
 
     def mark_encrypted(self, row: int) -> None:
+        self.undo.note((self.encrypted, row, self.encrypted[row]))
+        self.undo.note((self.__dict__, "any_encrypted", self.any_encrypted))
         self.any_encrypted += not self.encrypted[row]
         self.encrypted[row] = True
 
     def learn_clock(self, row: int, codec: int) -> None:
         """A stream's first known codec says how its timestamps run."""
         if not self.reception.tick_rate[row]:
+            self.undo.note((self.reception.tick_rate, row, 0.0))
             self.reception.tick_rate[row] = self.types.codecs[codec].clock_rate / 1e9
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
@@ -134,6 +139,7 @@ class StreamState:
         if not np.count_nonzero(self._last_type.take(row) != payload_type):
             return []
         seen = self.types_seen[row, payload_type]
+        self.undo.note((self._last_type, row, self._last_type[row]))
         if seen.all():
             self._last_type[row] = payload_type
             return []
@@ -141,6 +147,7 @@ class StreamState:
         new = np.flatnonzero(~seen)
         pairs, first = np.unique(np.stack([row[new], payload_type[new]]), axis=1, return_index=True)
         for r, pt in pairs.T[np.argsort(first)].tolist():  # in order: the first one's clock is the stream's
+            self.undo.note((self.types_seen, (r, pt), False))
             self.types_seen[r, pt] = True
             index = int(self.codec_of_type[pt])
             info = self.registry.info[r]

@@ -75,7 +75,7 @@ FLOORS = [
     {"_codecs", "_packed", "_payload_types", "_streams", "_plc", "_conceal", "_drift", "_talk", "quality", "resample",
      "_packets", "_accounts"},
     {"_announcements", "_admission", "_state", "_throttle", "_intake", "_sources", "_events", "_outlet", "_sorting",
-     "_presses", "_engine", "_pacing"},
+     "_presses", "_quarantine", "_containment", "_engine", "_pacing"},
     {"sinks", "_frames", "_inorder", "_incidents", "_archive"},
     {"_udp", "_options", "_pairs", "_pcap", "_recording", "_recorded", "_plot", "_dispatch", "_lane", "_stream",
      "_receiver", "_troubles", "_watchdog", "_problems", "_ending", "_replay", "_summary", "_workers", "_http",

@@ -107,7 +107,7 @@ class Sources:
         self.settle_accounts()
 
     def boundary(self, now_ns: int, *, closing: bool = False) -> None:
-        self._tick_ns = now_ns
+        self._tick_ns = now_ns = min(now_ns, NEVER)
         self._admitted = self._shared_looks = 0
         if self._announcements is not None and (keys := self._announcements.overdue(now_ns)) is not None:
             self._turn_away(keys)
@@ -122,7 +122,7 @@ class Sources:
 
     def expect_move(self, rows: I64, until_ns: int) -> None:
         """These streams' media is about to come from another address."""
-        self._state.moving_until_ns[rows] = until_ns
+        self._state.moving_until_ns[rows] = min(until_ns, NEVER)
 
     # --- new packets ----------------------------------------------------------------------------------------------
 

@@ -210,7 +210,7 @@ class Challengers:
     def _is_intruder(self, row: int, source: int) -> bool:
         since_ns, until_ns = self._beside.get((row, source), (0, 0))
         # who came when the stream had just begun may be the one it should belong to
-        established_ns = self._state.first_arrival_ns[row] + ESTABLISHED_NS
+        established_ns = int(self._state.first_arrival_ns[row]) + ESTABLISHED_NS
         return until_ns - since_ns >= _BESIDE_NS and since_ns >= established_ns
 
     def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, bits: np.uint64) -> bool:

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .timeline import Placed
+from .undo import Undo
 
 __all__ = ["WINDOW_S", "ClockFilter", "position_ns"]
 
@@ -57,7 +58,9 @@ def position_ns(position: _Whole, rate: Any) -> _Whole:
 class ClockFilter:
     """Rows are streams. ``skew_ppm`` float64: how much faster than ours a sender's clock runs; NaN while unknown."""
 
-    def __init__(self, streams: int) -> None:
+    def __init__(self, streams: int, undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
+
         def whole() -> I64:
             return np.zeros(streams, np.int64)
 
@@ -123,9 +126,12 @@ class ClockFilter:
     def _map_smooth(self, placed: Placed, rows: I64, step: int) -> I64:
         """One block a stream, all within their windows."""
         time_ns = placed.position * step
+        count, lowest = self._count.take(rows), self._low.take(rows)
+        self._note((self._count, rows, count))
+        self._note((self._low, rows, lowest))
         if len(placed.frames) == len(rows):
             low = placed.arrival_ns - time_ns
-            self._count[rows] = self._count.take(rows) + 1
+            self._count[rows] = count + 1
         else:
             first = placed.packet_first[:-1]
             since = np.cumsum(placed.frames)
@@ -134,8 +140,8 @@ class ClockFilter:
             low = np.minimum.reduceat(placed.arrival_ns - since, first)
             low += since.take(first)
             low -= time_ns
-            self._count[rows] = self._count.take(rows) + np.diff(placed.packet_first)
-        self._low[rows] = np.minimum(self._low.take(rows), low)
+            self._count[rows] = count + np.diff(placed.packet_first)
+        self._low[rows] = np.minimum(lowest, low)
         time_ns += self._offset.take(rows)
         return time_ns
 
@@ -151,6 +157,9 @@ class ClockFilter:
         # the first block of each row, then the second of each, ...
         start = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
         blocks = np.diff(np.r_[start, len(rows)])
+        each = rows[start]
+        self._note((self._count, each, self._count[each]))
+        self._note((self._low, each, self._low[each]))
         for rank in range(int(blocks.max())):
             now = start[blocks > rank] + rank
             mine, position = rows[now], placed.position[now]
@@ -163,6 +172,14 @@ class ClockFilter:
             self._count[mine] += count[now]
             time_ns[now] += self._offset[mine]
         return placed, time_ns
+
+    def _note_all(self, rows: I64) -> None:
+        for column in (
+            self.skew_ppm, self._offset, self._base, self._edge, self._from, self._until, self._low, self._count,
+            self._level, self._level_at, self._slope, self._windows, self._points, self._odd, self._odd_at,
+            self._mean_x, self._mean_y, self._sxx, self._sxy, self._sxx_before, self._sxy_before,
+        ):  # fmt: skip
+            self._note((column, rows, column[rows]))
 
     # --- windows --------------------------------------------------------------------------------------------------
 
@@ -206,6 +223,7 @@ class ClockFilter:
 
     def _begin_segment(self, rows: I64, position: I64) -> None:
         """The timeline was re-anchored by arrival times: the offset goes on as it was, give or take a jitter."""
+        self._note_all(rows)
         full = self._count[rows] >= _ENOUGH
         if full.any():
             self._until[rows] = np.minimum(self._until[rows], position)
@@ -216,6 +234,7 @@ class ClockFilter:
         self._begin_windows(rows, position)
 
     def _begin_window(self, rows: I64, position: I64, base: I64) -> None:
+        self._note_all(rows)
         rate = self._rate[rows]
         window = (position - base) // (WINDOW_S * rate)
         begin = base + window * WINDOW_S * rate

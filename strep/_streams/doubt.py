@@ -7,10 +7,13 @@ chance they are right in one of five.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from .undo import Undo
 
 __all__ = ["Doubt"]
 
@@ -33,7 +36,8 @@ class _Seen:
 class Doubt:
     """``left`` int8, by row: packet pairs that will still be looked at; 0: believed, or not."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, undo: Undo | None = None) -> None:
+        self._undo = undo or Undo(keep=False)
         self.left = np.zeros(rows, np.int8)
         self._seen: dict[int, _Seen] = {}
 
@@ -41,6 +45,16 @@ class Doubt:
         self.left[rows] = _PAIRS
         for row in rows.tolist():
             self._seen.pop(row, None)
+
+    def note(self, rows: I64) -> None:
+        """To be said of rows before :meth:`contradicts` is asked of them."""
+        self._undo.note((self.left, rows, self.left[rows]))
+        for row in rows.tolist():
+            seen = self._seen.get(row)
+            if seen is None:
+                self._undo.call(self._seen.pop, row, None)
+            else:
+                self._undo.note((self._seen, row, copy(seen)))
 
     def contradicts(self, row: int, ext: int, timestamp: int, ticks: int) -> bool:
         """A packet that claims to last so many RTP ticks, 0 for a malformed one; in order. True: it is enough."""

@@ -11,16 +11,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .undo import Undo
+
 __all__ = ["Reception"]
 
 I64 = npt.NDArray[np.int64]
 
 _MANY: Final = 4  # further packets of a stream at once, beyond which they are counted one by one
+_PAIR: Final = np.dtype((np.void, 16))
 _DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
 
 
 class Reception:
-    def __init__(self, streams: int) -> None:
+    def __init__(self, streams: int, undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
+
         def counter() -> I64:
             return np.zeros(streams, np.int64)
 
@@ -31,10 +36,12 @@ class Reception:
         self.base_ext = counter()  # lowest extended sequence number of the source
         self.max_ext = counter()
         self.expected_before = counter()  # of earlier sources
-        self.last_arrival_ns = counter()
+        # when the last packet came, and the last one of a known codec, side by side: both are read at once
+        arrivals = np.zeros((streams, 2), np.int64)
+        self._arrivals = arrivals.view(_PAIR)[:, 0]
+        self.last_arrival_ns, self._prior_arrival_ns = arrivals.T
         # jitter, in RTP timestamp units
         self.tick_rate = np.zeros(streams, np.float64)  # timestamp units a nanosecond, 0 while unknown
-        self._prior_arrival_ns = counter()
         self._prior_timestamp = np.zeros(streams, np.uint32)
         self.jitter = np.zeros(streams, np.float64)
         self.jitter_max = np.zeros(streams, np.float64)
@@ -125,6 +132,11 @@ class Reception:
     ) -> None:
         """What :meth:`_arrived_once` does with each of many packets of one stream, in the same arithmetic: a flood of
         one stream costs less so than array by array."""
+        for column in (
+            self.max_ext, self.base_ext, self.received, self.reordered, self.duplicates, self._arrivals,
+            self._prior_timestamp, self.jitter, self.jitter_max, self.jitter_sum, self.jitter_count,
+        ):  # fmt: skip
+            self._note((column, row, column[row].copy()))
         highest, lowest, reordered = int(self.max_ext[row]), int(self.base_ext[row]), 0
         rate = float(self.tick_rate[row])
         most = rate * _DISCONTINUITY_NS
@@ -163,42 +175,61 @@ class Reception:
         timed: npt.NDArray[np.bool_] | None,
         copies: npt.NDArray[np.bool_] | None,
     ) -> None:
-        self.received[rows] = self.received.take(rows) + 1
+        note = self._note
+        received = self.received.take(rows)
+        note((self.received, rows, received))
+        self.received[rows] = received + 1
         highest = self.max_ext.take(rows)
+        note((self.max_ext, rows, highest))
         behind = ext < highest
         if np.count_nonzero(behind):
             which = behind.nonzero()[0]
             late = rows[which]
+            note((self.base_ext, late, self.base_ext[late]))
+            note((self.reordered, late, self.reordered[late]))
             self.base_ext[late] = np.minimum(self.base_ext[late], ext[which])
             self.reordered[late if copies is None else late[~copies[which]]] += 1
             self.max_ext[rows] = np.maximum(highest, ext)
         else:
             self.max_ext[rows] = ext
         if copies is not None:
-            self.duplicates[rows[copies]] += 1
+            copied = rows[copies]
+            note((self.duplicates, copied, self.duplicates[copied]))
+            self.duplicates[copied] += 1
+        arrivals = self._arrivals.take(rows)
+        note((self._arrivals, rows, arrivals))
+        prior_ns = arrivals.view(np.int64)[1::2]
         self.last_arrival_ns[rows] = arrival_ns
         if timed is not None and not timed.all():
-            rows, timestamp, arrival_ns = rows[timed], timestamp[timed], arrival_ns[timed]
+            rows, timestamp, arrival_ns, prior_ns = rows[timed], timestamp[timed], arrival_ns[timed], prior_ns[timed]
         # A.8: D(i-1,i) = (R_i - R_i-1) - (S_i - S_i-1);  J += (|D| - J) / 16
         rate = self.tick_rate.take(rows)
-        change = (arrival_ns - self._prior_arrival_ns.take(rows)) * rate
-        change -= (timestamp - self._prior_timestamp.take(rows)).view(np.int32)
+        prior_timestamp = self._prior_timestamp.take(rows)
+        note((self._prior_timestamp, rows, prior_timestamp))
+        change = (arrival_ns - prior_ns) * rate
+        change -= (timestamp - prior_timestamp).view(np.int32)
         np.abs(change, out=change)
         jitter = self.jitter.take(rows)
+        note((self.jitter, rows, jitter))
         jumped = change > rate * _DISCONTINUITY_NS
         if np.count_nonzero(jumped):
             change[jumped] = jitter[jumped]
         change -= jitter
         change *= 0.0625
-        jitter += change
-        self.jitter[rows] = jitter
-        self.jitter_sum[rows] = self.jitter_sum.take(rows) + jitter
-        self.jitter_max[rows] = np.maximum(self.jitter_max.take(rows), jitter)
-        self.jitter_count[rows] = self.jitter_count.take(rows) + 1
+        change += jitter  # which is what the jitter is now
+        self.jitter[rows] = change
+        total, largest, count = self.jitter_sum.take(rows), self.jitter_max.take(rows), self.jitter_count.take(rows)
+        note((self.jitter_sum, rows, total))
+        note((self.jitter_max, rows, largest))
+        note((self.jitter_count, rows, count))
+        self.jitter_sum[rows] = total + change
+        self.jitter_max[rows] = np.maximum(largest, change)
+        self.jitter_count[rows] = count + 1
         self._prior_arrival_ns[rows] = arrival_ns
         self._prior_timestamp[rows] = timestamp
 
     def came_late(self, rows: I64) -> None:
+        self._note((self.late, rows, self.late[rows]))
         np.add.at(self.late, rows, 1)
 
     def expected(self, rows: I64) -> I64:

@@ -19,6 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .undo import Undo
+
 __all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "SLOTS", "WINDOW", "JitterRing", "Popped"]
 
 I64 = npt.NDArray[np.int64]
@@ -115,9 +117,16 @@ class _Slab:
     def release(self, base: int) -> None:
         self._free.append(base // SLOTS)
 
+    def take_back(self, base: int) -> None:
+        """Undo a release, if it has come that far."""
+        if self._free and self._free[-1] == base // SLOTS:
+            self._free.pop()
+
 
 class JitterRing:
-    def __init__(self, streams: int) -> None:
+    def __init__(self, streams: int, undo: Undo | None = None) -> None:
+        self._undo = undo or Undo(keep=False)
+        self._note = self._undo.note
         self.next = np.zeros(streams, np.int64)
         self.present = np.zeros(streams, np.uint64)
         # 128 deep, because next may run ahead of the edge within a tick
@@ -126,7 +135,7 @@ class JitterRing:
         self.edge = np.zeros(streams, np.int64)
         self.deadline_ns = np.zeros(streams, np.int64)  # NEVER while there is no hole
         self.earliest_deadline_ns = NEVER  # lower bound over all streams
-        self.base = np.zeros(streams, np.int64)
+        self.base = np.full(streams, -1)  # of a row's slots; -1: it has none
         self.large = np.zeros(streams, np.bool_)
         # memory that nobody touched costs nothing: room for all streams of the usual size at once, as far as sane
         self._small_slab = _Slab(_SMALL, min(streams, _AT_ONCE))
@@ -163,18 +172,31 @@ class JitterRing:
         self.deadline_ns[rows] = NEVER
 
     def close(self, row: int) -> None:
-        if self.large[row]:
-            self._large_slab.release(int(self.base[row]))
-            self.any_large -= 1
-        else:
-            self._small_slab.release(int(self.base[row]))
+        """Take a row's slots back, if it has any."""
+        base = int(self.base[row])
+        self.base[row] = -1
         self.present[row] = 0
         self.deadline_ns[row] = NEVER
+        if base < 0:
+            return
+        if self.large[row]:
+            self._large_slab.release(base)
+            self.any_large -= 1
+        else:
+            self._small_slab.release(base)
+
+    def drop(self, rows: I64) -> int:
+        """Forget the packets that wait in these rows; tells how many."""
+        count = int(np.bitwise_count(self.present[rows]).sum())
+        self.present[rows] = 0
+        self.deadline_ns[rows] = NEVER
+        return count
 
     def enlarge(self, row: int) -> None:
         """Move a stream to the slab of large slots: its packets have grown."""
         old = int(self.base[row])
         new = self._large_slab.acquire()
+        self._undo.call(self._shrink, row, old, new, self.any_large)
         self._large_meta = _grown(self._large_meta, len(self._large_slab.data))
         self._large_slab.data[new : new + SLOTS, :_SMALL] = self._small_slab.data[old : old + SLOTS]
         self._large_meta[new : new + SLOTS] = self._small_meta[old : old + SLOTS]
@@ -182,6 +204,13 @@ class JitterRing:
         self.base[row] = new
         self.large[row] = True
         self.any_large += 1
+
+    def _shrink(self, row: int, old: int, new: int, any_large: int) -> None:
+        self._small_slab.take_back(old)
+        self._large_slab.release(new)
+        self.base[row] = old
+        self.large[row] = False
+        self.any_large = any_large
 
     @property
     def largest_payload(self) -> int:
@@ -221,8 +250,10 @@ class JitterRing:
         ``slab_rows`` are the packets' rows in ``slab``, None for all of them in order.
         """
         bit = _ONE << (ext - self.next.take(rows)).view(np.uint64)
+        present = self.present.take(rows)
+        self._note((self.present, rows, present))
         if different:
-            self.present[rows] = self.present.take(rows) | bit
+            self.present[rows] = present | bit
         else:
             np.bitwise_or.at(self.present, rows, bit)
         keep = self.keep_payloads or bool(self.peeked.take(payload_type).any())
@@ -268,6 +299,7 @@ class JitterRing:
         waiting = self.next[rows] + _first_waiting(self.present[rows])
         slot = self.base[rows] + (waiting & (SLOTS - 1))
         arrival = self._meta_of(rows, slot)[:, 1].view(np.int64)
+        arrival = np.minimum(arrival, NEVER - 1 - latency_ns)  # no clock that went wrong makes a deadline wrap
         self.deadline_ns[rows] = arrival + latency_ns
         self.earliest_deadline_ns = min(self.earliest_deadline_ns, int(arrival.min()) + latency_ns)
 
@@ -296,7 +328,7 @@ class JitterRing:
         return self.next.take(rows) + np.bitwise_count(bits).astype(np.int64) - 1
 
     def settle(self, rows: I64) -> I64:
-        """At a grid point: move the edges of these rows up; returns their runs."""
+        """At a grid point: move the edges of these rows up; returns their runs. Done twice it does the same."""
         run = self.run(rows)
         self.edge[rows] = self.next.take(rows) + run
         return run
@@ -316,7 +348,10 @@ class JitterRing:
         meta = self._meta_of(row, slot)
         word = meta[:, 0]
         count = run.view(np.uint64)
-        self.present[rows] = self.present.take(rows) >> count
+        present = self.present.take(rows)
+        self._note((self.present, rows, present))
+        self._note((self.next, rows, first))
+        self.present[rows] = present >> count
         self._remember(rows, count, (_ONE << count) - _ONE)
         self.next[rows] = first + run
         return Popped(
@@ -331,17 +366,24 @@ class JitterRing:
 
     def skip_hole(self, rows: I64, latency_ns: int) -> None:
         """Give up the holes at the front of these rows, whose runs are 0 and behind which something waits."""
-        hole = _first_waiting(self.present[rows])
+        present, first = self.present[rows], self.next[rows]
+        self._note((self.present, rows, present))
+        self._note((self.next, rows, first))
+        self._note((self.deadline_ns, rows, self.deadline_ns[rows]))
+        self.note_earliest()
+        hole = _first_waiting(present)
         count = hole.view(np.uint64)
-        self.present[rows] >>= count
+        self.present[rows] = present >> count
         self._remember(rows, count, 0)
-        self.next[rows] += hole
+        self.next[rows] = first + hole
         self.watch_holes(rows, latency_ns)
 
     def _remember(self, rows: I64, count: U64, came: U64 | int) -> None:
         """Shift ``count`` (1 to 63) packets into the history."""
-        near = self.history.take(rows)
-        self._history_far[rows] = (self._history_far.take(rows) << count) | (near >> (np.uint64(64) - count))
+        near, far = self.history.take(rows), self._history_far.take(rows)
+        self._note((self.history, rows, near))
+        self._note((self._history_far, rows, far))
+        self._history_far[rows] = (far << count) | (near >> (np.uint64(64) - count))
         self.history[rows] = (near << count) | came
 
     def came(self, rows: I64, offset: I64) -> npt.NDArray[np.bool_]:
@@ -354,19 +396,26 @@ class JitterRing:
 
     def note_late(self, rows: I64, offset: I64) -> None:
         """Remember that late packets at next + offset (-128 to -1) have come."""
+        self._note((self.history, rows, self.history[rows]))
+        self._note((self._history_far, rows, self._history_far[rows]))
         back = (-1 - offset).view(np.uint64)
         near = back < 64
         np.bitwise_or.at(self.history, rows[near], _ONE << back[near])
         np.bitwise_or.at(self._history_far, rows[~near], _ONE << (back[~near] & np.uint64(63)))
 
     def watch_holes(self, rows: I64, latency_ns: int) -> None:
-        """At a grid point: set the deadlines of rows into which packets came (several mentions are fine)."""
+        """At a grid point: set the deadlines of rows into which packets came (several mentions are fine). Done twice it
+        does the same, so nothing is noted."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
         if self.earliest_deadline_ns != NEVER:
             self.deadline_ns[rows] = NEVER
         if np.count_nonzero(holed):
             self._note_holes(rows[holed], latency_ns)
+
+    def note_earliest(self) -> None:
+        """To be said before ``earliest_deadline_ns`` is raised."""
+        self._note((self.__dict__, "earliest_deadline_ns", self.earliest_deadline_ns))
 
     def payload(self, popped: Popped, i: int) -> bytes:
         """A packet's payload, where packets are looked at one by one."""

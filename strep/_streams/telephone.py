@@ -24,8 +24,12 @@ presses told are remembered, so that what comes of them late is not another pres
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Final
+
+from .undo import Undo
 
 __all__ = ["KeyPress", "TelephoneEvents", "event_name"]
 
@@ -125,7 +129,8 @@ class TelephoneEvents:
     ``pending``    rows with a press that goes on: only these care for :meth:`audio`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, undo: Undo | None = None) -> None:
+        self._undo = undo or Undo(keep=False)
         self._rows: dict[int, _Row] = {}
         self.pending: set[int] = set()
         self.malformed = 0
@@ -135,6 +140,19 @@ class TelephoneEvents:
         """A new stream has this row, or a stream has a new source: nothing is known of it."""
         self._rows.pop(row, None)
         self.pending.discard(row)
+
+    def note(self, rows: Iterable[int]) -> None:
+        """To be said of rows before anything is told of them, if that may have to be undone."""
+        undo = self._undo
+        undo.note((self.__dict__, "malformed", self.malformed))
+        undo.note((self.__dict__, "repeated", self.repeated))
+        for row in rows:
+            undo.call(self.pending.add if row in self.pending else self.pending.discard, row)
+            state = self._rows.get(row)
+            if state is None:
+                undo.call(self._rows.pop, row, None)
+            else:
+                undo.note((self._rows, row, _Row(copy(state.press), state.told.copy())))
 
     def packet(
         self,
@@ -211,9 +229,10 @@ class TelephoneEvents:
             return []
         return self.end(row)
 
-    def advance(self, now_ns: int) -> list[KeyPress]:
-        """The time has come to ``now_ns``: presses of which nothing came for 500 ms, the earliest first."""
-        late = [row for row in self.pending if self._last_ns(row) + _SILENT_NS <= now_ns]
+    def advance(self, now_ns: int, rows: Iterable[int] | None = None) -> list[KeyPress]:
+        """The time has come to ``now_ns``: presses (of ``rows``; None: of all) of which nothing came for 500 ms, the
+        earliest first."""
+        late = [row for row in (self.pending if rows is None else rows) if self._last_ns(row) + _SILENT_NS <= now_ns]
         late.sort(key=lambda row: (self._last_ns(row), row))
         return [press for row in late for press in self.end(row)]
 

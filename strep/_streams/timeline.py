@@ -29,6 +29,7 @@ import numpy.typing as npt
 from .._types import Codec, GapCause
 from ..resample import can_resample
 from .ring import Popped
+from .undo import Undo
 
 __all__ = ["NO_AUDIO", "UNKNOWN", "Anchor", "Placed", "Timeline"]
 
@@ -41,6 +42,8 @@ NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 _T = TypeVar("_T", bound=np.generic)
 
 _CAUSES: Final = len(GapCause)
+SECOND_NS: Final = 1_000_000_000
+_PRIOR: Final = np.dtype((np.void, 32))
 
 
 @dataclass(slots=True)
@@ -86,7 +89,8 @@ class Anchor:
 class Timeline:
     """``place`` is told each packet's codec, as an index into ``codecs``, or UNKNOWN, or NO_AUDIO."""
 
-    def __init__(self, streams: int, codecs: Sequence[Codec]) -> None:
+    def __init__(self, streams: int, codecs: Sequence[Codec], undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
         self.codecs = tuple(codecs)
         # two entries behind the codecs, for NO_AUDIO and UNKNOWN
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
@@ -102,9 +106,10 @@ class Timeline:
         self.restarted = np.zeros(streams, np.bool_)
         self._begun = np.zeros(streams, np.bool_)
         self._expected = np.zeros(streams, np.uint32)
-        self._prior_ext = np.zeros(streams, np.int64)
-        self._prior_arrival_ns = np.zeros(streams, np.int64)
-        self._prior_frames = np.zeros(streams, np.int64)
+        # of the packet before, side by side, so that all of it is read at once
+        prior = np.zeros((streams, 4), np.int64)
+        self._prior = prior.view(_PRIOR)[:, 0]
+        self._prior_ext, self._prior_arrival_ns, self._prior_frames = prior.T[:3]
         self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
         # of the last packet that had another rate: what was left of a frame, in 1 / its rate, its codec, where it ended
@@ -133,6 +138,9 @@ class Timeline:
         """Packets without audio since the last call: of an unknown payload type or a rate that does not go with their
         stream's, and those whose payload is not one of their codec's."""
         taken = self._refused, self._corrupt
+        if any(taken):
+            self._note((self.__dict__, "_refused", 0))
+            self._note((self.__dict__, "_corrupt", 0))
         self._refused = self._corrupt = 0
         return taken
 
@@ -175,7 +183,7 @@ class Timeline:
             odd_row = stream < 0
         expected = np.empty(len(row), np.uint32)
         expected[1:] = packets.timestamp[:-1] + span[:-1].astype(np.uint32)
-        expected[start] = self._expected.take(rows)
+        first = expected[start] = self._expected.take(rows)
         jumps = expected != packets.timestamp
         odd = jumps if odd is None else odd | jumps
         odd_row |= self.restarted.take(rows)
@@ -185,16 +193,21 @@ class Timeline:
             odd_row |= np.logical_or.reduceat(odd, start)
         count = np.count_nonzero(odd_row)
         if not count:
-            return self._place_smooth(packets, codec, frames, span, start, end, rows)
+            return self._place_smooth(packets, codec, frames, span, start, end, rows, first)
         if 2 * count > len(rows):
             return self._place_any(packets, codec, frames)
-        return self._place_apart(packets, codec, frames, span, start, end, odd_row)
+        return self._place_apart(packets, codec, frames, span, start, end, odd_row, first)
 
     def _move_on(
-        self, packets: Popped, frames: I64, span: I64, start: I64, last: I64, rows: I64, total: I64
+        self, packets: Popped, frames: I64, span: I64, expected: U32, last: I64, rows: I64, total: I64
     ) -> tuple[I64, I64]:
         """Streams all of whose packets go on where the one before ended: (their positions before, no gaps)."""
         position = self.position.take(rows)
+        note = self._note
+        note((self.position, rows, position))
+        note((self._expected, rows, expected))
+        note((self._prior, rows, self._prior.take(rows)))
+        note((self._skipped, rows, self._skipped.take(rows)))
         self.position[rows] = position + total
         self._expected[rows] = packets.timestamp[last] + span[last].astype(np.uint32)
         self._prior_ext[rows] = packets.ext[last]
@@ -204,11 +217,19 @@ class Timeline:
         return position, np.zeros(len(rows), np.int64)
 
     def _place_smooth(
-        self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64, span: I64, start: I64, end: I64, rows: I64
+        self,
+        packets: Popped,
+        codec: npt.NDArray[np.int16],
+        frames: I64,
+        span: I64,
+        start: I64,
+        end: I64,
+        rows: I64,
+        expected: U32,
     ) -> Placed:
         """Every packet goes on where the one before it ended: one block a stream."""
         total = np.add.reduceat(frames, start)
-        position, none = self._move_on(packets, frames, span, start, end - 1, rows, total)
+        position, none = self._move_on(packets, frames, span, expected, end - 1, rows, total)
         return Placed(
             None,
             packets.row,
@@ -237,6 +258,7 @@ class Timeline:
         start: I64,
         end: I64,
         odd_row: npt.NDArray[np.bool_],
+        expected: U32,
     ) -> Placed:
         """Most streams merely go on: only the others' packets go the careful way."""
         which = odd_row.repeat(end - start).nonzero()[0]
@@ -245,7 +267,7 @@ class Timeline:
         first = start[smooth]
         rows = packets.row[first]
         total = np.add.reduceat(frames, start)[smooth]
-        position, gap = self._move_on(packets, frames, span, first, end[smooth] - 1, rows, total)
+        position, gap = self._move_on(packets, frames, span, expected[smooth], end[smooth] - 1, rows, total)
         cause = np.zeros(len(rows), np.uint8)
         own_frames, trim = frames, None
         anew: npt.NDArray[np.bool_] | None = None
@@ -301,6 +323,7 @@ class Timeline:
         row, ext = packets.row, packets.ext
         start = _group_starts(row)
         rows = row[start]
+        self._note_all(rows)
         # sequence numbers missing before each packet, summed, so that packets without audio do not hide them
         prior = np.empty_like(ext)
         prior[1:] = ext[:-1]
@@ -411,6 +434,15 @@ class Timeline:
         end = total - before
         return end // rate - (end - scaled) // rate, end % rate
 
+    def _note_all(self, rows: I64) -> None:
+        for column in (
+            self.codec, self.position, self.gap_frames, self.timestamp_jumps, self.undecoded, self.restarted,
+            self._begun, self._expected, self._prior, self._skipped, self._rest, self._rest_codec, self._rest_at,
+        ):  # fmt: skip
+            self._note((column, rows, column[rows]))
+        self._note((self.__dict__, "_refused", self._refused))
+        self._note((self.__dict__, "_corrupt", self._corrupt))
+
     def _settle_codecs(self, row: I64, codec: npt.NDArray[np.int16], audio: npt.NDArray[np.bool_]) -> None:
         """Streams without a codec take that of their first packet with audio."""
         new = (audio & (self.codec[row] < 0)).nonzero()[0]
@@ -442,7 +474,9 @@ class Timeline:
         self._prior_frames[rows] = frames[last]
 
         delta = (timestamp - expected).view(np.int32).astype(np.int64) * rate // clock
-        elapsed = np.maximum((arrival - prior_arrival) * rate // 1_000_000_000 - prior_frames, 0)
+        since = arrival - prior_arrival  # years, when a clock went wrong: more than can be multiplied in one
+        elapsed = since // SECOND_NS * rate + since % SECOND_NS * rate // SECOND_NS
+        elapsed = np.maximum(elapsed - prior_frames, 0)
         begins = np.zeros(len(row), np.bool_)
         begins[start] = ~self._begun[rows]
         restart = np.zeros(len(row), np.bool_)
