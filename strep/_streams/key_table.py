@@ -54,8 +54,13 @@ class KeyTable:
         h += lo
         h *= self._k2
         h ^= h >> np.uint64(29)
-        h += tag * self._k3
+        h += tag
+        h *= self._k3
+        h ^= h >> np.uint64(32)
         h *= self._k4
+        # once more: without, keys that differ in high bits alone fall together for some seeds
+        h ^= h >> np.uint64(29)
+        h *= self._k1
         h >>= self._shift
         place: npt.NDArray[np.int64] = h.view(np.int64)
         return place

@@ -41,12 +41,50 @@ _OPUS: Final = (100, 111, 122)
 _AMR: Final = (97, 98, 103)
 
 _SEQUENCE_JUMPS: Final = np.array(
-    [-40_000, -3001, -200, -101, -100, -99, -65, -64, -45, -20, -2, -1, 1, 1, 1, 2, 5, 20, 42, 43, 44, 45, 46, 63, 64]
-    + [65, 100, 127, 128, 129, 2999, 3000, 3001, 32_767, 32_768, 32_769]
+    [
+        "-40000",
+        "-3001",
+        "-200",
+        "-101",
+        "-100",
+        "-99",
+        "-65",
+        "-64",
+        "-45",
+        "-20",
+        "-2",
+        "-1",
+        "1",
+        "1",
+        "1",
+        "2",
+        "5",
+        "20",
+        "42",
+        "43",
+        "44",
+        "45",
+        "46",
+        "63",
+        "64",
+        "65",
+        "100",
+        "127",
+        "128",
+        "129",
+        "2999",
+        "3000",
+        "3001",
+        "32767",
+        "32768",
+        "32769",
+    ],
+    np.int64,
 )
 _CLOCK_JUMPS: Final = np.array(
-    [-(1 << 31), 0x7FFF_FF00, 1 << 31, -160_000, -8000, -321, -160, -80, -1, 1, 79, 160, 1600, 7999, 16_000, 80_000]
-    + [28_800_000, -28_800_000, 1 << 30]
+    f"{-(1 << 31)} {0x7FFF_FF00} {1 << 31} {1 << 30} 28800000 -28800000 -160000 -8000 -321 -160 -80 -1 1 79 160 1600"
+    " 7999 16000 80000".split(),
+    np.int64,
 )
 _LENGTHS: Final = np.array([0, 1, 2, 3, 4, 5, 7, 8, 11, 31, 50, 159, 161, 162, 164, 170, 176, 240, 255, 256, 257, 320])
 _LARGE: Final = np.array([500, 960, 1399, 2011, 2012, 2013, 2048, 2049, 4000, 9000, 32_768, 65_471])
@@ -62,9 +100,10 @@ def _chance(rng: Random, *chances: float) -> float:
 
 
 def _keyed(rows: Rows, rng: Random, leg: int | None = None) -> Rows:
-    """One leg and direction for all of them."""
-    rows["hi"] = HI
-    rows["lo"] = rng.integers(0, LEGS) if leg is None else leg
+    """One leg and direction for all of them: one that others send to as well, or not."""
+    if leg is None:
+        leg = int(rng.integers(0, LEGS) if rng.random() < 0.6 else rng.integers(_OTHER_LEGS, 2 * _OTHER_LEGS))
+    rows["hi"], rows["lo"] = HI, leg
     rows["strep"] = 0xC4 | rng.integers(0, 4)
     rows["ssrc"] = rng.integers(1, 4) if rng.random() < 0.7 else rng.integers(0, 1 << 32)
     return rows
@@ -405,7 +444,7 @@ ACTORS: Final[dict[str, tuple[Actor, float]]] = {
     "pairs": (pairs, 0.3),
     "ids": (ids, 1.0),
     "switches": (switches, 2.0),
-    "odd": (odd, 1.0),
+    "odd": (odd, 2.0),
     "leap": (leap, 0.4),
     "keys": (keys, 1.0),
     "comfort": (comfort, 1.0),

@@ -7,8 +7,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from strep import sinks
 from strep._types import StreamEvent, StreamInfo
 from strep.sinks import BaseSink, FrameBatch

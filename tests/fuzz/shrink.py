@@ -1,4 +1,4 @@
-"""The fewest datagrams that still do it: delta debugging (Zeller, Hildebrandt 2002), first by actor, then one by one."""
+"""The fewest datagrams that still do it: delta debugging (Zeller, Hildebrandt 2002), by actor, then one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .machine import Setup, Violation, survives
-from .wire import Datagram, datagrams_of
+from .wire import SILENT, Datagram, datagrams_of
 
 __all__ = ["ddmin", "literal", "shrunk"]
 
@@ -51,7 +51,10 @@ def shrunk(rows: npt.NDArray[np.void], setup: Setup, found: Violation) -> npt.ND
     actors = ddmin(actors, lambda some: fails_with(rows[np.isin(rows["actor"], some)]))
     rows = rows[np.isin(rows["actor"], actors)]
     chosen = ddmin(list(range(len(rows))), lambda some: fails_with(rows[some]))
-    return rows[chosen]
+    rows = rows[chosen].copy()
+    plain = rows.copy()
+    plain["pool"] = SILENT
+    return plain if fails_with(plain) else rows
 
 
 def literal(rows: npt.NDArray[np.void]) -> str:
@@ -63,9 +66,9 @@ def literal(rows: npt.NDArray[np.void]) -> str:
 def _line(one: Datagram) -> str:
     usual = Datagram(0, b"", 0)
     data = one.data
-    shown = f'bytes.fromhex("{data.hex()}")'
-    if len(data) > 64 and len(set(data[64:])) == 1:
-        shown = f'bytes.fromhex("{data[:64].hex()}") + bytes([{data[64]}]) * {len(data) - 64}'
+    same = len(data) - len(data.rstrip(data[-1:]))  # bytes at the end that are alike
+    head, tail = (data[: len(data) - same], f" + bytes([{data[-1]}]) * {same}") if same > 8 else (data, "")
+    shown = f'bytes.fromhex("{head.hex()}"){tail}'
     more = "".join(
         f", {name}={getattr(one, name)}"
         for name in ("source", "port", "local")

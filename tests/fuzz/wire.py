@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from strep._datagrams import DatagramBatch
 
-__all__ = ["WIDTH", "WIRE", "Datagram", "batch_of_wire", "blank", "datagrams_of", "wire_of"]
+__all__ = ["SILENT", "WIDTH", "WIRE", "Datagram", "batch_of_wire", "blank", "datagrams_of", "wire_of"]
 
 WIDTH: Final = 2048  # of a slab row, as a socket has it: what is longer is cut off
 _POOL: Final = 1 << 16
@@ -45,8 +45,9 @@ WIRE: Final = np.dtype(
     ]
 )
 _pool = np.random.default_rng(0x57).integers(0, 256, _POOL + WIDTH, np.uint8)
-_pool[_POOL // 2 : _POOL // 2 + 4096] = 0  # silence of L16, and much that decoders take for special
-_pool[_POOL // 2 + 4096 : _POOL // 2 + 8192] = 0xFF
+SILENT: Final = _POOL // 2  # from here on in the pool zeros, as many as a slab row has
+_pool[SILENT : SILENT + 4096] = 0  # silence of L16, and much that decoders take for special
+_pool[SILENT + 4096 : SILENT + 8192] = 0xFF
 _WINDOWS: Final = np.lib.stride_tricks.sliding_window_view(_pool, WIDTH)
 
 
