@@ -36,7 +36,7 @@ from .wire import WIRE, Datagram, batch_of_wire, wire_of
 __all__ = ["SECONDS", "Run", "Setup", "Violation", "replayed", "storm_of", "survive"]
 
 START_NS: Final = 1_700_000_000_000_000_000
-SECONDS: Final = 6.0  # that the real calls last
+SECONDS: Final = 4.0  # that the real calls last
 MAX_STREAMS: Final = 400
 _LARGEST_ENGINE: Final = 192 << 20  # bytes of all arrays of an engine for so many streams
 _LOOK_EVERY: Final = 500  # datagrams, after which sinks are asked how they are
