@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,26 +63,59 @@ def test_media_that_had_ended_before_the_announcement_is_there_too() -> None:
     check_whole(result, 100)
 
 
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_what_waited_is_as_good_as_what_did_not(data: st.DataObject) -> None:
-    """Loss, duplicates and reordering in what waits: the same audio and figures as of a leg announced in time."""
-    seed = data.draw(st.integers(0, 1 << 32))
+def troubled(seed: int) -> list[Arrival]:
+    """240 packets with loss, duplicates and up to 60 ms of jitter."""
     rng = np.random.default_rng(seed)
     arrivals = [
         Arrival(a.ns + int(rng.integers(0, 60)) * MS, a.data)
         for k, a in enumerate(steady(240))
         for _ in range(1 if k < 3 else int(rng.choice([0, 1, 1, 1, 1, 1, 1, 2])))
     ]
-    arrivals.sort(key=lambda a: a.ns)
-    when = data.draw(st.integers(2, len(arrivals)))
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(arrivals)), max_size=8)))
+    return sorted(arrivals, key=lambda a: a.ns)
+
+
+def check_as_good(arrivals: list[Arrival], when: int, cuts: Sequence[int] = ()) -> None:
+    """Announced after ``when`` arrivals: the same audio and figures as of a leg announced in time."""
     early = run(arrivals, config=ONLY, between={0: announce})
     late = run(arrivals, config=ONLY, cuts=cuts, between={when: announce})
     (audio, report), (other, figures) = early.only(), late.only()
     for name in ("packets_received", "packets_expected", "packets_lost", "duplicates", "late", "samples"):
         assert getattr(report, name) == getattr(figures, name), name
     np.testing.assert_array_equal(audio, other)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_what_waited_is_as_good_as_what_did_not(data: st.DataObject) -> None:
+    arrivals = troubled(data.draw(st.integers(0, 1 << 32)))
+    when = data.draw(st.integers(2, len(arrivals)))
+    check_as_good(arrivals, when, sorted(data.draw(st.sets(st.integers(1, len(arrivals)), max_size=8))))
+
+
+@pytest.mark.parametrize(
+    ("seed", "when"),
+    [(112, 188), (40, 187), (49, 198), (67, 230), (77, 89), (84, 65), (100, 203), (29, 38)],
+)
+def test_what_waited_is_as_good_where_it_once_was_not(seed: int, when: int) -> None:
+    check_as_good(troubled(seed), when)
+
+
+def test_a_hole_that_was_overdue_at_the_announcement_does_not_hold_the_window_back() -> None:
+    """Packet 60 is lost; 103, announced, and 104 come within one tick. Where 60 is still waited for, 104 is beyond the
+    window, and rejected."""
+    arrivals = [a for k, a in enumerate(steady(150)) if k != 60]
+    at = next(n for n, a in enumerate(arrivals) if a.ns == T0 + 104 * 20 * MS)
+    arrivals[at] = Arrival(T0 + 103 * 20 * MS + MS, arrivals[at].data)
+    check_as_good(arrivals, at)
+
+
+def test_a_short_backlog_that_reaches_far_does_not_hold_the_window_back() -> None:
+    """31 packets wait, of 44 sequence numbers: all fit into the window, and the next one would not if it still began
+    where the stream did."""
+    arrivals = [a for k, a in enumerate(steady(150)) if not (k < 44 and k % 3 == 2)]
+    at = next(n for n, a in enumerate(arrivals) if a.ns == T0 + 44 * 20 * MS)
+    arrivals[at] = Arrival(T0 + 43 * 20 * MS + MS, arrivals[at].data)
+    check_as_good(arrivals, at)
 
 
 def test_bursts_of_loss_in_what_waited() -> None:

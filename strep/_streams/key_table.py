@@ -36,8 +36,8 @@ class KeyTable:
         self._used = 0  # slots that are not empty: live and removed
         self._live = 0
         rng = np.random.default_rng(secrets.randbits(64) if seed is None else seed)
-        k = rng.integers(1 << 62, 1 << 63, 5, dtype=np.uint64) | np.uint64(1)
-        self._k1, self._k2, self._k3, self._k4, self._k5 = k
+        k = rng.integers(1 << 62, 1 << 63, 4, dtype=np.uint64) | np.uint64(1)
+        self._k1, self._k2, self._k3, self._k4 = k
 
     def __len__(self) -> int:
         return self._live
@@ -54,12 +54,13 @@ class KeyTable:
         h += lo
         h *= self._k2
         h ^= h >> np.uint64(29)
-        h += tag * self._k3
-        # keys in even steps must not stay in even steps: mixed twice, as MurmurHash3's finaliser does
+        h += tag
+        h *= self._k3
         h ^= h >> np.uint64(32)
         h *= self._k4
-        h ^= h >> np.uint64(32)
-        h *= self._k5
+        # once more: without, keys that differ in high bits alone fall together for some seeds
+        h ^= h >> np.uint64(29)
+        h *= self._k1
         h >>= self._shift
         place: npt.NDArray[np.int64] = h.view(np.int64)
         return place
