@@ -70,20 +70,20 @@ class _Certain:
 
     def __init__(self, later: Later) -> None:
         self._later = later
-        self._jobs: list[tuple[Callable[[], Any], list[Callable[[], Any]]]] = []
+        self.jobs: list[tuple[Callable[[], Any], list[Callable[[], Any]]]] = []
 
     def add(self, work: Callable[[], _T]) -> Callable[[], _T]:
         made: list[Callable[[], Any]] = []
-        self._jobs.append((work, made))
+        self.jobs.append((work, made))
         return lambda: made[0]()
 
     def commit(self) -> None:
-        jobs, self._jobs = self._jobs, []
+        jobs, self.jobs = self.jobs, []
         for work, made in jobs:
             made.append(self._later(work))
 
     def forget(self) -> None:
-        self._jobs.clear()
+        self.jobs.clear()
 
 
 class Outlet:
@@ -123,7 +123,8 @@ class Outlet:
     def emit(self, popped: Popped) -> list[Event]:
         """Place packets and make their blocks; tell the keys that were pressed. What this changes is noted in the
         state's ``undo``; :meth:`commit` says that it is to stay."""
-        self._certain.forget()
+        if self._certain.jobs:
+            self._certain.forget()
         if not self.wanted:
             return self._place(popped)[1]
         events: list[Event] = []
@@ -141,7 +142,8 @@ class Outlet:
 
     def commit(self) -> None:
         """What :meth:`emit` did last stays."""
-        self._certain.commit()
+        if self._certain.jobs:
+            self._certain.commit()
 
     def waiting(self) -> I64:
         """Rows whose packets must have left before :meth:`advance`: a key is down in them."""

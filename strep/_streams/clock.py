@@ -179,7 +179,7 @@ class ClockFilter:
             self._level, self._level_at, self._slope, self._windows, self._points, self._odd, self._odd_at,
             self._mean_x, self._mean_y, self._sxx, self._sxy, self._sxx_before, self._sxy_before,
         ):  # fmt: skip
-            self._note((column, rows, column[rows]))
+            self._note((column, rows, column.take(rows)))
 
     # --- windows --------------------------------------------------------------------------------------------------
 

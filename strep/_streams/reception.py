@@ -17,7 +17,8 @@ __all__ = ["Reception"]
 
 I64 = npt.NDArray[np.int64]
 
-_MANY: Final = 4  # further packets of a stream at once, beyond which they are counted one by one
+_MANY: Final = 4  # further packets of a stream at once, beyond which they may be counted one by one
+_ROUND: Final = 32
 _PAIR: Final = np.dtype((np.void, 16))
 _DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
 
@@ -85,7 +86,7 @@ class Reception:
         which, as indices, are not the first of their row in ``rows`` (None: none).
         """
         if again is None or not again.size:
-            self._arrived_once(rows, ext, timestamp, arrival_ns, timed, copies)
+            self._arrived_once(rows, ext, timestamp, arrival_ns, timed, copies, True)
             return
         # several packets of a stream: the first of each, then the second of each, ...
         first = np.ones(len(rows), np.bool_)
@@ -95,7 +96,8 @@ class Reception:
         start = np.append(True, ordered[1:] != ordered[:-1]).nonzero()[0]
         count = np.diff(np.append(start, len(order)))
         many = count > _MANY
-        if np.count_nonzero(many):
+        # a round for each of them costs as much as some 32 packets one by one
+        if np.count_nonzero(many) and int(count[many].sum()) < _ROUND * int(count.max()):
             first[np.isin(rows, ordered[start[many]], assume_unique=False)] = False
             for row in ordered[start[many]].tolist():
                 mine = (rows == row).nonzero()[0]
@@ -109,7 +111,7 @@ class Reception:
                 )
             start, count = start[~many], count[~many]
         ranks = [order[start[count > rank] + rank] for rank in range(int(count.max(initial=0)))]
-        for members in (first.nonzero()[0], *ranks):
+        for rank, members in enumerate((first.nonzero()[0], *ranks)):
             if not members.size:
                 continue
             self._arrived_once(
@@ -119,6 +121,7 @@ class Reception:
                 arrival_ns[members],
                 None if timed is None else timed[members],
                 None if copies is None else copies[members],
+                not rank or timed is not None,
             )
 
     def _arrived_to_one(
@@ -174,13 +177,16 @@ class Reception:
         arrival_ns: I64,
         timed: npt.NDArray[np.bool_] | None,
         copies: npt.NDArray[np.bool_] | None,
+        fresh: bool,
     ) -> None:
+        """``fresh``: what stands in these rows has not been noted yet."""
         note = self._note
-        received = self.received.take(rows)
-        note((self.received, rows, received))
+        received, highest, arrivals = self.received.take(rows), self.max_ext.take(rows), self._arrivals.take(rows)
+        if fresh:
+            note((self.received, rows, received))
+            note((self.max_ext, rows, highest))
+            note((self._arrivals, rows, arrivals))
         self.received[rows] = received + 1
-        highest = self.max_ext.take(rows)
-        note((self.max_ext, rows, highest))
         behind = ext < highest
         if np.count_nonzero(behind):
             which = behind.nonzero()[0]
@@ -196,21 +202,23 @@ class Reception:
             copied = rows[copies]
             note((self.duplicates, copied, self.duplicates[copied]))
             self.duplicates[copied] += 1
-        arrivals = self._arrivals.take(rows)
-        note((self._arrivals, rows, arrivals))
         prior_ns = arrivals.view(np.int64)[1::2]
         self.last_arrival_ns[rows] = arrival_ns
         if timed is not None and not timed.all():
             rows, timestamp, arrival_ns, prior_ns = rows[timed], timestamp[timed], arrival_ns[timed], prior_ns[timed]
         # A.8: D(i-1,i) = (R_i - R_i-1) - (S_i - S_i-1);  J += (|D| - J) / 16
         rate = self.tick_rate.take(rows)
-        prior_timestamp = self._prior_timestamp.take(rows)
-        note((self._prior_timestamp, rows, prior_timestamp))
+        prior_timestamp, jitter = self._prior_timestamp.take(rows), self.jitter.take(rows)
+        total, largest, count = self.jitter_sum.take(rows), self.jitter_max.take(rows), self.jitter_count.take(rows)
+        if fresh:
+            note((self._prior_timestamp, rows, prior_timestamp))
+            note((self.jitter, rows, jitter))
+            note((self.jitter_sum, rows, total))
+            note((self.jitter_max, rows, largest))
+            note((self.jitter_count, rows, count))
         change = (arrival_ns - prior_ns) * rate
         change -= (timestamp - prior_timestamp).view(np.int32)
         np.abs(change, out=change)
-        jitter = self.jitter.take(rows)
-        note((self.jitter, rows, jitter))
         jumped = change > rate * _DISCONTINUITY_NS
         if np.count_nonzero(jumped):
             change[jumped] = jitter[jumped]
@@ -218,10 +226,6 @@ class Reception:
         change *= 0.0625
         change += jitter  # which is what the jitter is now
         self.jitter[rows] = change
-        total, largest, count = self.jitter_sum.take(rows), self.jitter_max.take(rows), self.jitter_count.take(rows)
-        note((self.jitter_sum, rows, total))
-        note((self.jitter_max, rows, largest))
-        note((self.jitter_count, rows, count))
         self.jitter_sum[rows] = total + change
         self.jitter_max[rows] = np.maximum(largest, change)
         self.jitter_count[rows] = count + 1

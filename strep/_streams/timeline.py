@@ -439,7 +439,7 @@ class Timeline:
             self.codec, self.position, self.gap_frames, self.timestamp_jumps, self.undecoded, self.restarted,
             self._begun, self._expected, self._prior, self._skipped, self._rest, self._rest_codec, self._rest_at,
         ):  # fmt: skip
-            self._note((column, rows, column[rows]))
+            self._note((column, rows, column.take(rows, axis=0)))
         self._note((self.__dict__, "_refused", self._refused))
         self._note((self.__dict__, "_corrupt", self._corrupt))
 
