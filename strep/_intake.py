@@ -85,8 +85,8 @@ class Intake:
             port = batch.local_port if rows is None else batch.local_port[rows]
             self._registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
 
-        hi, lo = batch.source_hi, batch.source_lo
-        source = self._pins.words(*((hi, lo) if rows is None else (hi[rows], lo[rows])))
+        hi, lo, port = batch.source_hi, batch.source_lo, batch.source_port
+        source = self._pins.words(*((hi, lo, port) if rows is None else (hi[rows], lo[rows], port[rows])))
         packets = Packets(
             columns.call_leg_hi,
             columns.call_leg_lo,

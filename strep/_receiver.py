@@ -90,10 +90,10 @@ class Receiver:
     ``announced_only``  admit STREP only of legs that were announced (:meth:`announce`), and no plain RTP but on ports
                      that are bound to a leg. What comes before waits for ``pending_s``, then it is "unannounced".
     ``max_streams``  newer streams are refused beyond this; ``idle_timeout_s`` ends streams that fell silent.
-    ``pin``          a stream belongs to the source that proved itself first: to its "address" (the port may change,
-                     as behind a NAT), or its "network" (/24 of IPv4, /48 of IPv6). Another one takes it over when the
-                     first has been silent for 1 s, and loses it when that one comes back. What others send meanwhile
-                     is rejected as "foreign_source". "off": any address may send.
+    ``pin``          a stream belongs to the source that proved itself first: to its "address" and port, or its
+                     "network" (/24 of IPv4, /48 of IPv6, any port). Another one takes it over when the first has been
+                     silent for 1 s (nothing of it is lost: what came meanwhile was kept), and loses it when that one
+                     comes back. What others send is rejected as "foreign_source". "off": any address may send.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
     ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.

@@ -22,15 +22,19 @@ class AdmissionLimits:
         self._all_burst = max(_LEAST_BURST, max_streams)
         self._all = float(self._all_burst)
         self._at_ns = 0
-        self._sources: dict[int, tuple[float, int]] = {}  # by word: tokens, and when; the latest last
+        self._sources: dict[int, tuple[float, int]] = {}  # by host: tokens, and when; the latest last
 
     def grant(self, sources: list[int], now_ns: int) -> list[bool]:
-        """Whether a stream may begin, for each of the source words, one after the other."""
+        """Whether a stream may begin, for each of the hosts, one after the other. 0: of a host that is not known."""
         passed_s = max(now_ns - self._at_ns, 0) / SECOND_NS
         self._at_ns = max(now_ns, self._at_ns)
         self._all = min(self._all + passed_s * _ALL_A_SECOND, self._all_burst)
         granted = []
         for source in sources:
+            if not source:
+                granted.append(self._all >= 1)
+                self._all -= granted[-1]
+                continue
             tokens, at_ns = self._sources.pop(source, (float(self._burst), now_ns))
             tokens = min(tokens + max(now_ns - at_ns, 0) / SECOND_NS * _A_SECOND, self._burst)
             grant = tokens >= 1 and self._all >= 1

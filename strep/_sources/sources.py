@@ -169,7 +169,7 @@ class Sources:
             self._without_room += refused
             self._refuse(refused, "streams", proofs.take(slice(len(proofs) - refused, len(proofs))))
             proofs = proofs.take(slice(0, len(proofs) - refused))
-        granted = np.array(self._limits.grant(proofs.source.tolist(), self._tick_ns), np.bool_)
+        granted = np.array(self._limits.grant(SourcePins.hosts(proofs.source).tolist(), self._tick_ns), np.bool_)
         if not granted.all():
             others = np.flatnonzero(~granted)
             self._refuse(others.size, "source", proofs.take(others))

@@ -14,8 +14,10 @@ then waits; all that it sends meanwhile is kept. By how long the stream's presen
 
 As soon as the present source sends again, what came of the others before is rejected.
 
+An address is an IP address and a port; or a network, as streams are pinned (``pinning``).
+
 **Standing** settles a race for the first packet: of two addresses the one from which the leg's other direction comes;
-if neither sends it, the one from which other established streams come, if the other has none.
+if neither sends it, the one from whose host other established streams come, if those of the other send none.
 """
 
 from __future__ import annotations
@@ -130,7 +132,17 @@ class Challengers:
         self._note_beside(rows, sources, np.flatnonzero(alive & new), now_ns)
         intruder = np.array([self._is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
         ready, first = self._ready(
-            now_ns, hi, lo, tag, rows, sequence_number, pair_ns, alive=alive, intruder=intruder, closing=closing
+            now_ns,
+            hi,
+            lo,
+            tag,
+            rows,
+            sources,
+            sequence_number,
+            pair_ns,
+            alive=alive,
+            intruder=intruder,
+            closing=closing,
         )
         order = np.lexsort((np.arange(len(rows)), -ticks, ~first, ~ready, rows))  # of each stream the best one first
         ranked = rows[order]
@@ -161,6 +173,7 @@ class Challengers:
         lo: U64,
         tag: U64,
         rows: I64,
+        sources: U64,
         sequence_number: I64,
         pair_ns: I64,
         *,
@@ -187,7 +200,7 @@ class Challengers:
         racing = np.flatnonzero(~same & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
         racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES]
         for i in racing.tolist():
-            ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], bits[i])
+            ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], int(sources[i]))
         return ready, owner
 
     def _note_beside(self, rows: I64, sources: U64, which: I64, now_ns: int) -> None:
@@ -213,22 +226,27 @@ class Challengers:
         established_ns = int(self._state.first_arrival_ns[row]) + ESTABLISHED_NS
         return until_ns - since_ns >= _BESIDE_NS and since_ns >= established_ns
 
-    def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, bits: np.uint64) -> bool:
+    def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, source: int) -> bool:
         """Whether a race for a young stream is to be decided for the one who came second."""
-        state = self._state
-        own = self._pins.bits(state.source[row : row + 1])[0]
+        state, pins = self._state, self._pins
+        words = np.array([state.source[row], source], np.uint64)
         one_key = np.array([hi]), np.array([lo]), stream_tag(np.array([tag])) ^ _DIRECTION
         sibling = int(state.table.find(*one_key)[0])
         if sibling >= 0:
-            its = self._pins.bits(state.source[sibling : sibling + 1])[0]
-            if its in (own, bits):
-                return bool(its == bits)
+            # of the leg's two directions each comes from the same socket
+            for own, its in (
+                (words, state.source[sibling]),
+                (pins.hosts(words), pins.hosts(state.source[sibling : sibling + 1])[0]),
+            ):
+                if (own == its).sum() == 1:
+                    return bool(own[1] == its)
         rows = slice(len(state.registry.info))
         first_ns = state.first_arrival_ns[rows]
         established = (first_ns > 0) & (state.reception.last_arrival_ns[rows] - first_ns >= ESTABLISHED_NS)
         established[row] = False
-        theirs = self._pins.bits(state.source[rows][established])
-        return bool((theirs == bits).any() and not (theirs == own).any())
+        first, second = pins.hosts(words)
+        theirs = pins.hosts(state.source[rows][established])
+        return bool((theirs == second).any() and not (theirs == first).any())
 
 
 def stream_tag(tag: U64) -> U64:

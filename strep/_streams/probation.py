@@ -37,7 +37,7 @@ HELD_COLUMNS: Final = np.dtype(
         ("arrival_ns", np.int64),
         ("source_hi", np.uint64),
         ("source_lo", np.uint64),
-        ("source", np.uint64),  # the address's word, as streams are pinned to it
+        ("source", np.uint64),  # the address's word, as streams are pinned
         ("timestamp", np.uint32),
         ("ssrc", np.uint32),
         ("sequence_number", np.uint16),

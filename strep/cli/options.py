@@ -84,7 +84,7 @@ def source_options() -> list[Any]:
         click.option("--idle-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S",
                      help="A stream that is silent this long has ended."),
         click.option("--pin", type=click.Choice(PIN_MODES), default="address", show_default=True,
-                     help="What a stream is pinned to: the address that it first came from, or that one's network."),
+                     help="What a stream is pinned to: the address and port it first came from, or their network."),
     ]  # fmt: skip
 
 
