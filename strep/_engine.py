@@ -98,6 +98,7 @@ class Engine:
             insert=self._insert,
             drain=self._drain,
             catch_up=self._catch_up,
+            make_way=self._make_way,
             started=self._started,
             end=self._end,
             tell=self._tell,
@@ -773,22 +774,35 @@ class Engine:
 
     # --- out ------------------------------------------------------------------------------------------------------
 
-    def _drain(self, rows: I64) -> None:
-        """Send off all packets of these rows, holes given up."""
+    def _drain(self, rows: I64, *, send: bool = True) -> None:
+        """Send off all packets of these rows, holes given up. ``send`` False: they may wait for company."""
+        popped: list[Popped] = []
         while (rows := rows[self._ring.present[rows] != 0]).size:
-            self._pop(rows)
+            self._pop(rows, popped)
             self._skip_holes(rows)
-        self._send_leaving()
+        self._wait_for_company(popped)
+        if send:
+            self._send_leaving()
 
     def _catch_up(self, rows: I64, now_ns: int) -> None:
         """What a boundary at that time, which is past, would have done for these rows (distinct)."""
         ring, latency_ns = self._ring, self.config.latency_ns
+        popped: list[Popped] = []
         self._containment.run("ring", rows, lambda some: ring.watch_holes(some, latency_ns))
-        self._pop_ready(rows)
+        self._pop(rows, popped)
         while (due := rows[ring.deadline_ns[rows] <= now_ns]).size:
             self._containment.run("ring", due, lambda some: ring.skip_hole(some, latency_ns))
-            self._pop_ready(due)
+            self._pop(due, popped)
         self._containment.run("ring", rows, ring.settle)
+        self._wait_for_company(popped)
+
+    def _make_way(self, rows: I64) -> None:
+        """Give up the holes in front of these rows (distinct, they hold packets), and send off what may leave then."""
+        popped: list[Popped] = []
+        self._pop(rows, popped)
+        self._pop(self._skip_holes(rows), popped)
+        self._containment.run("ring", rows, self._ring.settle)
+        self._wait_for_company(popped)
 
     def _skip_holes(self, rows: I64) -> I64:
         """Give up the holes at the front of these rows, whose runs have left; tells which had some."""
@@ -800,12 +814,13 @@ class Engine:
     def _pop_ready(self, rows: I64) -> None:
         """Send off what may leave of these rows (distinct)."""
         self._send_leaving()
-        self._pop(rows)
+        self._pop(rows, self._leaving)
         self._send_leaving()
 
-    def _pop(self, rows: I64) -> None:
+    def _pop(self, rows: I64, popped: list[Popped]) -> None:
         """Take what may leave of these rows (distinct) from the ring. Its slots hold until packets are put in."""
-        self._containment.run("ring", rows, lambda some: self._take_run(some, self._leaving))
+        if rows.size:
+            self._containment.run("ring", rows, lambda some: self._take_run(some, popped))
 
     def _take_run(self, rows: I64, popped: list[Popped]) -> None:
         run = self._ring.run(rows)
@@ -836,6 +851,8 @@ class Engine:
 
     def _wait_for_company(self, popped: list[Popped]) -> None:
         """What left at a boundary: goes at once if it is waited for, otherwise with whatever leaves next."""
+        if not popped:
+            return
         self._leaving += popped
         if self.prompt or not self.release_ns:
             self._send_leaving()

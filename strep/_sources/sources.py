@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from .._events import Limited, Notice
 from .._packets import KIND_SHARED, Packets
 from .._state import StreamState
 from .._streams.probation import Held, Probation, Proofs
-from .._streams.ring import NEVER
+from .._streams.ring import NEVER, WINDOW
 from .._types import Direction, StreamInfo
 from .beginnings import MAX_DROPOUT, Runs, looks_encrypted, only, origins_ns
 from .limits import AdmissionLimits
@@ -38,17 +38,21 @@ _SHARED_A_TICK: Final = 8  # new sources on ports that rx and tx share, looked a
 _FIRST_EXT: Final = 1 << 20  # a source begins this far up, so that what is behind it stays positive
 _SSRCS_KEPT: Final = 64
 _NOTES_KEPT: Final = 20
-_STEP: Final = 16  # held packets of a stream, in sequence, that go in at a time: they never fill the window
+_STEP: Final = 40  # held packets of a stream that go in at a time: in sequence, they fit into the window
 _BRIEF_SILENCE_NS: Final = 200_000_000  # a stream that is no longer than a few packets and silent since may be evicted
 _TOLD_AGAIN_NS: Final = 10 * SECOND_NS
+
+
+class Drain(Protocol):
+    def __call__(self, rows: I64, *, send: bool = True) -> None: ...
 
 
 class Sources:
     """Decides which packets belong to which stream's present source.
 
-    ``insert(packets, rows)`` takes packets that were held back; ``drain(rows)`` sends off all that streams still hold;
-    ``catch_up(rows, now_ns)`` does for rows (distinct) what a boundary at that time does; ``end(rows, reason)`` ends
-    streams; ``tell`` takes events.
+    ``insert(packets, rows)`` takes packets that were held back; ``drain(rows, send=)`` takes all that streams still
+    hold out of the ring; ``catch_up(rows, now_ns)`` does for rows (distinct) what a boundary at that time does;
+    ``make_way(rows)`` gives up the holes in front of them; ``end(rows, reason)`` ends streams; ``tell`` takes events.
     """
 
     def __init__(
@@ -57,8 +61,9 @@ class Sources:
         accounts: Accounts,
         pins: SourcePins,
         insert: Callable[[Packets, I64], None],
-        drain: Callable[[I64], None],
+        drain: Drain,
         catch_up: Callable[[I64, int], None],
+        make_way: Callable[[I64], None],
         started: Callable[[StreamInfo], None],
         end: Callable[[I64, str], None],
         tell: Callable[[Limited | Notice], None],
@@ -70,6 +75,7 @@ class Sources:
         self._insert = insert
         self._drain = drain
         self._catch_up = catch_up
+        self._make_way = make_way
         self._started = started
         self._end = end
         self._tell = tell
@@ -321,14 +327,32 @@ class Sources:
         late = np.flatnonzero(by_tick)
         if not late.size:
             return
-        tick = packets.arrival_ns[late] // TICK_NS
-        order = np.argsort(tick, kind="stable")
-        late, tick = late[order], tick[order]
-        cuts = [0, *(np.flatnonzero(tick[1:] != tick[:-1]) + 1).tolist(), len(tick)]
-        for low, high in pairwise(cuts):
+        tick, many = packets.arrival_ns[late] // TICK_NS, rank[late] // _STEP
+        order = np.lexsort((many, tick))
+        late, tick, many = late[order], tick[order], many[order]
+        cuts = np.flatnonzero((tick[1:] != tick[:-1]) | (many[1:] != many[:-1])) + 1
+        for low, high in pairwise([0, *cuts.tolist(), len(tick)]):
             part = late[low:high]
-            self._catch_up(np.unique(rows[part]), int(tick[low]) * TICK_NS)
-            self._insert(packets.take(part), rows[part])
+            one, row = packets.take(part), rows[part]
+            self._catch_up(np.unique(row), int(tick[low]) * TICK_NS)
+            self._make_room(one, row)
+            self._insert(one, row)
+
+    def _make_room(self, packets: Packets, rows: I64) -> None:
+        """Of packets that came together, so many or with so much lost that the window is too small: give up the holes
+        that stand in their way, and skip a loss that is longer than the window."""
+        ring = self._state.ring
+        while True:
+            ahead = (packets.sequence_number - ring.edge[rows].astype(np.uint16)).view(np.int16)
+            far = ahead >= WINDOW
+            holed = np.unique(rows[far & (ring.present[rows] != 0)])
+            if not holed.size:
+                break
+            self._make_way(holed)
+        for row in np.unique(rows[far]).tolist():
+            nearest = int(ahead[far & (rows == row)].min())
+            if nearest < MAX_DROPOUT and not (~far & (rows == row)).any():
+                ring.restart(np.array([row]), ring.next[[row]] + nearest)
 
     # --- announcements --------------------------------------------------------------------------------------------
 
@@ -403,18 +427,21 @@ class Sources:
         """New sources begin at the sequence numbers ``lowest`` in rows (distinct); packet i held is of row
         ``held.owner[i]``."""
         state = self._state
-        self._drain(rows)
+        jump = (lowest.astype(np.int64) - state.ring.edge[rows]) & 0xFFFF
+        same = ssrc == state.ssrc[rows]
+        # what goes on only is placed as before: nothing of the old source need be placed first
+        self._drain(rows, send=not bool((same & (jump < MAX_DROPOUT)).all()))
         moved = np.flatnonzero(state.source[rows] != sources)
         state.source[rows] = sources
         for i in moved.tolist():
             self._note_move(int(rows[i]), held.columns[held.owner.searchsorted(i)])
         edge = state.ring.next[rows]
         jump = (lowest.astype(np.int64) - edge) & 0xFFFF
-        same = ssrc == state.ssrc[rows]
         goes_on = same & (jump < MAX_DROPOUT)  # RFC 3550 A.1: in order, with a permissible gap
         state.ring.restart(rows[goes_on], (edge + jump)[goes_on])
         anew = np.flatnonzero(~goes_on)
         if anew.size:
+            self._drain(rows[anew])
             first_ext = _FIRST_EXT + lowest[anew].astype(np.int64)
             first = held.columns[held.owner.searchsorted(anew)]
             state.ring.restart(rows[anew], first_ext)

@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--rate", type=float, default=10_000)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--analyze", default="", help="analyzers, as of strep capture")
     parser.add_argument("--out", type=Path, help="keep what is written")
     given = parser.parse_args()
     bad = 0
@@ -25,7 +26,16 @@ def main() -> int:
         for kind in ("", *(given.kinds or KINDS)):
             out = (given.out or Path(scratch)) / (kind or "nobody")
             out.parent.mkdir(parents=True, exist_ok=True)
-            done = attacked(kind, out, legs=given.legs, seconds=given.seconds, rate=given.rate, workers=given.workers)
+            some = [kind] if kind else []
+            done = attacked(
+                some,
+                out,
+                legs=given.legs,
+                seconds=given.seconds,
+                rate=given.rate,
+                workers=given.workers,
+                analyze=given.analyze,
+            )
             bad += not done.good
             print(done.line(), flush=True)
     return 1 if bad else 0

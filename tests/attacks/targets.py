@@ -102,6 +102,8 @@ def _capture(out: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
             if process.poll() is None:
                 process.kill()
             process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 class _Drain:
@@ -125,9 +127,10 @@ def attacked(
     workers: int = 1,
     seed: int = 1,
     pcap: Path | None = None,
+    analyze: str = "",
 ) -> Outcome:
     """A capture with real calls, attacked by ``kinds`` in turn all the while, but for the first 0.4 s."""
-    arguments = ["--analyze", "level,dtmf", "--idle-timeout", "5"]
+    arguments = [*(("--analyze", analyze) if analyze else ()), "--idle-timeout", "5"]
     arguments += ["--workers", str(workers)] if workers > 1 else []
     arguments += ["--pcap", str(pcap)] if pcap else []
     rng = np.random.default_rng(seed)
