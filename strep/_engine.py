@@ -42,6 +42,7 @@ I64 = npt.NDArray[np.int64]
 SECOND_NS: Final = 1_000_000_000
 _WORTHWHILE: Final = 256  # packets of several ticks
 _FULL: Final = 700  # packets a tick, from which on ticks are taken one by one: as dear, and no look for who is smooth
+_BRIEF_SILENCE_NS: Final = 2 * SECOND_NS  # a stream of a few packets that is silent for so long was none
 _AT_ONCE: Final = 32  # packets of a stream that are put into its empty ring
 _MANY_TICKS: Final = 4  # or so many ticks, however few packets
 _RETRIES: Final = 256  # parts of a batch that cannot be read
@@ -114,6 +115,7 @@ class Engine:
         self._turn = 0  # the group that is released next
         self._events: list[Event] = []
         self._retries = 0
+        self._last_arrival_ns = 0
         self._apart_until_ns = 0
 
     # --- the three things that happen -----------------------------------------------------------------------------
@@ -143,7 +145,10 @@ class Engine:
         tick = self._tick + 1
         self._attempt(tick, lambda: self._boundary(tick, closing=True))
         rows = np.array([i.index for i in self.registry.live()], np.int64)
-        self._attempt(tick, lambda: self._end(rows, "closed"))
+        # by what has come, not by how late it is: a replay knows no more
+        brief = self.state.is_brief(rows, self._last_arrival_ns - _BRIEF_SILENCE_NS)
+        self._attempt(tick, lambda: self._end(rows[~brief], "closed"))
+        self._attempt(tick, lambda: self._end(rows[brief], "evicted"))
         self._attempt(tick, self._sources.close)
         return self._take_events()
 
@@ -319,6 +324,7 @@ class Engine:
 
     def _receive(self, batch: DatagramBatch, now_ns: int | None) -> None:
         parts = ticks_of(batch, self._tick, now_ns)
+        self._last_arrival_ns = int(batch.arrival_ns[-1])
         self._undo.clear()
         try:
             packets, at = self._intake.packets_of(batch)

@@ -20,11 +20,12 @@ from ._streams.undo import Undo
 from ._throttle import Throttle
 from ._types import StreamInfo
 
-__all__ = ["StreamState"]
+__all__ = ["ESTABLISHED_NS", "StreamState"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
+ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted this long is no stranger's pair of packets
 _NO_TYPE: Final = 255
 
 
@@ -121,6 +122,12 @@ class StreamState:
         self.any_encrypted -= int(self.encrypted[row])
         self.encrypted[row] = False
         self.codecless.discard(row)
+
+    def is_brief(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
+        """Which streams were but a few packets, and nothing has come of them since then."""
+        last_ns = self.reception.last_arrival_ns[rows]
+        brief: npt.NDArray[np.bool_] = last_ns - self.first_arrival_ns[rows] < ESTABLISHED_NS
+        return brief & (last_ns <= silent_since_ns)
 
     def mark_encrypted(self, row: int) -> None:
         self.undo.note((self.encrypted, row, self.encrypted[row]))

@@ -14,7 +14,8 @@ Bools = npt.NDArray[np.bool_]
 
 _A_TICK: Final = 10  # packets that a throttled stream may bring: 1,000 a second, two and a half times 2.5 ms packets
 _A_SECOND: Final = 1000
-_DEBT: Final = 30_000  # packets beyond that rate from which on a stream is throttled: ten minutes of audio sent at once
+_DEBT: Final = 10_000  # packets beyond that rate, in seconds each of which had too many, and
+_LASTING_S: Final = 5  # so many of them: then a stream is throttled. What a sender brings at once is no flood
 
 
 class Throttle:
@@ -25,6 +26,7 @@ class Throttle:
         self.throttled = np.zeros(rows, np.bool_)
         self._debt = np.zeros(rows, np.int64)
         self._counted = np.zeros(rows, np.int64)
+        self._seconds = np.zeros(rows, np.int64)  # without a pause, that had too many
         self._taken = np.zeros(rows, np.int64)  # in the tick
         self._tick = np.zeros(rows, np.int64)
 
@@ -32,16 +34,20 @@ class Throttle:
         self.throttled[rows] = False
         self._debt[rows] = 0
         self._counted[rows] = 0
+        self._seconds[rows] = 0
 
     def second(self, received: I64) -> I64:
         """A second has passed; ``received`` counts each row's packets so far, int64 (n,). Returns the rows that are
         throttled from now on."""
         rows = slice(len(received))
-        debt = self._debt[rows]
-        debt += received - self._counted[rows] - _A_SECOND
+        debt, seconds = self._debt[rows], self._seconds[rows]
+        more = received - self._counted[rows] - _A_SECOND
+        debt += more
         np.maximum(debt, 0, out=debt)
         self._counted[rows] = received
-        throttled = debt > _DEBT
+        seconds += 1
+        seconds[(more < 0) & ~self.throttled[rows]] = 0
+        throttled = (debt > _DEBT) & (seconds >= _LASTING_S)
         new: I64 = np.flatnonzero(throttled & ~self.throttled[rows])
         self.throttled[rows] = throttled
         self.active = bool(throttled.any())

@@ -23,7 +23,7 @@ from .beginnings import MAX_DROPOUT, Runs, looks_encrypted, only, origins_ns
 from .limits import AdmissionLimits
 from .pinning import SourcePins
 from .shared_port import Replacement, SharedPorts
-from .takeover import ESTABLISHED_NS, SILENT_NS, Challengers, stream_tag
+from .takeover import SILENT_NS, Challengers, stream_tag
 
 __all__ = ["Sources"]
 
@@ -299,10 +299,9 @@ class Sources:
         """There is no room: the oldest of the streams that were but a few packets, and are silent since, make some."""
         wanted, self._without_room = self._without_room, 0
         state = self._state
-        rows = slice(len(state.registry.info))
-        first_ns, last_ns = state.first_arrival_ns[rows], state.reception.last_arrival_ns[rows]
-        brief = (first_ns > 0) & (last_ns - first_ns < ESTABLISHED_NS) & (last_ns <= now_ns - _BRIEF_SILENCE_NS)
-        found = np.flatnonzero(brief)
+        first_ns = state.first_arrival_ns[: len(state.registry.info)]
+        found = np.flatnonzero(first_ns)
+        found = found[state.is_brief(found, now_ns - _BRIEF_SILENCE_NS)]
         if found.size:
             self._end(found[np.argsort(first_ns[found], kind="stable")[:wanted]], "evicted")
 

@@ -28,12 +28,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._state import StreamState
+from .._state import ESTABLISHED_NS, StreamState
 from .._streams.probation import Proofs
 from .beginnings import MAX_DROPOUT
 from .pinning import SOURCE_BITS, SourcePins
 
-__all__ = ["ESTABLISHED_NS", "SILENT_NS", "Challengers", "Verdict", "stream_tag"]
+__all__ = ["SILENT_NS", "Challengers", "Verdict", "stream_tag"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -41,7 +41,6 @@ Bools = npt.NDArray[np.bool_]
 Key = tuple[int, int, int]  # a source's: hi, lo, and the tag with SSRC and source bits
 
 SECOND_NS: Final = 1_000_000_000
-ESTABLISHED_NS: Final = SECOND_NS // 2  # a stream that has lasted this long is no stranger's pair of packets
 _QUIET_NS: Final = 100_000_000
 SILENT_NS: Final = SECOND_NS
 _SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends

@@ -53,6 +53,8 @@ def output_options() -> list[Any]:
         click.option("--conceal", is_flag=True, help="Fill short gaps for the ear (default: gaps are silent)."),
         click.option("--mute-keys", is_flag=True,
                      help="Silence instead of DTMF tones in files: no card numbers, no PINs."),
+        click.option("--shortest", type=click.FloatRange(0, 60), default=0.5, show_default=True, metavar="S",
+                     help="A stream that falls silent before it has lasted this long gets no file."),
         click.option("--analyze", metavar="LIST", default="",
                      help=f"What to look for: {', '.join(ANALYZERS)}, or all. Told by --json, kept in summary.json."),
         click.option("--vad", type=click.Choice(["energy", "silero"]), default="energy", show_default=True,
@@ -88,6 +90,7 @@ class Output:
     rate: int | None
     conceal: bool
     mute_keys: bool
+    shortest: float
     analyze: str
     vad: Any
     redact: bool
@@ -135,6 +138,7 @@ class Output:
             drift_correction=not self.no_drift_correction,
             conceal=self.conceal,
             mute_keys=self.mute_keys,
+            shortest_s=self.shortest,
             max_open_files=self.max_open_files,
             **({} if self.umask is None else {"file_mode": 0o666, "directory_mode": 0o777}),  # the umask alone decides
         )
