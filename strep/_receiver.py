@@ -91,9 +91,10 @@ class Receiver:
                      that are bound to a leg. What comes before waits for ``pending_s``, then it is "unannounced".
     ``max_streams``  newer streams are refused beyond this; ``idle_timeout_s`` ends streams that fell silent.
     ``pin``          a stream belongs to the source that proved itself first: to its "address" and port, or its
-                     "network" (/24 of IPv4, /48 of IPv6, any port). Another one takes it over when the first has been
+                     "network" (/24 of IPv4, /48 of IPv6, any port). Another host takes it over when the first has been
                      silent for 1 s (nothing of it is lost: what came meanwhile was kept), and loses it when that one
-                     comes back. What others send is rejected as "foreign_source". "off": any address may send.
+                     comes back; another port of the same host when it has been silent for 0.1 s. What others send is
+                     rejected as "foreign_source". "off": any address may send.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
     ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.

@@ -6,8 +6,9 @@ then waits; all that it sends meanwhile is kept. By how long the stream's presen
     same address and SSRC, sequence goes on after a loss      at once (RFC 3550 A.1)
     same address, another SSRC or sequence                    100 ms: no sender pauses so briefly, a spoofer may hit
                                                               between two packets
-    another address                                           1 s, and it must still be sending
-    another address that was sending beside the present one   10 s: no sender that has moved does so
+    another port of the same host                             100 ms: a NAT has given it, or the sender began anew
+    another host                                              1 s, and it must still be sending
+    either, if it was sending beside the present one          10 s: no sender that has moved does so
     another address that the control plane announced          100 ms
     the address that the stream belonged to before            at once, whoever sends: it was here first
     another address, while the stream is young                at once, when its standing is better (below)
@@ -191,10 +192,12 @@ class Challengers:
         owner = ~same & (former != 0) & (bits == self._pins.bits(former))
         moving = now_ns < state.moving_until_ns[rows]
         quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
-        wanted_ns = np.where(intruder, _INTRUDER_SILENT_NS, SILENT_NS)
+        near = self._pins.hosts(sources) == self._pins.hosts(state.source[rows])
+        wanted_ns = np.where(near, 0 if closing else _QUIET_NS, SILENT_NS)
+        wanted_ns[intruder] = _INTRUDER_SILENT_NS
         wanted_ns[same | moving] = 0 if closing else _QUIET_NS
         ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
-        ready &= same | moving | (now_ns - pair_ns <= _SENDING_NS)
+        ready &= near | moving | (now_ns - pair_ns <= _SENDING_NS)
         ready |= owner
         racing = np.flatnonzero(~same & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
         racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES]
