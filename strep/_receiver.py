@@ -453,6 +453,14 @@ class Receiver:
         self._watchdog.watch(self._watched() or [s.fileno() for s, _ in self._sockets])
         return pair
 
+    def end_strangers(self, pair: PortPair) -> int:
+        """Nothing has been forked to a pair yet: whoever sends to it is a stranger. End such streams for the reason
+        "evicted" (they leave no file); returns how many."""
+        engine, dispatcher = self._running()
+        streams = [info for info in engine.registry.live() if info.local_port in pair.ports]
+        dispatcher.handle(engine.end(streams, "evicted"))
+        return len(streams)
+
     def close_pair(self, pair: PortPair) -> int:
         """Take what has come to a pair, end its streams for the reason "stopped", close its ports and give them back;
         returns how many streams there were. Safe to call twice."""

@@ -51,11 +51,13 @@ def test_every_attack_in_turn_costs_the_real_calls_nothing_with_workers(tmp_path
 
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
 async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, mode: str) -> None:
-    """The media port, or all ports of the range, while calls come and go."""
+    """The media port, or all ports of the range, while calls come and go. Who is first at a plain port cannot be told
+    from the packets: there ``--allow`` says who may send."""
     port = free_port()
     first = 21_600
     ports = tuple(range(first, first + 24)) if mode == "rx_tx" else ()
-    arguments = ("--mode", mode, "--ports", f"{first}-{first + 23}") if ports else ()
+    allow = ("--allow", "127.0.0.1/32")
+    arguments = ("--mode", mode, "--ports", f"{first}-{first + 23}", *allow) if ports else ()
     api = stand_in(port, calls=8, arrive_s=0.1, ring_s=0.1, seconds=4)
     rng = np.random.default_rng(1)
     each = int(RATE * 4 / len(KINDS))
@@ -64,7 +66,7 @@ async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, mode:
     async with serving(api, port, tmp_path / "out", *arguments) as daemon, calls_of(api, daemon):
         media = daemon.of("serving")[0]["media"]
         listen = int(media[0].rpartition(":")[2]) if media else first
-        hostile: threading.Thread = Hostile(listen, rows, RATE, ports)
+        hostile: threading.Thread = Hostile(listen, rows, RATE, ports, "127.0.0.2" if ports else "")
         await daemon.until(lambda: len(daemon.of("stream_started")) >= 4)
         hostile.start()
         await api.wait()

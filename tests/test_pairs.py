@@ -177,3 +177,18 @@ async def test_legs_are_announced_forgotten_and_ended(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples_of(tmp_path / str(LEG) / "a-inbound.wav"), audio_of(range(60)))
     with pytest.raises(ConfigurationError, match="pending_s"):
         strep.Receiver("udp:127.0.0.1:0", pending_s=0)
+
+
+async def test_who_sends_to_a_pair_before_anything_is_forked_to_it_is_a_stranger(tmp_path: Path) -> None:
+    async with strep.Receiver(pairs="udp:127.0.0.1:0", sinks=[WavSink(tmp_path)]) as receiver:
+        pair = await receiver.open_pair(LEG)
+        for port in pair.ports:
+            await send_paced(("127.0.0.1", port), plain(4))
+        await until(lambda: receiver.live_streams == 2)
+        assert receiver.end_strangers(pair) == 2
+        assert receiver.end_strangers(pair) == 0
+        await send_paced(("127.0.0.1", pair.rx), plain(40, 100, ssrc=9))
+        await until(lambda: receiver.totals().datagrams == 48)
+    assert [r.end for r in receiver.reports()] == ["evicted", "evicted", "closed"]
+    assert receiver.sinks[0].files(receiver.reports()[2].stream) == [f"{LEG}/a-inbound.wav"]
+    assert receiver.sinks[0].report()["files"] == 1

@@ -377,6 +377,8 @@ class Fork:
             case SendStart(restart):
                 if restart:
                     self._expect_source()  # media may come before the answer does
+                elif self.pair is not None:
+                    self._receiver.end_strangers(self.pair)
                 self._send(self._start(), self._started)
             case SendStop():
                 stopping = self._control.fork_stop(

@@ -78,7 +78,9 @@ class RealSender(threading.Thread):
 class Hostile(threading.Thread):
     """Sends rows at a rate, from another address."""
 
-    def __init__(self, port: int, rows: npt.NDArray[np.void], rate: float, ports: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, port: int, rows: npt.NDArray[np.void], rate: float, ports: tuple[int, ...] = (), source: str = ""
+    ) -> None:
         super().__init__(daemon=True)
         self._slab, self._length = bytes_of(rows)
         self._slab = np.ascontiguousarray(self._slab)
@@ -88,11 +90,14 @@ class Hostile(threading.Thread):
         self._rate = rate
         self._port = port
         self._ports = ports
+        self._source = source  # address to send from, where there are ``ports``
         self.sent = 0
         self.seconds = 0.0
 
     def run(self) -> None:
         sender = BatchSender(UdpAddress("127.0.0.1", self._port), ports=self._ports)
+        if self._source:
+            sender._socket.bind((self._source, 0))
         began = time.monotonic()
         n = len(self._length)
         turn = np.arange(n) % max(len(self._ports), 1)
