@@ -414,7 +414,9 @@ class Sources:
         silent = state.reception.last_arrival_ns[rows] <= now_ns - SILENT_NS
         moving = now_ns < state.moving_until_ns[rows]
         rightful = np.where(former != 0, former, present)
-        rightful[(sources == former) | moving | ~silent] = 0
+        who = zip(rows.tolist(), sources.tolist(), strict=True)
+        announced = moving & ~np.array([self._challengers.is_intruder(*one) for one in who], np.bool_)
+        rightful[(sources == former) | announced | ~silent] = 0
         for i in np.flatnonzero(moved & ~silent & ~moving).tolist():
             self._challengers.shut_out(int(rows[i]), int(present[i]), now_ns)
         state.former_source[rows[moved]] = rightful[moved]
