@@ -332,6 +332,23 @@ def test_when_the_table_is_full_the_oldest_strangers_make_room() -> None:
     assert len(ended) > 50
 
 
+def test_streams_that_only_keep_their_places_make_room() -> None:
+    """Strangers hold every place with a packet each 2 s; a call on hold keeps its own."""
+    keepers = both(
+        *(
+            moved(steady(12, call=leg_id(100 + n), start_ns=T0 + n * 7 * MS, ptime_ms=2000, ssrc=n), SPOOFER)
+            for n in range(80)
+        )
+    )
+    held = steady(200, call=leg_id(9)) + steady(50, call=leg_id(9), first=200, start_ns=T0 + 21_000 * MS)
+    real = steady(200, start_ns=T0 + 16_000 * MS)
+    result = run(both(held, keepers, real), cuts=range(1, 1400, 5), config=EngineConfig(max_streams=50))
+    ours = {r.stream.call_leg_id: r for r in result.reports if r.stream.call_leg_id in (LEG, leg_id(9))}
+    assert [(ours[leg].packets_received, ours[leg].packets_lost) for leg in (LEG, leg_id(9))] == [(200, 0), (250, 0)]
+    assert {r.end for r in ours.values()} == {"closed"}
+    np.testing.assert_array_equal(result.audio[ours[LEG].stream.serial], audio_of(range(200)))
+
+
 def test_streams_that_last_are_never_evicted() -> None:
     lasting = both(*(steady(100, call=leg_id(n), start_ns=T0 + n * MS) for n in range(6)))
     late = steady(40, call=leg_id(99), start_ns=T0 + 1000 * MS)
