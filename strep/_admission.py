@@ -91,6 +91,11 @@ class Registry:
         self._ended.pop(_words(leg), None)
 
     @property
+    def legs_are_known(self) -> bool:
+        """Nobody can have streams of legs that he invented."""
+        return self.announcements is not None or self._call_legs is not None
+
+    @property
     def room(self) -> int:
         """How many more streams there may be."""
         return len(self._free) + self._max_streams - len(self.info)

@@ -25,6 +25,7 @@ __all__ = ["ESTABLISHED_NS", "StreamState"]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
+SECOND_NS: Final = 1_000_000_000
 ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted this long is no stranger's pair of packets
 _NO_TYPE: Final = 255
 
@@ -128,6 +129,13 @@ class StreamState:
         last_ns = self.reception.last_arrival_ns[rows]
         brief: npt.NDArray[np.bool_] = last_ns - self.first_arrival_ns[rows] < ESTABLISHED_NS
         return brief & (last_ns <= silent_since_ns)
+
+    def is_sparse(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
+        """Which streams have had less than a packet a second, and nothing has come of them since then. No call is
+        like that, whatever it suppresses: who only wants to keep a place is."""
+        lasted_ns = silent_since_ns - self.first_arrival_ns[rows]
+        sparse: npt.NDArray[np.bool_] = self.reception.received[rows] * SECOND_NS < lasted_ns
+        return sparse & (self.reception.last_arrival_ns[rows] <= silent_since_ns)
 
     def mark_encrypted(self, row: int) -> None:
         self.undo.note((self.encrypted, row, self.encrypted[row]))

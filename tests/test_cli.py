@@ -379,6 +379,22 @@ def test_a_sink_that_failed_is_exit_code_6(tmp_path: Path) -> None:
     assert summary["sinks"][0]["dropped_frames"] == 40 * 160
 
 
+def test_a_summary_that_cannot_be_written_is_said_and_the_rest_is_told(tmp_path: Path) -> None:
+    """As on a full disk."""
+    out, pcap = tmp_path / "out", tmp_path / "raw.pcap"
+    (out / "summary.json").mkdir(parents=True)  # nothing can take its place
+    with running("--listen", "127.0.0.1:0", "--out", out, "--pcap", pcap) as (process, (port,)):
+        send(port, [packet(k) for k in range(40)])
+        process.terminate()
+        _, err = process.communicate(timeout=10)
+    again = strep_command("replay", str(pcap), "--out", str(out))
+    for code, text in ((process.returncode, err), (again.returncode, again.stderr)):
+        assert code == 6
+        assert "summary.json cannot be written: " in text
+        assert "40 datagrams" in text
+        assert "Traceback" not in text
+
+
 def test_help_and_version() -> None:
     for command in ((), ("capture",), ("replay",), ("inspect",), ("simulate",), ("demo",), ("doctor",)):
         done = strep_command(*command, "--help")

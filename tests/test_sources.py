@@ -133,6 +133,36 @@ def test_who_has_calls_of_his_own_cannot_take_over_those_of_a_real_source() -> N
     assert result.totals.rejected_by == {"foreign_source": 200}
 
 
+KNOWN = EngineConfig(call_legs=frozenset((LEG.int, leg_id(9).int)))  # nobody else's legs are admitted
+
+
+@pytest.mark.parametrize("lead_ms", [-500, 50, 3000])
+def test_who_sends_both_directions_of_one_leg_loses_to_where_other_known_legs_come_from(lead_ms: int) -> None:
+    other_call = steady(600, call=leg_id(9), start_ns=T0 - 5000 * MS)
+    start_ns = T0 - (lead_ms + 1) * MS
+    foreign = both(
+        spoof(600, start_ns=start_ns, ssrc=0xBAD, first=30_000),
+        spoof(600, start_ns=start_ns, ssrc=0xBAE, first=30_000, direction=1),
+    )
+    real = both(steady(400), steady(400, direction=1, ssrc=0x99))
+    result = run(both(other_call, real, foreign), cuts=range(1, 2000, 7), config=KNOWN)
+    kept = audio_of(range(50, 400))
+    for report in result.reports:
+        if report.stream.call_leg_id == LEG:
+            np.testing.assert_array_equal(result.audio[report.stream.serial][-len(kept) :], kept)
+
+
+def test_who_makes_the_missing_direction_of_a_known_leg_does_not_get_the_other_one() -> None:
+    """Of legs that are forked in one direction only."""
+    other_call = steady(600, call=leg_id(9), start_ns=T0 - 5000 * MS)
+    outbound = spoof(300, start_ns=T0 + 500 * MS, ssrc=0xBAE, direction=1)
+    foreign = spoof(300, start_ns=T0 + 1500 * MS, ssrc=0xBAD, first=30_000)
+    result = run(both(other_call, steady(400), outbound, foreign), cuts=range(1, 1500, 7), config=KNOWN)
+    (inbound,) = (r for r in result.reports if r.stream.call_leg_id == LEG and r.stream.direction == 0)
+    np.testing.assert_array_equal(result.audio[inbound.stream.serial], audio_of(range(400)))
+    assert result.totals.rejected_by == {"foreign_source": 300}
+
+
 # --- sources that move ------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +196,39 @@ def test_a_move_that_was_announced_need_not_wait() -> None:
         report = engine.report(engine.registry.live()[0])
         taken[-1] = report.packets_received
     assert taken == [100, 140]
+
+
+def test_a_move_that_was_announced_is_not_for_who_sent_beside_the_present_source() -> None:
+    """The real source stops 300 ms before it goes on at its new address; the other one never stops."""
+    foreign = spoof(500, start_ns=T0 + 1007 * MS, ssrc=0xBAD, first=30_000)
+    later = moved(steady(300, first=200, start_ns=T0 + 4300 * MS), NEIGHBOUR)
+    arrivals = both(steady(200), foreign, later)
+    announced = sum(a.ns < T0 + 3990 * MS for a in arrivals)
+
+    def expect(engine: Engine) -> list[Event]:
+        engine.expect_source(LEG, engine.now_ns + 5_000 * MS)
+        return []
+
+    result = run(arrivals, cuts=range(1, len(arrivals), 7), between={announced: expect})
+    audio, report = result.only()
+    assert (report.packets_received, report.packets_lost, foreign_blocks(audio).size) == (500, 0, 0)
+    np.testing.assert_array_equal(audio, audio_of(range(500)))
+    assert result.totals.rejected_by == {"foreign_source": 500}
+
+
+def test_a_breath_of_the_real_source_while_a_move_is_expected_gives_its_stream_to_nobody() -> None:
+    foreign = spoof(500, start_ns=T0 + 1007 * MS, ssrc=0xBAD, first=30_000)
+    real = steady(150) + steady(250, first=150, start_ns=T0 + 3600 * MS)  # 600 ms of a bad network
+    arrivals = both(real, foreign)
+    announced = sum(a.ns < T0 + 2500 * MS for a in arrivals)
+
+    def expect(engine: Engine) -> list[Event]:
+        engine.expect_source(LEG, engine.now_ns + 5_000 * MS)
+        return []
+
+    result = run(arrivals, cuts=range(1, len(arrivals), 7), between={announced: expect})
+    audio, report = result.only()
+    assert (report.packets_received, foreign_blocks(audio).size) == (400, 0)
 
 
 @pytest.mark.parametrize(("pin", "heard"), [("address", False), ("network", True), ("off", True)])
@@ -267,6 +330,23 @@ def test_when_the_table_is_full_the_oldest_strangers_make_room() -> None:
     ended = [r.stream.call_leg_id for r in result.reports if r.end == "evicted"]
     assert ended == sorted(ended, key=lambda leg: leg.int)  # the oldest first
     assert len(ended) > 50
+
+
+def test_streams_that_only_keep_their_places_make_room() -> None:
+    """Strangers hold every place with a packet each 2 s; a call on hold keeps its own."""
+    keepers = both(
+        *(
+            moved(steady(12, call=leg_id(100 + n), start_ns=T0 + n * 7 * MS, ptime_ms=2000, ssrc=n), SPOOFER)
+            for n in range(80)
+        )
+    )
+    held = steady(200, call=leg_id(9)) + steady(50, call=leg_id(9), first=200, start_ns=T0 + 21_000 * MS)
+    real = steady(200, start_ns=T0 + 16_000 * MS)
+    result = run(both(held, keepers, real), cuts=range(1, 1400, 5), config=EngineConfig(max_streams=50))
+    ours = {r.stream.call_leg_id: r for r in result.reports if r.stream.call_leg_id in (LEG, leg_id(9))}
+    assert [(ours[leg].packets_received, ours[leg].packets_lost) for leg in (LEG, leg_id(9))] == [(200, 0), (250, 0)]
+    assert {r.end for r in ours.values()} == {"closed"}
+    np.testing.assert_array_equal(result.audio[ours[LEG].stream.serial], audio_of(range(200)))
 
 
 def test_streams_that_last_are_never_evicted() -> None:

@@ -296,14 +296,17 @@ class Sources:
         return [cause if cause is None else (cause or "unproven") for cause in found]
 
     def _evict(self, now_ns: int) -> None:
-        """There is no room: the oldest of the streams that were but a few packets, and are silent since, make some."""
+        """There is no room: the oldest of the streams that were but a few packets, and are silent since, make some; and
+        after them those that only keep their places."""
         wanted, self._without_room = self._without_room, 0
         state = self._state
         first_ns = state.first_arrival_ns[: len(state.registry.info)]
-        found = np.flatnonzero(first_ns)
-        found = found[state.is_brief(found, now_ns - _BRIEF_SILENCE_NS)]
-        if found.size:
-            self._end(found[np.argsort(first_ns[found], kind="stable")[:wanted]], "evicted")
+        rows = np.flatnonzero(first_ns)
+        brief = state.is_brief(rows, now_ns - _BRIEF_SILENCE_NS)
+        found = brief | state.is_sparse(rows, now_ns - _BRIEF_SILENCE_NS)
+        if found.any():
+            order = np.lexsort((first_ns[rows], ~brief, ~found))[: min(wanted, int(np.count_nonzero(found)))]
+            self._end(rows[order], "evicted")
 
     # --- what was held back goes in -------------------------------------------------------------------------------
 
@@ -414,7 +417,9 @@ class Sources:
         silent = state.reception.last_arrival_ns[rows] <= now_ns - SILENT_NS
         moving = now_ns < state.moving_until_ns[rows]
         rightful = np.where(former != 0, former, present)
-        rightful[(sources == former) | moving | ~silent] = 0
+        who = zip(rows.tolist(), sources.tolist(), strict=True)
+        announced = moving & ~np.array([self._challengers.is_intruder(*one) for one in who], np.bool_)
+        rightful[(sources == former) | announced | ~silent] = 0
         for i in np.flatnonzero(moved & ~silent & ~moving).tolist():
             self._challengers.shut_out(int(rows[i]), int(present[i]), now_ns)
         state.former_source[rows[moved]] = rightful[moved]

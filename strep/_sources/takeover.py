@@ -9,7 +9,7 @@ then waits; all that it sends meanwhile is kept. By how long the stream's presen
     another port of the same host                             100 ms: a NAT has given it, or the sender began anew
     another host                                              1 s, and it must still be sending
     either, if it was sending beside the present one          10 s: no sender that has moved does so
-    another address that the control plane announced          100 ms
+    either, when the control plane announced a move           100 ms; 1 s if it was sending beside the present one
     the address that the stream belonged to before            at once, whoever sends: it was here first
     another address, while the stream is young                at once, when its standing is better (below)
 
@@ -18,7 +18,9 @@ As soon as the present source sends again, what came of the others before is rej
 An address is an IP address and a port; or a network, as streams are pinned (``pinning``).
 
 **Standing** settles a race for the first packet: of two addresses the one from which the leg's other direction comes;
-if neither sends it, the one from whose host other established streams come, if those of the other send none.
+if neither sends it, the one from whose host established streams of other legs come, if those of the other send none.
+Where nobody can invent legs (they are announced, or on the allow-list), the hosts are asked first: who knows one leg
+can send both of its directions, but has no others.
 """
 
 from __future__ import annotations
@@ -130,7 +132,7 @@ class Challengers:
         last_ns = self._state.reception.last_arrival_ns[rows]
         alive = last_ns > pair_ns
         self._note_beside(rows, sources, np.flatnonzero(alive & new), now_ns)
-        intruder = np.array([self._is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
+        intruder = np.array([self.is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
         ready, first = self._ready(
             now_ns,
             hi,
@@ -144,7 +146,7 @@ class Challengers:
             intruder=intruder,
             closing=closing,
         )
-        order = np.lexsort((np.arange(len(rows)), -ticks, ~first, ~ready, rows))  # of each stream the best one first
+        order = np.lexsort((np.arange(len(rows)), -ticks, intruder, ~first, ~ready, rows))  # a stream's best first
         ranked = rows[order]
         best = np.append(True, ranked[1:] != ranked[:-1])
         rank = np.arange(len(rows)) - np.flatnonzero(best)[np.cumsum(best) - 1]
@@ -195,7 +197,8 @@ class Challengers:
         near = self._pins.hosts(sources) == self._pins.hosts(state.source[rows])
         wanted_ns = np.where(near, 0 if closing else _QUIET_NS, SILENT_NS)
         wanted_ns[intruder] = _INTRUDER_SILENT_NS
-        wanted_ns[same | moving] = 0 if closing else _QUIET_NS
+        wanted_ns[intruder & moving] = SILENT_NS  # it is not the one that was announced, if another one comes
+        wanted_ns[same | (moving & ~intruder)] = 0 if closing else _QUIET_NS
         ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
         ready &= near | moving | (now_ns - pair_ns <= _SENDING_NS)
         ready |= owner
@@ -222,7 +225,7 @@ class Challengers:
         self._beside.pop((row, source), None)
         self._beside[row, source] = now_ns + ESTABLISHED_NS, now_ns + ESTABLISHED_NS + _BESIDE_NS
 
-    def _is_intruder(self, row: int, source: int) -> bool:
+    def is_intruder(self, row: int, source: int) -> bool:
         since_ns, until_ns = self._beside.get((row, source), (0, 0))
         # who came when the stream had just begun may be the one it should belong to
         established_ns = int(self._state.first_arrival_ns[row]) + ESTABLISHED_NS
@@ -230,6 +233,16 @@ class Challengers:
 
     def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, source: int) -> bool:
         """Whether a race for a young stream is to be decided for the one who came second."""
+        by_sibling, sibling = self._sibling_says(row, hi, lo, tag, source)
+        by_hosts = self._hosts_say(row, sibling, source)
+        registry = self._state.registry
+        first, then = (by_hosts, by_sibling) if registry.legs_are_known else (by_sibling, by_hosts)
+        return bool(then if first is None else first)
+
+    def _sibling_says(
+        self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, source: int
+    ) -> tuple[bool | None, int]:
+        """Whether the second one sends the leg's other direction (None: neither or both do), and that one's row."""
         state, pins = self._state, self._pins
         words = np.array([state.source[row], source], np.uint64)
         one_key = np.array([hi]), np.array([lo]), stream_tag(np.array([tag])) ^ _DIRECTION
@@ -241,14 +254,23 @@ class Challengers:
                 (pins.hosts(words), pins.hosts(state.source[sibling : sibling + 1])[0]),
             ):
                 if (own == its).sum() == 1:
-                    return bool(own[1] == its)
+                    return bool(own[1] == its), sibling
+        return None, sibling
+
+    def _hosts_say(self, row: int, sibling: int, source: int) -> bool | None:
+        """Whether established streams of other legs come from the second one's host and none from the first one's;
+        None: from both or from neither."""
+        state, pins = self._state, self._pins
         rows = slice(len(state.registry.info))
         first_ns = state.first_arrival_ns[rows]
         established = (first_ns > 0) & (state.reception.last_arrival_ns[rows] - first_ns >= ESTABLISHED_NS)
         established[row] = False
-        first, second = pins.hosts(words)
+        if sibling >= 0:
+            established[sibling] = False
+        first, second = pins.hosts(np.array([state.source[row], source], np.uint64))
         theirs = pins.hosts(state.source[rows][established])
-        return bool((theirs == second).any() and not (theirs == first).any())
+        of_first, of_second = bool((theirs == first).any()), bool((theirs == second).any())
+        return None if of_first == of_second else of_second
 
 
 def stream_tag(tag: U64) -> U64:

@@ -19,7 +19,7 @@ from .._http import HttpServer
 from .._limits import hide_key
 from .._lock import DirectoryLock
 from .._receiver import Receiver
-from .._summary import losses, write_summary
+from .._summary import losses
 from .._workers import Supervisor, steering_problem
 from ..sinks import LevelMeter, MutedSink
 from .events import EventSink, EventWriter, emit, tell_incidents
@@ -29,6 +29,7 @@ from .options import (
     console,
     drain_option,
     http_address,
+    keep_summary,
     leg_options,
     run_async,
     sink_failed,
@@ -186,8 +187,9 @@ async def run_capture(
             writer.close()
     summary = receiver.summary()
     lost = summary["lost"] = losses(receiver.totals(), summary["sinks"])
-    if out is not None:
-        path = write_summary(out, summary)
+    kept = out is None
+    if out is not None and (path := keep_summary(err, out, summary)) is not None:
+        kept = True
         err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
     if as_json:
         emit({"event": "summary", **summary})
@@ -198,7 +200,7 @@ async def run_capture(
     for sentence in lost:
         err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
     unread = receiver.totals().dropped_by.get("unread")
-    return EXIT_SINK if unread or sink_failed(summary["sinks"]) else 0
+    return EXIT_SINK if unread or not kept or sink_failed(summary["sinks"]) else 0
 
 
 def _metrics_server(address: str, receiver: Receiver | Supervisor) -> HttpServer:

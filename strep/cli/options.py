@@ -18,6 +18,7 @@ from rich.console import Console
 from .._exceptions import ConfigurationError
 from .._payload_types import PayloadTypes
 from .._sources import PIN_MODES
+from .._summary import write_summary
 from .._types import Codec
 from ._decorate import decorated
 
@@ -33,6 +34,7 @@ __all__ = [
     "console",
     "drain_option",
     "http_address",
+    "keep_summary",
     "leg_options",
     "payload_types",
     "run_async",
@@ -138,6 +140,16 @@ def check_writable(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigurationError(f"--out {out}: {error.strerror}; choose a directory that can be written") from error
+
+
+def keep_summary(err: Console, out: Path, summary: dict[str, Any]) -> Path | None:
+    """Write summary.json; None: it cannot be, and that is said. The disk may be full, which is no reason to be silent
+    about everything else."""
+    try:
+        return write_summary(out, summary)
+    except OSError as error:
+        err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
+        return None
 
 
 def sink_failed(reports: list[dict[str, Any]]) -> bool:

@@ -13,10 +13,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from .._replay import Replay
 from .._replay import replay as run_replay
-from .._summary import write_summary
 from ..sinks import Sink
 from .events import EventSink, emit
-from .options import EXIT_SINK, check_writable, console, leg_options, sink_failed, source_arguments, source_options
+from .options import (
+    EXIT_SINK,
+    check_writable,
+    console,
+    keep_summary,
+    leg_options,
+    sink_failed,
+    source_arguments,
+    source_options,
+)
 from .output import Output, output_options
 from .tables import stream_table, totals_line
 
@@ -42,15 +50,17 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
         sinks.append(EventSink())
     result = _run(file, sinks, **options, **source, redact=output.redact)
     summary = result.summary()
-    path = write_summary(out, summary)
     err = console()
+    path = keep_summary(err, out, summary)
     if as_json:
         emit({"event": "summary", **summary})
-    err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
+    if path is not None:
+        err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
     err.print(totals_line(result.totals(), 0), soft_wrap=True)
     _tell_times(err, result)
     if sink_failed(summary["sinks"]):
         err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
+    if path is None or sink_failed(summary["sinks"]):
         sys.exit(EXIT_SINK)
 
 

@@ -246,9 +246,11 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
                 await asyncio.wait([telling], timeout=1.0)
             await recorder.finish()
             last = summary()
+            kept = True
             try:
                 recorder.write_summary(last)
             except OSError as error:
+                kept = False
                 err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
     if writer is not None:
         writer({"event": "summary", **last})
@@ -258,7 +260,7 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
     for sentence in losses(receiver.totals(), last["sinks"]):
         err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
     unread = receiver.totals().dropped_by.get("unread")
-    return EXIT_SINK if unread or sink_failed(last["sinks"]) else 0
+    return EXIT_SINK if unread or not kept or sink_failed(last["sinks"]) else 0
 
 
 def _check_reach(control: CallControl, settings: Settings) -> None:
