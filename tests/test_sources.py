@@ -178,6 +178,13 @@ def test_a_source_that_moves_loses_nothing(ssrc: int, to: tuple[int, int]) -> No
     np.testing.assert_array_equal(audio, audio_of(range(300)))
 
 
+def test_a_sender_with_a_port_for_every_few_packets_loses_nothing() -> None:
+    arrivals = [Arrival(T0 + k * MS, packet(k), (REAL[0], 40_000 + k // 10)) for k in range(150)]
+    audio, report = run(arrivals, cuts=range(1, 150, 7)).only()
+    assert (report.packets_received, report.packets_lost) == (150, 0)
+    np.testing.assert_array_equal(audio, audio_of(range(150)))
+
+
 def test_a_move_that_was_announced_need_not_wait() -> None:
     def expect(engine: Engine) -> None:
         engine.expect_source(LEG, engine.now_ns + 5_000 * MS)

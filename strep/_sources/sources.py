@@ -117,14 +117,21 @@ class Sources:
         self._admitted = self._shared_looks = 0
         if self._announcements is not None and (keys := self._announcements.overdue(now_ns)) is not None:
             self._turn_away(keys)
-        verdict = self._challengers.judge(now_ns, closing=closing)
-        if verdict is not None:
-            if verdict.waiting_before_ns.size:
-                self._probation.trim(*verdict.waiting_keys, verdict.waiting_before_ns)
-            if verdict.rows.size:
-                self._change(verdict.rows, verdict.keys, verdict.sources, now_ns)
+        while self._judge(now_ns, closing) and closing:
+            pass  # at the end all go in that waited for each other
         if self._without_room:
             self._evict(now_ns)
+
+    def _judge(self, now_ns: int, closing: bool) -> bool:
+        """Let those take over whose turn it is; tells whether there were any."""
+        verdict = self._challengers.judge(now_ns, closing=closing)
+        if verdict is None:
+            return False
+        if verdict.waiting_before_ns.size:
+            self._probation.trim(*verdict.waiting_keys, verdict.waiting_before_ns)
+        if verdict.rows.size:
+            self._change(verdict.rows, verdict.keys, verdict.sources, now_ns)
+        return bool(verdict.rows.size)
 
     def expect_move(self, rows: I64, until_ns: int) -> None:
         """These streams' media is about to come from another address."""

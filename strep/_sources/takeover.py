@@ -52,7 +52,7 @@ _INTRUDER_SILENT_NS: Final = 10 * SECOND_NS
 _BESIDE_NS: Final = SECOND_NS // 2  # who sends this long beside the present source is an intruder
 _FORGOTTEN_NS: Final = 2 * SECOND_NS
 _MOST: Final = 1024  # that wait at a time
-_MOST_A_STREAM: Final = 4
+_MOST_A_STREAM: Final = 16
 _MOST_BESIDE: Final = 4096  # addresses that are known to have sent beside a stream's own
 _RACES: Final = 8  # that are looked into at one boundary
 _DIRECTION: Final = np.uint64(2)  # a stream's tag with this bit changed is its leg's other direction
@@ -133,6 +133,7 @@ class Challengers:
         alive = last_ns > pair_ns
         self._note_beside(rows, sources, np.flatnonzero(alive & new), now_ns)
         intruder = np.array([self.is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
+        near = self._pins.hosts(sources) == self._pins.hosts(self._state.source[rows])
         ready, first = self._ready(
             now_ns,
             hi,
@@ -143,10 +144,12 @@ class Challengers:
             sequence_number,
             pair_ns,
             alive=alive,
+            near=near,
             intruder=intruder,
             closing=closing,
         )
-        order = np.lexsort((np.arange(len(rows)), -ticks, intruder, ~first, ~ready, rows))  # a stream's best first
+        # a stream's best first: of one host's ports the first, as a sender had them; of other hosts who keeps sending
+        order = np.lexsort((np.arange(len(rows)), -np.where(near, 0, ticks), intruder, ~first, ~ready, rows))
         ranked = rows[order]
         best = np.append(True, ranked[1:] != ranked[:-1])
         rank = np.arange(len(rows)) - np.flatnonzero(best)[np.cumsum(best) - 1]
@@ -180,6 +183,7 @@ class Challengers:
         pair_ns: I64,
         *,
         alive: Bools,
+        near: Bools,
         intruder: Bools,
         closing: bool,
     ) -> tuple[Bools, Bools]:
@@ -194,7 +198,6 @@ class Challengers:
         owner = ~same & (former != 0) & (bits == self._pins.bits(former))
         moving = now_ns < state.moving_until_ns[rows]
         quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
-        near = self._pins.hosts(sources) == self._pins.hosts(state.source[rows])
         wanted_ns = np.where(near, 0 if closing else _QUIET_NS, SILENT_NS)
         wanted_ns[intruder] = _INTRUDER_SILENT_NS
         wanted_ns[intruder & moving] = SILENT_NS  # it is not the one that was announced, if another one comes
