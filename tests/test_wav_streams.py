@@ -365,6 +365,32 @@ def test_those_that_lasted_longest_are_finished_first(tmp_path: Path, monkeypatc
     assert report["dropped_frames"] == report["refused_streams"] * 30 * 160
 
 
+def test_a_call_has_its_file_before_those_who_send_a_packet_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90 strangers last as long as the call, of two packets each; making a file takes 20 ms."""
+    make, made = WavTree._make, []
+
+    def slowly(tree: WavTree, file: Any) -> None:
+        time.sleep(0.02)
+        make(tree, file)
+        made.append(file)
+
+    monkeypatch.setattr(WavTree, "_make", slowly)
+    crowd = Crowd(tmp_path, 0, 0)
+    arrivals = [Arrival(T0 + at * MS, packet(k, call=leg_id(n))) for k, at in ((0, 0), (1, 700)) for n in range(90)]
+    arrivals += steady(30, start_ns=T0 + 400 * MS, call=leg_id(200))
+    events = crowd.engine.receive(batch_of(sorted(arrivals, key=lambda a: a.ns)))
+    crowd.dispatcher.handle(events + crowd.engine.advance(T0 + 1400 * MS))
+    deadline = time.monotonic() + 5
+    while not list(tmp_path.glob(f"{leg_id(200)}/*.wav")):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert len(made) < 60
+    crowd.end(5.0)
+    np.testing.assert_array_equal(samples_of(tmp_path / str(leg_id(200)) / "a-inbound.wav"), expected(0, 30))
+
+
 @pytest.mark.parametrize("hangs", [True, False])
 def test_what_is_not_written_at_the_end_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool

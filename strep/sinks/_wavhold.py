@@ -56,6 +56,11 @@ class Waiting:
     def duration_ns(self) -> int:
         return max(0, self.last_arrival_ns - self.stream.first_arrival_ns)
 
+    @property
+    def audio_ns(self) -> int:
+        """How much there is to write: who sends a packet now and then lasts long as well."""
+        return self.frames * 1_000_000_000 // max(1, self.stream.sample_rate)
+
 
 class Hold:
     """``shortest_s``: how long a stream must last. ``limit``: bytes that may wait."""

@@ -86,7 +86,7 @@ class WavWriter:
         self._tracks: dict[int, Track] = {}  # by serial
         self._dirty: dict[int, WavFile] = {}  # by id()
         self._aside: dict[int, WavFile] = {}  # likewise: files that could not be written
-        self._todo: list[tuple[int, int, Waiting | _Complete]] = []  # a heap: those that lasted longest first
+        self._todo: list[tuple[int, int, Waiting | _Complete]] = []  # a heap: most audio first
         self._stuck: list[Waiting | _Complete] = []  # what is tried again, at the earliest at:
         self._retry_at = 0.0
         self._refused: set[int] = set()  # serials of streams that live and get no file
@@ -131,7 +131,7 @@ class WavWriter:
         if self._hold.has_lasted(waiting) or report.end not in _PASSING:
             if not waiting.due:
                 waiting.due = True
-                self._add(waiting, lasted_ns(report))
+                self._add(waiting, waiting.audio_ns)
             return
         self._hold.take(waiting)
         self.short_streams += 1
@@ -262,7 +262,7 @@ class WavWriter:
             self._disk.lost(piece.frames)
             return
         if due is not None:
-            self._add(due, due.duration_ns)
+            self._add(due, due.audio_ns)
 
     def _encoding_of(self, stream: StreamInfo) -> str:
         codec = stream.codec.name if stream.codec else "L16"
@@ -282,7 +282,7 @@ class WavWriter:
         now = time.monotonic()
         if self._stuck and (closing or now >= self._retry_at):
             for item in self._stuck:
-                self._add(item, item.duration_ns if isinstance(item, Waiting) else 0)
+                self._add(item, item.audio_ns if isinstance(item, Waiting) else 0)
             self._stuck.clear()
         while self._todo and now < until:
             _, _, item = heapq.heappop(self._todo)
@@ -500,7 +500,7 @@ class WavWriter:
         for waiting in self._hold.everyone():  # it is not their doing that they end
             if not waiting.due:
                 waiting.due = True
-                self._add(waiting, waiting.duration_ns)
+                self._add(waiting, waiting.audio_ns)
         tried = -1
         while tried != len(self._stuck):  # what is complete has left room for others, perhaps
             tried = len(self._stuck)
