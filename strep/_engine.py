@@ -573,10 +573,11 @@ class Engine:
     def _throttle(self) -> None:
         """Once a second: streams that have sent far too much for long."""
         infos = self.registry.info
-        for row in self.state.throttle.second(self._reception.received[: len(infos)]).tolist():
+        rows = slice(len(infos))
+        for row in self.state.throttle.second(self._reception.received[rows], self.state.audio_s(rows)).tolist():
             info = infos[row]
             if info is not None:
-                text = "sends more than media do: of more than 1,000 packets a second the rest is rejected (rate)"
+                text = "sends more than media do: what is more than 1,000 packets or 20 s of audio a second is rejected"
                 self._events.append(Notice.noted(info, text))
 
     # --- packets of one tick --------------------------------------------------------------------------------------

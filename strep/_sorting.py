@@ -36,6 +36,9 @@ class _Unknown:
     decided: bool = False
 
 
+_MOST_AUDIO_S: Final = 0.5  # a packet with more is no sender's of media: as good as corrupt
+
+
 class Sorter:
     def __init__(self, state: StreamState, types: PayloadTypes) -> None:
         self._state = state
@@ -78,7 +81,9 @@ class Sorter:
             for index in np.unique(of).tolist():
                 members = np.flatnonzero(of == index)
                 at = packed[members]
-                frames[at] = frame_counts(self._types.codecs[index], heads[members], popped.length[at])
+                one_codec = self._types.codecs[index]
+                count = frame_counts(one_codec, heads[members], popped.length[at])
+                frames[at] = np.where(count > _MOST_AUDIO_S * one_codec.sample_rate, 0, count)
             doubtful = self._types.measured.take(of) & (self._state.doubt.left.take(popped.row[packed]) > 0)
             if doubtful.any():
                 self._doubt(popped, codec, frames, packed[doubtful])

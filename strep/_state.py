@@ -44,6 +44,7 @@ class StreamState:
         self.doubt = Doubt(rows, undo)
         self.throttle = Throttle(rows)
         self.codec_of_type = types.index_of
+        self._rates = np.array([c.sample_rate for c in types.codecs] + [1])  # the last one: no codec yet
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.source = np.zeros(rows, np.uint64)  # its address's word
         self.former_source = np.zeros(rows, np.uint64)  # of the one that it came in for when that fell silent; 0: none
@@ -123,6 +124,13 @@ class StreamState:
         self.any_encrypted -= int(self.encrypted[row])
         self.encrypted[row] = False
         self.codecless.discard(row)
+
+    def audio_s(self, rows: slice) -> npt.NDArray[np.float64]:
+        """Seconds of audio that streams have brought, gaps not counted."""
+        timeline = self.timeline
+        frames = timeline.position[rows] - timeline.gap_frames[rows].sum(axis=1)
+        seconds: npt.NDArray[np.float64] = frames / self._rates.take(timeline.codec[rows])
+        return seconds
 
     def is_brief(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
         """Which streams were but a few packets, and nothing has come of them since then."""

@@ -409,6 +409,32 @@ def test_a_stream_that_sends_far_too_much_for_long_is_throttled_and_told() -> No
     assert [text.split(":")[0] for text in notices] == ["sends more than media do"]
 
 
+def test_long_packets_are_throttled_by_their_audio() -> None:
+    """G.729 in packets of 0.4 s, 500 a second: 200 s of audio a second."""
+    engine = Engine()
+    engine.release_ns = 100 * MS
+    for tick in range(1200):
+        arrivals = [
+            Arrival(T0 + tick * 10 * MS + n, packet(5 * tick + n, payload_type=18, payload=bytes(400), frames=3200))
+            for n in range(5)
+        ]
+        engine.receive(batch_of(arrivals, width=512))
+    engine.flush()
+    totals = engine.totals()
+    assert (totals.unaccounted, totals.delivered + totals.rejected) == (0, 6000)
+    # 9,000 units too many a second: throttled after the fifth, and then one packet of five is taken
+    assert totals.rejected_by["rate"] == 7 * 400
+
+
+def test_a_packet_with_more_than_half_a_second_is_none() -> None:
+    other = {"payload_type": 18, "payload": bytes(1400), "call": leg_id(1)}
+    result = run(both(steady(60, **other), steady(60)), width=1600)
+    assert result.totals.dropped_by == {"corrupt": 60}
+    np.testing.assert_array_equal(
+        next(result.audio[r.stream.serial] for r in result.reports if r.stream.call_leg_id == LEG), audio_of(range(60))
+    )
+
+
 def test_ten_minutes_of_audio_at_once_are_no_flood() -> None:
     arrivals = [Arrival(T0 + k * 30_000, packet(k)) for k in range(30_000)]
     audio, report = run(arrivals, cuts=range(100, 30_000, 100)).only()
