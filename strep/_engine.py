@@ -577,7 +577,7 @@ class Engine:
         for row in self.state.throttle.second(self._reception.received[rows], self.state.audio_s(rows)).tolist():
             info = infos[row]
             if info is not None:
-                text = "sends more than media do: what is more than 1,000 packets or 20 s of audio a second is rejected"
+                text = "sends more than 1,000 packets or 20 s of audio a second for long: refused until it is calm"
                 self._events.append(Notice.noted(info, text))
 
     # --- packets of one tick --------------------------------------------------------------------------------------
@@ -593,7 +593,7 @@ class Engine:
                 return
             packets, row = packets.take(known), row[known]
         if self.state.throttle.active:
-            fits = ~self.state.throttle.excess(row, self._tick)
+            fits = ~self.state.throttle.excess(row)
             self.accounts.reject("rate", len(row) - int(np.count_nonzero(fits)))
             if not fits.any():
                 return

@@ -30,7 +30,7 @@ LIMIT_SHARE = 0.25  # of a core
 def check(outcome: Outcome) -> None:
     print(outcome.line())
     assert outcome.kernel_dropped == 0, "the machine is too slow for this rate: nothing is said about the receiver"
-    assert outcome.exit_code == 0
+    assert outcome.exit_code in (0, 6)  # there may be no time for files of strangers
     assert not outcome.faults
     assert outcome.unaccounted == 0
     assert outcome.real.good, outcome.real

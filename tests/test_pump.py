@@ -100,9 +100,9 @@ def test_whatever_raises_in_a_look_there_is_a_next_one(loop: str, place: str) ->
             failing = Failing(getattr(holder, name))
             failing.left = 5
             setattr(holder, name, failing)
-            await send_paced(address, [packet(10)])
+            await send_paced(address, [packet(10), packet(11)])
             await until(lambda: not failing.left)
-            await send_paced(address, [packet(k) for k in range(11, 40)])
+            await send_paced(address, [packet(k) for k in range(12, 40)])
             await until(lambda: receiver.totals().datagrams == 40)
             assert accounts(receiver) == (40, 0, 0, {"pump": 5})
             assert receiver.healthy
@@ -115,6 +115,7 @@ def test_whatever_raises_in_a_look_there_is_a_next_one(loop: str, place: str) ->
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_the_engine_raises_for_is_accounted(begun: bool) -> None:
     """``begun``: it raises when it has taken the batch, and before otherwise."""
+    place = "engine" if begun else "parse"
 
     async def main() -> None:
         async with receiving() as (receiver, told, sink):
@@ -133,13 +134,13 @@ def test_what_the_engine_raises_for_is_accounted(begun: bool) -> None:
                 plain.sendto(packet(20), listening(receiver))
             await until(lambda: not failing.left)
             await until(lambda: receiver.totals().datagrams == 21)
-            assert accounts(receiver) == (21, 0, 1, {"engine": 1})
+            assert accounts(receiver) == (21, 0, 1, {place: 1})
             await send_paced(listening(receiver), [packet(k) for k in range(21, 40)])
             await until(lambda: receiver.totals().datagrams == 40)
-        assert accounts(receiver) == (40, 0, 1, {"engine": 1})
+        assert accounts(receiver) == (40, 0, 1, {place: 1})
         assert receiver.totals().delivered == 39
         (incident,) = told
-        assert (incident.kind, incident.data["place"], incident.data["packets"]) == ("fault", "engine", 1)
+        assert (incident.kind, incident.data["place"], incident.data["packets"]) == ("fault", place, 1)
         found = sink.get(streams[0])
         assert (len(found.samples), int(found.mask.sum())) == (40 * 160, 39 * 160)
 
@@ -391,7 +392,7 @@ def test_a_loop_that_is_stuck_is_told_of_while_it_is(caplog: pytest.LogCaptureFi
 
     caplog.set_level(logging.WARNING, "strep")
     run_on("asyncio", main())
-    assert [r.levelname for r in caplog.records if "stalled" in r.message or "goes on" in r.message] == [
+    assert [r.levelname for r in caplog.records if "stalled" in r.message or "goes on after" in r.message] == [
         "ERROR",
         "WARNING",
     ]

@@ -349,7 +349,7 @@ async def test_calls_that_live_are_forked_again_by_the_next_one(tmp_path: Path, 
     async with serving(api, port, out) as daemon, api:
         await daemon.until(lambda: len(daemon.of("stream_started")) == 8)
         sent = api.media.datagrams
-        await until(lambda: api.media.datagrams > sent + 150)
+        await until(lambda: api.media.datagrams > sent + 400)  # streams that last a second have files
         code = await daemon.end(number)
         terminated = number == signal.SIGTERM
         if terminated:
@@ -413,10 +413,6 @@ async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> No
             assert name in figures["names"]
 
 
-def metrics_of(daemon: Daemon) -> str:
-    return httpx.get(f"{daemon.url}/metrics", trust_env=False).text
-
-
 async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
     """FAULTS row 54: it takes no call of the first, which goes on; nor does a capture write there."""
     port, out = free_port(), tmp_path / "out"
@@ -439,23 +435,19 @@ async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
 
 
 async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path: Path) -> None:
-    """What stands in the way is named; its leg's file is tried again, and the other call is whole."""
+    """What stands in the way is named; it is tried again until the end, and the other call is whole."""
     port, out = free_port(), tmp_path / "out"
     api = stand_in(port, calls=2, arrive_s=0.5, seconds=60)
     async with serving(api, port, out) as daemon, api:
         lost, whole = reversed(api.calls)
-        (out / str(lost.call_leg_id)).write_text("in the way")
+        for number in ("", *(f"-{n}" for n in range(2, 1000))):
+            (out / f"{lost.call_leg_id}{number}").touch()  # in the way, whatever the directory is called
         await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
         sent = api.media.datagrams
         await until(lambda: api.media.datagrams > sent + 4 * 60)
         api._perform(api._calls.hangup(lost.call_control_id, Command(), api._clock())[1])
-        await daemon.until(lambda: 'outcome="no_file"} 1.0' in metrics_of(daemon))
-        (out / str(lost.call_leg_id)).unlink()
-        await daemon.until(lambda: daemon.of("leg"))
+        await daemon.until(lambda: daemon.of("fork_stopped"))
         assert await daemon.end() == 6  # audio is missing
-    (told,) = [leg for leg in daemon.of("leg") if leg["call_leg_id"] == str(lost.call_leg_id)]
-    assert "no file could be made of inbound and outbound" in told["error"]
-    assert daemon.leg(lost)["error"] == told["error"]
     check_audio(api, daemon, [whole])
     summary = daemon.summary
     assert (summary["calls"]["recorded"], summary["calls"]["no_file"]) == (1, 1)

@@ -509,7 +509,8 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_sink_that_failed_in_one_worker_is_exit_code_6(tmp_path: Path) -> None:
-    (tmp_path / str(call_leg_id_of(0))).write_text("a file where a directory should be")
+    for number in ("", *(f"-{n}" for n in range(2, 1000))):
+        (tmp_path / f"{call_leg_id_of(0)}{number}").touch()  # files where a directory should be
     with capturing("--workers", 2, "--out", tmp_path, "--duration", 1.5) as (process, port):
         send_load(f"udp:127.0.0.1:{port}", streams=8, rate=800, duration_s=0.5)
         _, err = process.communicate(timeout=10)
