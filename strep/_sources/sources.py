@@ -39,7 +39,9 @@ _FIRST_EXT: Final = 1 << 20  # a source begins this far up, so that what is behi
 _SSRCS_KEPT: Final = 64
 _NOTES_KEPT: Final = 20
 _STEP: Final = 40  # held packets of a stream that go in at a time: in sequence, they fit into the window
-_BRIEF_SILENCE_NS: Final = 200_000_000  # a stream that is no longer than a few packets and silent since may be evicted
+_EVICTABLE_SILENCE_NS: Final = (
+    200_000_000  # a stream that is no longer than a few packets and silent since may be evicted
+)
 _TOLD_AGAIN_NS: Final = 10 * SECOND_NS
 
 
@@ -309,8 +311,8 @@ class Sources:
         state = self._state
         first_ns = state.first_arrival_ns[: len(state.registry.info)]
         rows = np.flatnonzero(first_ns)
-        brief = state.is_brief(rows, now_ns - _BRIEF_SILENCE_NS)
-        found = brief | state.is_sparse(rows, now_ns - _BRIEF_SILENCE_NS)
+        brief = state.is_brief(rows, now_ns - _EVICTABLE_SILENCE_NS)
+        found = brief | state.is_sparse(rows, now_ns - _EVICTABLE_SILENCE_NS)
         if found.any():
             order = np.lexsort((first_ns[rows], ~brief, ~found))[: min(wanted, int(np.count_nonzero(found)))]
             self._end(rows[order], "evicted")
