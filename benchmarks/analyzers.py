@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from strep._blocks import BlockBatch
-from strep._codecs import PCMU, decode, encode
-from strep._types import Direction, Leg, StreamEvent, StreamInfo
+from strep._codecs.g711 import PCMU, decode, encode
+from strep._model.blocks import BlockBatch
+from strep._model.types import Direction, Leg, StreamEvent, StreamInfo
 from strep.simulate.speech import bundled_voices
 from strep.sinks import BaseSink, FrameSink, LevelMeter, SpeechMeter
 

@@ -7,8 +7,10 @@ leading underscore are not.
 import logging
 
 from . import sinks
-from ._blocks import Block, BlockBatch
-from ._exceptions import (
+from ._delivery.framer import Frame
+from ._delivery.stream import Stream
+from ._model.blocks import Block, BlockBatch
+from ._model.exceptions import (
     AddressError,
     BindError,
     CaptureFileError,
@@ -18,14 +20,12 @@ from ._exceptions import (
     SinkError,
     StrepError,
 )
-from ._frames import Frame
-from ._incidents import Incident
+from ._model.report import StreamReport, Totals
+from ._model.types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, Mask, StreamEvent, StreamInfo
 from ._parser import Packet, Status, build_datagram, parse_datagram
-from ._receiver import Receiver, SocketStatus
-from ._replay import Replay, replay
-from ._report import StreamReport, Totals
-from ._stream import Stream
-from ._types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, Mask, StreamEvent, StreamInfo
+from ._receiver.receiver import Receiver, SocketStatus
+from ._receiver.replay import Replay, replay
+from ._threads.incidents import Incident
 from ._version import __version__
 from ._workers import Supervisor, WorkerStatus
 from .resample import Resampler

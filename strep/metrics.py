@@ -15,13 +15,13 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
-from ._exceptions import MissingExtraError
+from ._model.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.registry import Collector
 
-    from ._receiver import Receiver
+    from ._receiver.receiver import Receiver
     from ._workers import Supervisor
     from .control._figures import RequestFigures
     from .control.asgi import WebhookCounts

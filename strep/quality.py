@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ._exceptions import ConfigurationError
+from ._model.exceptions import ConfigurationError
 
 __all__ = [
     "CODECS",

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ._exceptions import ConfigurationError
+from ._model.exceptions import ConfigurationError
 
 __all__ = ["Resampler", "can_resample", "polyphase", "prepare", "resample"]
 

@@ -16,12 +16,12 @@ from packed_witness import elements, ffmpeg, ffmpeg_decodes, ffmpeg_encoders, gs
 from support import Arrival, batch_of
 
 import strep
-from strep._blocks import BlockBatch
-from strep._codecs import parse_codec
-from strep._packed import amr
-from strep._packed.encoders import make_encoder, system_library
-from strep._pcap import PcapWriter
-from strep._types import StreamInfo
+from strep._codecs import amr
+from strep._codecs.encoders import make_encoder, system_library
+from strep._codecs.g711 import parse_codec
+from strep._edge.pcap import PcapWriter
+from strep._model.blocks import BlockBatch
+from strep._model.types import StreamInfo
 from strep.simulate.speech import bundled_voices
 from strep.sinks import BaseSink
 

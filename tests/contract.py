@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
+import places
 
-CONTRACT = json.loads((Path(__file__).parent / "data" / "call-control-openapi.json").read_text())
+CONTRACT = json.loads(places.CONTRACT.read_text())
 
 
 def errors_of(document: Any, where: str) -> list[str]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import soundfile
 
 import strep
-from strep._udp import recvmmsg_available
+from strep._edge.udp import recvmmsg_available
 from strep.simulate import StreamTruth
 
 T = TypeVar("T")

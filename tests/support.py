@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 import strep
-from strep._blocks import BlockBatch
-from strep._datagrams import DatagramBatch
-from strep._engine import Engine, EngineConfig
-from strep._events import Ended, Event, Notice, Started
-from strep._report import StreamReport, Totals
-from strep._types import StreamEvent, StreamInfo
+from strep._engine.engine import Engine, EngineConfig
+from strep._model.blocks import BlockBatch
+from strep._model.datagrams import DatagramBatch
+from strep._model.events import Ended, Event, Notice, Started
+from strep._model.report import StreamReport, Totals
+from strep._model.types import StreamEvent, StreamInfo
 
 T0 = 1_700_000_000_000_000_000  # a whole second, UTC ns
 MS = 1_000_000

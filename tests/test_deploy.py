@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 import pytest
+from places import ROOT
 
 from strep.cli import cli
 
-ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 if not DEPLOY.exists():
     pytest.skip("deploy/ is not beside the tests", allow_module_level=True)

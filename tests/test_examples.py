@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from support import LEG, batch_of, steady
 
-from strep._pcap import PcapWriter
+from strep._edge.pcap import PcapWriter
 from strep.simulate import Impairments, make_traffic, play
 from strep.standin import StandIn
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not here")

@@ -19,8 +19,8 @@ from fuzz.vectors import VECTORS
 from fuzz.wire import Datagram, batch_of_wire, datagrams_of, wire_of
 
 import strep
-from strep._datagrams import DatagramBatch
-from strep._events import Event
+from strep._model.datagrams import DatagramBatch
+from strep._model.events import Event
 
 FIRST = int(os.environ.get("STREP_FUZZ_SEED", "0"))  # nightly runs go on where others ended
 HEARD, UNHEARD = 8_000, 25_000  # hostile datagrams a seed: with all sinks and analyzers, and without
@@ -99,7 +99,7 @@ def test_every_storm_reaches_every_length_and_every_first_byte() -> None:
 
 def test_a_fault_is_found_and_shrunk_to_what_causes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a fault put into the engine: payload type 4 in a packet of 24 bytes raises."""
-    from strep._engine import Engine
+    from strep._engine.engine import Engine
 
     sound = Engine.receive
 

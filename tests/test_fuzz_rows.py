@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import ROOT, TESTS
 from support import MS, T0, Arrival, packet, payload_of, pcmu, run
 
-TESTS = Path(__file__).parent
-TABLE = TESTS.parent / "docs" / "faults.md"
+TABLE = ROOT / "docs" / "faults.md"
 
 
 def table() -> dict[int, list[str]]:
@@ -28,6 +28,8 @@ def names_in(module: Path) -> set[str]:
 
 def test_every_test_that_the_table_of_faults_names_exists() -> None:
     rows = table()
+    modules = {path.name: path for path in TESTS.rglob("test_*.py")}
+    assert len(modules) == len(list(TESTS.rglob("test_*.py"))), "a name in the table would mean two modules"
     assert list(rows) == list(range(1, 62))
     for number, (fault, promise, figure, tests) in rows.items():
         assert fault, number
@@ -37,7 +39,7 @@ def test_every_test_that_the_table_of_faults_names_exists() -> None:
         assert named or tests in ("later", "—"), (number, tests)
         assert tests.count("`") == 2 * len(named), (number, tests)
         for module, name in named:
-            assert name in names_in(TESTS / module), (number, module, name)
+            assert name in names_in(modules[module]), (number, module, name)
 
 
 @settings(max_examples=25, deadline=None)

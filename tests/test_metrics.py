@@ -18,8 +18,8 @@ from live import listening, send_paced, until
 from support import leg_id, packet
 
 import strep
-from strep._exceptions import ConfigurationError, MissingExtraError
-from strep._http import HttpServer
+from strep._edge.http import HttpServer
+from strep._model.exceptions import ConfigurationError, MissingExtraError
 from strep.cli.options import http_address
 from strep.control._figures import LATENCY_S, RequestFigures
 from strep.control.asgi import WebhookCounts

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import TESTS
 from test_witnesses import tshark_streams
 
 pytestmark = pytest.mark.witness
@@ -99,7 +100,7 @@ def test_twenty_streams_over_a_bad_network(cable: None, tmp_path: Path) -> None:
         if not _has_netem():
             print("no netem in this kernel: a relay in user space is the bad network")
             to = f"{_NEAR_IP}:9001"
-            relay = start(_NEAR, python, str(Path(__file__).parent / "relay.py"), to, f"{_FAR_IP}:9000", "45")
+            relay = start(_NEAR, python, str(TESTS / "relay.py"), to, f"{_FAR_IP}:9000", "45")
             _line_of(relay, "stdout", "relaying")
         dump = start(
             _FAR, "dumpcap", "-q", "-i", "veth0", "-f", "udp dst port 9000", "-w", str(tmp_path / "far.pcapng")

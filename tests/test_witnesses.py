@@ -17,7 +17,7 @@ from live import port_of, run_on, samples_of, until
 from support import MS, T0, Arrival, batch_of, packet, steady
 
 import strep
-from strep._pcap import PcapWriter
+from strep._edge.pcap import PcapWriter
 from strep.resample import resample
 from strep.sinks import WavSink
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .._types import DatagramKind
+from .._model.types import DatagramKind
 from .columns import COLUMN_NAMES, PacketColumns
 from .layout import (
     DTLS_FIRST,

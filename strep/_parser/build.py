@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
-from .._types import Direction, Leg
+from .._model.exceptions import ConfigurationError
+from .._model.types import Direction, Leg
 from .layout import RTP_FIXED, STREP_LENGTH, STREP_VERSION
 
 __all__ = ["build_datagram", "write_headers"]

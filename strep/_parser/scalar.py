@@ -6,8 +6,8 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from .._exceptions import ParseError
-from .._types import DatagramKind, Direction, Leg
+from .._model.exceptions import ParseError
+from .._model.types import DatagramKind, Direction, Leg
 from .layout import (
     KEEPALIVE_BYTES,
     KEEPALIVE_MOST,

@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .._report import StreamReport, report_of
-from .._types import Codec, GapCause, StreamInfo
+from .._model.report import StreamReport, report_of
+from .._model.types import Codec, GapCause, StreamInfo
 
 __all__ = ["Board", "Columns", "Snapshot", "report_of_row"]
 

@@ -6,10 +6,10 @@ import socket
 import sys
 from typing import Final
 
-from .._exceptions import BindError
-from .._udp import UdpAddress
-from .._udp.base import bind_socket
-from .._udp.ending import admit_all, refuse_all
+from .._edge.udp import UdpAddress
+from .._edge.udp.base import bind_socket
+from .._edge.udp.ending import admit_all, refuse_all
+from .._model.exceptions import BindError
 from . import steering
 
 __all__ = ["SteeringError", "bind_group"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .._report import StreamReport
-from .._types import StreamInfo
+from .._model.report import StreamReport
+from .._model.types import StreamInfo
 from ..sinks import BaseSink
 from .board import Columns, Snapshot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .._report import Totals
+from .._model.report import Totals
 
 __all__ = ["WORKER_DIED", "merge_sinks", "merge_totals", "totals_of_the_dead"]
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from typing import Any, Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from .messages import pack
 
 __all__ = ["Nursery", "inside_nursery", "main"]

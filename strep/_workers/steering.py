@@ -16,7 +16,7 @@ from functools import reduce
 from operator import xor
 from typing import Final
 
-from .._udp.ending import attach
+from .._edge.udp.ending import attach
 
 __all__ = ["attach_program", "program_for", "steering_problem", "worker_of"]
 

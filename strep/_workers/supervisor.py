@@ -15,17 +15,17 @@ from socket import SO_RCVBUF, SOL_SOCKET, socket
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .._admission import PortRole
-from .._exceptions import ConfigurationError
-from .._incidents import Incident
-from .._payload_types import PayloadTypes
-from .._receiver import Receiver, SocketStatus
-from .._report import StreamReport, Totals, summary_of
-from .._stream import EventQueue
-from .._types import Codec
-from .._udp import UdpAddress, transport_named
-from .._udp.base import dropped_by_kernel
-from .._udp.ending import count_waiting, shut
+from .._codecs.payload_types import PayloadTypes
+from .._delivery.stream import EventQueue
+from .._edge.udp import UdpAddress, transport_named
+from .._edge.udp.base import dropped_by_kernel
+from .._edge.udp.ending import count_waiting, shut
+from .._engine.sources.admission import PortRole
+from .._model.exceptions import ConfigurationError
+from .._model.report import StreamReport, Totals, summary_of
+from .._model.types import Codec
+from .._receiver.receiver import Receiver, SocketStatus
+from .._threads.incidents import Incident
 from ..sinks import Sink
 from .group import SteeringError, bind_group
 from .merge import merge_sinks, merge_totals

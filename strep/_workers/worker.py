@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .._engine import Engine
-from .._exceptions import ConfigurationError, StrepError
-from .._incidents import Incident
-from .._receiver import Receiver
-from .._types import StreamInfo
-from .._udp import UdpAddress, UdpSocket, open_socket
+from .._edge.udp import UdpAddress, UdpSocket, open_socket
+from .._engine.engine import Engine
+from .._model.exceptions import ConfigurationError, StrepError
+from .._model.types import StreamInfo
+from .._receiver.receiver import Receiver
+from .._threads.incidents import Incident
 from ..sinks import Sink, WavSink
 from .board import Board
 from .ledger import Ledger

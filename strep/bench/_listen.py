@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from .._blocks import BlockBatch
-from .._receiver import Receiver
-from .._stream import Stream
+from .._delivery.stream import Stream
+from .._model.blocks import BlockBatch
+from .._receiver.receiver import Receiver
 from ..sinks import BaseSink, Sink
 
 __all__ = ["RING_LATENCY_MS", "STALLED_LOOP_S", "STALLED_SINK_S", "main"]

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from .._version import __version__
 
 __all__ = ["FLOOR_SOURCE", "Machine", "build_floor", "core_pair", "machine"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from .._exceptions import StrepError
+from .._model.exceptions import StrepError
 
 __all__ = ["Ended", "Measured", "MeasurementError"]
 

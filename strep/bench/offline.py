@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from .._datagrams import DatagramBatch
-from .._pcap import PcapWriter
+from .._edge.pcap import PcapWriter
+from .._model.datagrams import DatagramBatch
 from ..simulate.load import VERIFY_SEED, PacketWriter
 from ..simulate.schedule import Even
 from ._outcome import Outcome, spread

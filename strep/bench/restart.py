@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from .._model.types import Direction, Leg
 from .._parser import build_datagram
-from .._types import Direction, Leg
 from .._workers.steering import worker_of
 from .._workers.supervisor import Supervisor
 from ..simulate.load import call_leg_id_of, expected_samples

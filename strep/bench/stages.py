@@ -12,11 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import _intake, _outlet
-from .._blocks import BlockBatch
-from .._datagrams import DatagramBatch
-from .._engine import Engine, EngineConfig
-from .._events import Ended, Started
+from .._engine import intake as _intake
+from .._engine.engine import Engine, EngineConfig
+from .._engine.outlet import outlet as _outlet
+from .._model.blocks import BlockBatch
+from .._model.datagrams import DatagramBatch
+from .._model.events import Ended, Started
 from ..simulate.load import VERIFY_SEED, PacketWriter
 from ..simulate.schedule import Even
 from ..sinks import ArraySink, LevelMeter, Sink, WavSink

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
+from .._edge.udp import UdpAddress, open_socket
+from .._model.exceptions import ConfigurationError
+from .._model.types import Direction, Leg
 from .._parser import build_datagram
-from .._types import Direction, Leg
-from .._udp import UdpAddress, open_socket
 from .._workers.group import SteeringError, bind_group
 from .._workers.steering import worker_of
 from ..simulate._sendmmsg import BatchSender

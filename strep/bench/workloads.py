@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from . import churn, growth, impairment, latency, offline, ratio, search, stages, stalls, workers
 from ._machine import core_pair
 from ._outcome import Outcome

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from .._exceptions import BindError, CaptureFileError, StrepError
+from .._model.exceptions import BindError, CaptureFileError, StrepError
 from .._version import __version__
 from .bench import bench
 from .capture import capture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from .options import http_address
 
 __all__ = ["Settings"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from .._receiver import Receiver
-from .._udp import parse_address
+from .._edge.udp import parse_address
+from .._receiver.receiver import Receiver
 from .options import EXIT_API, EXIT_DOCTOR, console
 
 if TYPE_CHECKING:

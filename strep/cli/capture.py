@@ -15,14 +15,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from .._http import HttpServer
-from .._limits import hide_key
-from .._lock import DirectoryLock
-from .._receiver import Receiver
-from .._summary import losses
+from .._edge.http import HttpServer
+from .._receiver.receiver import Receiver
+from .._receiver.summary import losses
 from .._workers import Supervisor, steering_problem
 from ..sinks import LevelMeter, MutedSink
 from .events import EventSink, EventWriter, emit, tell_incidents
+from .limits import hide_key
+from .lock import DirectoryLock
 from .options import (
     EXIT_SINK,
     check_writable,

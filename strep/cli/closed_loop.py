@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from .._exceptions import StrepError
+from .._model.exceptions import StrepError
 from ..simulate import Impairments
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def fork_calls(
 
     Raises MissingExtraError without the extra ``serve``, before anything is done.
     """
-    from .._http import HttpServer
+    from .._edge.http import HttpServer
     from ..control import CallControl
     from ..control.asgi import WebhookApp, webhook_app
     from ..control.events import CallAnswered, ForkStarted, ForkStopped

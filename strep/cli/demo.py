@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from .._exceptions import MissingExtraError
-from .._plot import plot_directory
-from .._receiver import Receiver
-from .._summary import write_summary
+from .._model.exceptions import MissingExtraError
+from .._receiver.receiver import Receiver
+from .._receiver.summary import write_summary
+from ..plot.plot import plot_directory
 from ..simulate import Impairments, make_traffic, play
 from ..sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter, WavSink
 from .closed_loop import fork_calls

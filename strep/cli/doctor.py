@@ -19,8 +19,8 @@ from typing import Final, Literal
 
 import click
 
-from .._exceptions import StrepError
-from .._udp import UdpAddress, open_socket, parse_address, recvmmsg_available
+from .._edge.udp import UdpAddress, open_socket, parse_address, recvmmsg_available
+from .._model.exceptions import StrepError
 from .._workers import steering_problem
 from .call_check import check_call
 from .options import EXIT_DOCTOR, console, run_async

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._report import StreamReport
-from .._types import StreamEvent, StreamInfo
+from .._model.report import StreamReport
+from .._model.types import StreamEvent, StreamInfo
 from ..sinks import BaseSink
 
 if TYPE_CHECKING:
-    from .._receiver import Receiver
+    from .._receiver.receiver import Receiver
     from .._workers import Supervisor
 
 __all__ = ["EventSink", "EventWriter", "emit", "tell_incidents"]

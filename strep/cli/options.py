@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 import click
 from rich.console import Console
 
-from .._exceptions import ConfigurationError
-from .._payload_types import PayloadTypes
-from .._sources import PIN_MODES
-from .._summary import write_summary
-from .._types import Codec
+from .._codecs.payload_types import PayloadTypes
+from .._engine.sources.pinning import PIN_MODES
+from .._model.exceptions import ConfigurationError
+from .._model.types import Codec
+from .._receiver.summary import write_summary
 from ._decorate import decorated
 
 __all__ = [

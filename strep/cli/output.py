@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 
 import click
 
-from .._exceptions import ConfigurationError
-from .._types import StreamInfo
+from .._model.exceptions import ConfigurationError
+from .._model.types import StreamInfo
 from ..resample import prepare
 from ..sinks import (
     DtmfDetector,

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .._plot import plot_directory
+from ..plot.plot import plot_directory
 from .options import console
 
 __all__ = ["plot"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from .._exceptions import ConfigurationError
-from ..sinks._wavrepair import mend_tree
+from .._model.exceptions import ConfigurationError
+from ..sinks.wav.repair import mend_tree
 from .options import EXIT_FILE, console
 
 __all__ = ["repair"]

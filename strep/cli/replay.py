@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .._replay import Replay
-from .._replay import replay as run_replay
+from .._receiver.replay import Replay
+from .._receiver.replay import replay as run_replay
 from ..sinks import Sink
 from .events import EventSink, emit
 from .options import (

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
-from .._exceptions import ConfigurationError, MissingExtraError
-from .._http import HttpLimits, HttpServer
-from .._limits import Descriptors, hide_key
-from .._lock import DirectoryLock
-from .._receiver import Receiver
-from .._summary import losses
+from .._edge.http import HttpLimits, HttpServer
+from .._model.exceptions import ConfigurationError, MissingExtraError
+from .._receiver.receiver import Receiver
+from .._receiver.summary import losses
 from ._serve_settings import Settings
 from .events import EventSink, EventWriter, tell_incidents
+from .limits import Descriptors, hide_key
+from .lock import DirectoryLock
 from .options import (
     EXIT_SINK,
     check_writable,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from .._report import StreamReport, Totals
+from .._model.report import StreamReport, Totals
 from ..sinks import LevelMeter
 
 __all__ = ["stream_table", "totals_line"]

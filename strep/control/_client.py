@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, S
 
 import httpx
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from .._version import __version__
 from . import _requests
 from ._answers import Answer
@@ -30,7 +30,7 @@ from ._retry import RetryPolicy
 from ._secret import Secret
 
 if TYPE_CHECKING:
-    from .._receiver import Receiver
+    from .._receiver.receiver import Receiver
     from ._fork_state import ForkLimits
     from ._forks import ForkRegistry
     from .session import Fork, ForkEvent

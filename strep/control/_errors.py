@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
-from .._exceptions import StrepError
+from .._model.exceptions import StrepError
 
 __all__ = [
     "CALL_ENDED",

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = [
     "Action",

@@ -8,10 +8,10 @@ import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 
-from .._receiver import Receiver
-from .._report import StreamReport
-from .._stream import Stream
-from .._types import Direction, StreamInfo
+from .._delivery.stream import Stream
+from .._model.report import StreamReport
+from .._model.types import Direction, StreamInfo
+from .._receiver.receiver import Receiver
 
 __all__ = ["ForkStreams"]
 

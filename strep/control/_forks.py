@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from ._fork_state import ForkPhase
 from .events import CallHangup, WebhookEvent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from ._errors import APIError, APIStatusError, CallEndedError
 
 __all__ = ["call_is_over", "may_have_had_effect", "told"]

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
-from .._exceptions import AddressError, ConfigurationError
+from .._model.exceptions import AddressError, ConfigurationError
 from . import _answers
 from ._answers import Answer, Call, CallEventPage, CommandResult
 

@@ -14,7 +14,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["DEDUPLICATION_S", "Failure", "RetryPolicy", "retry_after_s", "retry_delay_s"]
 

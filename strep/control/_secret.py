@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["Secret"]
 

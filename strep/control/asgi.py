@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from ._errors import ForgedWebhookError, MalformedWebhookError, StaleWebhookError, WebhookError
 from .webhooks import TOLERANCE_S, PublicKey, ReplayMemory, WebhookEvent, signature_of, verify_and_parse
 

@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from .._exceptions import ConfigurationError, StrepError
-from .._options import parse_call_leg_id
-from .._pairs import PortPair
-from .._receiver import Receiver
-from .._stream import Stream
-from .._types import Direction
-from .._udp import UdpAddress, parse_address
+from .._delivery.stream import Stream
+from .._edge.udp import UdpAddress, parse_address
+from .._model.exceptions import ConfigurationError, StrepError
+from .._model.types import Direction
+from .._receiver.pairs import PortPair
+from .._receiver.receiver import Receiver
+from .._receiver.settings import parse_call_leg_id
 from ._diagnosis import Diagnosis, Facts, diagnose
 from ._errors import CallEndedError
 from ._fork_state import (

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from .._exceptions import ConfigurationError, MissingExtraError
+from .._model.exceptions import ConfigurationError, MissingExtraError
 from ._errors import ForgedWebhookError, MalformedWebhookError, StaleWebhookError, WebhookError
 from .events import (
     CallAnswered,

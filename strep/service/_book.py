@@ -7,7 +7,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from .._types import Leg, StreamInfo
+from .._model.types import Leg, StreamInfo
 from ..control.calls import CallPhase, CallState
 from ..control.events import WebhookEvent
 

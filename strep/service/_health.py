@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from .._receiver import Receiver
-from .._report import utc_text
+from .._model.report import utc_text
+from .._receiver.receiver import Receiver
 
 __all__ = ["Health"]
 

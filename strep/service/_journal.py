@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from .._summary import write_whole
+from .._receiver.summary import write_whole
 from ..control.calls import CallPhase, CallState
 from ..control.events import WebhookEvent, parse_event
 

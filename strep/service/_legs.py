@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .._receiver import Receiver
-from .._report import StreamReport
-from .._summary import write_whole
-from .._types import StreamInfo
+from .._model.report import StreamReport
+from .._model.types import StreamInfo
+from .._receiver.receiver import Receiver
+from .._receiver.summary import write_whole
 from ..sinks import BaseSink
 
 __all__ = ["LegStreams", "LegWriter", "Pending", "write_json"]

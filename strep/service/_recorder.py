@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from .._exceptions import StrepError
-from .._receiver import Receiver
-from .._report import utc_text
-from .._summary import write_summary
+from .._model.exceptions import StrepError
+from .._model.report import utc_text
+from .._receiver.receiver import Receiver
+from .._receiver.summary import write_summary
 from ..control import CallEndedError
 from ..control.calls import CallState
 from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..sinks._wavfile import WavFormat
-from ..sinks._wavleft import complete_files
+from ..sinks.wav.file import WavFormat
+from ..sinks.wav.left import complete_files
 from ._legs import write_json
 
 __all__ = ["Recovery"]

@@ -6,8 +6,8 @@ import base64
 from datetime import datetime
 from typing import Any, Final
 
-from .._exceptions import BindError
-from .._types import Leg
+from .._model.exceptions import BindError
+from .._model.types import Leg
 from ..control import APIConnectionError, APIStatusError
 from ..control.calls import CallState
 

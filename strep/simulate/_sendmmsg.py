@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
-from .._udp import UdpAddress
-from .._udp.recvmmsg import _MMSGHDR, recvmmsg_available
+from .._edge.udp import UdpAddress
+from .._edge.udp.recvmmsg import _MMSGHDR, recvmmsg_available
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["BatchSender", "ScatterSender"]
 

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["EVENT_BYTES", "TELEPHONE_EVENT", "KeyPress", "event_payload", "plan_keys"]
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["Impaired", "Impairments", "impair"]
 

@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import PCMU, decode
-from .._exceptions import ConfigurationError, StrepError
+from .._codecs.g711 import PCMU, decode
+from .._edge.udp import parse_address
+from .._model.exceptions import ConfigurationError, StrepError
 from .._parser import write_headers
-from .._udp import parse_address
 from ._sendmmsg import BatchSender
 from .schedule import PATTERNS, Schedule, make_schedule
 

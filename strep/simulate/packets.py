@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import decode, encode
-from .._packed import is_packed, make_decoder
-from .._packed.encoders import make_encoder
-from .._types import Codec
+from .._codecs.decoders import make_decoder
+from .._codecs.encoders import make_encoder
+from .._codecs.facts import is_packed
+from .._codecs.g711 import decode, encode
+from .._model.types import Codec
 from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, KeyPress, event_payload
 
 __all__ = ["Packets", "decode_packets", "encode_stream", "uniform"]

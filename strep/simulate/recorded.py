@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from .._datagrams import SLOT_MINIMUM, DatagramBatch
-from .._exceptions import ConfigurationError
+from .._model.datagrams import SLOT_MINIMUM, DatagramBatch
+from .._model.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from .traffic import Traffic
@@ -53,7 +53,7 @@ def batches(traffic: Traffic, *, strep: bool, rx_port: int, tx_port: int, start_
 
 def write_pcap(parts: Iterable[DatagramBatch], path: str | PathLike[str]) -> int:
     """Write batches as a pcap file (nanoseconds, Ethernet, to 127.0.0.1); returns how many datagrams it holds."""
-    from .._pcap import PcapWriter
+    from .._edge.pcap import PcapWriter
 
     writer = PcapWriter(path)
     try:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["PATTERNS", "Even", "Listed", "Schedule", "Shape", "Truth", "make_schedule", "truth_of"]
 

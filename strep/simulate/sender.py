@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from .._exceptions import ConfigurationError
-from .._types import Codec, Direction
-from .._udp import UdpAddress, parse_address
+from .._edge.udp import UdpAddress, parse_address
+from .._model.exceptions import ConfigurationError
+from .._model.types import Codec, Direction
 from ._sendmmsg import BatchSender
 from .impair import Impairments
 from .speech import read_voices

@@ -9,7 +9,7 @@ from os import PathLike
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 from ..resample import resample
 
 __all__ = ["bundled_voices", "read_voices", "read_wav"]

@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import parse_codec
-from .._datagrams import DatagramBatch
-from .._exceptions import ConfigurationError
-from .._packed import FORMATS, is_packed
+from .._codecs.facts import FORMATS, is_packed
+from .._codecs.g711 import parse_codec
+from .._model.datagrams import DatagramBatch
+from .._model.exceptions import ConfigurationError
+from .._model.types import Codec, Direction, Leg
 from .._parser import write_headers
-from .._types import Codec, Direction, Leg
 from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, KeyPress, plan_keys
 from .impair import Impairments, impair
 from .packets import Packets, decode_packets, encode_stream, uniform
@@ -199,7 +199,7 @@ class Traffic:
 
 
 def wire_codec(codec: str | Codec) -> Codec:
-    """The codec that is meant: as :func:`strep._codecs.parse_codec`, but a bare "L16" is L16/16000.
+    """The codec that is meant: as :func:`strep._codecs.g711.parse_codec`, but a bare "L16" is L16/16000.
 
     Raises ConfigurationError.
     """
@@ -229,7 +229,7 @@ def make_traffic(
     Streams stand call by call: leg A inbound, leg A outbound, and with ``legs="both"`` leg B inbound (the voice of A
     outbound) and outbound. Their packets are spread evenly over the packet time, unless ``in_phase``.
     ``voices``: int16 (n,) at the codec's rate (default: the bundled ones), repeated, begun elsewhere for each call.
-    ``codec``: PCMU, PCMA, L16, or a packed one that can be encoded here (:mod:`strep._packed.encoders`).
+    ``codec``: PCMU, PCMA, L16, or a packed one that can be encoded here (:mod:`strep._codecs.encoders`).
     ``payload_type``: default 0 for PCMU, 8 for PCMA, 9 for G722, 18 for G729, 3 for GSM; a receiver must be told of the
     others: 96 for L16, 97 AMR, 98 AMR-WB, 111 opus.
     ``drift_ppm``: how much faster than true the senders' clocks run.

@@ -1,18 +1,18 @@
 """Sinks: what becomes of received audio. Floor 4."""
 
-from ._bank import FrameBatch
-from ._base import BaseSink, Sink
+from .analysis.bank import FrameBatch
+from .analysis.dtmf import DtmfDetector
+from .analysis.level import LevelMeter, Levels
+from .analysis.quality import QualityMeter
+from .analysis.spectrum import Spectrogram, Spectrum
+from .analysis.speech import SpeechMeter
+from .analysis.tones import ToneDetector
 from .array import ArraySink, ArrayView
+from .base import BaseSink, Sink
 from .callback import BatchCallbackSink, CallbackSink
-from .dtmf import DtmfDetector
 from .frames import FrameSink
-from .level import LevelMeter, Levels
 from .muted import MutedSink
-from .quality import QualityMeter
-from .spectrum import Spectrogram, Spectrum
-from .speech import SpeechMeter
-from .tones import ToneDetector
-from .wav import WavSink
+from .wav.sink import WavSink
 
 __all__ = [
     "ArraySink",

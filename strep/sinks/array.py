@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .._exceptions import ConfigurationError
-from .._types import GapCause, Mask
-from ._isolating import IsolatingSink
-from ._mute import MuteKeys
+from .._model.exceptions import ConfigurationError
+from .._model.types import GapCause, Mask
+from .isolating import IsolatingSink
+from .muting import MuteKeys
 
 if TYPE_CHECKING:
-    from .._blocks import Block, BlockBatch
-    from .._incidents import Incidents
-    from .._report import StreamReport
-    from .._types import StreamInfo
+    from .._model.blocks import Block, BlockBatch
+    from .._model.report import StreamReport
+    from .._model.types import StreamInfo
+    from .._threads.incidents import Incidents
 
 __all__ = ["ArraySink", "ArrayView"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ._aside import HOPELESS, SetAside, Unusable
-from ._base import BaseSink
+from .aside import HOPELESS, SetAside, Unusable
+from .base import BaseSink
 
 if TYPE_CHECKING:
-    from .._blocks import Block, BlockBatch
-    from .._incidents import Incidents
-    from .._report import StreamReport
-    from .._types import StreamInfo
+    from .._model.blocks import Block, BlockBatch
+    from .._model.report import StreamReport
+    from .._model.types import StreamInfo
+    from .._threads.incidents import Incidents
 
 __all__ = ["BatchCallbackSink", "CallbackSink"]
 

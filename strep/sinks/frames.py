@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from ._aside import HOPELESS, Unusable
-from ._bank import FrameBank, FrameBatch
-from ._isolating import IsolatingSink
+from .analysis.bank import FrameBank, FrameBatch
+from .aside import HOPELESS, Unusable
+from .isolating import IsolatingSink
 
 if TYPE_CHECKING:
-    from .._blocks import BlockBatch
-    from .._report import StreamReport
-    from .._types import StreamInfo
+    from .._model.blocks import BlockBatch
+    from .._model.report import StreamReport
+    from .._model.types import StreamInfo
 
 __all__ = ["FrameSink"]
 

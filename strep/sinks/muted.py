@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._exceptions import ConfigurationError
-from ._base import BaseSink
-from ._guarded import GuardedSink
-from ._mute import MuteKeys
+from .._model.exceptions import ConfigurationError
+from .base import BaseSink
+from .guarded import GuardedSink
+from .muting import MuteKeys
 
 if TYPE_CHECKING:
-    from .._blocks import BlockBatch
-    from .._incidents import Incidents
-    from .._report import StreamReport
-    from .._types import StreamEvent, StreamInfo
-    from ._base import Sink
+    from .._model.blocks import BlockBatch
+    from .._model.report import StreamReport
+    from .._model.types import StreamEvent, StreamInfo
+    from .._threads.incidents import Incidents
+    from .base import Sink
 
 __all__ = ["MutedSink"]
 

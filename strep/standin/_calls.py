@@ -19,9 +19,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from .._exceptions import ConfigurationError
-from .._types import Leg
-from .._udp import UdpAddress
+from .._edge.udp import UdpAddress
+from .._model.exceptions import ConfigurationError
+from .._model.types import Leg
 from ._answers import OK, Answer, Problem, Refused, call_ended, not_answered, not_found, unknown_call
 from ._requests import Command, Dial, ForkStart, Page
 from ._webhooks import iso, webhook_body

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from .._exceptions import ConfigurationError
+from .._model.exceptions import ConfigurationError
 
 __all__ = ["Fault", "Faults", "Misfortune", "WebhookFaults"]
 

@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs import encode
-from .._exceptions import ConfigurationError
+from .._codecs.g711 import encode
+from .._model.exceptions import ConfigurationError
+from .._model.types import Codec, Direction
 from .._parser import write_headers
-from .._types import Codec, Direction
 from ..simulate import Impairments, StreamTruth
 from ..simulate.impair import impair
 from ..simulate.speech import bundled_voices

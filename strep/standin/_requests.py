@@ -8,8 +8,8 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from .._exceptions import AddressError
-from .._udp import UdpAddress, parse_address
+from .._edge.udp import UdpAddress, parse_address
+from .._model.exceptions import AddressError
 from ._answers import Problem, Refused
 
 __all__ = ["Command", "Dial", "ForkStart", "Page", "parse_command", "parse_dial", "parse_fork_start", "parse_page"]

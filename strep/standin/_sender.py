@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from .._udp import UdpAddress
+from .._edge.udp import UdpAddress
 from ..simulate import StreamTruth
 from ..simulate._sendmmsg import ScatterSender
 from ._calls import Fork

@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 
 import httpx
 
-from .._exceptions import ConfigurationError
-from .._http import HttpLimits, HttpServer
-from .._types import Codec
+from .._edge.http import HttpLimits, HttpServer
+from .._model.exceptions import ConfigurationError
+from .._model.types import Codec
 from ..simulate import Impairments, StreamTruth
 from ..simulate.speech import read_voices
 from ..simulate.traffic import wire_codec

@@ -9,7 +9,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from .._exceptions import MissingExtraError
+from .._model.exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from ._calls import Call

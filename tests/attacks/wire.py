@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from fuzz.wire import bytes_of
 
+from strep._edge.udp import UdpAddress
 from strep._parser import write_headers
-from strep._udp import UdpAddress
 from strep.simulate._sendmmsg import BatchSender
 
 from .kinds import REAL_HI

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from strep._types import Direction, Leg, StreamInfo
+from strep._model.types import Direction, Leg, StreamInfo
 from strep.simulate.traffic import Traffic, make_traffic
 
 __all__ = ["NO_CALLS", "PAYLOAD_TYPES", "Key", "RealCalls", "key_of", "real_calls"]

@@ -19,8 +19,8 @@ import numpy as np
 
 with atheris.instrument_imports(include=["strep"]):
     from strep import CaptureFileError, Status
+    from strep._edge.pcap import PcapReader
     from strep._parser import inspect_datagram, parse_batch
-    from strep._pcap import PcapReader
 
 _WIDTHS: Final = (64, 72, 256, 2048)
 _MEMORY: Final = 64 << 20  # beyond what the process had, for files of some kilobytes

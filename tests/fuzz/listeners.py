@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from strep import sinks
-from strep._types import StreamEvent, StreamInfo
+from strep._model.types import StreamEvent, StreamInfo
 from strep.sinks import BaseSink, FrameBatch
 
 from .calls import Key, key_of

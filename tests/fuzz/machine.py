@@ -17,16 +17,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from strep._admission import PortBinding, PortRole
-from strep._datagrams import DatagramBatch
-from strep._dispatch import Dispatcher
-from strep._engine import Engine, EngineConfig
-from strep._events import Ended, Fault, Started
-from strep._incidents import Incidents
-from strep._inorder import InOrder
-from strep._payload_types import PayloadTypes
-from strep._report import StreamReport
-from strep._types import StreamInfo
+from strep._codecs.payload_types import PayloadTypes
+from strep._delivery.dispatcher import Dispatcher
+from strep._delivery.in_order import InOrder
+from strep._engine.engine import Engine, EngineConfig
+from strep._engine.sources.admission import PortBinding, PortRole
+from strep._model.datagrams import DatagramBatch
+from strep._model.events import Ended, Fault, Started
+from strep._model.report import StreamReport
+from strep._model.types import StreamInfo
+from strep._threads.incidents import Incidents
 
 from .actors import HI, LEGS, storm
 from .calls import NO_CALLS, PAYLOAD_TYPES, Key, RealCalls, key_of, real_calls

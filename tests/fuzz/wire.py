@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from strep._datagrams import DatagramBatch
+from strep._model.datagrams import DatagramBatch
 
 __all__ = ["SILENT", "WIDTH", "WIRE", "Datagram", "batch_of_wire", "blank", "datagrams_of", "wire_of"]
 

@@ -1,0 +1,225 @@
+"""From ring slots to bytes end to end, and to samples. Floor 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .._engine.streams.ring import JitterRing
+from .._engine.streams.timeline import Placed
+from .._model.types import Codec
+from .g711 import decode, transcode
+from .packed_audio import PackedAudio, PackedPacket
+
+__all__ = ["Decoded", "Decoder", "Whose", "gather"]
+
+Bools = npt.NDArray[np.bool_]
+I16 = npt.NDArray[np.int16]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+
+
+def gather(ring: JitterRing, placed: Placed, frame_bytes: I64, whole: Bools | None) -> tuple[U8, I64]:
+    """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,).
+
+    Trimmed frames are left out, but of the packets that are ``whole`` (None: none), which a decoder needs entire."""
+    bytes_a_frame = frame_bytes.take(placed.codec)
+    length = placed.frames * bytes_a_frame
+    skip = None if placed.trim is None else placed.trim * bytes_a_frame
+    if whole is not None:
+        length = np.where(whole, placed.length, length)
+        skip = None if skip is None else np.where(whole, 0, skip)
+    begin = np.zeros(len(length) + 1, np.int64)
+    np.cumsum(length, out=begin[1:])
+    if not ring.any_large or not (large := ring.large.take(placed.row)).any():
+        return _gather(ring.payload_slab(False), placed.slot, skip, length, begin, None), begin
+    out = np.empty(int(begin[-1]), np.uint8)
+    for kind in (False, True):
+        members = np.flatnonzero(large == kind)
+        if members.size:
+            part = None if skip is None else skip[members]
+            slab = ring.payload_slab(kind)
+            _gather(slab, placed.slot[members], part, length[members], begin[:-1][members], out)
+    return out, begin
+
+
+def _gather(slab: U8, slot: I64, skip: I64 | None, length: I64, begin: I64, out: U8 | None) -> U8:
+    """``out[begin:begin+length] = slab[slot, skip:skip+length]`` for every packet; ``out`` None: end to end."""
+    one = int(length[0])
+    same = skip is None and bool((length == one).all())
+    if same and out is None:
+        return slab[slot, :one].reshape(-1)
+    if out is None:
+        out = np.empty(int(begin[-1]), np.uint8)
+    distinct = np.bincount(length).nonzero()[0]
+    if skip is None and len(distinct) <= 16:
+        # a handful of packet durations: one strided copy each
+        for size in distinct.tolist():
+            if size:
+                members = np.flatnonzero(length == size)
+                windows = np.ndarray((out.size - size + 1,), np.dtype((np.void, size)), out, 0, (1,))
+                items = np.ndarray((len(slab),), np.dtype((np.void, size)), slab, 0, (slab.shape[1],))
+                windows[begin[members]] = items[slot[members]]
+        return out
+    at = begin[: len(length)]
+    source = slot * slab.shape[1] if skip is None else slot * slab.shape[1] + skip
+    within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+    out[np.repeat(at, length) + within] = slab.reshape(-1)[np.repeat(source, length) + within]
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose packets these are, columns (p,): what a decoder that keeps state must know beside the packets."""
+
+    stream_codec: npt.NDArray[np.int16]
+    serial: I64
+    epoch: I64  # changes with the source
+    position: I64  # of a packet's first frame, as are all frames here at the stream's rate
+    gap: I64  # frames missing directly before it
+    lost: I64  # those of them that a decoder may make up for
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of packets.
+
+    ``samples``  int16, of all packets end to end
+    ``filled``   by packet: what its decoder puts in place of the frames lost before it, int16 values
+    ``failed``   by packet: what its decoding raised; its samples are zeros
+    """
+
+    samples: I16
+    filled: dict[int, I16] = field(default_factory=dict)
+    failed: dict[int, Exception] = field(default_factory=dict)
+
+
+class Decoder:
+    """Makes int16 samples of packets that may mix codecs: an exception costs the packet that it arose from."""
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.codecs = tuple(codecs)
+        self.channels = np.array([c.channels for c in codecs] + [1], np.int64)
+        self.frame_bytes = np.array([c.frame_bytes for c in codecs] + [1], np.int64)
+        self._packed = np.array([c.packed for c in codecs] + [False])
+        self._rate = np.array([c.sample_rate for c in codecs] + [0], np.int64)
+        self.audio = PackedAudio(codecs)
+
+    def careful(self, packet: npt.NDArray[np.int16], stream: npt.NDArray[np.int16]) -> Bools:
+        """Which packets need a decoder of their stream's: packed ones, and those of another rate or other channels."""
+        needed: Bools = self._packed.take(packet)
+        for column in (self._rate, self.channels):
+            needed = needed | (column.take(packet) != column.take(stream))
+        return needed
+
+    def is_plain(self, packet_codec: npt.NDArray[np.int16], stream_codec: npt.NDArray[np.int16]) -> bool:
+        """All of one codec that numpy decodes: the usual case."""
+        first = int(packet_codec[0])
+        return not self._packed[first] and bool((packet_codec == first).all() and (stream_codec == first).all())
+
+    def decode_plain(self, codec: int, payload: U8, begin: I64) -> Decoded:
+        """Samples of packets of one codec."""
+        one = self.codecs[codec]
+        try:
+            return Decoded(decode(one, payload))
+        except Exception:
+            return self._one_by_one(one, payload, begin)
+
+    def decode_mixed(self, payload: U8, begin: I64, placed: Placed) -> Decoded:
+        """Samples of packets none of which is careful."""
+        values = placed.frames * self.channels[placed.codec]
+        decoded = Decoded(np.empty(int(values.sum()), np.int16))
+        self._decode_easy(payload, begin, placed.codec, values, np.ones(len(values), np.bool_), decoded)
+        return decoded
+
+    def decode_all(self, payload: U8, begin: I64, placed: Placed, whose: Whose, careful: Bools) -> Decoded:
+        """Samples of all packets. In order, each once: decoders keep state."""
+        values = placed.frames * self.channels[whose.stream_codec]
+        offset = np.append(0, np.cumsum(values))
+        decoded = Decoded(np.empty(int(offset[-1]), np.int16))
+        self._decode_easy(payload, begin, placed.codec, values, ~careful, decoded)
+        trim = np.zeros(len(careful), np.int64) if placed.trim is None else placed.trim
+        for i in np.flatnonzero(careful).tolist():
+            stream_codec = int(whose.stream_codec[i])
+            packet = PackedPacket(
+                int(whose.serial[i]),
+                int(whose.epoch[i]),
+                int(placed.codec[i]),
+                payload[begin[i] : begin[i + 1]].tobytes(),
+                int(placed.own_frames[i]),
+                int(placed.frames[i]),
+                int(trim[i]),
+                int(whose.position[i]),
+                int(whose.gap[i]),
+                int(whose.lost[i]),
+                int(self._rate[stream_codec]),
+                int(self.channels[stream_codec]),
+            )
+            try:
+                decoded.samples[offset[i] : offset[i + 1]], concealed = self.audio.decode(packet)
+            except Exception as error:
+                decoded.samples[offset[i] : offset[i + 1]] = 0
+                decoded.failed[i] = error
+                self.audio.forget(packet.serial)  # nobody knows what state it is in
+                continue
+            if concealed is not None and concealed.size:
+                decoded.filled[i] = concealed
+        return decoded
+
+    def _decode_easy(
+        self, payload: U8, begin: I64, codec: npt.NDArray[np.int16], values: I64, easy: Bools, decoded: Decoded
+    ) -> None:
+        length = np.diff(begin)
+        for index in np.unique(codec[easy]).tolist():
+            members = easy & (codec == index)
+            mine, where = payload[np.repeat(members, length)], np.repeat(members, values)
+            one = self.codecs[index]
+            try:
+                decoded.samples[where] = decode(one, mine)
+            except Exception:
+                part = self._one_by_one(one, mine, np.append(0, np.cumsum(length[members])))
+                decoded.samples[where] = part.samples
+                which = np.flatnonzero(members).tolist()
+                decoded.failed.update((which[i], error) for i, error in part.failed.items())
+
+    @staticmethod
+    def _one_by_one(codec: Codec, payload: U8, begin: I64) -> Decoded:
+        """Packets of one codec, of which some cannot be decoded."""
+        ends = begin // codec.frame_bytes * codec.channels
+        decoded = Decoded(np.zeros(int(ends[-1]), np.int16))
+        for i in range(len(begin) - 1):
+            try:
+                decoded.samples[ends[i] : ends[i + 1]] = decode(codec, payload[begin[i] : begin[i + 1]])
+            except Exception as error:
+                decoded.failed[i] = error
+        return decoded
+
+    def transcode(
+        self, payload: U8, begin: I64, placed: Placed, stream_codec: npt.NDArray[np.int16], careful: Bools
+    ) -> tuple[U8, I64, Bools | None]:
+        """(payload, begin, which packets are still not in their stream's codec; None: none).
+
+        Where a sender switched between codecs that numpy knows (PCMU/PCMA), its payloads are put into its stream's
+        codec, so that who keeps encoded bytes keeps one encoding a stream.
+        """
+        other = placed.codec != stream_codec
+        if not other.any():
+            return payload, begin, None
+        chosen = other & ~careful & ~self._packed.take(stream_codec)
+        if chosen.any():
+            came, before = payload, np.diff(begin)
+            length = np.where(chosen, placed.frames * self.frame_bytes.take(stream_codec), before)
+            payload = np.empty(int(length.sum()), np.uint8)
+            payload[np.repeat(~chosen, length)] = came[np.repeat(~chosen, before)]
+            change = placed.codec.astype(np.int64) * len(self.codecs) + stream_codec
+            for one in np.flatnonzero(np.bincount(change[chosen])).tolist():
+                members = chosen & (change == one)
+                index, target = divmod(one, len(self.codecs))
+                mine = came[np.repeat(members, before)]
+                payload[np.repeat(members, length)] = transcode(self.codecs[index], self.codecs[target], mine)
+            begin = np.append(0, np.cumsum(length))
+        left = other & ~chosen
+        return payload, begin, left if left.any() else None

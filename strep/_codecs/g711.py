@@ -1,0 +1,138 @@
+"""Codecs decoded with numpy: G.711 and L16 (RFC 3551). Floor 2."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._model.exceptions import ConfigurationError
+from .._model.types import Codec
+from .facts import FORMATS, packed_codec
+
+__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "decode", "encode", "parse_codec", "silence_byte", "transcode"]
+
+U8 = npt.NDArray[np.uint8]
+I16 = npt.NDArray[np.int16]
+
+PCMU: Final = Codec("PCMU", 8000, 8000, 1, 1)
+PCMA: Final = Codec("PCMA", 8000, 8000, 1, 1)
+L16_STEREO: Final = Codec("L16", 44_100, 44_100, 2, 4)
+L16_MONO: Final = Codec("L16", 44_100, 44_100, 1, 2)
+
+
+def _mulaw_table() -> I16:
+    """ITU-T G.711 table 2b: sign, 3 bits segment, 4 bits step, all inverted; 14-bit values scaled to 16."""
+    code = ~np.arange(256, dtype=np.uint8)
+    segment = (code >> 4 & 7).astype(np.int32)
+    magnitude = (((code & 15).astype(np.int32) << 3) + 132 << segment) - 132
+    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
+
+
+def _alaw_table() -> I16:
+    """ITU-T G.711 table 1b: even bits inverted; 13-bit values scaled to 16."""
+    code = np.arange(256, dtype=np.uint8) ^ np.uint8(0x55)
+    segment = (code >> 4 & 7).astype(np.int32)
+    step = (code & 15).astype(np.int32) << 4
+    magnitude = np.where(segment == 0, step + 8, step + 264 << np.maximum(segment - 1, 0))
+    return np.where(code & 0x80, magnitude, -magnitude).astype(np.int16)
+
+
+_TABLES: Final = {"PCMU": _mulaw_table(), "PCMA": _alaw_table()}
+
+
+def _pairs(table: I16) -> npt.NDArray[np.uint32]:
+    """Two codes to two samples in one look-up: half as many, 1.8 times as fast."""
+    code = np.arange(65_536, dtype=np.uint16)
+    return table[code.view(np.uint8)].view(np.uint32)
+
+
+_PAIR_TABLES: Final = {name: _pairs(table) for name, table in _TABLES.items()}
+
+
+def _encode_table(name: str) -> U8:
+    """For each of the 65,536 samples the code that decodes nearest to it (of two as near, the smaller in size)."""
+    table = _TABLES[name].astype(np.int32)
+    codes = np.argsort(table, kind="stable")
+    values = table[codes]
+    samples = np.arange(-32_768, 32_768)
+    upper = np.clip(np.searchsorted(values, samples), 1, 255)
+    below, above = values[upper - 1], values[upper]
+    take_below = (samples - below < above - samples) | ((samples - below == above - samples) & (samples > 0))
+    best = np.where(take_below, upper - 1, upper)
+    encoded = codes[best].astype(np.uint8)
+    if name == "PCMU":
+        encoded[samples == 0] = 0xFF  # plus zero, not minus zero
+    return np.roll(encoded, -32_768)  # indexed by the sample as uint16
+
+
+_ENCODERS: Final = {name: _encode_table(name) for name in _TABLES}
+
+
+def decode(codec: Codec, payload: U8) -> I16:
+    """Samples of payload bytes end to end: int16 (values,), channels interleaved."""
+    if codec.name == "L16":
+        return payload[: payload.size // 2 * 2].view(">i2").astype(np.int16)
+    even = payload.size // 2
+    if payload.ctypes.data % 2 or even < 64:
+        return _TABLES[codec.name].take(payload)
+    pairs = _PAIR_TABLES[codec.name].take(payload[: even * 2].view(np.uint16)).view(np.int16)
+    return np.append(pairs, _TABLES[codec.name][payload[-1:]]) if payload.size % 2 else pairs
+
+
+def encode(codec: Codec, samples: I16) -> U8:
+    """Payload bytes of samples (channels interleaved): the inverse of :func:`decode`."""
+    if codec.name == "L16":
+        return np.ascontiguousarray(samples.astype(">i2")).view(np.uint8).reshape(-1)
+    return _ENCODERS[codec.name].take(np.ascontiguousarray(samples).view(np.uint16))
+
+
+@lru_cache
+def _between(name: str, target: str) -> U8:
+    """For each code of one G.711 law that of the other."""
+    return _ENCODERS[target].take(_TABLES[name].view(np.uint16))
+
+
+def transcode(codec: Codec, target: Codec, payload: U8) -> U8:
+    """Payload bytes in another codec of the same rate and channels: decoded and encoded."""
+    if codec.frame_bytes == target.frame_bytes == 1:
+        return _between(codec.name, target.name).take(payload)
+    return encode(target, decode(codec, payload))
+
+
+def silence_byte(codec: Codec) -> int:
+    """The byte that decodes to silence."""
+    return {"PCMU": 0xFF, "PCMA": 0xD5}.get(codec.name, 0)
+
+
+_SPELLED = re.compile(r"(?P<name>[A-Za-z0-9-]+)(?:/(?P<rate>\d+))?(?:/(?P<channels>\d+))?")
+
+
+def parse_codec(spelled: str) -> Codec:
+    """ "L16/16000/2", "PCMU/8000", "pcma", "opus/48000/2" or "AMR-WB/16000;octet-align=1" → Codec.
+
+    Raises ConfigurationError.
+    """
+    text, _, parameters = spelled.partition(";")
+    match = _SPELLED.fullmatch(text.strip())
+    name = match["name"].upper() if match else ""
+    if match is not None:
+        rate_told = int(match["rate"]) if match["rate"] else None
+        packed = packed_codec(name, rate_told, int(match["channels"]) if match["channels"] else None, parameters)
+        if packed is not None:
+            return packed
+    if match is None or parameters or name not in ("PCMU", "PCMA", "L16"):
+        others = ", ".join(f"{f.name}/{f.clock_rate}" for f in FORMATS.values())
+        raise ConfigurationError(
+            f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000, L16/RATE[/CHANNELS], {others}"
+        )
+    rate = int(match["rate"] or (44_100 if name == "L16" else 8000))
+    channels = int(match["channels"] or 1)
+    if not 4000 <= rate <= 192_000:
+        raise ConfigurationError(f"codec {spelled!r}: the rate must be 4000 to 192000 Hz")
+    if not 1 <= channels <= 2 or (channels == 2 and name != "L16"):
+        raise ConfigurationError(f"codec {spelled!r}: one channel, or two of L16")
+    return Codec(name, rate, rate, channels, channels * (2 if name == "L16" else 1))

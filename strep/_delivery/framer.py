@@ -1,0 +1,310 @@
+"""Blocks of any size in, frames of one size out: resampled, with position, RTP timestamp and gaps. Pure. Floor 4."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .._model.exceptions import ConfigurationError
+from .._model.types import Gap, GapCause, Mask
+from ..resample import Resampler
+
+__all__ = ["Frame", "Framer"]
+
+Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """``n`` samples in a row of one stream.
+
+    ``samples``        int16, or float32 in [-1, 1): shape (n,), for more than one channel (n, channels)
+    ``position``       of the first sample, in samples at the frame's rate from the stream's beginning
+    ``rtp_timestamp``  of the first sample
+    ``arrival_ns``     UTC nanoseconds: when the packet came that the first sample was in (the latest before a gap)
+    ``gap``            samples of this frame (and of frames left out before it, in a long gap) that never came, and the
+                       cause of the first of them; they are zero. None: everything is here
+    ``missed``         samples that were there, but were thrown away since the last frame: the consumer was slow
+    ``padding``        zeros behind the end of the stream, in its last frame
+    ``mask``           uint8 (n,), a :class:`strep.Mask` for each sample (of the nearest one before resampling); None:
+                       all RECEIVED
+    """
+
+    samples: Samples
+    position: int
+    rtp_timestamp: int
+    arrival_ns: int
+    gap: Gap | None
+    missed: int = 0
+    padding: int = 0
+    mask: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def pcm(self) -> bytes:
+        """The samples as 16-bit little-endian bytes (channels interleaved), as voice frameworks want them."""
+        samples = self.samples
+        if samples.dtype != np.int16:
+            samples = np.clip(np.rint(samples * np.float32(32_768)), -32_768, 32_767)
+        return samples.astype("<i2").tobytes()
+
+
+@dataclass(slots=True)
+class _Mark:
+    position: int  # in input frames
+    timestamp: int
+    arrival_ns: int
+
+
+@dataclass(slots=True)
+class _Hole:
+    begin: int
+    end: int
+    cause: GapCause
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Input frames that were not received."""
+
+    begin: int
+    end: int
+    mask: int
+
+
+class Framer:
+    """Cuts one stream into frames of ``ms`` milliseconds or ``n`` samples at ``rate``, one every ``hop`` samples.
+
+    The frames are the same however the blocks were cut. Gaps up to 1 s (or a frame, when that is longer) are filled
+    with zeros; of longer ones whole frames are left out, ``position`` jumps and ``gap`` tells by how much.
+    """
+
+    def __init__(
+        self,
+        *,
+        ms: float | None = None,
+        n: int | None = None,
+        hop: int | None = None,
+        rate_in: int,
+        clock_rate: int,
+        rate: int | None = None,
+        dtype: Literal["int16", "float32"] = "int16",
+        channels: int = 1,
+    ) -> None:
+        if dtype not in ("int16", "float32"):
+            raise ConfigurationError(f"dtype {dtype!r}: frames come as 'int16' or 'float32'")
+        self.rate = rate or rate_in
+        self.frame_size = _size(ms, n, self.rate)
+        self.hop = self.frame_size if hop is None else hop
+        if not 1 <= self.hop <= self.frame_size:
+            raise ConfigurationError(f"hop {hop} with frames of {self.frame_size} samples: choose 1 to that many")
+        self._stale = 0  # pending samples that have been in a frame before
+        self._rate_in = rate_in
+        self._clock = clock_rate
+        self._dtype = dtype
+        self._channels = channels
+        self._resampler = Resampler(rate_in, self.rate, channels=channels, dtype=dtype)
+        self._pending: list[Samples] = []
+        self._pending_size = 0
+        self._next_in = 0  # next input frame to go into the resampler
+        self._position = 0  # of the next frame
+        self._marks: deque[_Mark] = deque()
+        self._mark = _Mark(0, 0, 0)
+        self._holes: deque[_Hole] = deque()
+        self._spans: deque[_Span] = deque()
+        self._left_out = 0
+        self._missed = 0
+        self._begun = False
+        # the resampler hands on what it gets, and nothing is left of a frame
+        self._plain = self.rate == rate_in and self.hop == self.frame_size
+        self._long = max(rate_in, -(-self.frame_size * rate_in // self.rate))  # gaps longer than this are jumped over
+
+    def miss(self, frames: int) -> None:
+        """The next block follows after ``frames`` that were thrown away (they are told as its gap)."""
+        self._missed += frames * self.rate // self._rate_in
+
+    def push(
+        self,
+        samples: npt.NDArray[np.int16],
+        position: int,
+        cause: GapCause,
+        marks: list[tuple[int, int, int]],
+        mask: npt.NDArray[np.uint8] | None = None,
+    ) -> list[Frame]:
+        """Take a block at ``position`` (input frames); what lies between it and the block before is a gap.
+
+        ``marks``: per packet, (position, rtp_timestamp, arrival_ns). ``mask``: a value for each of ``samples``; None:
+        all were received. Returns the frames that are complete.
+        """
+        if mask is not None and (mask == Mask.RECEIVED).all():
+            mask = None
+        if (
+            self._plain
+            and position == self._next_in
+            and len(samples) == self.frame_size
+            and len(marks) == 1
+            and mask is None
+            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out or self._spans)
+        ):
+            # a packet is a frame: the usual case, and worth a way of its own at 50,000 a second
+            return [self._whole(samples, marks[0])]
+        out: list[Frame] = []
+        if not self._begun:
+            # who begins to listen in mid-stream has no gap before that
+            self._begun = True
+            self._next_in = position
+            self._position = -(-position * self.rate // self._rate_in)
+        gap = position - self._next_in
+        if gap > 0:
+            self._holes.append(_Hole(self._next_in, position, cause))
+            silent = cause in (GapCause.SILENCE, GapCause.HOLD)
+            self._spans.append(_Span(self._next_in, position, Mask.SILENCE if silent else Mask.LOST))
+            if gap > self._long:
+                out += self._jump(position)
+            else:
+                self._feed(np.zeros((gap,) if self._channels == 1 else (gap, self._channels), np.int16))
+            self._next_in = position
+        if mask is not None:
+            cuts = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(mask)]
+            spans = (_Span(position + a, position + b, int(mask[a])) for a, b in pairwise(cuts))
+            self._spans.extend(span for span in spans if span.mask != Mask.RECEIVED)
+        self._marks.extend(_Mark(*m) for m in marks)
+        self._feed(samples)
+        self._next_in += len(samples)
+        out += self._cut()
+        return out
+
+    def _whole(self, samples: npt.NDArray[np.int16], mark: tuple[int, int, int]) -> Frame:
+        values: Samples = samples
+        if self._dtype == "float32":
+            values = samples.astype(np.float32) / np.float32(32768.0)
+        self._begun = True
+        self._mark = _Mark(*mark)
+        frame = Frame(values, self._position, mark[1], mark[2], None)
+        self._next_in += self.frame_size
+        self._position += self.frame_size
+        return frame
+
+    def finish(self) -> list[Frame]:
+        """The rest: complete frames and the last one, padded."""
+        self._append(self._resampler.flush())
+        out = self._cut()
+        if self._pending_size > self._stale:
+            padding = self.frame_size - self._pending_size
+            self._append(self._zeros(padding))
+            out += self._cut(padding)
+        return out
+
+    def _zeros(self, count: int) -> Samples:
+        return np.zeros((count,) if self._channels == 1 else (count, self._channels), self._dtype)
+
+    def _feed(self, samples: npt.NDArray[np.int16]) -> None:
+        if self._dtype == "float32":
+            self._append(self._resampler.process(samples.astype(np.float32) / np.float32(32768.0)))
+        else:
+            self._append(self._resampler.process(samples))
+
+    def _append(self, samples: Any) -> None:
+        if len(samples):
+            self._pending.append(samples)
+            self._pending_size += len(samples)
+
+    def _jump(self, position: int) -> list[Frame]:
+        """Leave out the whole frames inside a long gap and begin again at a frame boundary before ``position``."""
+        self._append(self._resampler.flush())
+        out = self._cut()
+        size, hop = self.frame_size, self.hop
+        if self._pending_size > self._stale:
+            self._append(self._zeros(size - self._pending_size))
+            out += self._cut()
+        # first frame that holds samples from `position` on
+        target = -(-position * self.rate // self._rate_in)
+        begin = max(self._position, target // hop * hop)
+        self._left_out += max(0, begin - self._position - self._stale)
+        self._position = begin
+        self._pending, self._pending_size, self._stale = [], 0, 0
+        self._resampler.reset()
+        self._append(self._zeros(target - begin))
+        return out
+
+    def _cut(self, padding: int = 0) -> list[Frame]:
+        if self._pending_size < self.frame_size:
+            return []
+        samples: Any = self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending)
+        size, hop = self.frame_size, self.hop
+        whole = (len(samples) - size) // hop + 1
+        out = [self._frame(samples[i * hop : i * hop + size], padding) for i in range(whole)]
+        rest = samples[whole * hop :]
+        self._stale = size - hop
+        self._pending = [rest.copy()] if len(rest) else []
+        self._pending_size = len(rest)
+        return out
+
+    def _mask_of(self, padding: int) -> npt.NDArray[np.uint8] | None:
+        """The next frame's."""
+        size, rate = self.frame_size, self.rate
+        nearest = (2 * self._rate_in * np.arange(self._position, self._position + size) + rate) // (2 * rate)
+        mask = np.full(size, Mask.RECEIVED, np.uint8)
+        for span in self._spans:
+            if span.begin > nearest[-1]:
+                break
+            begin, end = nearest.searchsorted((span.begin, span.end)).tolist()
+            mask[begin:end] = span.mask
+        after = nearest[self.hop] if self.hop < size else nearest[-1]  # frames that overlap see a span again
+        while self._spans and self._spans[0].end <= after:
+            self._spans.popleft()
+        mask[size - padding :] = Mask.LOST
+        return None if (mask == Mask.RECEIVED).all() else mask
+
+    def _frame(self, samples: Samples, padding: int) -> Frame:
+        begin = self._position * self._rate_in // self.rate
+        end = (self._position + self.frame_size) * self._rate_in // self.rate
+        while self._marks and self._marks[0].position <= begin:
+            self._mark = self._marks.popleft()
+        mark = self._mark
+        if not mark.arrival_ns and self._marks:
+            mark = self._marks[0]
+        gap, cause = self._left_out, GapCause.NONE
+        for hole in self._holes:
+            if hole.begin >= end:
+                break
+            inside = min(end, hole.end) - max(begin, hole.begin)
+            if inside > 0 or self._left_out:
+                cause = cause or hole.cause
+            gap += max(0, inside) * self.rate // self._rate_in
+        after = (self._position + self.hop) * self._rate_in // self.rate
+        while self._holes and self._holes[0].end <= min(end, after):
+            self._holes.popleft()
+        frame = Frame(
+            samples,
+            self._position,
+            (mark.timestamp + (begin - mark.position) * self._clock // self._rate_in) & 0xFFFF_FFFF,
+            mark.arrival_ns,
+            Gap(gap, cause) if gap else None,
+            self._missed,
+            padding,
+            self._mask_of(padding) if self._spans or padding else None,
+        )
+        self._left_out = self._missed = 0
+        self._position += self.hop
+        return frame
+
+
+def _size(ms: float | None, n: int | None, rate: int) -> int:
+    """Samples of a frame."""
+    if n is not None:
+        if ms is not None:
+            raise ConfigurationError(f"frames of {ms} ms and of {n} samples: give one of the two")
+        if n < 1:
+            raise ConfigurationError(f"frames of {n} samples: choose 1 or more")
+        return n
+    ms = 20 if ms is None else ms
+    size = round(rate * ms / 1000)
+    if size < 1 or abs(size * 1000 - rate * ms) > 1e-6:
+        samples = f"{rate * ms / 1000:g} samples"
+        raise ConfigurationError(f"{ms} ms at {rate} Hz is {samples}: choose a whole number of samples")
+    return size

@@ -1,0 +1,1 @@
+"""Where datagrams come from, sockets and capture files, and the HTTP server."""

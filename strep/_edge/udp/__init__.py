@@ -1,0 +1,53 @@
+"""UDP edges: sockets that give datagrams in batches. Floor 5."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ..._model.exceptions import ConfigurationError
+from .address import UdpAddress, parse_address
+from .base import UdpSocket
+from .clock import SteadyClock
+from .portable import PortableSocket
+from .recvmmsg import MmsgSocket, recvmmsg_available
+
+__all__ = [
+    "MmsgSocket",
+    "PortableSocket",
+    "SteadyClock",
+    "UdpAddress",
+    "UdpSocket",
+    "open_socket",
+    "parse_address",
+    "recvmmsg_available",
+    "transport_named",
+]
+
+
+def open_socket(
+    address: UdpAddress,
+    *,
+    transport: str = "auto",
+    receive_buffer: int = 128 << 20,
+    clock: SteadyClock | None = None,
+    bound: socket.socket | None = None,
+) -> UdpSocket:
+    """A bound socket of the named transport, or that transport on a socket that is ``bound`` already.
+
+    Raises BindError, ConfigurationError.
+    """
+    kind = transport_named(transport)
+    return kind(address, receive_buffer=receive_buffer, clock=clock, bound=bound)
+
+
+def transport_named(name: str) -> type[MmsgSocket] | type[PortableSocket]:
+    """ "recvmmsg" (Linux), "portable", or "auto" for the better of them that works here (or the one that the
+    environment's STREP_TRANSPORT names: the tests run with both). Raises ConfigurationError."""
+    if name == "auto":
+        name = os.environ.get("STREP_TRANSPORT", "auto")
+    if name == "recvmmsg" and not recvmmsg_available():
+        raise ConfigurationError('transport "recvmmsg" needs 64-bit Linux: use "auto" or "portable"')
+    if name == "portable" or (name == "auto" and not recvmmsg_available()):
+        return PortableSocket
+    return MmsgSocket

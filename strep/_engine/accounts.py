@@ -1,0 +1,89 @@
+"""What became of every datagram, by cause. Floor 2."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .._model.report import Totals
+from .._model.types import DatagramKind
+from .._parser import Status
+from .undo import Undo
+
+__all__ = ["Accounts"]
+
+
+class Accounts:
+    def __init__(self, undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
+        self.datagrams = 0
+        self.kinds = np.zeros(len(DatagramKind), np.int64)
+        self.delivered = 0
+        self.duplicate = 0
+        self.late = 0
+        self.streams_ended = 0
+        self.streams_refused = 0
+        self._rejected: Counter[str] = Counter()
+        self._malformed: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+
+    def count(self, fate: Literal["delivered", "duplicate", "late"], packets: int) -> None:
+        fates = self.__dict__
+        self._note((fates, fate, fates[fate]))
+        fates[fate] += packets
+
+    def reject(self, cause: str, count: int) -> None:
+        if count:
+            self._add(self._rejected, cause, count)
+
+    def drop(self, cause: str, count: int) -> None:
+        if count:
+            self._add(self._dropped, cause, count)
+
+    def _add(self, counter: Counter[str], cause: str, count: int) -> None:
+        before = counter[cause]
+        self._note((counter, cause, before))
+        counter[cause] = before + count
+
+    def count_kinds(self, kind: npt.NDArray[np.uint8]) -> None:
+        self._note((self.kinds, slice(None), self.kinds.copy()))
+        self.kinds += np.bincount(kind, minlength=len(DatagramKind))
+
+    def leave_unread(self, count: int) -> None:
+        """Datagrams that had come when the end did, and that nobody has looked into."""
+        self.datagrams += count
+        self.drop("unread", count)
+
+    def count_statuses(self, status: npt.NDArray[np.uint8]) -> None:
+        """Count what the parser refused, each under its status's name."""
+        for value, count in enumerate(np.bincount(status).tolist()):
+            if count and value != Status.OK:
+                named = Status(value)
+                counter = self._malformed if named.category == "malformed" else self._rejected
+                self._add(counter, named.name.lower(), count)
+
+    def totals(self, *, buffered: int, started: int) -> Totals:
+        return Totals(
+            datagrams=self.datagrams,
+            by_kind={kind.label: int(self.kinds[kind]) for kind in DatagramKind},
+            delivered=self.delivered,
+            duplicate=self.duplicate,
+            late=self.late,
+            malformed=self._malformed.total(),
+            rejected=self._rejected.total(),
+            dropped=self._dropped.total(),
+            buffered=buffered,
+            malformed_by=_sorted(self._malformed),
+            rejected_by=_sorted(self._rejected),
+            dropped_by=_sorted(self._dropped),
+            streams_started=started,
+            streams_ended=self.streams_ended,
+            streams_refused=self.streams_refused,
+        )
+
+
+def _sorted(counter: Counter[str]) -> dict[str, int]:
+    return {cause: count for cause, count in sorted(counter.items()) if count}

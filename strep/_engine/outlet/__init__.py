@@ -1,0 +1,1 @@
+"""From the ring out: which packets are due, what their payloads are, and what they become."""

@@ -1,0 +1,73 @@
+"""Whether payloads that say how long they are (opus, AMR) look encrypted: most then say what cannot be. Floor 2.
+
+A packet lasts at most until the timestamp of the next one; a shorter one is followed by suppressed silence. Random
+bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and nearly all of AMR; by
+chance they are right in one of five.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..undo import Undo
+
+__all__ = ["Doubt"]
+
+I64 = npt.NDArray[np.int64]
+
+_PAIRS: Final = 100  # at a stream's beginning: beyond, it is believed
+_ENOUGH: Final = 4  # contradictions
+
+
+class _Seen:
+    """A stream's packet before, and what its pairs have told."""
+
+    __slots__ = ("agreed", "contradicted", "ext", "ticks", "timestamp")
+
+    def __init__(self) -> None:
+        self.ext, self.timestamp, self.ticks = -2, 0, 0
+        self.agreed = self.contradicted = 0
+
+
+class Doubt:
+    """``left`` int8, by row: packet pairs that will still be looked at; 0: believed, or not."""
+
+    def __init__(self, rows: int, undo: Undo | None = None) -> None:
+        self._undo = undo or Undo(keep=False)
+        self.left = np.zeros(rows, np.int8)
+        self._seen: dict[int, _Seen] = {}
+
+    def open(self, rows: I64) -> None:
+        self.left[rows] = _PAIRS
+        for row in rows.tolist():
+            self._seen.pop(row, None)
+
+    def note(self, rows: I64) -> None:
+        """To be said of rows before :meth:`contradicts` is asked of them."""
+        self._undo.note((self.left, rows, self.left[rows]))
+        for row in rows.tolist():
+            seen = self._seen.get(row)
+            if seen is None:
+                self._undo.call(self._seen.pop, row, None)
+            else:
+                self._undo.note((self._seen, row, copy(seen)))
+
+    def contradicts(self, row: int, ext: int, timestamp: int, ticks: int) -> bool:
+        """A packet that claims to last so many RTP ticks, 0 for a malformed one; in order. True: it is enough."""
+        seen = self._seen.setdefault(row, _Seen())
+        if ext == seen.ext + 1:
+            step = (timestamp - seen.timestamp) & 0xFFFF_FFFF
+            seen.contradicted += not seen.ticks or step < seen.ticks
+            seen.agreed += step == seen.ticks
+            self.left[row] -= 1
+        seen.ext, seen.timestamp, seen.ticks = ext, timestamp, ticks
+        enough = seen.contradicted >= _ENOUGH and seen.contradicted > seen.agreed
+        if enough:
+            self.left[row] = 0
+        if not self.left[row]:
+            del self._seen[row]
+        return enough

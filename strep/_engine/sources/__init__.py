@@ -1,0 +1,1 @@
+"""Which stream a packet belongs to, and whether it may."""

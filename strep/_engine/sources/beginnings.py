@@ -1,0 +1,127 @@
+"""Where the sequences of sources that proved themselves begin, among the packets that were held back. Floor 3."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..state import StreamState
+from ..streams.ring import MISORDER
+from .probation import Held
+
+__all__ = ["MAX_DROPOUT", "Runs", "looks_encrypted", "only", "origins_ns"]
+
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+SECOND_NS: Final = 1_000_000_000
+MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, beyond it a restart
+_NEAR: Final = 32  # what came before the proving pair belongs to it if no further from it in sequence
+_TICKS_A_BYTE: Final = {"PCMU": 1, "PCMA": 1, "G722": 1, "G729": 8}  # RTP clock
+_SRTP_TAGS: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
+
+
+class Runs:
+    """The sequence of each owner of held packets. Packets stand by owner, in order of arrival.
+
+    A new stream's begins with its first two packets in sequence. Where a source ``takes over`` it is the last run in
+    which two are in sequence: a run ends where the next packet is another sequence (RFC 3550 A.1). A few packets
+    before the pair that are near it belong to it too; others prove nothing and are left out.
+
+    ``kept``      bool (p,): packets of the sequence
+    ``opening``   bool (p,): those of them that came no later than the pair that proves it, and stand not after it
+    ``proven``    bool (owners,): whether there are two packets in sequence at all
+    ``first``     int64 (owners,): the first packet that belongs to it (its index; 0 where nothing is proven)
+    ``lowest``    uint16 (owners,): the sequence number that it begins with
+    """
+
+    kept: Bools
+    opening: Bools
+    proven: Bools
+    first: I64
+    lowest: npt.NDArray[np.uint16]
+
+    def __init__(self, held: Held, owners: int, *, takes_over: bool) -> None:
+        sequence, owner = held.columns["sequence_number"], held.owner
+        if not len(owner):  # a flood has pushed out what was held
+            self.kept = self.opening = np.zeros(0, np.bool_)
+            self.proven = np.zeros(owners, np.bool_)
+            self.first, self.lowest = np.zeros(owners, np.int64), np.zeros(owners, np.uint16)
+            return
+        index = np.arange(len(owner))
+        step = np.zeros(len(owner), np.int64)
+        step[1:] = (sequence[1:] - sequence[:-1]).view(np.int16)
+        begins = np.append(True, owner[1:] != owner[:-1])
+        pair = (step == 1) & ~begins
+        kept = np.ones(len(owner), np.bool_)
+        if takes_over:
+            run = np.cumsum(begins | (step >= MAX_DROPOUT) | (step < -MISORDER))
+            last = np.full(owners, -1)
+            np.maximum.at(last, owner[pair], index[pair])
+            kept = run == np.append(run, 0)[last].take(owner)
+        proving = pair & kept
+        at = np.full(owners, len(owner))
+        np.minimum.at(at, owner[proving], index[proving])
+        self.proven = at < len(owner)
+        at[~self.proven] = 0
+        ahead = (sequence - sequence[at].take(owner)).view(np.int16).astype(np.int64)
+        before = index <= at.take(owner)
+        near = (ahead >= -_NEAR - 1) & (ahead <= _NEAR)
+        self.kept = kept & (near | ~before) & self.proven.take(owner)
+        self.opening = self.kept & before & (ahead <= 0)
+        lowest = np.zeros(owners, np.int64)
+        np.minimum.at(lowest, owner[self.opening], ahead[self.opening])
+        self.lowest = (sequence[at].astype(np.int64) + lowest).astype(np.uint16)
+        first = np.full(owners, len(owner))
+        np.minimum.at(first, owner[self.opening], index[self.opening])
+        self.first = np.where(self.proven, first, 0)
+
+
+def only(held: Held, chosen: Bools) -> Held:
+    return held if chosen.all() else Held(held.columns[chosen], held.owner[chosen], held.slab[chosen])
+
+
+def origins_ns(held: Held, runs: Runs, state: StreamState) -> I64:
+    """When sample 0 of each owner's stream arrived, or would have without network delay, int64 (owners,): the minimum
+    over the packets at hand when it had proved itself. 0 where no packet is of a known codec: then it is known with the
+    first audio."""
+    columns, owner = held.columns, held.owner
+    codec = state.codec_of_type[columns["payload_type"]]
+    clocks = np.array([c.clock_rate for c in state.types.codecs] + [1], np.int64)
+    at_start = runs.opening & (columns["sequence_number"] == runs.lowest.take(owner))
+    zero = np.full(len(runs.first), len(owner))
+    np.minimum.at(zero, owner[at_start], np.flatnonzero(at_start))
+    zero[zero == len(owner)] = 0
+    since = (columns["timestamp"] - columns["timestamp"][zero].take(owner)).view(np.int32).astype(np.int64)
+    since = since * SECOND_NS // clocks[codec]
+    # what is further from the first packet by its timestamps than by its arrival is no delay but another clock
+    apart = columns["arrival_ns"] - columns["arrival_ns"][runs.first].take(owner)
+    usable = runs.opening & (codec >= 0) & (np.abs(since - apart) < SECOND_NS)
+    never = np.iinfo(np.int64).max
+    origin = np.full(len(runs.first), never)
+    np.minimum.at(origin, owner[usable], (columns["arrival_ns"] - since)[usable])
+    return np.where(origin == never, 0, origin)
+
+
+def looks_encrypted(held: Held, runs: Runs, state: StreamState) -> Bools:
+    """Owners all of whose pairs in sequence have payloads as much longer than their timestamps say as SRTP makes them:
+    164 or 170 bytes of G.711 where 160 are due. Bool (owners,)."""
+    columns, owner = held.columns, held.owner
+    hits = np.zeros(len(runs.first), np.int64)
+    pairs = np.zeros(len(runs.first), np.int64)
+    if len(owner) > 1:
+        a, b = columns[:-1], columns[1:]
+        codec = state.codec_of_type[a["payload_type"]]
+        step = (b["timestamp"] - a["timestamp"]).view(np.int32).astype(np.int64)
+        ticks = np.array([_TICKS_A_BYTE.get(c.name, 0) for c in state.types.codecs] + [0, 0], np.int64).take(codec)
+        pair = (owner[:-1] == owner[1:]) & runs.opening[:-1] & runs.opening[1:] & (ticks > 0) & (step > 0)
+        pair &= (b["sequence_number"] - a["sequence_number"]) == 1
+        pair &= a["payload_type"] == b["payload_type"]
+        extra = a["length"] - step // np.maximum(ticks, 1)
+        np.add.at(pairs, owner[:-1][pair], 1)
+        hit = pair & np.isin(extra, _SRTP_TAGS) & (a["length"] == b["length"])
+        np.add.at(hits, owner[:-1][hit], 1)
+    encrypted: Bools = (hits > 0) & (hits == pairs)
+    return encrypted

@@ -1,0 +1,283 @@
+"""Who may take a stream over, and when: other SSRCs, other sequences, other addresses. Floor 3.
+
+A stream belongs to the source that proved itself first. Another one proves itself too (two packets in sequence) and
+then waits; all that it sends meanwhile is kept. By how long the stream's present source has been silent since:
+
+    same address and SSRC, sequence goes on after a loss      at once (RFC 3550 A.1)
+    same address, another SSRC or sequence                    100 ms: no sender pauses so briefly, a spoofer may hit
+                                                              between two packets
+    another port of the same host                             100 ms: a NAT has given it, or the sender began anew
+    another host                                              1 s, and it must still be sending
+    either, if it was sending beside the present one          10 s: no sender that has moved does so
+    either, when the control plane announced a move           100 ms; 1 s if it was sending beside the present one
+    the address that the stream belonged to before            at once, whoever sends: it was here first
+    another address, while the stream is young                at once, when its standing is better (below)
+
+As soon as the present source sends again, what came of the others before is rejected.
+
+An address is an IP address and a port; or a network, as streams are pinned (``pinning``).
+
+**Standing** settles a race for the first packet: of two addresses the one from which the leg's other direction comes;
+if neither sends it, the one from whose host established streams of other legs come, if those of the other send none.
+Where nobody can invent legs (they are announced, or on the allow-list), the hosts are asked first: who knows one leg
+can send both of its directions, but has no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..state import ESTABLISHED_NS, StreamState
+from .beginnings import MAX_DROPOUT
+from .pinning import SOURCE_BITS, SourcePins
+from .probation import Proofs
+
+__all__ = ["SILENT_NS", "Challengers", "Verdict", "stream_tag"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+Key = tuple[int, int, int]  # a source's: hi, lo, and the tag with SSRC and source bits
+
+SECOND_NS: Final = 1_000_000_000
+_QUIET_NS: Final = 100_000_000
+SILENT_NS: Final = SECOND_NS
+_SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends
+_YOUNG_NS: Final = 10 * SECOND_NS
+_INTRUDER_SILENT_NS: Final = 10 * SECOND_NS
+_BESIDE_NS: Final = SECOND_NS // 2  # who sends this long beside the present source is an intruder
+_FORGOTTEN_NS: Final = 2 * SECOND_NS
+_MOST: Final = 1024  # that wait at a time
+_MOST_A_STREAM: Final = 16
+_MOST_BESIDE: Final = 4096  # addresses that are known to have sent beside a stream's own
+_RACES: Final = 8  # that are looked into at one boundary
+_DIRECTION: Final = np.uint64(2)  # a stream's tag with this bit changed is its leg's other direction
+
+
+@dataclass(slots=True)
+class _Challenger:
+    sequence_number: int  # of the first packet of its last pair
+    pair_ns: int  # when that came
+    source: int
+    ticks: int = 0  # in which it proved itself
+    new: bool = True  # it has proved itself since the last boundary
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Columns (k,) of those who take over, the rows all different; and of the others, with the times before which
+    nothing of theirs is wanted any more."""
+
+    rows: I64
+    keys: tuple[U64, U64, U64]
+    sources: U64
+    waiting_keys: tuple[U64, U64, U64]
+    waiting_before_ns: I64
+
+
+class Challengers:
+    """Sources that proved themselves for streams that have a present source."""
+
+    def __init__(self, state: StreamState, pins: SourcePins) -> None:
+        self._state = state
+        self._pins = pins
+        self._waiting: dict[Key, _Challenger] = {}
+        self._beside: dict[tuple[int, int], tuple[int, int]] = {}  # by row and address: since and until when
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def note(self, proofs: Proofs) -> None:
+        """Sources proved themselves, for the first time or again."""
+        keys = zip(proofs.hi.tolist(), proofs.lo.tolist(), proofs.tag.tolist(), strict=True)
+        last = zip(
+            proofs.last_sequence_number.tolist(), proofs.last_arrival_ns.tolist(), proofs.source.tolist(), strict=True
+        )
+        for key, (sequence_number, pair_ns, source) in zip(keys, last, strict=True):
+            one = self._waiting.get(key)
+            if one is None:
+                if len(self._waiting) >= _MOST:
+                    continue
+                one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source)
+            one.sequence_number, one.pair_ns, one.new = sequence_number, pair_ns, True
+
+    def judge(self, now_ns: int, *, closing: bool = False) -> Verdict | None:
+        """At a boundary: who takes over now. ``closing``: nothing more will come."""
+        if not self._waiting:
+            return None
+        all_keys = list(self._waiting)
+        hi, lo, tag = (np.array(words, np.uint64) for words in zip(*all_keys, strict=True))
+        rows = self._state.table.find(hi, lo, stream_tag(tag))
+        for key, row in zip(all_keys, rows.tolist(), strict=True):
+            if row < 0:
+                del self._waiting[key]  # its stream has ended: it stays on probation and may begin a new one
+        there = np.flatnonzero(rows >= 0)
+        if not there.size:
+            return None
+        hi, lo, tag, rows = hi[there], lo[there], tag[there], rows[there]
+        ones = list(self._waiting.values())
+        sequence_number = np.array([one.sequence_number for one in ones], np.int64)
+        pair_ns = np.array([one.pair_ns for one in ones], np.int64)
+        sources = np.array([one.source for one in ones], np.uint64)
+        new = np.array([one.new for one in ones])
+        for one in ones:
+            one.ticks += one.new
+            one.new = False
+        ticks = np.array([one.ticks for one in ones], np.int64)
+
+        last_ns = self._state.reception.last_arrival_ns[rows]
+        alive = last_ns > pair_ns
+        self._note_beside(rows, sources, np.flatnonzero(alive & new), now_ns)
+        intruder = np.array([self.is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
+        near = self._pins.hosts(sources) == self._pins.hosts(self._state.source[rows])
+        ready, first = self._ready(
+            now_ns,
+            hi,
+            lo,
+            tag,
+            rows,
+            sources,
+            sequence_number,
+            pair_ns,
+            alive=alive,
+            near=near,
+            intruder=intruder,
+            closing=closing,
+        )
+        # a stream's best first: of one host's ports the first, as a sender had them; of other hosts who keeps sending
+        order = np.lexsort((np.arange(len(rows)), -np.where(near, 0, ticks), intruder, ~first, ~ready, rows))
+        ranked = rows[order]
+        best = np.append(True, ranked[1:] != ranked[:-1])
+        rank = np.arange(len(rows)) - np.flatnonzero(best)[np.cumsum(best) - 1]
+        winners = order[best & ready[order]]
+        crowded = np.zeros(len(rows), np.bool_)
+        crowded[order[rank >= _MOST_A_STREAM]] = True
+        old = now_ns - pair_ns > _FORGOTTEN_NS
+        keys = list(self._waiting)
+        for i in (*winners.tolist(), *np.flatnonzero((crowded | old) & ~ready).tolist()):
+            del self._waiting[keys[i]]
+        # who is one too many keeps nothing; of the others nothing from before the present source's last packet
+        again = np.flatnonzero(((alive & new) | crowded) & ~ready)
+        before_ns = np.where(crowded[again], np.iinfo(np.int64).max, last_ns[again])
+        return Verdict(
+            rows[winners],
+            (hi[winners], lo[winners], tag[winners]),
+            sources[winners],
+            (hi[again], lo[again], tag[again]),
+            before_ns,
+        )
+
+    def _ready(
+        self,
+        now_ns: int,
+        hi: U64,
+        lo: U64,
+        tag: U64,
+        rows: I64,
+        sources: U64,
+        sequence_number: I64,
+        pair_ns: I64,
+        *,
+        alive: Bools,
+        near: Bools,
+        intruder: Bools,
+        closing: bool,
+    ) -> tuple[Bools, Bools]:
+        """Who may take over now, and who of them comes before others."""
+        state = self._state
+        bits = tag & SOURCE_BITS
+        same = bits == self._pins.bits(state.source[rows])
+        same_ssrc = (tag >> np.uint64(32)).astype(np.uint32) == state.ssrc[rows]
+        jump = (sequence_number - state.ring.next[rows]) & 0xFFFF
+        goes_on = same & same_ssrc & (jump < MAX_DROPOUT)
+        former = state.former_source[rows]
+        owner = ~same & (former != 0) & (bits == self._pins.bits(former))
+        moving = now_ns < state.moving_until_ns[rows]
+        quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
+        wanted_ns = np.where(near, 0 if closing else _QUIET_NS, SILENT_NS)
+        wanted_ns[intruder] = _INTRUDER_SILENT_NS
+        wanted_ns[intruder & moving] = SILENT_NS  # it is not the one that was announced, if another one comes
+        wanted_ns[same | (moving & ~intruder)] = 0 if closing else _QUIET_NS
+        ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
+        ready &= near | moving | (now_ns - pair_ns <= _SENDING_NS)
+        ready |= owner
+        racing = np.flatnonzero(~same & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
+        racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES]
+        for i in racing.tolist():
+            ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], int(sources[i]))
+        return ready, owner
+
+    def _note_beside(self, rows: I64, sources: U64, which: I64, now_ns: int) -> None:
+        """These sent while their stream's present source did."""
+        state = self._state
+        for i in which[sources[which] != state.source[rows[which]]].tolist():
+            who = int(rows[i]), int(sources[i])
+            since_ns, _ = self._beside.pop(who, (now_ns, now_ns))
+            if since_ns < state.first_arrival_ns[rows[i]]:
+                since_ns = now_ns  # the row had another stream then
+            self._beside[who] = since_ns, now_ns
+        while len(self._beside) > _MOST_BESIDE:
+            del self._beside[next(iter(self._beside))]
+
+    def shut_out(self, row: int, source: int, now_ns: int) -> None:
+        """A stream was taken from this source while it was sending: it was the wrong one."""
+        self._beside.pop((row, source), None)
+        self._beside[row, source] = now_ns + ESTABLISHED_NS, now_ns + ESTABLISHED_NS + _BESIDE_NS
+
+    def is_intruder(self, row: int, source: int) -> bool:
+        since_ns, until_ns = self._beside.get((row, source), (0, 0))
+        # who came when the stream had just begun may be the one it should belong to
+        established_ns = int(self._state.first_arrival_ns[row]) + ESTABLISHED_NS
+        return until_ns - since_ns >= _BESIDE_NS and since_ns >= established_ns
+
+    def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, source: int) -> bool:
+        """Whether a race for a young stream is to be decided for the one who came second."""
+        by_sibling, sibling = self._sibling_says(row, hi, lo, tag, source)
+        by_hosts = self._hosts_say(row, sibling, source)
+        registry = self._state.registry
+        first, then = (by_hosts, by_sibling) if registry.legs_are_known else (by_sibling, by_hosts)
+        return bool(then if first is None else first)
+
+    def _sibling_says(
+        self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, source: int
+    ) -> tuple[bool | None, int]:
+        """Whether the second one sends the leg's other direction (None: neither or both do), and that one's row."""
+        state, pins = self._state, self._pins
+        words = np.array([state.source[row], source], np.uint64)
+        one_key = np.array([hi]), np.array([lo]), stream_tag(np.array([tag])) ^ _DIRECTION
+        sibling = int(state.table.find(*one_key)[0])
+        if sibling >= 0:
+            # of the leg's two directions each comes from the same socket
+            for own, its in (
+                (words, state.source[sibling]),
+                (pins.hosts(words), pins.hosts(state.source[sibling : sibling + 1])[0]),
+            ):
+                if (own == its).sum() == 1:
+                    return bool(own[1] == its), sibling
+        return None, sibling
+
+    def _hosts_say(self, row: int, sibling: int, source: int) -> bool | None:
+        """Whether established streams of other legs come from the second one's host and none from the first one's;
+        None: from both or from neither."""
+        state, pins = self._state, self._pins
+        rows = slice(len(state.registry.info))
+        first_ns = state.first_arrival_ns[rows]
+        established = (first_ns > 0) & (state.reception.last_arrival_ns[rows] - first_ns >= ESTABLISHED_NS)
+        established[row] = False
+        if sibling >= 0:
+            established[sibling] = False
+        first, second = pins.hosts(np.array([state.source[row], source], np.uint64))
+        theirs = pins.hosts(state.source[rows][established])
+        of_first, of_second = bool((theirs == first).any()), bool((theirs == second).any())
+        return None if of_first == of_second else of_second
+
+
+def stream_tag(tag: U64) -> U64:
+    """The stream's tag from a source's: only plain RTP told apart by SSRC has the SSRC in it."""
+    by_ssrc = (tag >> np.uint64(2)) & np.uint64(1)
+    ssrc = np.uint64(0xFFFF_FFFF_0000_0000)
+    return tag & np.where(by_ssrc == 1, np.uint64(0xF) | ssrc, np.uint64(0xF))

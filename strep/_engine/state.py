@@ -1,0 +1,205 @@
+"""All that is known of all streams: one struct of arrays per concern, one row a stream. Floor 3."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._codecs.payload_types import PayloadTypes
+from .._model.report import StreamReport, rank_by, report_of
+from .._model.types import StreamInfo
+from .outlet.doubt import Doubt
+from .sources.admission import Registry
+from .sources.key_table import KeyTable
+from .streams.clock import ClockFilter
+from .streams.reception import Reception
+from .streams.ring import JitterRing
+from .streams.timeline import UNKNOWN, Timeline
+from .throttle import Throttle
+from .undo import Undo
+
+__all__ = ["ESTABLISHED_NS", "StreamState"]
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+SECOND_NS: Final = 1_000_000_000
+ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted this long is no stranger's pair of packets
+_NO_TYPE: Final = 255
+
+
+class StreamState:
+    def __init__(self, rows: int, types: PayloadTypes, registry: Registry) -> None:
+        self.types = types
+        self.registry = registry
+        self.undo = undo = Undo()  # what all those below note
+        self.table = KeyTable(rows)
+        self.ring = JitterRing(rows, undo)
+        self.ring.peeked = types.peeked
+        self.reception = Reception(rows, undo)
+        self.timeline = Timeline(rows, types.codecs, undo)
+        self.clock = ClockFilter(rows, undo)
+        self.doubt = Doubt(rows, undo)
+        self.throttle = Throttle(rows)
+        self.codec_of_type = types.index_of
+        self._rates = np.array([c.sample_rate for c in types.codecs] + [1])  # the last one: no codec yet
+        self.ssrc = np.zeros(rows, np.uint32)  # of the present source
+        self.source = np.zeros(rows, np.uint64)  # its address's word
+        self.former_source = np.zeros(rows, np.uint64)  # of the one that it came in for when that fell silent; 0: none
+        self.first_arrival_ns = np.zeros(rows, np.int64)  # 0: no stream in this row
+        self.moving_until_ns = np.zeros(rows, np.int64)  # another address is expected until then
+        self.restarts = np.zeros(rows, np.int64)
+        self.sources = np.zeros(rows, np.int64)
+        self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
+        self.any_encrypted = 0
+        self.types_seen = np.zeros((rows, 128), np.bool_)
+        self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
+        self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
+        reception, timeline = self.reception, self.timeline
+        # what reports are made of, by row, beside the expected packets; these arrays stay as long as we do
+        self._figures: dict[str, npt.NDArray[Any]] = {
+            "ssrc": self.ssrc,
+            "types_seen": self.types_seen,
+            "codec": timeline.codec,
+            "first_ext": reception.base_ext,
+            "max_ext": reception.max_ext,
+            "received": reception.received,
+            "duplicates": reception.duplicates,
+            "reordered": reception.reordered,
+            "late": reception.late,
+            "jitter": reception.jitter,
+            "jitter_max": reception.jitter_max,
+            "jitter_sum": reception.jitter_sum,
+            "jitter_count": reception.jitter_count,
+            "last_arrival_ns": reception.last_arrival_ns,
+            "position": timeline.position,
+            "gap_frames": timeline.gap_frames,
+            "undecoded": timeline.undecoded,
+            "timestamp_jumps": timeline.timestamp_jumps,
+            "sources": self.sources,
+            "restarts": self.restarts,
+            "skew_ppm": self.clock.skew_ppm,
+        }
+
+    def open(
+        self,
+        rows: I64,
+        hi: U64,
+        lo: U64,
+        tag: U64,
+        ssrc: npt.NDArray[np.uint32],
+        source: U64,
+        first_ext: I64,
+        arrival_ns: I64,
+        timestamp: npt.NDArray[np.uint32],
+        payload_bytes: I64,
+    ) -> None:
+        """Start streams in free rows."""
+        self.table.add(rows, hi, lo, tag)
+        self.ssrc[rows] = ssrc
+        self.source[rows] = source
+        self.former_source[rows] = 0
+        self.first_arrival_ns[rows] = arrival_ns
+        self.moving_until_ns[rows] = 0
+        self.restarts[rows] = 0
+        self.sources[rows] = 1
+        self.encrypted[rows] = False
+        self.types_seen[rows] = False
+        self._last_type[rows] = _NO_TYPE
+        self.ring.open(rows, first_ext, payload_bytes)
+        self.reception.open(rows, first_ext, arrival_ns, timestamp)
+        self.timeline.open(rows, first_ext)
+        self.clock.open(rows)
+        self.doubt.open(rows)
+        self.throttle.open(rows)
+        self.codecless.update(rows.tolist())
+
+    def close(self, row: int) -> None:
+        """Free a row; its key must have been removed from the table."""
+        self.ring.close(row)
+        self.first_arrival_ns[row] = 0
+        self.registry.release(row)
+        self.any_encrypted -= int(self.encrypted[row])
+        self.encrypted[row] = False
+        self.codecless.discard(row)
+
+    def audio_s(self, rows: slice) -> npt.NDArray[np.float64]:
+        """Seconds of audio that streams have brought, gaps not counted."""
+        timeline = self.timeline
+        frames = timeline.position[rows] - timeline.gap_frames[rows].sum(axis=1)
+        seconds: npt.NDArray[np.float64] = frames / self._rates.take(timeline.codec[rows])
+        return seconds
+
+    def is_brief(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
+        """Which streams were but a few packets, and nothing has come of them since then."""
+        last_ns = self.reception.last_arrival_ns[rows]
+        brief: npt.NDArray[np.bool_] = last_ns - self.first_arrival_ns[rows] < ESTABLISHED_NS
+        return brief & (last_ns <= silent_since_ns)
+
+    def is_sparse(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
+        """Which streams have had less than a packet a second, and nothing has come of them since then. No call is
+        like that, whatever it suppresses: who only wants to keep a place is."""
+        lasted_ns = silent_since_ns - self.first_arrival_ns[rows]
+        sparse: npt.NDArray[np.bool_] = self.reception.received[rows] * SECOND_NS < lasted_ns
+        return sparse & (self.reception.last_arrival_ns[rows] <= silent_since_ns)
+
+    def mark_encrypted(self, row: int) -> None:
+        self.undo.note((self.encrypted, row, self.encrypted[row]))
+        self.undo.note((self.__dict__, "any_encrypted", self.any_encrypted))
+        self.any_encrypted += not self.encrypted[row]
+        self.encrypted[row] = True
+
+    def learn_clock(self, row: int, codec: int) -> None:
+        """A stream's first known codec says how its timestamps run."""
+        if not self.reception.tick_rate[row]:
+            self.undo.note((self.reception.tick_rate, row, 0.0))
+            self.reception.tick_rate[row] = self.types.codecs[codec].clock_rate / 1e9
+
+    def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
+        """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
+        if not np.count_nonzero(self._last_type.take(row) != payload_type):
+            return []
+        seen = self.types_seen[row, payload_type]
+        self.undo.note((self._last_type, row, self._last_type[row]))
+        if seen.all():
+            self._last_type[row] = payload_type
+            return []
+        unknown = []
+        new = np.flatnonzero(~seen)
+        pairs, first = np.unique(np.stack([row[new], payload_type[new]]), axis=1, return_index=True)
+        for r, pt in pairs.T[np.argsort(first)].tolist():  # in order: the first one's clock is the stream's
+            self.undo.note((self.types_seen, (r, pt), False))
+            self.types_seen[r, pt] = True
+            index = int(self.codec_of_type[pt])
+            info = self.registry.info[r]
+            if index == UNKNOWN and info is not None:
+                unknown.append((info, pt))
+            elif index >= 0:
+                self.learn_clock(r, index)
+        return unknown
+
+    def report(self, stream: StreamInfo, end: str = "") -> StreamReport:
+        """The figures of a live stream."""
+        row = stream.index
+        figures = {name: figure[row] for name, figure in self._figures.items()}
+        return report_of(stream, {**figures, "expected": self.reception.expected(np.array([row]))[0]}, end)
+
+    def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
+        """What :meth:`report` is made of, of many streams at once: an array a figure, shape (n, ...)."""
+        columns = {name: figure[rows] for name, figure in self._figures.items()}
+        return {**columns, "expected": self.reception.expected(rows)}
+
+    def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
+        """The ``limit`` live streams with the most packets, lost packets or jitter."""
+        rows = np.array([i.index for i in self.registry.live()], np.int64)
+        if not rows.size:
+            return []
+        ranked = {name: self._figures[name][rows] for name in ("received", "duplicates", "jitter")}
+        rank = rank_by(key, {**ranked, "expected": self.reception.expected(rows)})
+        if rows.size > limit:
+            part = np.argpartition(-rank, limit)[:limit]
+            rows, rank = rows[part], rank[part]
+        found = [self.registry.info[r] for r in rows[np.argsort(-rank, kind="stable")].tolist()]
+        return [self.report(info) for info in found if info is not None]

@@ -1,0 +1,324 @@
+"""Streams on the receiver's clock: a minimum-delay filter over arrival times, for all streams at once. Floor 2.
+
+A packet that begins at ``position`` was sampled ``position / rate`` seconds after the stream's first frame, by the
+sender's clock. Its offset, ``arrival - position / rate``, is the time the first frame had arrived, plus what the packet
+waited in the network, less what the sender's clock has run ahead since. Waiting only ever adds: the smallest offset of
+many packets is that of the one that waited least.
+
+    window     10 s of stream position; its lowest offset stands for it (the first one speaks at 0.5, 1, 2 and 5 s too)
+    skew       slope of a line through the windows' lowest offsets, least squares; from 3 windows on
+    level      where the line is now: follows the windows slowly, so that a clock whose speed changes is followed too
+    segment    windows between which nothing but drift moves the offset. A re-anchored timeline (RESTART) begins a new
+               one, so does a step: two windows on end that stand off the line, and agree. Slopes within segments count,
+               steps between them do not.
+
+Within a window the offset is one constant, made of the windows complete before it: ``time = offset + position / rate``.
+It is a function of the packets alone. A block never holds packets of two windows, so it is the same however packets
+were cut into batches, for every frame. At 200 ppm it steps by 2 ms every 10 s.
+
+Example: at 8 kHz, lowest offsets of T, T - 2 ms, T - 4 ms: a skew of +200 ppm; the next window's offset is T - 6 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..undo import Undo
+from .timeline import Placed
+
+__all__ = ["WINDOW_S", "ClockFilter", "position_ns"]
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+
+_Whole = TypeVar("_Whole", int, I64)
+
+WINDOW_S: Final = 10
+SECOND_NS: Final = 1_000_000_000
+_EARLY_TENTHS: Final = (5, 10, 20, 50)  # of a second: when a segment's first window speaks before it is complete
+_ENOUGH: Final = 20  # packets that a window must have; with fewer it goes on into the next
+_STEP_NS: Final = 5e6  # what stands further off the line is not drift
+_DRIFT_NS: Final = 1e6  # a second: 1000 ppm, which may be drift that is not known yet
+_LINE: Final = 3  # windows that make a line
+_GAIN: Final = 0.125  # of a window in the level
+_NEVER: Final = np.iinfo(np.int64).max
+_FAR: Final = 1 << 44  # beyond any position
+
+
+def position_ns(position: _Whole, rate: Any) -> _Whole:
+    """A position in sample frames as nanoseconds by the sender's clock, rounded down. Exact, up to 2^45 frames."""
+    whole: _Whole = position // rate * SECOND_NS + position % rate * SECOND_NS // rate
+    return whole
+
+
+class ClockFilter:
+    """Rows are streams. ``skew_ppm`` float64: how much faster than ours a sender's clock runs; NaN while unknown."""
+
+    def __init__(self, streams: int, undo: Undo | None = None) -> None:
+        self._note = (undo or Undo(keep=False)).note
+
+        def whole() -> I64:
+            return np.zeros(streams, np.int64)
+
+        def real() -> F64:
+            return np.zeros(streams, np.float64)
+
+        self.skew_ppm = np.full(streams, np.nan)
+        self._rate = np.ones(streams, np.int64)
+        self._step = whole()  # ns a frame; 0 where that is no whole number
+        self._offset = whole()  # of the present window
+        # windows
+        self._base = whole()  # position where the segment's first window begins
+        self._edge = whole()  # position where the present window, or part of the first one, ends
+        self._from = whole()
+        self._until = whole()
+        self._low = whole()
+        self._count = whole()
+        # the line, in seconds of position and ns beside the origin
+        self._origin = whole()
+        self._level = real()
+        self._level_at = real()
+        self._slope = real()
+        self._windows = whole()  # in this segment
+        self._points = whole()  # in all
+        self._odd = real()  # a window off the line, NaN: the last one was not
+        self._odd_at = real()
+        self._mean_x = real()
+        self._mean_y = real()
+        self._sxx = real()
+        self._sxy = real()
+        self._sxx_before = real()  # of earlier segments
+        self._sxy_before = real()
+
+    def open(self, rows: I64) -> None:
+        self.skew_ppm[rows] = np.nan
+
+    def begin(self, row: int, rate: int, origin_ns: int) -> None:
+        """A stream's first audio. ``origin_ns``: what is known so far of when its first frame arrived."""
+        for sums in (
+            self._level, self._level_at, self._slope, self._windows, self._points,
+            self._mean_x, self._mean_y, self._sxx, self._sxy, self._sxx_before, self._sxy_before,
+        ):  # fmt: skip
+            sums[row] = 0
+        self.skew_ppm[row] = np.nan
+        self._odd[row] = np.nan
+        self._rate[row] = rate
+        self._step[row] = 0 if SECOND_NS % rate else SECOND_NS // rate
+        self._offset[row] = self._origin[row] = origin_ns
+        one = np.array([row])
+        self._begin_windows(one, np.zeros(1, np.int64))
+
+    def map(self, placed: Placed) -> tuple[Placed, I64]:
+        """Take these packets in. Returns the blocks, split where a window begins, and their ``time_ns`` int64 (m,)."""
+        rows = placed.block_row
+        usual = placed.anew is None and placed.trim is None
+        if usual and (placed.position + placed.block_frames <= self._edge.take(rows)).all():
+            step = self._step.take(rows)
+            one = int(step[0])
+            if one and (step == one).all() and (rows[1:] != rows[:-1]).all():
+                return placed, self._map_smooth(placed, rows, one)
+        return self._map_any(placed)
+
+    def _map_smooth(self, placed: Placed, rows: I64, step: int) -> I64:
+        """One block a stream, all within their windows."""
+        time_ns = placed.position * step
+        count, lowest = self._count.take(rows), self._low.take(rows)
+        self._note((self._count, rows, count))
+        self._note((self._low, rows, lowest))
+        if len(placed.frames) == len(rows):
+            low = placed.arrival_ns - time_ns
+            self._count[rows] = count + 1
+        else:
+            first = placed.packet_first[:-1]
+            since = np.cumsum(placed.frames)
+            since -= placed.frames
+            since *= step
+            low = np.minimum.reduceat(placed.arrival_ns - since, first)
+            low += since.take(first)
+            low -= time_ns
+            self._count[rows] = count + np.diff(placed.packet_first)
+        self._low[rows] = np.minimum(lowest, low)
+        time_ns += self._offset.take(rows)
+        return time_ns
+
+    def _map_any(self, placed: Placed) -> tuple[Placed, I64]:
+        placed, base = self._split(placed)
+        rows, first = placed.block_row, placed.packet_first[:-1]
+        starts = _packet_positions(placed)
+        if placed.trim is not None:
+            starts -= placed.trim  # a packet was sent whole
+        low = np.minimum.reduceat(placed.arrival_ns - position_ns(starts, self._rate.take(placed.row)), first)
+        count = np.diff(placed.packet_first)
+        time_ns = position_ns(placed.position, self._rate.take(rows))
+        # the first block of each row, then the second of each, ...
+        start = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+        blocks = np.diff(np.r_[start, len(rows)])
+        each = rows[start]
+        self._note((self._count, each, self._count[each]))
+        self._note((self._low, each, self._low[each]))
+        for rank in range(int(blocks.max())):
+            now = start[blocks > rank] + rank
+            mine, position = rows[now], placed.position[now]
+            if placed.anew is not None and placed.anew[now].any():
+                self._begin_segment(mine[placed.anew[now]], position[placed.anew[now]])
+            crossed = position >= self._edge[mine]
+            if crossed.any():
+                self._begin_window(mine[crossed], position[crossed], base[now][crossed])
+            self._low[mine] = np.minimum(self._low[mine], low[now])
+            self._count[mine] += count[now]
+            time_ns[now] += self._offset[mine]
+        return placed, time_ns
+
+    def _note_all(self, rows: I64) -> None:
+        for column in (
+            self.skew_ppm, self._offset, self._base, self._edge, self._from, self._until, self._low, self._count,
+            self._level, self._level_at, self._slope, self._windows, self._points, self._odd, self._odd_at,
+            self._mean_x, self._mean_y, self._sxx, self._sxy, self._sxx_before, self._sxy_before,
+        ):  # fmt: skip
+            self._note((column, rows, column.take(rows)))
+
+    # --- windows --------------------------------------------------------------------------------------------------
+
+    def _split(self, placed: Placed) -> tuple[Placed, I64]:
+        """Blocks that each stand in one window; and where each one's segment began."""
+        rows = placed.block_row
+        base = self._base[rows]
+        if placed.anew is not None:
+            base = np.where(placed.anew, placed.position, base)
+            group = np.cumsum(np.r_[False, rows[1:] != rows[:-1]]) * _FAR
+            base = np.maximum.accumulate(base + group) - group
+        size = np.diff(placed.packet_first)
+        window = _window_of(_packet_positions(placed) - np.repeat(base, size), self._rate[placed.row])
+        opens = np.r_[True, window[1:] != window[:-1]]
+        opens[placed.packet_first[:-1]] = True
+        first = np.flatnonzero(opens)
+        if len(first) == len(rows):
+            return placed, base
+        block = placed.packet_first.searchsorted(first, "right") - 1
+        begins = placed.packet_first[block] == first
+        split = replace(
+            placed,
+            packet_first=np.append(first, len(opens)),
+            block_row=rows[block],
+            position=_packet_positions(placed)[first],
+            block_frames=np.add.reduceat(placed.frames, first),
+            gap_frames=np.where(begins, placed.gap_frames[block], 0),
+            gap_cause=np.where(begins, placed.gap_cause[block], 0).astype(np.uint8),
+            anew=None if placed.anew is None else placed.anew[block] & begins,
+        )
+        return split, base[block]
+
+    def _begin_windows(self, rows: I64, position: I64) -> None:
+        """A segment's first window."""
+        rate = self._rate[rows]
+        self._base[rows] = self._from[rows] = position
+        self._edge[rows] = position + _EARLY_TENTHS[0] * rate // 10
+        self._until[rows] = position + WINDOW_S * rate
+        self._low[rows] = _NEVER
+        self._count[rows] = 0
+
+    def _begin_segment(self, rows: I64, position: I64) -> None:
+        """The timeline was re-anchored by arrival times: the offset goes on as it was, give or take a jitter."""
+        self._note_all(rows)
+        full = self._count[rows] >= _ENOUGH
+        if full.any():
+            self._until[rows] = np.minimum(self._until[rows], position)
+            self._close(rows[full])
+        self._fold(rows)
+        self._windows[rows] = 0
+        self._odd[rows] = np.nan
+        self._begin_windows(rows, position)
+
+    def _begin_window(self, rows: I64, position: I64, base: I64) -> None:
+        self._note_all(rows)
+        rate = self._rate[rows]
+        window = (position - base) // (WINDOW_S * rate)
+        begin = base + window * WINDOW_S * rate
+        over = position >= self._until[rows]
+        full = over & (self._count[rows] >= _ENOUGH)
+        if full.any():
+            done = rows[full]
+            self._close(done)
+            self._low[done] = _NEVER
+            self._count[done] = 0
+            self._from[done] = begin[full]
+        self._until[rows] = begin + WINDOW_S * rate
+        self._edge[rows] = self._until[rows]
+        for tenths in reversed(_EARLY_TENTHS):
+            early = base + tenths * rate // 10
+            self._edge[rows] = np.where(early > position, early, self._edge[rows])
+        # in the middle of the window to come
+        at = (begin + WINDOW_S * rate / 2) / rate
+        line = self._level[rows] + self._slope[rows] * (at - self._level_at[rows])
+        known = self._windows[rows] > 0
+        offset = np.where(known, self._origin[rows] + np.rint(line).astype(np.int64), self._low[rows])
+        self._offset[rows] = np.where(known | (self._count[rows] > 0), offset, self._offset[rows])
+
+    # --- the line -------------------------------------------------------------------------------------------------
+
+    def _close(self, rows: I64) -> None:
+        """The windows of these rows (distinct) are complete."""
+        x = (self._from[rows] + self._until[rows]) / (2 * self._rate[rows])
+        y = (self._low[rows] - self._origin[rows]).astype(np.float64)
+        slope = self._slope[rows]
+        off = y - (self._level[rows] + slope * (x - self._level_at[rows]))
+        drift = np.where(self._points[rows] < _LINE, _DRIFT_NS * (x - self._level_at[rows]), 0.0)
+        odd = (np.abs(off) > _STEP_NS + drift) & (self._windows[rows] > 0)
+        since = x - self._odd_at[rows]
+        again = odd & (np.abs(y - self._odd[rows] - slope * since) <= _STEP_NS + _DRIFT_NS * since)
+        if again.any():
+            steps = rows[again]
+            self._fold(steps)
+            self._windows[steps] = 0
+            self._add(steps, self._odd_at[steps], self._odd[steps])
+        once = odd & ~again
+        self._odd[rows] = np.where(once, y, np.nan)
+        self._odd_at[rows] = x
+        taken = ~once
+        self._add(rows[taken], x[taken], y[taken])
+
+    def _fold(self, rows: I64) -> None:
+        """A segment ends: what it tells of the slope is kept."""
+        self._sxx_before[rows] += self._sxx[rows]
+        self._sxy_before[rows] += self._sxy[rows]
+        for sums in (self._mean_x, self._mean_y, self._sxx, self._sxy):
+            sums[rows] = 0.0
+
+    def _add(self, rows: I64, x: F64, y: F64) -> None:
+        n = self._windows[rows] + 1
+        self._windows[rows] = n
+        self._points[rows] += 1
+        dx = x - self._mean_x[rows]
+        self._mean_x[rows] += dx / n
+        self._mean_y[rows] += (y - self._mean_y[rows]) / n
+        self._sxx[rows] += dx * (x - self._mean_x[rows])
+        self._sxy[rows] += dx * (y - self._mean_y[rows])
+        sxx = self._sxx_before[rows] + self._sxx[rows]
+        line = (self._points[rows] >= _LINE) & (sxx > 0)
+        slope = np.where(line, (self._sxy_before[rows] + self._sxy[rows]) / np.where(line, sxx, 1.0), 0.0)
+        self._slope[rows] = slope
+        self.skew_ppm[rows] = np.where(line, -slope / (SECOND_NS + slope) * 1e6, np.nan)
+        predicted = self._level[rows] + slope * (x - self._level_at[rows])
+        gain = np.where(n < _LINE, 1.0, np.maximum(1 / n, _GAIN))
+        self._level[rows] = predicted + gain * (y - predicted)
+        self._level_at[rows] = x
+
+
+def _packet_positions(placed: Placed) -> I64:
+    """Where each packet begins."""
+    first = placed.packet_first
+    since = np.cumsum(placed.frames) - placed.frames
+    positions: I64 = since + np.repeat(placed.position - since[first[:-1]], np.diff(first))
+    return positions
+
+
+def _window_of(since: I64, rate: I64) -> I64:
+    """Numbers of windows, the parts of the first counted as such, by frames since the segment's beginning."""
+    window = since // (WINDOW_S * rate)
+    part = sum(since >= tenths * rate // 10 for tenths in _EARLY_TENTHS)
+    numbers: I64 = np.where(window > 0, window + len(_EARLY_TENTHS), part)
+    return numbers

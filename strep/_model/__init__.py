@@ -1,0 +1,1 @@
+"""The nouns that everything speaks of: addresses, datagrams, blocks of audio, events, reports, exceptions."""

@@ -1,0 +1,310 @@
+"""A batch of decoded blocks as ragged arrays: what the engine gives to sinks. Floor 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .types import Gap, GapCause, Mask, StreamInfo
+
+__all__ = ["Block", "BlockBatch", "joined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels).
+
+    ``mask``: uint8 (frames,), a :class:`strep.Mask` for each frame: all RECEIVED, unless gaps were concealed.
+    """
+
+    stream: StreamInfo
+    position: int  # of the first frame on the stream's timeline, in sample frames
+    gap: Gap | None  # what is missing directly before ``position``
+    rtp_timestamp: int
+    arrival_ns: int  # of the packet the first frame came in
+    samples: npt.NDArray[np.int16]
+    mask: npt.NDArray[np.uint8]
+
+
+class BlockBatch:
+    """What became ready for all streams at once: ``m`` blocks in ragged arrays.
+
+    A block is a run of samples without a hole; blocks of one stream are adjacent and in time order; a hole before a
+    block is told by ``gap_frames`` and ``gap_cause``. ``position`` counts sample frames from the stream's first
+    sample and includes gaps, so ``position[i] == position[i-1] + frames[i-1] + gap_frames[i]`` within a stream.
+
+    Per block, shape (m,):
+      ``streams`` list of StreamInfo · ``index`` int64 stream row · ``position`` int64 · ``frames`` int64
+      ``gap_frames`` int64 · ``gap_cause`` uint8 (GapCause) · ``rtp_timestamp`` uint32 · ``arrival_ns`` int64
+      ``time_ns`` int64: when the first frame would have arrived without jitter, by a minimum-delay filter: stream
+      positions on the receiver's clock, for what compares streams. It goes with the position for 10 s, then steps by
+      what the sender's clock has drifted; no block goes beyond such a step
+      ``offset`` int64 (m+1,): block i's values are ``samples[offset[i]:offset[i+1]]`` (interleaved when the stream
+      has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
+      ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
+    Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
+    ``payload`` uint8: the encoded bytes as received, end to end. Where the sender changed from G.711 or L16 to another
+    of these, of the same rate and channels, they are put into the stream's codec. ``transcoded`` bool (m,): blocks
+    whose bytes are not, or not all, in their stream's codec; None: there are none.
+    ``samples`` int16: decoded on first use and kept. ``failed``: packets that a decoder failed at: zeros, LOST in
+    ``mask``; asking for it, for ``mask`` or ``plain`` decodes.
+    ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
+    ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
+    ``noise`` by block: the comfort noise payload (RFC 3389) in force in the silence before it; ``own_fill`` by block:
+    what the codec's own decoder puts in place of the gap before it, int16 values.
+
+    The arrays are fresh for every batch: a sink may keep them, but must not write to them.
+    """
+
+    __slots__ = (
+        "_decode",
+        "_failed",
+        "_mask",
+        "_own_fill",
+        "_samples",
+        "arrival_ns",
+        "error",
+        "fill",
+        "frames",
+        "gap_cause",
+        "gap_frames",
+        "index",
+        "noise",
+        "offset",
+        "packet_arrival_ns",
+        "packet_first",
+        "packet_frames",
+        "packet_rtp_timestamp",
+        "payload",
+        "payload_offset",
+        "position",
+        "rtp_timestamp",
+        "streams",
+        "time_ns",
+        "transcoded",
+    )
+
+    def __init__(
+        self,
+        *,
+        streams: Sequence[StreamInfo],
+        index: npt.NDArray[np.int64],
+        position: npt.NDArray[np.int64],
+        frames: npt.NDArray[np.int64],
+        gap_frames: npt.NDArray[np.int64],
+        gap_cause: npt.NDArray[np.uint8],
+        rtp_timestamp: npt.NDArray[np.uint32],
+        arrival_ns: npt.NDArray[np.int64],
+        time_ns: npt.NDArray[np.int64],
+        offset: npt.NDArray[np.int64],
+        payload: npt.NDArray[np.uint8],
+        payload_offset: npt.NDArray[np.int64],
+        packet_first: npt.NDArray[np.int64],
+        packet_frames: npt.NDArray[np.int64],
+        packet_arrival_ns: npt.NDArray[np.int64],
+        packet_rtp_timestamp: npt.NDArray[np.uint32],
+        decode: Callable[[], npt.NDArray[np.int16]],
+        transcoded: npt.NDArray[np.bool_] | None = None,
+        own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
+        noise: dict[int, bytes] | None = None,
+        mask: npt.NDArray[np.uint8] | None = None,
+        fill: Callable[[], BlockBatch | None] | None = None,
+        failed: Collection[int] = (),
+    ) -> None:
+        """``failed`` is complete when ``decode`` has returned."""
+        self.streams = streams
+        self.index = index
+        self.position = position
+        self.frames = frames
+        self.gap_frames = gap_frames
+        self.gap_cause = gap_cause
+        self.rtp_timestamp = rtp_timestamp
+        self.arrival_ns = arrival_ns
+        self.time_ns = time_ns
+        self.offset = offset
+        self.payload = payload
+        self.payload_offset = payload_offset
+        self.packet_first = packet_first
+        self.packet_frames = packet_frames
+        self.packet_arrival_ns = packet_arrival_ns
+        self.packet_rtp_timestamp = packet_rtp_timestamp
+        self._decode = decode
+        self._samples: npt.NDArray[np.int16] | None = None
+        self._mask = mask
+        self._failed = failed
+        self.transcoded = transcoded
+        self._own_fill = own_fill
+        self.noise = noise or {}
+        self.fill = fill  # gives ``filled``, None for the batch itself: it would hold itself otherwise
+        self.error: Exception | None = None  # why there are no samples: no fault of who wanted them
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def samples(self) -> npt.NDArray[np.int16]:
+        if self._samples is None:
+            try:
+                self._samples = self._decode()
+            except Exception as error:
+                self.error = error
+                raise
+        return self._samples
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        if self._mask is None:
+            mask = np.full(int(self.frames.sum()), Mask.RECEIVED, np.uint8)
+            if failed := sorted(self.failed):
+                ends = np.cumsum(self.packet_frames)
+                for end, frames in zip(ends[failed].tolist(), self.packet_frames[failed].tolist(), strict=True):
+                    mask[end - frames : end] = Mask.LOST
+            self._mask = mask
+        return self._mask
+
+    @property
+    def failed(self) -> Collection[int]:
+        if self._samples is None:
+            self._samples = self._decode()
+        return self._failed
+
+    @property
+    def own_fill(self) -> dict[int, npt.NDArray[np.int16]]:
+        return {} if self._own_fill is None else self._own_fill()
+
+    @property
+    def plain(self) -> bool:
+        """Every sample was received: nobody made up any, and all could be decoded."""
+        return self._mask is None and not self.failed
+
+    @property
+    def filled(self) -> BlockBatch:
+        filled = None if self.fill is None else self.fill()
+        return self if filled is None else filled
+
+    def take(self, blocks: npt.NDArray[np.intp]) -> BlockBatch:
+        """A batch of some of the blocks, which are told by their indices, ascending. Samples are decoded when they are
+        wanted, with those of the whole batch."""
+        first, per_block = self.packet_first, np.diff(self.packet_first)
+        packets = _runs(first[:-1][blocks], per_block[blocks])
+        place = {block: i for i, block in enumerate(blocks.tolist())}
+        mask = self._mask
+        if mask is not None:
+            mask = mask[_runs((np.cumsum(self.frames) - self.frames)[blocks], self.frames[blocks])]
+        values, size = self.offset[:-1][blocks], np.diff(self.offset)[blocks]
+        bytes_at, bytes_ = self.payload_offset[:-1][blocks], np.diff(self.payload_offset)[blocks]
+
+        def samples() -> npt.NDArray[np.int16]:
+            try:
+                return self.samples[_runs(values, size)]
+            except Exception:
+                taken.error = self.error
+                raise
+
+        def own_fill() -> dict[int, npt.NDArray[np.int16]]:
+            return {place[block]: made for block, made in self.own_fill.items() if block in place}
+
+        def fill() -> BlockBatch | None:
+            filled = self.filled
+            return None if filled is self else filled.take(blocks)
+
+        taken = BlockBatch(
+            streams=[self.streams[i] for i in blocks.tolist()],
+            index=self.index[blocks],
+            position=self.position[blocks],
+            frames=self.frames[blocks],
+            gap_frames=self.gap_frames[blocks],
+            gap_cause=self.gap_cause[blocks],
+            rtp_timestamp=self.rtp_timestamp[blocks],
+            arrival_ns=self.arrival_ns[blocks],
+            time_ns=self.time_ns[blocks],
+            offset=_offsets(size),
+            payload=self.payload[_runs(bytes_at, bytes_)],
+            payload_offset=_offsets(bytes_),
+            packet_first=_offsets(per_block[blocks]),
+            packet_frames=self.packet_frames[packets],
+            packet_arrival_ns=self.packet_arrival_ns[packets],
+            packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
+            decode=samples,
+            transcoded=None if self.transcoded is None else self.transcoded[blocks],
+            own_fill=None if self._own_fill is None else own_fill,
+            noise={place[block]: payload for block, payload in self.noise.items() if block in place},
+            mask=mask,
+            fill=None if self.fill is None else fill,
+        )
+        return taken
+
+    def without(self, serials: Container[int]) -> BlockBatch:
+        """The batch without the blocks of some streams: itself when it has none of theirs."""
+        blocks = [i for i, stream in enumerate(self.streams) if stream.serial not in serials]
+        return self if len(blocks) == len(self) else self.take(np.array(blocks, np.intp))
+
+    def starts(self) -> list[int]:
+        """Where each stream's blocks begin, and the end: they are adjacent."""
+        if not len(self):
+            return [0]
+        row = self.index
+        return [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), len(row)]
+
+    def __iter__(self) -> Iterator[Block]:
+        """Blocks one by one: for consumers of few streams. ``samples`` are views."""
+        samples = self.samples
+        mask = self.mask
+        offset = self.offset.tolist()
+        ends = np.cumsum(self.frames)
+        columns = (self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns)
+        marks = [mask[begin:end] for begin, end in zip((ends - self.frames).tolist(), ends.tolist(), strict=True)]
+        for stream, begin, end, marked, position, gap, cause, timestamp, arrival_ns in zip(
+            self.streams, offset, offset[1:], marks, *(column.tolist() for column in columns), strict=False
+        ):
+            values = samples[begin:end]
+            if stream.channels > 1:
+                values = values.reshape(-1, stream.channels)
+            hole = Gap(gap, GapCause(cause)) if gap else None
+            yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)
+
+
+def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
+    """The blocks of several batches as one batch, without what would fill their gaps."""
+
+    def end_to_end(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(batch, name) for batch in batches])
+
+    def ragged(name: str) -> npt.NDArray[np.int64]:
+        return _offsets(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
+
+    names = (
+        "index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns", "payload",
+        "packet_frames", "packet_arrival_ns", "packet_rtp_timestamp",
+    )  # fmt: skip
+    columns: dict[str, Any] = {name: end_to_end(name) for name in names}
+    columns |= {name: ragged(name) for name in ("offset", "payload_offset", "packet_first")}
+    transcoded = None
+    if any(batch.transcoded is not None for batch in batches):
+        each = [np.zeros(len(b), np.bool_) if b.transcoded is None else b.transcoded for b in batches]
+        transcoded = np.concatenate(each)
+    return BlockBatch(
+        streams=[stream for batch in batches for stream in batch.streams],
+        **columns,
+        decode=lambda: end_to_end("samples"),
+        transcoded=transcoded,
+        mask=None if all(batch.plain for batch in batches) else end_to_end("mask"),
+    )
+
+
+def _runs(begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Indices of runs of values, one run after the other."""
+    to: npt.NDArray[np.int64] = np.cumsum(length)
+    index: npt.NDArray[np.int64] = np.arange(int(to[-1]) if len(to) else 0)
+    index += np.repeat(begin - (to - length), length)
+    return index
+
+
+def _offsets(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    offset = np.zeros(len(length) + 1, np.int64)
+    np.cumsum(length, out=offset[1:])
+    return offset

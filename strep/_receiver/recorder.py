@@ -1,0 +1,117 @@
+"""Raw datagrams to a pcap file, off the event loop. Floor 5."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from .._edge.pcap import PcapWriter
+from .._model.datagrams import DatagramBatch
+from .._threads.incidents import Incidents
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Writes what was received, as it was received, from a thread of its own. What a slow disk costs is counted; what
+    fails costs the rest of the recording, and nothing else."""
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        roles: Mapping[int, int],
+        incidents: Incidents,
+        *,
+        queue_bytes: int = 64 << 20,
+    ) -> None:
+        self._incidents = incidents
+        self._writer = PcapWriter(path, roles=roles)
+        self._queue: queue.SimpleQueue[DatagramBatch | None] = queue.SimpleQueue()
+        self._limit = queue_bytes
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self.dropped = 0
+        self.written = 0
+        self._unsaved = 0  # handed to the writer since it last said that all is in the file
+        self.failed: str | None = None
+        self._thread = threading.Thread(target=self._run, name="strep-pcap", daemon=True)
+        self._thread.start()
+
+    def bind(self, roles: Mapping[int, int]) -> None:
+        """What further ports are for; before the first packet that comes to them."""
+        self._writer.bind(roles)
+
+    def write(self, batch: DatagramBatch) -> None:
+        """Keep a copy of the batch (the slab is the edge's); returns at once, and never raises."""
+        if self.failed is None:
+            try:
+                self._keep(batch)
+            except Exception as error:
+                self._fail(error)
+        if self.failed is not None:
+            with self._lock:
+                self.dropped += len(batch)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = str(error)
+        with self._lock:
+            self.dropped += self._unsaved
+            self._unsaved = 0
+        self._incidents.fault("recorder", error)
+
+    def _keep(self, batch: DatagramBatch) -> None:
+        width = min(max(64, -(-int(batch.length.max()) // 8) * 8), batch.slab.shape[1])
+        copy = DatagramBatch(
+            batch.slab[:, :width].copy(),
+            batch.length.copy(),
+            batch.arrival_ns.copy(),
+            batch.source_hi.copy(),
+            batch.source_lo.copy(),
+            batch.source_port.copy(),
+            batch.local_port.copy(),
+        )
+        size = copy.slab.nbytes
+        with self._lock:
+            if self._waiting + size > self._limit:
+                self.dropped += len(batch)
+                return
+            self._waiting += size
+        self._queue.put(copy)
+
+    def _run(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            if self.failed is None:
+                self._unsaved += len(batch)
+                try:
+                    self._writer.write(batch)
+                    if self._queue.empty():
+                        self._writer.flush()
+                        self._saved()
+                except Exception as error:
+                    self._fail(error)
+            else:
+                with self._lock:
+                    self.dropped += len(batch)
+            with self._lock:
+                self._waiting -= batch.slab.nbytes
+
+    def _saved(self) -> None:
+        self.written += self._unsaved
+        self._unsaved = 0
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            try:
+                self._writer.close()
+                self._saved()
+            except Exception as error:
+                if self.failed is None:
+                    self._fail(error)
+
+    def report(self) -> dict[str, Any]:
+        return {"kind": "pcap", "failed": self.failed, "dropped_datagrams": self.dropped, "written": self.written}

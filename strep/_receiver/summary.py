@@ -1,0 +1,74 @@
+"""Files that are written at once or not at all, summary.json above all. Floor 5."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from .._model.report import Totals
+
+__all__ = ["losses", "write_summary", "write_whole"]
+
+
+def losses(totals: Totals, sinks: Iterable[Mapping[str, Any]]) -> list[str]:
+    """In words, a sentence each: what was received and is not in what came of it. Empty: nothing."""
+    found: list[str] = []
+    if totals.kernel_dropped:
+        found.append(f"{totals.kernel_dropped:,} datagrams were dropped by the kernel: the receive buffer was full")
+    for cause, why in _CAUSES.items():
+        if count := totals.dropped_by.get(cause):
+            found.append(f"{count:,} {why}")
+    for report in sinks:
+        kind = report.get("kind")
+        if count := report.get("dropped_frames"):
+            found.append(f"{count:,} sample frames are missing in what {kind} made: it was too slow, or failed")
+        if count := report.get("dropped_datagrams"):
+            found.append(f"{count:,} datagrams are missing in {kind}: the disk was too slow, or failed")
+        if count := report.get("refused_streams"):
+            found.append(f"{count:,} streams have no file from {kind}: no descriptors were left")
+    return found
+
+
+_CAUSES: Final = {
+    "unread": "datagrams had come and were not read when the time was up: give more with --drain",
+    "worker_died": "datagrams waited in workers that died",
+    "fault": "packets were lost to faults that were contained: see the log",
+}
+
+
+def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Path:
+    """Write ``DIR/summary.json``: whoever reads it sees the old one or the new one, whole. Raises OSError."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "summary.json"
+    write_whole(path, _text(summary))
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whoever reads the file sees the old one or the new one, whole. Raises OSError; nothing is left over then."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _text(summary: dict[str, Any]) -> str:
+    """JSON to be read by people too: a line for each stream (and json's C encoder, which cannot indent)."""
+    lines = []
+    for key, value in summary.items():
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        else:
+            text = json.dumps(value)
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -1,0 +1,1 @@
+"""Analyzers: what is heard in the audio, and how well."""

@@ -1,0 +1,246 @@
+"""Spectra of all streams at once: the long-term average of each, and a spectrogram of its last seconds. Floor 4."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._model.exceptions import ConfigurationError
+from .analyzer import Analyzer
+from .bank import FrameBank, FrameBatch
+
+if TYPE_CHECKING:
+    from ..._model.blocks import BlockBatch
+    from ..._model.report import StreamReport
+    from ..._model.types import StreamEvent, StreamInfo
+
+__all__ = ["Spectrogram", "Spectrum"]
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+_KEPT_STREAMS: Final = 100_000  # that ended, as their reports are kept
+_FLOOR_DB: Final = -120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrogram:
+    """A copy of what is kept of a stream.
+
+    ``psd`` float32 (n, bins): power density, full scale squared a Hz · ``time_s`` float64 (n,): of the frames' middles,
+    from the stream's beginning · ``frequency_hz`` float64 (bins,). Frames that never were are left out.
+    """
+
+    psd: F32
+    time_s: F64
+    frequency_hz: F64
+
+
+class Spectrum(Analyzer):
+    """Power densities by Welch's method: Hann windows of ``size`` samples, one every ``hop`` (None: half of size).
+
+    On signals without gaps the average is ``scipy.signal.welch(x, rate, nperseg=size, noverlap=size - hop,
+    detrend=False)`` with x in [-1, 1), and the spectrogram what ``scipy.signal.spectrogram`` says with the same
+    arguments and ``window="hann"``. Streams of other rates are resampled to ``rate``. Frames of which less than half
+    was received are not averaged.
+
+    Of each stream the spectrogram of the last ``seconds`` is kept (0: of none) as long as all together stay below
+    ``max_bytes``; later streams then have none, counted. A stream's may be read until another stream takes its place.
+
+    Figures of a stream, under ``"spectrum"``: ``frames`` averaged, and per third of an octave (IEC 61260) ``hz`` and
+    ``dbfs``, the mean power in it (0 dBFS is a square wave of full scale). Raises ConfigurationError for sizes that
+    make no sense.
+    """
+
+    kind = "spectrum"
+
+    def __init__(
+        self,
+        size: int = 256,
+        hop: int | None = None,
+        rate: int = 8000,
+        seconds: float = 10.0,
+        max_bytes: int = 256 << 20,
+        on_event: Callable[[StreamEvent], object] | None = None,
+    ) -> None:
+        super().__init__(on_event)
+        if size < 16 or size % 2:
+            raise ConfigurationError(f"size {size}: an even number of samples from 16 on, like 256")
+        if seconds < 0:
+            raise ConfigurationError(f"seconds {seconds}: 0 or more")
+        hop = size // 2 if hop is None else hop
+        self._bank = FrameBank(size, hop, rate, aside=self.aside)
+        self.frequency_hz: F64 = np.fft.rfftfreq(size, 1 / rate).astype(np.float64)
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        self._window = window.astype(np.float32)
+        scale = np.full(size // 2 + 1, 2 / (rate * np.square(window).sum()))
+        scale[[0, -1]] /= 2  # one-sided: what lies between counts for its mirror image too
+        self._scale = scale.astype(np.float32)
+        bins = size // 2 + 1
+        self._kept = round(seconds * rate / hop)  # frames
+        self._most = max_bytes // (self._kept * (4 * bins + 8)) if self._kept else 0  # streams with a spectrogram
+        self.without_spectrogram = 0
+        self._serial = np.full(0, -1, np.int64)
+        self._sum = np.zeros((0, bins), np.float64)
+        self._count = np.zeros(0, np.int64)
+        self._place = np.zeros(0, np.int64)  # of a row in the rings; -1 none
+        self._ring = np.zeros((0, self._kept, bins), np.float32)
+        self._position = np.zeros((0, self._kept), np.int64)
+        self._place_of: OrderedDict[int, int] = OrderedDict()  # by serial
+        self._free: OrderedDict[int, None] = OrderedDict()  # serials of ended streams whose place may be taken
+        self._ended: OrderedDict[int, tuple[int, F32]] = OrderedDict()
+        self._make_room(63)
+
+    def _make_room(self, row: int) -> None:
+        old = len(self._serial)
+        if row < old:
+            return
+        more = max(2 * old, row + 1) - old
+        self._serial = np.append(self._serial, np.full(more, -1, np.int64))
+        self._sum = np.concatenate([self._sum, np.zeros((more, self._sum.shape[1]))])
+        self._count = np.append(self._count, np.zeros(more, np.int64))
+        self._place = np.append(self._place, np.full(more, -1, np.int64))
+
+    def stream_started(self, stream: StreamInfo) -> None:
+        row = stream.index
+        self._bank.reset(row)
+        with self._lock:
+            self._make_room(row)
+            self._serial[row] = stream.serial
+            self._sum[row] = 0
+            self._count[row] = 0
+            self._place[row] = self._take_place(stream.serial)
+
+    def _take_place(self, serial: int) -> int:
+        used = len(self._place_of)
+        if used < self._most:
+            if used == len(self._ring):
+                more = min(max(8, used), self._most - used)
+                shape = (more, *self._ring.shape[1:])
+                self._ring = np.concatenate([self._ring, np.zeros(shape, np.float32)])
+                self._position = np.concatenate([self._position, np.zeros((more, self._kept), np.int64)])
+            place = used
+        elif self._free:
+            ended, _ = self._free.popitem(last=False)
+            place = self._place_of.pop(ended)
+        else:
+            self.without_spectrogram += bool(self._kept)
+            return -1
+        self._position[place] = -1
+        self._place_of[serial] = place
+        return place
+
+    def _take(self, batch: BlockBatch) -> None:
+        for frames in self._bank.push(batch):
+            self.aside.frames(frames, self._add)
+
+    def _add(self, frames: FrameBatch) -> None:
+        """What is raised is raised before anything is added."""
+        row = frames.row
+        bins = np.fft.rfft(frames.samples * self._window, axis=1)
+        psd = np.square(bins.real) + np.square(bins.imag)
+        psd *= self._scale
+        sound = frames.real >= 0.5
+        with self._lock:
+            self._make_room(int(row.max()))
+            place = self._place[row]
+            if sound.all():
+                self._sum[row] += psd
+                self._count[row] += 1
+            else:
+                self._sum[row[sound]] += psd[sound]
+                self._count[row[sound]] += 1
+            shown = place >= 0
+            if shown.any():
+                at = frames.position[shown] // self._bank.hop % self._kept
+                self._ring[place[shown], at] = psd[shown]
+                self._position[place[shown], at] = frames.position[shown]
+
+    def _abandon(self, stream: StreamInfo) -> None:
+        row = stream.index
+        self._bank.reset(row)
+        with self._lock:
+            if row < len(self._serial) and self._serial[row] == stream.serial:
+                self._serial[row] = self._place[row] = -1
+            if stream.serial in self._place_of:
+                self._free[stream.serial] = None
+
+    def _end(self, stream: StreamInfo, report: StreamReport) -> None:
+        row = stream.index
+        self._bank.reset(row)  # Welch's method takes whole frames only
+        with self._lock:
+            if row >= len(self._serial) or self._serial[row] != stream.serial:
+                return
+            if self._count[row]:
+                mean = self._sum[row] / self._count[row]
+                self._ended[stream.serial] = int(self._count[row]), mean.astype(np.float32)
+                if len(self._ended) > _KEPT_STREAMS:
+                    self._ended.popitem(last=False)
+            self._serial[row] = -1
+            self._place[row] = -1
+            if stream.serial in self._place_of:
+                self._free[stream.serial] = None
+
+    def average(self, stream: StreamInfo) -> F32 | None:
+        """Long-term average power density, float32 (bins,), at ``frequency_hz``; None: nothing came so far."""
+        with self._lock:
+            if stream.serial in self._ended:
+                return self._ended[stream.serial][1]
+            row = stream.index
+            if row >= len(self._serial) or self._serial[row] != stream.serial or not self._count[row]:
+                return None
+            mean: F64 = self._sum[row] / self._count[row]
+        return mean.astype(np.float32)
+
+    def spectrogram(self, stream: StreamInfo) -> Spectrogram | None:
+        """The last ``seconds`` of a stream; None when there is none (any more)."""
+        with self._lock:
+            place = self._place_of.get(stream.serial)
+            if place is None:
+                return None
+            position = self._position[place].copy()
+            ring = self._ring[place].copy()
+        there = np.flatnonzero(position > position.max() - self._kept * self._bank.hop)
+        there = there[position[there] >= 0]
+        there = there[np.argsort(position[there])]
+        time_s = (position[there] + self._bank.size / 2) / self._bank.rate
+        return Spectrogram(ring[there], time_s, self.frequency_hz)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All live streams: ``serial`` int64 (n,), ``frames`` int64 (n,), ``psd`` float32 (n, bins), the long-term
+        average (0 while there is none)."""
+        with self._lock:
+            rows = np.flatnonzero(self._serial >= 0)
+            count = self._count[rows]
+            psd = (self._sum[rows] / np.maximum(count, 1)[:, None]).astype(np.float32)
+            return {"serial": self._serial[rows], "frames": count, "psd": psd}
+
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        with self._lock:
+            ended = self._ended.get(stream.serial)
+        if ended is None:
+            return {}
+        count, psd = ended
+        middle, level = self._thirds(psd.astype(np.float64))
+        return {"spectrum": {"frames": count, "hz": middle.tolist(), "dbfs": np.round(level, 2).tolist()}}
+
+    def _thirds(self, psd: F64) -> tuple[F64, F64]:
+        """Mean power in thirds of an octave (IEC 61260-1, base 10) that are at least as wide as a bin, in dBFS."""
+        width = self.frequency_hz[1]
+        edges = np.append(np.maximum(self.frequency_hz - width / 2, 0), self.frequency_hz[-1])
+        power = np.append(0, np.cumsum(psd * width))
+        number = np.arange(10, 10 * np.log10(self.frequency_hz[-1]) - 0.5)
+        low, high = 10 ** ((number - 0.5) / 10), 10 ** ((number + 0.5) / 10)
+        number = number[high - low >= width]
+        low, high = (np.interp(10 ** ((number + half) / 10), edges, power) for half in (-0.5, 0.5))
+        level = np.maximum(10 * np.log10(np.maximum(high - low, 1e-30)), _FLOOR_DB)
+        # 3 digits name a band: 10 ** (28 / 10) is 631 Hz
+        return np.array([float(f"{f:.3g}") for f in 10 ** (number / 10)]), level
+
+    def report(self) -> dict[str, Any]:
+        return {**super().report(), "without_spectrogram": self.without_spectrogram}

@@ -1,0 +1,132 @@
+"""Windows of audio that are nothing but one or two steady tones, for all streams at once. Floor 4, pure.
+
+Windows of 50 ms overlap by half. Each that is loud enough is tapered and transformed (20 Hz a bin): what is made of two
+tones at most has its energy around two peaks. Of those, the ones that a pair of call-progress frequencies fits by
+least squares are that pair: 440 and 480 Hz make one peak, but no single tone, and no other pair, fits them. Of the
+others, those with one peak are single tones, their frequency interpolated between bins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .bank import FrameBank
+from .keys import DBM0_OF_FULL_SCALE
+
+if TYPE_CHECKING:
+    from ..aside import SetAside
+    from .bank import FrameBatch
+
+__all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "Tonal", "dbm0", "find_tones", "tone_bank"]
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+RATE: Final = 8000
+WINDOW: Final = 400
+HOP: Final = 200
+PAIRS: Final = ((350, 440), (440, 480), (480, 620), (400, 450))
+
+_BIN: Final = RATE / WINDOW
+_LEAST: Final = 10 ** ((-38.0 - DBM0_OF_FULL_SCALE) / 10) / 2  # power
+_PEAKS: Final = 0.85  # of the energy, within two bins of two peaks
+_PAIR_FIT: Final = 0.9
+_PAIR_TWIST: Final = 10 ** (8 / 10)
+_SINGLE: Final = 0.93  # of the energy, within two bins of one peak
+_OFF: Final = (0.99, 0.995, 1.0, 1.005, 1.01)  # pairs are tried this much off
+
+
+@dataclass(slots=True)
+class Tonal:
+    """Windows that are tones: ``at`` indices into the frames; ``pair`` index into PAIRS, -1 for a single tone of
+    ``frequency`` Hz; ``purity`` share of the energy that is these tones. And ``power`` of all frames, tones or not."""
+
+    power: F32
+    at: I64
+    pair: I64
+    frequency: F32
+    purity: F32
+
+
+def tone_bank(aside: SetAside | None = None) -> FrameBank:
+    """What cuts frames for :func:`find_tones`."""
+    import scipy.fft  # noqa: F401  # now, in the caller's thread, and not where nobody listens for tones
+
+    return FrameBank(WINDOW, HOP, RATE, aside=aside)
+
+
+def dbm0(power: float) -> float:
+    """Of a mean square, where a sine of full scale has 0.5."""
+    return round(10 * float(np.log10(max(2 * power, 1e-12))) + DBM0_OF_FULL_SCALE, 1)
+
+
+def find_tones(frames: FrameBatch) -> Tonal:
+    from scipy.fft import rfft  # several transforms at once: five times numpy's speed
+
+    samples: F32 = frames.samples
+    power = np.einsum("ij,ij->i", samples, samples) / np.float32(WINDOW)
+    at = np.flatnonzero(power >= _LEAST)
+    chosen = samples[at]
+    spectrum = rfft(chosen * _TAPER)
+    energy = np.square(spectrum.real) + np.square(spectrum.imag)
+    energy[:, :2] = 0
+    total = np.maximum(energy.sum(1), 1e-12)
+    first = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
+    rows = np.arange(len(at))
+    around = rows[:, None], first[:, None] + np.arange(-2, 3)
+    peak = energy[around]
+    one = peak.sum(1) / total
+    energy[around] = 0
+    second = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
+    two = energy[rows[:, None], second[:, None] + np.arange(-2, 3)].sum(1) / total
+    few = np.flatnonzero(one + two >= _PEAKS)
+    at, chosen, one, first, peak = at[few], chosen[few], one[few], first[few], peak[few]
+    pair, fit = _pairs(chosen)
+    single = (pair < 0) & (one >= _SINGLE)
+    # Hann taper: of the two largest values' ratio r, the peak is (2r - 1) / (r + 1) bins towards the second
+    amplitude = np.sqrt(peak)
+    upper = amplitude[:, 3] >= amplitude[:, 1]
+    ratio = np.where(upper, amplitude[:, 3], amplitude[:, 1]) / np.maximum(amplitude[:, 2], 1e-12)
+    shift = (2 * ratio - 1) / (ratio + 1)
+    frequency = (first + np.where(upper, shift, -shift)) * np.float32(_BIN)
+    tones = np.flatnonzero(single | (pair >= 0))
+    purity = np.where(pair >= 0, fit, one)
+    return Tonal(power, at[tones], pair[tones], frequency[tones].astype(np.float32), purity[tones].astype(np.float32))
+
+
+def _pairs(samples: F32) -> tuple[I64, F32]:
+    """Which of PAIRS each window is (-1: none), and how well it fits."""
+    if not len(samples):
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    energy = np.maximum(np.einsum("ij,ij->i", samples, samples), 1e-12)
+    shape = (len(samples), len(PAIRS) * len(_OFF), 4)
+    right = (samples @ _MODELS).reshape(shape)
+    weights = (samples @ _INVERSES).reshape(shape)
+    fit = (right * weights).sum(2) / energy[:, None]
+    best = fit.argmax(1)
+    rows = np.arange(len(samples))
+    chosen = weights[rows, best]
+    low, high = (chosen[:, i] ** 2 + chosen[:, i + 1] ** 2 for i in (0, 2))
+    even = (low <= _PAIR_TWIST * high) & (high <= _PAIR_TWIST * low)
+    best_fit = fit[rows, best]
+    return np.where(even & (best_fit >= _PAIR_FIT), best // len(_OFF), -1), best_fit
+
+
+def _make_models() -> tuple[F32, F32]:
+    """(400, 4·n): cosines and sines of every pair, as it is and a little off; and what gives their weights."""
+    t = np.arange(WINDOW)[:, None] / RATE
+    models: list[Any] = []
+    for low, high in PAIRS:
+        for off in _OFF:
+            a, b = 2 * np.pi * low * off * t, 2 * np.pi * high * off * t
+            models.append(np.concatenate([np.cos(a), np.sin(a), np.cos(b), np.sin(b)], 1))
+    inverses = [np.linalg.pinv(m).T for m in models]
+    return np.concatenate(models, 1).astype(np.float32), np.concatenate(inverses, 1).astype(np.float32)
+
+
+_TAPER: Final = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
+_MODELS, _INVERSES = _make_models()

@@ -1,0 +1,1 @@
+"""Recordings: WAV files written by threads of their own."""

@@ -1,0 +1,281 @@
+"""The files of a recording: names, descriptors, positions. Used by one thread; errors of the disk are OSErrors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..folders import Folders, safe_name
+from .file import WavFormat
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["PART", "WavFile", "WavTree", "lock"]
+
+PART: Final = ".part.wav"
+_FILL: Final = 1 << 16
+_WHOLE: Final = 1 << 20  # up to this a file's beginning is written in one piece
+
+
+class WavFile:
+    """A file that grows. ``end`` is how many bytes of samples it has; what lies between writes is silence."""
+
+    __slots__ = ("aside_until", "checked", "end", "fd", "folder", "format", "stem", "told", "told_at", "wanted")
+
+    def __init__(self, format_: WavFormat, folder: str, stem: str) -> None:
+        self.format = format_
+        self.folder = folder
+        self.stem = stem  # with a number, if need be
+        self.wanted = stem  # without
+        self.end = 0
+        self.checked = 0  # ``end`` when the file was last seen to be there
+        self.told = -1  # bytes the header on disk speaks of; -1: there is none yet
+        self.told_at = 0.0
+        self.fd = -1
+        self.aside_until = 0.0  # after an error nothing is tried before
+
+    @property
+    def part(self) -> str:
+        return self.stem + PART
+
+
+class WavTree:
+    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` open, renames at the end.
+
+    An open file is locked (``flock``, shared), so that nobody who repairs what dead processes left touches it.
+    """
+
+    def __init__(self, root: Path, max_open: int, *, file_mode: int = 0o640, directory_mode: int = 0o750) -> None:
+        self.root = root
+        self._max_open = max(1, max_open)
+        keep = min(64, max(2, max_open // 4))
+        self.folders = Folders(root, keep=keep, file_mode=file_mode, directory_mode=directory_mode)
+        self._open: OrderedDict[int, WavFile] = OrderedDict()  # by id(), least recently used first
+        self.files = 0
+        self.evicted = False  # a descriptor had to be closed: there are more files than may be open
+
+    def create(self, directory: str, stem: str, format_: WavFormat) -> WavFile:
+        """A new file DIR/directory/stem.part.wav; a number is added rather than overwriting anything. Its header is
+        written with the first samples."""
+        folder = self.folders.make(safe_name(directory))
+        file = WavFile(format_, folder, safe_name(stem))
+        self._make(file)
+        self.files += 1
+        return file
+
+    def _make(self, file: WavFile) -> None:
+        number = 1
+        while True:
+            file.stem = file.wanted if number == 1 else f"{file.wanted}-{number}"
+            number += 1
+            try:
+                file.fd = self._open_fd(file, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            except FileExistsError:
+                continue
+            # looked at behind it: whoever completes what a dead process left may just have given a file that name
+            if not self.folders.there(file.folder, file.stem + ".wav"):
+                break
+            os.close(file.fd)
+            self.folders.remove(file.folder, file.part)
+        self._open[id(file)] = file
+        file.told = -1
+
+    def _open_fd(self, file: WavFile, flags: int) -> int:
+        while len(self._open) >= self._max_open:
+            self._close_oldest()
+        while True:
+            try:
+                fd = self.folders.open(file.folder, file.part, flags)
+                break
+            except OSError as error:
+                # others use descriptors too: make room among ours, but never refuse an old file for a new one
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or flags & os.O_CREAT or not self._make_room():
+                    raise
+        lock(fd)
+        return fd
+
+    def _make_room(self) -> bool:
+        if not self._open:
+            return self.folders.shrink()
+        self._close_oldest()
+        return True
+
+    def _close_oldest(self) -> None:
+        self.evicted = True
+        _, file = self._open.popitem(last=False)
+        fd, file.fd = file.fd, -1
+        os.close(fd)
+
+    def _forget(self, file: WavFile) -> None:
+        self._open.pop(id(file), None)
+        if file.fd >= 0:
+            fd, file.fd = file.fd, -1
+            os.close(fd)
+
+    def descriptor(self, file: WavFile) -> int:
+        if file.fd < 0:
+            file.fd = self._open_fd(file, os.O_RDWR)
+            self._open[id(file)] = file
+        else:
+            self._open.move_to_end(id(file))
+        return file.fd
+
+    def is_gone(self, file: WavFile) -> bool:
+        """Whether somebody has deleted the file while we write it."""
+        try:
+            gone = os.fstat(self.descriptor(file)).st_nlink == 0
+        except FileNotFoundError:
+            return True
+        if not gone:
+            file.checked = file.end
+        return gone
+
+    def make_again(self, file: WavFile) -> None:
+        """In the place of one that was deleted: silence as far as that one went."""
+        self._forget(file)
+        file.folder = self.folders.make(file.folder)
+        self._make(file)
+        end, file.end = file.end, 0
+        _write_all(file.fd, file.format.header(0), 0)
+        file.told = 0
+        if file.format.silence:
+            self._fill(file.fd, file, end)
+        os.ftruncate(file.fd, file.format.header_bytes + end)
+        file.end = file.checked = end
+
+    def begin(self, file: WavFile, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """A new file's first samples, (byte position, bytes) in order: as one write, its header with them."""
+        end = max(at + len(data) for at, data in pieces)
+        if end > _WHOLE:
+            for at, data in pieces:
+                self.write(file, data, at)
+            return
+        header = file.format.header_bytes
+        whole = bytearray(bytes([file.format.silence]) * (header + end))
+        whole[:header] = file.format.header(end)
+        for at, data in pieces:
+            whole[header + at : header + at + len(data)] = data
+        _write_all(self.descriptor(file), bytes(whole), 0)
+        file.end = file.told = end
+
+    def write(self, file: WavFile, data: memoryview | bytes, at: int) -> None:
+        """Samples at a byte position. A file advances only past what has been written whole."""
+        fd = self.descriptor(file)
+        if file.told < 0:
+            _write_all(fd, file.format.header(0), 0)
+            file.told = 0
+        if at > file.end and file.format.silence:
+            self._fill(fd, file, at)
+        _write_all(fd, data, file.format.header_bytes + at)
+        file.end = max(file.end, at + len(data))
+
+    def _fill(self, fd: int, file: WavFile, until: int) -> None:
+        silence = bytes([file.format.silence]) * min(_FILL, until - file.end)
+        while file.end < until:
+            part = silence[: until - file.end]
+            _write_all(fd, part, file.format.header_bytes + file.end)
+            file.end += len(part)
+
+    def write_channel(self, file: WavFile, channel: int, samples: npt.NDArray[np.int16], frame: int) -> None:
+        """One channel of a PCM file; the others keep what they have."""
+        channels, frame_bytes = file.format.channels, file.format.frame_bytes
+        at, size = frame * frame_bytes, len(samples) * frame_bytes
+        all_ = np.zeros((len(samples), channels), np.int16)
+        if at < file.end:
+            old = os.pread(self.descriptor(file), min(size, file.end - at), file.format.header_bytes + at)
+            all_.reshape(-1)[: len(old) // 2] = np.frombuffer(old, np.int16)
+        all_[:, channel] = samples
+        self.write(file, all_.reshape(-1).view(np.uint8).data, at)
+
+    def shift(self, file: WavFile, frames: int) -> None:
+        """Move everything later by ``frames``: a direction turned out to begin before the other."""
+        fd, header = self.descriptor(file), file.format.header_bytes
+        old = os.pread(fd, file.end, header)
+        _write_all(fd, bytes(frames * file.format.frame_bytes) + old, header)
+        file.end += frames * file.format.frame_bytes
+
+    def tell(self, file: WavFile, now: float, *, anew: bool = False) -> None:
+        """Bring the header up to date with what has been written. ``anew``: even if it is."""
+        if file.told != file.end or anew:
+            _write_all(self.descriptor(file), file.format.header(file.end), 0)
+            file.told = file.end
+        file.told_at = now
+
+    def finish(self, file: WavFile) -> str:
+        """Complete the file and give it its name; returns it relative to the root. Raises FileNotFoundError when
+        somebody has deleted it."""
+        fd = self.descriptor(file)
+        if file.end % 2:
+            _write_all(fd, b"\0", file.format.header_bytes + file.end)
+        self.tell(file, 0.0)
+        while True:
+            try:
+                self.folders.rename(file.folder, file.part, file.stem + ".wav")
+                break
+            except FileExistsError:
+                file.stem = self._other_name(file)
+        self._forget(file)
+        return self.relative(file, file.stem + ".wav")
+
+    def _other_name(self, file: WavFile) -> str:
+        """The final name was taken since the file was made: another one that is free, for the partial file too."""
+        number = 2
+        while True:
+            stem = f"{file.wanted}-{number}"
+            number += 1
+            if not self.folders.there(file.folder, stem + ".wav"):
+                with contextlib.suppress(FileExistsError):
+                    self.folders.rename(file.folder, file.part, stem + PART)
+                    return stem
+
+    def abandon(self, file: WavFile) -> str | None:
+        """Leave the file as it is, under its partial name; None: it is not there."""
+        with contextlib.suppress(OSError):
+            self.tell(file, 0.0)
+        there = True
+        with contextlib.suppress(OSError):
+            there = not self.is_gone(file)
+        self._forget(file)
+        return self.relative(file, file.part) if there else None
+
+    def discard(self, file: WavFile) -> None:
+        """A new file that nothing could be written to."""
+        self._forget(file)
+        self.files -= 1
+        with contextlib.suppress(OSError):
+            self.folders.remove(file.folder, file.part)
+
+    def relative(self, file: WavFile, name: str) -> str:
+        return f"{file.folder}/{name}"
+
+    def close(self) -> None:
+        for file in list(self._open.values()):
+            self._forget(file)
+        self.folders.close()
+
+
+def lock(fd: int, *, alone: bool = False) -> bool:
+    """Lock an open file, shared with others or not; False: somebody has it. Systems without locks know of none."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+    return True
+
+
+def _write_all(fd: int, data: memoryview | bytes, at: int) -> None:
+    done = os.pwrite(fd, data, at)
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], at + done)

@@ -1,0 +1,213 @@
+"""strep bench answers right, and notices what is wrong. What it measures is not tested: that is the machine's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strep import ConfigurationError
+from strep._edge.pcap import PcapReader
+from strep._model.exceptions import StrepError
+from strep.bench import WORKLOADS, Settings, run_workload
+from strep.bench._histogram import Histogram
+from strep.bench._outcome import spread
+from strep.bench._trial import RECEIVERS, Load, is_right, run_trial
+from strep.bench.impairment import differences, wrong_files
+from strep.bench.latency import latencies_ns
+from strep.bench.offline import write_capture
+from strep.bench.ratio import measure_ratios
+from strep.bench.search import bisect
+from strep.bench.stages import SINKS, STAGES
+from strep.simulate.load import call_leg_id_of, expected_samples
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="strep bench needs Linux and two cores"
+)
+LISTEN = [sys.executable, "-m", "strep.bench._listen"]
+
+
+def test_every_receiver_is_measured_and_exact(tmp_path: Path) -> None:
+    steps: list[str] = []
+    settings = Settings(directory=tmp_path, progress=steps.append)
+    measured = measure_ratios(settings, Load(20, 2000, 1), 2)
+    receivers = [r for r in RECEIVERS if r != "floor" or shutil.which("cc")]
+    assert steps == [f"{receiver} {n}/2" for n in (1, 2) for receiver in receivers]
+    assert list(measured) == receivers
+    for trials in measured.values():
+        for trial in trials:
+            assert (trial.sent, trial.datagrams) == (2000, 2000)
+            assert (trial.lost, trial.missing, trial.wrong, trial.kernel_dropped) == (0, 0, 0, 0)
+            assert trial.exact
+            assert json.loads(json.dumps(trial.as_dict()))["receiver"] == trial.receiver
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_file_is_noticed(tmp_path: Path) -> None:
+    samples = expected_samples(3, 5)
+    path = tmp_path / str(call_leg_id_of(3)) / "a-outbound.wav"
+    path.parent.mkdir()
+
+    def right(there: np.ndarray) -> bool:
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(there.astype("<i2").tobytes())
+        return is_right(tmp_path, 3, 5)
+
+    assert right(samples)
+    assert not right(np.r_[samples[:-1], samples[-1] ^ 1])
+    assert not right(samples[:-1])
+    assert not right(np.r_[samples, np.int16(0)])
+    path.write_bytes(b"RIFF")
+    assert not is_right(tmp_path, 3, 5)
+    path.unlink()
+    assert not is_right(tmp_path, 3, 5)
+
+
+def test_the_command_prints_a_table_and_writes_everything(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    load = ["--streams", "10", "--rate", "1000", "--duration", "0.5", "--runs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "strep", "bench", "ratio", *load, "--out", str(tmp_path), "--json", str(report)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("monitor", "arrays", "wav", "10 streams", "1,000 packets/s"))
+    measured = json.loads(report.read_text())
+    assert set(measured) == {"machine", "date", "command", "outcomes"}
+    outcome = measured["outcomes"][0]
+    assert (outcome["workload"], outcome["wrong"]) == ("ratio", [])
+    assert outcome["data"]["arrays"]["trials"][0]["datagrams"] == 500
+
+
+def test_the_command_lists_its_workloads_and_refuses_others() -> None:
+    command = [sys.executable, "-m", "strep", "bench"]
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=60)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(WORKLOADS)
+    refused = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert "no workload 'speed': choose from stages" in refused.stderr
+
+
+@pytest.mark.parametrize(("name", "settings", "text"), [("x", {}, "choose from"), ("ratio", {"runs": 0}, "at least")])
+def test_wrong_arguments_say_what_is_right(name: str, settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        run_workload(name, Settings(**settings))
+
+
+# --- answers are checked ----------------------------------------------------------------------------------------------
+
+
+def test_an_impaired_load_is_told_exactly_and_any_difference_noticed(tmp_path: Path) -> None:
+    load = Load(40, 6000.0, 8.0, "impaired")
+    schedule = load.schedule()
+    out = tmp_path / "out"
+    trial = run_trial("monitor", load, tmp_path, options=["--out", str(out)])
+    assert differences(trial.summary, schedule) == []
+    assert wrong_files(out, schedule, 40) == 0
+    assert sum(s["packets_lost"] for s in trial.summary["streams"]) > 50
+    assert sum(s["restarts"] for s in trial.summary["streams"]) == 40
+    trial.summary["streams"][3]["packets_lost"] += 1
+    trial.summary["totals"]["malformed"] += 1
+    assert len(differences(trial.summary, schedule)) == 2
+    path = next(out.glob("*/a-outbound.wav"))
+    path.write_bytes(path.read_bytes()[:-2])
+    assert wrong_files(out, schedule, 40) == 1
+
+
+@pytest.mark.parametrize("mode", ["iterate", "ring"])
+def test_latency_is_of_every_packet(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "arrivals.npy"
+    load = Load(20, 1000.0, 2.0, "phase", spin=True)
+    trial = run_trial(mode, load, tmp_path, command=[*LISTEN, mode, str(path)])
+    values = latencies_ns(np.load(path), load, trial.load["start_ns"])
+    assert len(values) == 1000  # of the second second
+    assert values.min() > 0
+    arrivals = np.array([[5_000_000_000, 3, 160 * 60]])  # packet 60 of stream 2, meant for 1.2 s
+    assert latencies_ns(arrivals, load, 3_000_000_000).tolist() == [800_000_000]
+    even = Load(20, 1000.0, 2.0)
+    assert latencies_ns(arrivals, even, 3_000_000_000).tolist() == [2_000_000_000 - 1_202_000_000]
+
+
+def test_a_hanging_sink_costs_itself_only(tmp_path: Path) -> None:
+    trial = run_trial("stall-sink", Load(20, 1000.0, 2.0), tmp_path, command=[*LISTEN, "stall-sink"])
+    assert trial.exact
+    assert trial.summary["frames"] == 2000 * 160
+    stalled = next(s for s in trial.summary["sinks"] if s["kind"] == "stalled")
+    assert stalled["stalled"] is True
+    assert stalled["frames"] + stalled["dropped_frames"] == 2000 * 160
+
+
+def test_a_process_that_says_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StrepError, match="ended early"):
+        run_trial("x", Load(1, 100.0, 0.1), tmp_path, command=[sys.executable, "-c", "raise SystemExit('no')"])
+
+
+def test_the_capture_for_offline_holds_the_load(tmp_path: Path) -> None:
+    path = tmp_path / "load.pcap"
+    write_capture(path, streams=7, rate=350.0, duration_s=1.0)
+    with PcapReader(path) as reader:
+        batches = [(b.length.tolist(), b.arrival_ns.copy()) for b in reader.batches()]
+    assert [n for lengths, _ in batches for n in lengths] == [196] * 350
+    arrival = np.concatenate([arrivals for _, arrivals in batches])
+    assert np.diff(arrival).tolist() == pytest.approx([1e9 / 350] * 349, abs=1)
+
+
+def test_stages_add_up_to_packets_that_were_delivered(tmp_path: Path) -> None:
+    outcome = run_workload("stages", Settings(quick=True, directory=tmp_path))
+    assert outcome.wrong == []
+    assert [row[0] for row in outcome.rows] == [1, 16, 256, 4096]
+    assert len(outcome.columns) == len(outcome.rows[0]) == 2 + len(STAGES) + len(SINKS)
+    assert all(isinstance(cell, int) and cell > 0 for row in outcome.rows for cell in row)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=200), st.floats(0.001, 1.0))
+def test_a_quantile_is_at_most_a_bucket_too_high(values: list[int], share: float) -> None:
+    histogram = Histogram()
+    for begin in range(0, len(values), 50):
+        histogram.add(np.array(values[begin : begin + 50]))
+    exact = sorted(values)[int(np.ceil(share * len(values))) - 1]
+    assert exact <= histogram.quantile_ns(share) <= exact * (1 + 1 / 64) + 1
+    assert histogram.max_ns == max(values)
+    assert sum(count for _, count in histogram.points()) == len(histogram) == len(values)
+
+
+def test_a_histogram_of_nothing_has_no_quantiles() -> None:
+    histogram = Histogram()
+    histogram.add(np.zeros(0, np.int64))
+    assert np.isnan(histogram.quantile_ns(0.5))
+    histogram.add(np.array([-5]))
+    assert histogram.quantile_ns(1.0) == 0.0
+
+
+@given(st.floats(30_000, 900_000), st.floats(0.9, 1.0))
+def test_the_search_ends_at_the_highest_rate_that_long_trials_confirm(limit: float, long: float) -> None:
+    rate, limited = bisect(lambda r: r <= limit, lambda r: r <= limit * long, 20_000, 1_000_000)
+    assert not limited
+    assert limit * long * 0.96 / 1.04 <= rate <= limit * long
+    rate, limited = bisect(lambda r: True if r <= limit else None, lambda r: r <= limit, 20_000, 1_000_000)
+    assert limited
+    assert limit / 1.04 <= rate <= limit
+    assert bisect(lambda r: False, lambda r: False, 20_000, 1_000_000) == (0.0, False)
+
+
+def test_a_spread_is_of_something() -> None:
+    found = spread([3.0, 1.0, 2.0])
+    assert found is not None
+    assert (found.median, found.low, found.high, found.runs) == (2.0, 1.0, 3.0, 3)
+    assert spread([]) is None

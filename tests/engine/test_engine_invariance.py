@@ -1,0 +1,177 @@
+"""The outcome depends on datagrams and arrival times alone: not on batches, ticks, or when blocks are sent off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from support import MS, T0, Arrival, batch_of, leg_id, packet, run, steady
+
+from strep._engine.engine import Engine
+from strep._engine.streams.ring import HISTORY, MISORDER
+from strep._model.blocks import BlockBatch
+from strep._model.events import Ended
+
+
+def traffic(seed: int, streams: int, trouble: float, packets: int = 150) -> list[Arrival]:
+    """Streams with loss, duplicates, reordering, jitter, DTX, SSRC changes, restarts, jumps, outages and wraps."""
+    rng = np.random.default_rng(seed)
+    arrivals: list[Arrival] = []
+    for s in range(streams):
+        sequence = int(rng.integers(65_400, 65_536)) if s % 2 else int(rng.integers(0, 65_536))
+        timestamp, ssrc = int(rng.integers(0, 1 << 32)), s + 1
+        start = T0 + int(rng.integers(0, 20 * MS))
+        for k in range(packets):
+            chance = rng.random(10)
+            if chance[0] >= trouble:
+                ns = start + k * 20 * MS + int(rng.integers(0, 15 * MS))
+                if chance[1] < trouble:
+                    ns += int(rng.integers(0, 60 * MS if rng.random() < 0.7 else 1500 * MS))
+                data = packet(
+                    sequence,
+                    timestamp=timestamp,
+                    ssrc=ssrc,
+                    call=leg_id(s // 2),
+                    direction=s % 2,
+                    payload_type=101 if chance[2] < trouble / 5 else 8 if chance[2] > 1 - trouble / 5 else 0,
+                )
+                arrivals.append(Arrival(ns, data))
+                if chance[3] < trouble:
+                    arrivals.append(Arrival(ns + int(rng.integers(0, 50 * MS)), data))
+            sequence, timestamp = sequence + 1, timestamp + 160
+            rare = trouble / 10
+            if chance[4] < rare:
+                ssrc += 1000
+                sequence, timestamp = int(rng.integers(0, 65_536)), int(rng.integers(0, 1 << 32))
+            if chance[5] < rare:
+                sequence = int(rng.integers(0, 65_536))
+            if chance[6] < rare:
+                timestamp += int(rng.integers(0, 1 << 31))
+            if chance[7] < rare:
+                timestamp += 1600
+            if chance[8] < rare:
+                lost = int(rng.integers(10, 400))
+                sequence, timestamp = sequence + lost, timestamp + lost * 160
+            if chance[9] < rare:
+                arrivals.append(Arrival(start + k * 20 * MS, rng.bytes(int(rng.integers(0, 80)))))
+    return sorted(arrivals, key=lambda a: a.ns)
+
+
+@pytest.mark.parametrize(("streams", "trouble"), [(1, 0.1), (3, 0.05), (14, 0.004), (14, 0.0), (40, 0.01)])
+@given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_seed: int) -> None:
+    arrivals = traffic(seed, streams, trouble)
+    rng = np.random.default_rng(cut_seed)
+    whole = run(arrivals)
+    few = sorted(rng.integers(0, len(arrivals), 20).tolist())
+    many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 2).tolist())
+    for cuts, live, ticking, prompt in (
+        (few, True, False, True),
+        (few, False, False, False),
+        (many, False, True, True),
+        (many, False, True, False),
+        (many, True, True, True),
+    ):
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
+        assert other.totals == whole.totals
+        assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
+        assert other.gaps == whole.gaps
+        assert other.audio.keys() == whole.audio.keys()
+        for serial, samples in whole.audio.items():
+            np.testing.assert_array_equal(other.audio[serial], samples)
+
+
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_bursts_are_judged_the_same_however_they_are_cut(seed: int) -> None:
+    """20 packets of each stream at once, now and then several such bursts in a tick: more than a window, more than a
+    ring has room for if they came in one batch."""
+    rng = np.random.default_rng(seed)
+    at = T0 + np.cumsum(np.where(rng.random(12) < 0.8, 12.1, rng.choice([0.5, 25, 250], 12)) * MS).astype(np.int64)
+    at += int(rng.integers(0, 10 * MS))
+    arrivals = [
+        Arrival(int(at[k // 20]) + 4000 * (k % 20), packet(k, call=leg_id(n), timestamp=160 * k))
+        for k in range(240)
+        for n in range(2)
+    ]
+    arrivals.sort(key=lambda a: a.ns)
+    whole = run(arrivals)
+    for number in (2, 8, 30):
+        cuts = sorted(rng.integers(1, len(arrivals), number).tolist())
+        live, ticking, prompt = rng.integers(2, size=3).astype(bool).tolist()
+        other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
+        assert other.totals == whole.totals
+        assert other.gaps == whole.gaps
+        for serial, samples in whole.audio.items():
+            np.testing.assert_array_equal(other.audio[serial], samples)
+
+
+@pytest.mark.parametrize("behind", [HISTORY - 1, HISTORY, HISTORY + 1, MISORDER - 1])
+def test_copies_of_a_late_packet_are_judged_the_same_however_they_are_cut(behind: int) -> None:
+    arrivals = steady(200)
+    # packet 149 was the last before this tick, whose edge so stands at 150
+    late = packet(150 - behind)
+    lost = [a for k, a in enumerate(arrivals) if k != 150 - behind]
+    at = T0 + 150 * 20 * MS
+    arrivals = sorted([*lost, Arrival(at + MS, late), Arrival(at + 2 * MS, late)], key=lambda a: a.ns)
+    whole = run(arrivals)
+    single = run(arrivals, cuts=list(range(1, len(arrivals))))
+    assert (whole.totals.late, whole.totals.duplicate) == ((1, 1) if behind <= HISTORY else (2, 0))
+    assert single.totals == whole.totals
+    assert [r.as_dict() for r in single.reports] == [r.as_dict() for r in whole.reports]
+
+
+def test_packet_by_packet_equals_at_once() -> None:
+    arrivals = traffic(7, 3, 0.05)
+    whole = run(arrivals)
+    single = run(arrivals, cuts=list(range(1, len(arrivals))), live=True, ticking=True)
+    assert single.totals == whole.totals
+    assert [r.as_dict() for r in single.reports] == [r.as_dict() for r in whole.reports]
+    for serial, samples in whole.audio.items():
+        np.testing.assert_array_equal(single.audio[serial], samples)
+
+
+def test_arrival_times_that_go_back_are_clamped() -> None:
+    arrivals = traffic(3, 2, 0.0)
+    stepped = [Arrival(a.ns - (3_600_000 * MS if 50 <= i < 60 else 0), a.data) for i, a in enumerate(arrivals)]
+    result = run(stepped)
+    assert result.totals.late == 0
+    assert [r.packets_lost for r in result.reports] == [0, 0]
+
+
+@pytest.mark.parametrize(("release_ns", "forgone"), [(0, True), (200 * MS, True), (200 * MS, False)])
+@given(seed=st.integers(0, 1 << 32), share=st.floats(0.05, 0.9))
+@example(seed=410, share=0.5)  # a packet that was kept fills the hole before one that was not
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_audio_wanted_later_begins_with_whole_packets(release_ns: int, forgone: bool, seed: int, share: float) -> None:
+    arrivals = traffic(seed, 4, 0.03)
+    whole = run(arrivals)
+    middle = int(share * len(arrivals))
+    engine = Engine()
+    engine.release_ns = release_ns
+    engine.audio = False
+    if forgone:
+        engine.forgo_payloads()
+    assert not [e for e in engine.receive(batch_of(arrivals[:middle])) if isinstance(e, BlockBatch)]
+    engine.audio = True
+    events = [*engine.receive(batch_of(arrivals[middle:])), *engine.flush()]
+    end: dict[int, int] = {}
+    for batch in (e for e in events if isinstance(e, BlockBatch)):
+        for block in batch:
+            serial = block.stream.serial
+            if serial in end:
+                assert end[serial] == block.position - (block.gap.samples if block.gap else 0)
+            end[serial] = block.position + len(block.samples)
+            np.testing.assert_array_equal(
+                block.samples.reshape(-1), whole.audio[serial][block.position : end[serial]], str(serial)
+            )
+    assert engine.totals() == whole.totals
+    reports = {e.report.stream.serial: e.report.as_dict() for e in events if isinstance(e, Ended)}
+    for report in whole.reports:
+        if report.stream.serial in reports:  # the others ended before
+            assert reports[report.stream.serial] == report.as_dict()
+    half_second_later = [a for a in arrivals[middle:] if a.ns > arrivals[middle].ns + 500 * MS]
+    if half_second_later:
+        assert any(end[s] == len(whole.audio[s]) for s in end)

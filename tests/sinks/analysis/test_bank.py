@@ -1,0 +1,281 @@
+"""Frames of all streams at once are those that a plain loop cuts from each stream by itself."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import strep
+from strep._model.blocks import BlockBatch
+from strep._model.types import Codec, Direction, GapCause, Leg, Mask, StreamInfo
+from strep.resample import resample
+from strep.sinks import FrameSink
+from strep.sinks.analysis.bank import FrameBank, FrameBatch
+
+T0 = 1_700_000_000_000_000_000
+
+
+def stream(index: int, rate: int = 8000, channels: int = 1, serial: int | None = None) -> StreamInfo:
+    number = index if serial is None else serial
+    codec = Codec("L16", rate, rate, channels, 2 * channels)
+    return StreamInfo(
+        index, number, uuid.UUID(int=number), Leg.A, Direction.INBOUND, f"s{number}", f"s{number}", "a-inbound",
+        9000, 1, ("127.0.0.1", 1), 96, T0, T0, codec,
+    )  # fmt: skip
+
+
+@dataclass
+class Part:
+    """A block of a stream, for :func:`batch_of_blocks`."""
+
+    stream: StreamInfo
+    position: int
+    gap: int
+    samples: np.ndarray
+    mask: np.ndarray | None = None
+
+
+def batch_of_blocks(parts: list[Part]) -> BlockBatch:
+    frames = np.array([len(p.samples) // p.stream.channels for p in parts], np.int64)
+    samples = np.concatenate([p.samples for p in parts]) if parts else np.zeros(0, np.int16)
+    position = np.array([p.position for p in parts], np.int64)
+    rate = np.array([p.stream.sample_rate for p in parts], np.int64)
+    masked = any(p.mask is not None for p in parts)
+    mask = np.concatenate(
+        [np.ones(n, np.uint8) if p.mask is None else p.mask for p, n in zip(parts, frames, strict=True)]
+    )
+    time_ns = T0 + position * 1_000_000_000 // rate
+    return BlockBatch(
+        streams=[p.stream for p in parts],
+        index=np.array([p.stream.index for p in parts], np.int64),
+        position=position,
+        frames=frames,
+        gap_frames=np.array([p.gap for p in parts], np.int64),
+        gap_cause=np.array([GapCause.LOSS if p.gap else 0 for p in parts], np.uint8),
+        rtp_timestamp=position.astype(np.uint32),
+        arrival_ns=time_ns,
+        time_ns=time_ns,
+        offset=np.r_[0, np.cumsum([len(p.samples) for p in parts])].astype(np.int64),
+        payload=np.zeros(0, np.uint8),
+        payload_offset=np.zeros(len(parts) + 1, np.int64),
+        packet_first=np.arange(len(parts) + 1),
+        packet_frames=frames,
+        packet_arrival_ns=time_ns,
+        packet_rtp_timestamp=position.astype(np.uint32),
+        decode=lambda: samples,
+        mask=mask if masked else None,
+    )
+
+
+Frame = tuple[int, int, np.ndarray, float]  # position, time, samples, real
+
+
+def naive(parts: list[Part], size: int, hop: int, rate: int, dtype: str) -> list[Frame]:
+    """One stream, sample by sample."""
+    out: list[Frame] = []
+    segments: list[list[Part]] = []
+    for part in parts:
+        last = segments[-1][-1] if segments else None
+        if last is not None and last.position + len(last.samples) // last.stream.channels == part.position:
+            segments[-1].append(part)
+        else:
+            segments.append([part])
+    before = None  # position of the last frame
+    for segment in segments:
+        info = segment[0].stream
+        rate_in, position = info.sample_rate, segment[0].position
+        samples = np.concatenate([p.samples for p in segment])
+        mask = np.concatenate(
+            [np.ones(len(p.samples) // info.channels, np.uint8) if p.mask is None else p.mask for p in segment]
+        )
+        if info.channels > 1:
+            samples = samples.reshape(-1, info.channels).mean(axis=1).astype(np.float32)
+        divisor = np.gcd(rate_in, rate)
+        up, down = rate // divisor, rate_in // divisor
+        lead = position % down
+        padded = np.concatenate([np.zeros(lead, np.float32), samples.astype(np.float32)])
+        first = (position - lead) // down * up
+        values = resample(padded, rate_in, rate) if rate != rate_in else padded
+        values = np.clip(np.rint(values), -32768, 32767) if dtype == "int16" else values / 32768
+        real_at = {  # output position → whether the input sample that covers its time was received
+            first + i: lead <= i * down // up < len(padded) and mask[i * down // up - lead] == Mask.RECEIVED
+            for i in range(len(values))
+        }
+        at = first // hop * hop
+        if before is not None:
+            at = max(at, before + hop)
+        end = first + len(values)
+        covered = max(at, first)
+        while covered < end and (at + size <= end or covered < end):
+            frame = np.zeros(size)
+            real = 0
+            for k in range(size):
+                if first <= at + k < end:
+                    frame[k] = values[at + k - first]
+                    real += real_at[at + k]
+            out.append((at, T0 + at * 1_000_000_000 // rate, frame, real / size))
+            covered = at + size
+            before = at
+            at += hop
+            if at + size > end and covered >= end:
+                break
+    return out
+
+
+def collected(found: list[FrameBatch], size: int) -> dict[int, list[Frame]]:
+    out: dict[int, list[Frame]] = {}
+    for batch in found:
+        assert len(set(batch.row.tolist())) == len(batch) == len(batch.streams)
+        assert batch.samples.shape == (len(batch), size)
+        for i, info in enumerate(batch.streams):
+            assert info.index == batch.row[i]
+            out.setdefault(info.serial, []).append(
+                (int(batch.position[i]), int(batch.time_ns[i]), batch.samples[i].copy(), float(batch.real[i]))
+            )
+    return out
+
+
+@st.composite
+def traffic(draw: st.DrawFn) -> tuple[list[list[Part]], int, int, int, str]:
+    """Blocks of several streams, in batches; size, hop, rate, dtype."""
+    rate = draw(st.sampled_from([8000, 16_000]))
+    size = draw(st.sampled_from([7, 80, 160, 256]))
+    hop = draw(st.sampled_from([size, size, max(1, size // 2), max(1, size // 3)]))
+    dtype = draw(st.sampled_from(["float32", "int16"]))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    batches: list[list[Part]] = [[] for _ in range(draw(st.integers(1, 4)))]
+    for index in range(draw(st.integers(1, 5))):
+        rate_in = draw(st.sampled_from([8000, 8000, 16_000, 48_000, 44_100]))
+        channels = draw(st.sampled_from([1, 1, 1, 2]))
+        info = stream(index * 37, rate_in, channels)
+        position = draw(st.sampled_from([0, 0, 0, 333]))
+        for batch in batches:
+            for _ in range(draw(st.integers(0, 3))):
+                gap = draw(st.sampled_from([0, 0, 0, 1, 160, 1000]))
+                n = draw(st.sampled_from([1, 40, 160, 160, 160, 161, 320, 882]))
+                position += gap
+                samples = rng.integers(-12_000, 12_000, n * channels).astype(np.int16)
+                mask = rng.integers(0, 4, 1 + n // 40).repeat(40)[:n].astype(np.uint8)
+                batch.append(Part(info, position, gap, samples, mask if draw(st.booleans()) else None))
+                position += n
+    return batches, size, hop, rate, dtype
+
+
+@settings(max_examples=250, deadline=None)
+@given(traffic())
+def test_frames_are_those_of_a_plain_loop(case: tuple[list[list[Part]], int, int, int, str]) -> None:
+    batches, size, hop, rate, dtype = case
+    bank = FrameBank(size, hop, rate, dtype)  # type: ignore[arg-type]
+    out: list[FrameBatch] = []
+    for parts in batches:
+        if parts:
+            out += bank.push(batch_of_blocks(parts))
+    parts_of: dict[int, list[Part]] = {}
+    for part in [p for batch in batches for p in batch]:
+        parts_of.setdefault(part.stream.serial, []).append(part)
+    for parts in parts_of.values():
+        out += bank.flush(parts[0].stream.index)
+    got = collected(out, size)
+    for serial, parts in parts_of.items():
+        wanted = naive(parts, size, hop, rate, dtype)
+        assert [f[0] for f in got.get(serial, [])] == [f[0] for f in wanted]
+        for mine, other in zip(got.get(serial, []), wanted, strict=True):
+            assert mine[1] == pytest.approx(other[1], abs=2)
+            np.testing.assert_allclose(mine[2], other[2], atol=1 if dtype == "int16" else 2e-6)
+            assert mine[3] == pytest.approx(other[3], abs=1e-6)
+        assert all(f[2].dtype == np.dtype(dtype) for f in got.get(serial, []))
+    assert not any(bank.flush(parts[0].stream.index) for parts in parts_of.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=30), st.sampled_from([8000, 16_000, 48_000]))
+def test_the_cut_into_batches_does_not_matter(cuts: list[int], rate_in: int) -> None:
+    infos = [stream(n, rate_in) for n in range(3)]
+    audio = np.random.default_rng(1).integers(-9000, 9000, (3, sum(cuts))).astype(np.int16)
+    whole, cut = FrameBank(160, rate=16_000), FrameBank(160, rate=16_000)
+    once = whole.push(batch_of_blocks([Part(i, 0, 0, a) for i, a in zip(infos, audio, strict=True)]))
+    parts: list[FrameBatch] = []
+    at = 0
+    for n in cuts:
+        some = [Part(i, at, 0, a[at : at + n]) for i, a in zip(infos, audio, strict=True)]
+        parts += cut.push(batch_of_blocks(some))
+        at += n
+    for bank, out in ((whole, once), (cut, parts)):
+        for info in infos:
+            out += bank.flush(info.index)
+    a, b = collected(once, 160), collected(parts, 160)
+    assert a.keys() == b.keys()
+    for serial in a:
+        for one, other in zip(a[serial], b[serial], strict=True):
+            assert one[:2] == other[:2]
+            np.testing.assert_allclose(one[2], other[2], atol=2e-6)
+
+
+def test_all_streams_of_a_batch_come_together() -> None:
+    infos = [stream(n, (8000, 16_000)[n % 2]) for n in range(100)]
+    bank = FrameBank(512, rate=16_000)
+    out: list[FrameBatch] = []
+    for tick in range(10):
+        out += bank.push(
+            batch_of_blocks(
+                [Part(i, tick * i.sample_rate // 10, 0, np.zeros(i.sample_rate // 10, np.int16)) for i in infos]
+            )
+        )
+    # 16,000 samples are 31 frames; those of streams that are resampled come at most one push later
+    assert sum(len(b) for b in out) in range(3000, 3101)
+    assert len(out) <= 2 * 31
+
+
+def test_a_row_that_another_stream_takes_begins_anew() -> None:
+    bank = FrameBank(160)
+    assert bank.push(batch_of_blocks([Part(stream(5, serial=1), 0, 0, np.ones(100, np.int16))])) == []
+    bank.reset(5)
+    later = stream(5, serial=2)
+    (batch,) = bank.push(batch_of_blocks([Part(later, 0, 0, np.full(160, 16_384, np.int16))]))
+    assert batch.streams == [later]
+    assert (batch.samples == 0.5).all()
+    assert batch.real.tolist() == [1.0]
+
+
+WRONG = [{"size": 0}, {"size": 5, "hop": 6}, {"size": 5, "rate": 0}, {"size": 5, "dtype": "x"}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(strep.ConfigurationError):
+        FrameBank(**wrong)
+
+
+def test_the_sink_gives_what_the_bank_cuts_and_the_rest_at_the_end() -> None:
+    calls: list[Any] = []
+    sink = FrameSink(
+        lambda frames: calls.append((frames.row.tolist(), frames.samples.copy(), frames.samples.flags.c_contiguous)),
+        n=256,
+        hop=128,
+        rate=8000,
+        on_started=lambda info: calls.append(("started", info.index)),
+        on_ended=lambda info, report: calls.append(("ended", info.index)),
+    )
+    infos = [stream(n) for n in range(3)]
+    audio = np.random.default_rng(1).integers(-9000, 9000, (3, 400)).astype(np.int16)
+    for info in infos:
+        sink.stream_started(info)
+    sink.blocks(batch_of_blocks([Part(i, 0, 0, a) for i, a in zip(infos, audio, strict=True)]))
+    for info in infos:
+        sink.stream_ended(info, None)  # type: ignore[arg-type]
+    assert calls[:3] == [("started", 0), ("started", 1), ("started", 2)]
+    rows, samples, contiguous = calls[4]
+    assert (rows, contiguous) == ([0, 1, 2], True)
+    np.testing.assert_array_equal(samples, audio[:, 128:384] / np.float32(32768))
+    assert [c[:2] for c in calls if c[0] == "ended"] == [("ended", n) for n in range(3)]
+    rows, samples, _ = calls[5]
+    assert rows == [0]
+    np.testing.assert_array_equal(samples[0, :144], audio[0, 256:] / np.float32(32768))
+    assert not samples[0, 144:].any()
+    assert len(calls) == 3 + 2 + 3 * 2
