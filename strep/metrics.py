@@ -1,4 +1,4 @@
-"""Figures for Prometheus: of a receiver, its sinks, call control and webhooks. Needs the extra ``metrics``. Floor 5.
+"""Figures for Prometheus: of a receiver, its sinks, call control and webhooks. Needs the extra ``metrics``.
 
 ::
 

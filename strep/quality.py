@@ -1,4 +1,4 @@
-"""How good a call is by what the network did to it: the E-model (ITU-T G.107; wideband: G.107.1). Floor 2.
+"""How good a call is by what the network did to it: the E-model (ITU-T G.107; wideband: G.107.1).
 
     R = Ro - Is - Id - Ie,eff + A          noise, loudness and sidetone, delay and echo, coding and loss, advantage
 

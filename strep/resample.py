@@ -1,4 +1,4 @@
-"""Streaming sample rate conversion: a polyphase FIR filter that keeps its state over blocks. Pure. Floor 2.
+"""Streaming sample rate conversion: a polyphase FIR filter that keeps its state over blocks. Pure.
 
 The filter is a Kaiser-windowed sinc, symmetric, 16 samples of the lower rate to each side. Between 8 and 16 kHz: flat
 within 0.05 dB up to 3.4 kHz, more than 60 dB down from 4.5 kHz on; look-ahead (and so delay of a live stream) 2 ms.

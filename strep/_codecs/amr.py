@@ -1,4 +1,4 @@
-"""AMR and AMR-WB payloads (RFC 4867), one channel, without interleaving, CRC and robust sorting. Floor 2.
+"""AMR and AMR-WB payloads (RFC 4867), one channel, without interleaving, CRC and robust sorting.
 
 Bandwidth-efficient (4.3): fields follow each other bit by bit.   Octet-aligned (4.4): each begins a new byte.
 

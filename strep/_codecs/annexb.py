@@ -1,4 +1,4 @@
-"""G.729 Annex B: the comfort noise that a silence descriptor (SID) of 2 bytes asks for. Floor 2.
+"""G.729 Annex B: the comfort noise that a silence descriptor (SID) of 2 bytes asks for.
 
  0                   1
  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5

@@ -1,4 +1,4 @@
-"""Comfort noise of RFC 3389 (payload type 13): noise of a level and, if told, of a spectrum. Floor 2.
+"""Comfort noise of RFC 3389 (payload type 13): noise of a level and, if told, of a spectrum.
 
     +--------+--------+--------+- ... -+
     | level  |  k 1   |  k 2   |       |     level: 0 to 127, the noise is that many dB below the overload point (-dBov)

@@ -1,4 +1,4 @@
-"""How much audio a payload stands for, without decoding it. Floor 2."""
+"""How much audio a payload stands for, without decoding it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One decoder object a stream: payloads to samples, and what the codec itself makes up for lost ones. Floor 2.
+"""One decoder object a stream: payloads to samples, and what the codec itself makes up for lost ones.
 
 Packet n's samples are those that the decoder returns for packet n: nothing is held back, so nothing shifts.
 """

@@ -1,4 +1,4 @@
-"""One encoder object a stream: samples of a packet to its payload. For simulations and tests. Floor 2.
+"""One encoder object a stream: samples of a packet to its payload. For simulations and tests.
 
 G.722, opus and AMR are encoded by PyAV. What it cannot encode, a library of the system does if there is one: G.729 by
 libbcg729, AMR-WB by libvo-amrwbenc, GSM by libgsm.

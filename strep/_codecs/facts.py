@@ -1,4 +1,4 @@
-"""Codecs whose payloads need a decoder: what they are called and their facts. Floor 2."""
+"""Codecs whose payloads need a decoder: what they are called and their facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codecs decoded with numpy: G.711 and L16 (RFC 3551). Floor 2."""
+"""Codecs decoded with numpy: G.711 and L16 (RFC 3551)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""libopus through ctypes: what libavcodec does not pass on, concealment (PLC) and forward error correction. Floor 2."""
+"""libopus through ctypes: what libavcodec does not pass on, concealment (PLC) and forward error correction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audio of packed codecs, and of packets whose codec is not their stream's: a decoder a stream. Floor 2.
+"""Audio of packed codecs, and of packets whose codec is not their stream's: a decoder a stream.
 
 Who decodes here keeps state from packet to packet. Batches must come in order, each once. A decoder begins anew with
 each source, with each change of codec, and where audio passed it by.

@@ -1,4 +1,4 @@
-"""Which codec a payload type is (RFC 3551), and which carry no audio. Floor 2."""
+"""Which codec a payload type is (RFC 3551), and which carry no audio."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Final
 
 import numpy as np
 
-from .._engine.streams.timeline import NO_AUDIO, UNKNOWN
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
 from .decoders import installed
 from .g711 import L16_MONO, L16_STEREO, PCMA, PCMU, parse_codec
 
-__all__ = ["INSTALL", "TELEPHONE_EVENT", "PayloadTypes"]
+__all__ = ["INSTALL", "NO_AUDIO", "TELEPHONE_EVENT", "UNKNOWN", "PayloadTypes"]
+
+# in columns of codecs: what is none of them
+UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
+NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 
 TELEPHONE_EVENT: Final = "telephone-event"  # RFC 4733
 _COMFORT_NOISE: Final = "CN"  # RFC 3389

@@ -1,4 +1,4 @@
-"""Gaps of all streams made audible: batches of blocks in, the same without short gaps out. Pure. Floor 2.
+"""Gaps of all streams made audible: batches of blocks in, the same without short gaps out. Pure.
 
 A gap of up to 1 s becomes samples at the beginning of the block behind it, by its cause:
 

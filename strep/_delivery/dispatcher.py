@@ -1,4 +1,4 @@
-"""Engine events to sinks: in order, each sink on its own, none able to hurt another. Floor 5."""
+"""Engine events to sinks: in order, each sink on its own, none able to hurt another."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final
 from .._codecs.comfort import comfort_noise
 from .._model.blocks import BlockBatch
 from .._model.events import Ended, Event, Fault, Limited, Notice
+from .._model.redacted import redacted
 from .._model.report import StreamReport
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.archive import Archive
 from .._threads.incidents import Incidents
-from ..sinks.analysis.dtmf import redacted
 from ..sinks.base import Sink
 from .conceal import Concealer
 from .in_order import InOrder

@@ -1,4 +1,4 @@
-"""Blocks of any size in, frames of one size out: resampled, with position, RTP timestamp and gaps. Pure. Floor 4."""
+"""Blocks of any size in, frames of one size out: resampled, with position, RTP timestamp and gaps. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that is put off until somebody wants its result, and then done in order. Floor 4.
+"""Work that is put off until somebody wants its result, and then done in order.
 
 Decoders and concealment have state: batches must go through them one after the other, each once. Sinks ask for the
 result when their turn comes, from threads of their own, in any order, or never. Who adds work, the loop above all,

@@ -1,4 +1,4 @@
-"""One sink's way: its events in order, from a thread of its own unless it never blocks. Floor 5."""
+"""One sink's way: its events in order, from a thread of its own unless it never blocks."""
 
 from __future__ import annotations
 

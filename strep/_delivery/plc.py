@@ -1,4 +1,4 @@
-"""Waveforms continued over lost packets: ITU-T G.711 Appendix I, at any rate, for many losses at once. Pure. Floor 2.
+"""Waveforms continued over lost packets: ITU-T G.711 Appendix I, at any rate, for many losses at once. Pure.
 
 Appendix I repeats the last pitch period, after 10 ms the last two and after 20 ms the last three; cross-fades each
 change over a quarter of a period; takes 20 % off the level every 10 ms after the first 10 ms, so that nothing is left

@@ -1,4 +1,4 @@
-"""Streams as users iterate them. Floor 5."""
+"""Streams as users iterate them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may be connected to an HTTP server, and who has to go for others. Time is an argument. Floor 5.
+"""Who may be connected to an HTTP server, and who has to go for others. Time is an argument.
 
 Whoever connects takes a file descriptor before anything is known of him. So there is room for so many in all and for so
 many of one address. When there is no more, the one goes that has waited longest: a request that is meant takes

@@ -1,4 +1,4 @@
-"""Serves an ASGI app with uvicorn, inside a loop that is somebody else's. Floor 5.
+"""Serves an ASGI app with uvicorn, inside a loop that is somebody else's.
 
 uvicorn speaks HTTP. Who may connect, and for how long, is decided here: it accepts whatever comes and waits for a first
 request as long as the peer likes.

@@ -1,4 +1,4 @@
-"""What became of every datagram, by cause. Floor 2."""
+"""What became of every datagram, by cause."""
 
 from __future__ import annotations
 

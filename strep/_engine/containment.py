@@ -1,4 +1,4 @@
-"""An exception in the work over many streams costs at most the stream that caused it. Floor 3.
+"""An exception in the work over many streams costs at most the stream that caused it.
 
 Such work notes what it overwrites in the state's ``undo``. When it raises, all of it is undone, and it is done again
 for halves of the streams, and halves of these, until those stand alone that cannot be worked on. They are *set aside*:

@@ -1,4 +1,4 @@
-"""Datagrams in, blocks of audio out. Deterministic: time is an argument, nothing here reads a clock. Floor 3.
+"""Datagrams in, blocks of audio out. Deterministic: time is an argument, nothing here reads a clock.
 
 Time goes in ticks of 10 ms of arrival time. Within a tick the engine judges every packet against the state at the
 tick's beginning; at the boundary it gives up holes whose deadline has passed, lets proven sources take over their
@@ -22,10 +22,11 @@ from .._model.addresses import SourceFilter
 from .._model.datagrams import DatagramBatch
 from .._model.events import Ended, Event, Notice, Started
 from .._model.report import StreamReport, Totals
+from .._model.time import TICK_NS
 from .._model.types import StreamInfo
 from .accounts import Accounts
 from .containment import Containment
-from .intake import TICK_NS, Intake, Part, ticks_of
+from .intake import Intake, Part, ticks_of
 from .outlet.outlet import Later, Outlet, at_once
 from .packets import Bodies, Packets
 from .quarantine import Key

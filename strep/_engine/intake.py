@@ -1,4 +1,4 @@
-"""Datagrams become packets: which tick each is of, what of them is media, whose it is. Floor 3."""
+"""Datagrams become packets: which tick each is of, what of them is media, whose it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.addresses import SourceFilter
-from .._model.datagrams import TICK_NS, DatagramBatch
+from .._model.datagrams import DatagramBatch
+from .._model.time import TICK_NS
 from .._model.types import DatagramKind
 from .._parser import parse_apart
 from .accounts import Accounts

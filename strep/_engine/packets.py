@@ -1,4 +1,4 @@
-"""Parsed packets on their way through the engine: columns, and where their payloads lie. Floor 2."""
+"""Parsed packets on their way through the engine: columns, and where their payloads lie."""
 
 from __future__ import annotations
 

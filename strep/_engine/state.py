@@ -1,4 +1,4 @@
-"""All that is known of all streams: one struct of arrays per concern, one row a stream. Floor 3."""
+"""All that is known of all streams: one struct of arrays per concern, one row a stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs.payload_types import PayloadTypes
+from .._codecs.payload_types import UNKNOWN, PayloadTypes
 from .._model.report import StreamReport, rank_by, report_of
 from .._model.types import StreamInfo
 from .outlet.doubt import Doubt
@@ -16,7 +16,7 @@ from .sources.key_table import KeyTable
 from .streams.clock import ClockFilter
 from .streams.reception import Reception
 from .streams.ring import JitterRing
-from .streams.timeline import UNKNOWN, Timeline
+from .streams.timeline import Timeline
 from .throttle import Throttle
 from .undo import Undo
 

@@ -1,4 +1,4 @@
-"""Streams that send more than media ever do, for long, are refused until they have calmed down. Pure. Floor 3.
+"""Streams that send more than media ever do, for long, are refused until they have calmed down. Pure.
 
 What counts is the greater of two figures: packets, and audio in units of 20 ms, for a packet may hold much of it that
 has to be decoded, written and analyzed.

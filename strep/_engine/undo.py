@@ -1,4 +1,4 @@
-"""What stood where something is written: so that work over many streams that raises leaves no trace. Floor 2.
+"""What stood where something is written: so that work over many streams that raises leaves no trace.
 
 Work over all streams at once writes to a dozen arrays. To copy them first, to go back to, would cost as much as the
 work. But it has nearly always read what it overwrites: so it only notes what it read, which costs 50 ns a column.

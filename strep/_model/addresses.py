@@ -1,4 +1,4 @@
-"""IP addresses as pairs of uint64: IPv4 as ::ffff:a.b.c.d. Floor 0."""
+"""IP addresses as pairs of uint64: IPv4 as ::ffff:a.b.c.d."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch of decoded blocks as ragged arrays: what the engine gives to sinks. Floor 0."""
+"""A batch of decoded blocks as ragged arrays: what the engine gives to sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch of datagrams as arrays: what every edge gives to the engine. Floor 0."""
+"""A batch of datagrams as arrays: what every edge gives to the engine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SLOT_MINIMUM", "TICK_NS", "DatagramBatch", "merged"]
+from .time import TICK_NS
 
-TICK_NS = 10_000_000  # the grid of the engine's clock
+__all__ = ["SLOT_MINIMUM", "DatagramBatch", "merged"]
+
 SLOT_MINIMUM = 64  # slab rows are at least this wide, so that fixed header offsets are always readable
 
 

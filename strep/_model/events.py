@@ -1,4 +1,4 @@
-"""What an engine tells: streams that begin and end, notices, blocks. Floor 3."""
+"""What an engine tells: streams that begin and end, notices, blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures in the form that users read: per stream and in total. Floor 0."""
+"""Figures in the form that users read: per stream and in total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nouns of the project: legs, directions, kinds of datagrams, gaps, codecs, streams. Floor 0."""
+"""The nouns of the project: legs, directions, kinds of datagrams, gaps, codecs, streams."""
 
 from __future__ import annotations
 

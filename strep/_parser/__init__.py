@@ -1,4 +1,4 @@
-"""Bytes to columns and back. Knows no clock, socket or stream. Floor 1."""
+"""Bytes to columns and back. Knows no clock, socket or stream."""
 
 from .batch import parse_apart, parse_batch
 from .build import build_datagram, write_headers

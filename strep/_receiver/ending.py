@@ -1,4 +1,4 @@
-"""What has come before the end is read until it is all read, or the time is up. Floor 5."""
+"""What has come before the end is read until it is all read, or the time is up."""
 
 from __future__ import annotations
 

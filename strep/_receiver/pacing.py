@@ -1,4 +1,4 @@
-"""How often sockets are looked at, and how long what is ready may wait for company. Pure: time is an argument. Floor 3.
+"""How often sockets are looked at, and how long what is ready may wait for company. Pure: time is an argument.
 
 A batch has its price whatever is in it, so who waits a little pays less per packet. How long depends on who listens:
 an iteration wants each packet at once; a prompt sink within the configured latency; files, or nobody, have time.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .._engine.engine import TICK_NS
+from .._model.time import TICK_NS
 
 __all__ = ["Pacing"]
 

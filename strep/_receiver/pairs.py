@@ -1,4 +1,4 @@
-"""Pairs of ports for plain RTP of one call leg each: which there are, and which are free. Floor 5."""
+"""Pairs of ports for plain RTP of one call leg each: which there are, and which are free."""
 
 from __future__ import annotations
 

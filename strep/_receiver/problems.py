@@ -1,4 +1,4 @@
-"""What is wrong now, in words, out of what sinks report. Floor 5."""
+"""What is wrong now, in words, out of what sinks report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live receiver: sockets, the engine and the sinks on one event loop. Floor 5."""
+"""The live receiver: sockets, the engine and the sinks on one event loop."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from .._delivery.dispatcher import Dispatcher
 from .._delivery.in_order import InOrder
 from .._delivery.stream import Stream, StreamHub, Watcher, WatchKey
 from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, parse_address, transport_named
-from .._engine.engine import TICK_NS, Engine, EngineConfig
+from .._engine.engine import Engine, EngineConfig
 from .._engine.sources.admission import PortBinding, PortRole
 from .._model.datagrams import DatagramBatch, merged
 from .._model.events import Event
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
+from .._model.time import TICK_NS
 from .._model.types import Codec, StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
 from ..sinks.base import Sink

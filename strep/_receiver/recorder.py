@@ -1,4 +1,4 @@
-"""Raw datagrams to a pcap file, off the event loop. Floor 5."""
+"""Raw datagrams to a pcap file, off the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded datagrams through the same engine and sinks, as fast as it goes. Floor 5."""
+"""Recorded datagrams through the same engine and sinks, as fast as it goes."""
 
 from __future__ import annotations
 

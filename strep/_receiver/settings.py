@@ -1,4 +1,4 @@
-"""What users say of a receiver, checked: the same for live runs and replays. Floor 5."""
+"""What users say of a receiver, checked: the same for live runs and replays."""
 
 from __future__ import annotations
 

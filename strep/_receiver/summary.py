@@ -1,4 +1,4 @@
-"""Files that are written at once or not at all, summary.json above all. Floor 5."""
+"""Files that are written at once or not at all, summary.json above all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sockets that raise when they are read: told, and tried again ever less often, while the others go on. Floor 5."""
+"""Sockets that raise when they are read: told, and tried again ever less often, while the others go on."""
 
 from __future__ import annotations
 

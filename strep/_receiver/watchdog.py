@@ -1,5 +1,5 @@
 """Sees that media wait in the sockets while nobody reads them. From a thread of its own, for the event loop may be what
-is stuck. Floor 5.
+is stuck.
 
 The pump notes each look at its sockets, which costs one assignment. While it looks, that is all there is to see; when
 it does not, one system call tells whether anything waits in any socket. What waits is no fault while the pump sleeps,

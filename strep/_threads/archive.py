@@ -1,4 +1,4 @@
-"""What is kept of streams that have ended: much of it, for long, in little memory. Floor 4.
+"""What is kept of streams that have ended: much of it, for long, in little memory.
 
 Values are pickled and compressed together, some dozens at a time: what reports and names have in common is stored
 once. A stream costs some 140 bytes so, instead of the 6 kB that its objects are.

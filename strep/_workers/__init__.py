@@ -1,4 +1,4 @@
-"""All cores: worker processes behind one port, and who looks after them. Floor 5."""
+"""All cores: worker processes behind one port, and who looks after them."""
 
 from .messages import post_event
 from .steering import steering_problem

@@ -1,4 +1,4 @@
-"""What this machine carries: loads from one core, the receiver on another, every answer checked. Floor 5."""
+"""What this machine carries: loads from one core, the receiver on another, every answer checked."""
 
 from ._machine import Machine, machine
 from ._outcome import Outcome, Spread

@@ -1,4 +1,4 @@
-"""Latencies in logarithmic buckets, like an HDR histogram: bounded memory, a bounded relative error. Floor 0."""
+"""Latencies in logarithmic buckets, like an HDR histogram: bounded memory, a bounded relative error."""
 
 from __future__ import annotations
 

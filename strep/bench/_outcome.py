@@ -1,4 +1,4 @@
-"""What a workload found: rows for people, all figures for machines, and what was wrong. Floor 0."""
+"""What a workload found: rows for people, all figures for machines, and what was wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: a receiver on one core, a load from another, the answers compared with what was sent. Floor 5."""
+"""One run: a receiver on one core, a load from another, the answers compared with what was sent."""
 
 from __future__ import annotations
 

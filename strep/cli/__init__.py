@@ -1,4 +1,4 @@
-"""The command line. Floor 6."""
+"""The command line."""
 
 from __future__ import annotations
 

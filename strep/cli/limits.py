@@ -1,5 +1,5 @@
 """What this process may use of the machine: file descriptors, shared out so that no part of it starves another, and
-core files, which would hold the API key. Floor 5."""
+core files, which would hold the API key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One program at a time writes into a directory: a lock that the kernel lets go of when the program is gone. Floor 5.
+"""One program at a time writes into a directory: a lock that the kernel lets go of when the program is gone.
 
 Only the lock on ``DIR/.strep.lock`` counts, not that it is there: a program that was killed leaves nothing behind that
 somebody would have to remove.

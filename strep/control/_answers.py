@@ -1,4 +1,4 @@
-"""What the API answers, parsed. Pure. Floor 5."""
+"""What the API answers, parsed. Pure."""
 
 from __future__ import annotations
 

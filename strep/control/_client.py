@@ -1,4 +1,4 @@
-"""The call-control API's clients, asynchronous and synchronous. Floor 5.
+"""The call-control API's clients, asynchronous and synchronous.
 
 What is sent, whether it is sent again and what comes of it is decided in the pure modules beside this one; here is only
 the network. No frame below ``_attempt`` outlives it: httpx's and h11's hold the key in their locals, so exceptions

@@ -1,4 +1,4 @@
-"""Why no media comes of a fork that was started, or not all of it: sentences made of facts. Pure. Floor 5."""
+"""Why no media comes of a fork that was started, or not all of it: sentences made of facts. Pure."""
 
 from __future__ import annotations
 

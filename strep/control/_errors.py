@@ -1,4 +1,4 @@
-"""What the call-control API can answer instead of success. Pure. Floor 5.
+"""What the call-control API can answer instead of success. Pure.
 
 StrepError
 ├── APIError                              carries operation, command_id, attempts

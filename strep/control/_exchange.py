@@ -1,4 +1,4 @@
-"""A command's way through its attempts: what each ended with goes in, what to do next comes out. Pure. Floor 5."""
+"""A command's way through its attempts: what each ended with goes in, what to do next comes out. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a client's requests, and how long they took. Pure. Floor 5."""
+"""What became of a client's requests, and how long they took. Pure."""
 
 from __future__ import annotations
 

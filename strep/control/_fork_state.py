@@ -1,5 +1,5 @@
 """A fork of one call leg as a state machine: events in, the next state and what is to be done out. Pure; time is an
-argument, in seconds of any steady clock. Floor 5.
+argument, in seconds of any steady clock.
 
 ::
 

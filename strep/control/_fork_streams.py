@@ -1,4 +1,4 @@
-"""The streams of one fork: as the receiver tells of them, as users iterate them, and their figures. Floor 5."""
+"""The streams of one fork: as the receiver tells of them, as users iterate them, and their figures."""
 
 from __future__ import annotations
 

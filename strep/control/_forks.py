@@ -1,4 +1,4 @@
-"""The forks of this process, and the webhooks that concern them. Floor 5."""
+"""The forks of this process, and the webhooks that concern them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command's error says of the fork that it was for. Pure. Floor 5."""
+"""What a command's error says of the fork that it was for. Pure."""
 
 from __future__ import annotations
 

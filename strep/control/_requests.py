@@ -1,4 +1,4 @@
-"""Builds the API's requests, and refuses what cannot be meant before it is sent. Pure. Floor 5.
+"""Builds the API's requests, and refuses what cannot be meant before it is sent. Pure.
 
 Each function here is a method of the two clients, with the same signature but for the first argument.
 """

@@ -1,4 +1,4 @@
-"""Whether to send a request again, and when. Pure. Floor 5.
+"""Whether to send a request again, and when. Pure.
 
 Exponential backoff with full jitter: before retry n (0, 1, …) a wait uniform in [0, min(cap, base · 2ⁿ)], never less
 than what ``Retry-After`` asks for (RFC 9110 section 10.2.3). All of a command's requests are sent within the deadline,

@@ -1,4 +1,4 @@
-"""The API key, out of sight. Pure. Floor 5."""
+"""The API key, out of sight. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain ASGI application that takes webhooks. Floor 5.
+"""A plain ASGI application that takes webhooks.
 
 Mount it in FastAPI or Starlette (``app.mount("/webhooks", webhook_app(key, on_event))``) or run it with uvicorn. It
 needs no framework. Telnyx redelivers what is not answered with 2xx soon, so an event is answered when it is verified

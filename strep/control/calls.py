@@ -1,4 +1,4 @@
-"""What a call's webhooks come to, in whatever order and however often they come. Pure. Floor 5.
+"""What a call's webhooks come to, in whatever order and however often they come. Pure.
 
 Webhooks come duplicated, concurrently and out of order, so a state is not what the last one says. Each fact in a
 :class:`CallState` is the first or the last one *by when it occurred*, and a phase never goes back: the least upper

@@ -1,4 +1,4 @@
-"""Webhooks as values: what a verified body says. Pure. Floor 5.
+"""Webhooks as values: what a verified body says. Pure.
 
 Every field can be missing, then it is None. What has no class of its own is a plain :class:`WebhookEvent`; the payload
 as it came is in ``payload``.

@@ -1,4 +1,4 @@
-"""Fork sessions: a call's fork and the streams that come of it, from fork_start to fork_stop. Floor 5.
+"""Fork sessions: a call's fork and the streams that come of it, from fork_start to fork_stop.
 
 ::
 

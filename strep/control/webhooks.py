@@ -1,4 +1,4 @@
-"""Webhooks: is it from Telnyx, is it new, what does it say. Pure: time is an argument. Floor 5.
+"""Webhooks: is it from Telnyx, is it new, what does it say. Pure: time is an argument.
 
 Signed are the bytes ``timestamp|body`` with Ed25519 (RFC 8032); headers ``telnyx-timestamp`` (Unix seconds) and
 ``telnyx-signature-ed25519`` (base64). The public key stands in the account, in base64 (TELNYX_PUBLIC_KEY). Needs the

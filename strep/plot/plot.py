@@ -1,4 +1,4 @@
-"""Pictures of call legs: waveforms of both directions, spectrograms, what was lost, who spoke, keys, MOS. Floor 5."""
+"""Pictures of call legs: waveforms of both directions, spectrograms, what was lost, who spoke, keys, MOS."""
 
 from __future__ import annotations
 

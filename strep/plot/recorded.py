@@ -1,4 +1,4 @@
-"""What a capture directory holds, for pictures: ``summary.json`` and the WAV files beside it. Floor 5.
+"""What a capture directory holds, for pictures: ``summary.json`` and the WAV files beside it.
 
 Whatever is missing there is missing here: streams without a file have no audio, streams of which nobody measured
 anything have no marks. Files are mapped, not read whole.

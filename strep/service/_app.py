@@ -1,4 +1,4 @@
-"""What the service answers over HTTP: webhooks, ``/healthz``, ``/metrics``. Floor 5."""
+"""What the service answers over HTTP: webhooks, ``/healthz``, ``/metrics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls that webhooks tell of, and which of them are to be recorded. Pure: time is an argument. Floor 5."""
+"""The calls that webhooks tell of, and which of them are to be recorded. Pure: time is an argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the service can do its work. Floor 5."""
+"""Whether the service can do its work."""
 
 from __future__ import annotations
 

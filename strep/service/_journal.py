@@ -1,4 +1,4 @@
-"""Which calls are being recorded, on disk: so that a program that was killed finds them again. Floor 5.
+"""Which calls are being recorded, on disk: so that a program that was killed finds them again.
 
 ``DIR/.calls/<number>.json`` is there from before a call's fork is started until the call is over. Who starts next forks
 these calls again, those that still live; the API tells of the others that they have ended.

@@ -1,4 +1,4 @@
-"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and tells what came of each. Floor 5.
+"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and tells what came of each.
 
 A call has one task, which holds its fork until the call ends; nothing that goes wrong in it reaches another call. What
 handles webhooks only keeps the book and starts or wakes these tasks, so it never waits for the API.

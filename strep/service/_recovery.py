@@ -1,4 +1,4 @@
-"""What a process that was killed left behind: files without an end are completed, and told of in ``leg.json``. Floor 5.
+"""What a process that was killed left behind: files without an end are completed, and told of in ``leg.json``.
 
 A thread does it, beside the calls of now, which write other files: whoever finds a name taken takes the next one. What
 is older than this process's lock on the directory is nobody's any more, for only one may write there.

@@ -1,4 +1,4 @@
-"""What is told of calls and their legs, and of what went wrong with them. Pure. Floor 5."""
+"""What is told of calls and their legs, and of what went wrong with them. Pure."""
 
 from __future__ import annotations
 

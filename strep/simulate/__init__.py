@@ -1,4 +1,4 @@
-"""Simulated forks: calls with speech over real UDP, impaired on purpose, with the truth told. Floor 5."""
+"""Simulated forks: calls with speech over real UDP, impaired on purpose, with the truth told."""
 
 from .impair import Impairments
 from .sender import SimulationReport, play, simulate

@@ -1,4 +1,4 @@
-"""Many datagrams a system call: sendmmsg, and UDP segmentation offload. Linux; a loop elsewhere. Floor 5."""
+"""Many datagrams a system call: sendmmsg, and UDP segmentation offload. Linux; a loop elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays traffic over UDP in real time. Floor 5."""
+"""Plays traffic over UDP in real time."""
 
 from __future__ import annotations
 

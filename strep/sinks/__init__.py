@@ -1,4 +1,4 @@
-"""Sinks: what becomes of received audio. Floor 4."""
+"""Sinks: what becomes of received audio."""
 
 from .analysis.bank import FrameBatch
 from .analysis.dtmf import DtmfDetector

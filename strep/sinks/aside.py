@@ -1,4 +1,4 @@
-"""Work for many streams at once that raises is repeated without the stream that makes it raise. Floor 4.
+"""Work for many streams at once that raises is repeated without the stream that makes it raise.
 
 That stream is set aside: who did the work gets nothing more of it, and what it does not get is counted. The work must
 be done whole or not at all: what raised has changed nothing, so that the others' results are what they would have been

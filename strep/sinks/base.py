@@ -1,4 +1,4 @@
-"""What a sink is. Floor 4."""
+"""What a sink is."""
 
 from __future__ import annotations
 

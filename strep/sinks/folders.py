@@ -1,4 +1,4 @@
-"""Directories below a root and the files in them, by names that strangers may have had a part in. Floor 4.
+"""Directories below a root and the files in them, by names that strangers may have had a part in.
 
 Where the system can (``dir_fd``), everything is done relative to open directories, and no symlink below the root is
 ever followed: what stands in the way of a directory gets it another name, what stands in the way of a file is never

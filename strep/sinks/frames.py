@@ -1,4 +1,4 @@
-"""All streams' frames at once as one matrix: for models that take batches. Floor 4."""
+"""All streams' frames at once as one matrix: for models that take batches."""
 
 from __future__ import annotations
 

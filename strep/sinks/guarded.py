@@ -1,4 +1,4 @@
-"""A sink that may raise in whatever it is called for: what that costs, and whom. Floor 4.
+"""A sink that may raise in whatever it is called for: what that costs, and whom.
 
 A call for one stream that raises sets that stream aside. A batch is of many: a sink that is ``repeatable`` is given its
 parts again, until the stream that makes it raise is found. Any other may have taken half of the batch, and nothing may

@@ -1,4 +1,4 @@
-"""A sink that goes on without the stream that makes it raise. Floor 4."""
+"""A sink that goes on without the stream that makes it raise."""
 
 from __future__ import annotations
 

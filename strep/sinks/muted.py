@@ -1,4 +1,4 @@
-"""Other sinks' audio with the keys taken out: a digit is no speech, and has no level worth knowing. Floor 4."""
+"""Other sinks' audio with the keys taken out: a digit is no speech, and has no level worth knowing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audio with the keys taken out: a stage between the engine and what writes or keeps audio. Floor 4, pure.
+"""Audio with the keys taken out: a stage between the engine and what writes or keeps audio. Pure.
 
 A tone is known for a digit 60 ms after it began at the latest, but a file would have it by then. So each stream's last
 100 ms are held back, until more audio of the same stream has come or it has ended, and digits are zeroed in what is let

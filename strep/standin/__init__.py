@@ -1,4 +1,4 @@
-"""A local server that behaves like the call-control API: calls, forks with real media, signed webhooks. Floor 5."""
+"""A local server that behaves like the call-control API: calls, forks with real media, signed webhooks."""
 
 from ._calls import Call
 from ._faults import Fault, Faults, WebhookFaults

@@ -1,4 +1,4 @@
-"""What the stand-in answers: bodies and status codes, errors in the form of the contract. Pure; floor 5."""
+"""What the stand-in answers: bodies and status codes, errors in the form of the contract. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP edge of the stand-in: an ASGI app with the paths of the contract. Floor 5."""
+"""The HTTP edge of the stand-in: an ASGI app with the paths of the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls of the stand-in as a state machine: commands in, answers and effects out. Time is an argument. Floor 5.
+"""The calls of the stand-in as a state machine: commands in, answers and effects out. Time is an argument.
 
 A call: scheduled → parked (call.initiated) → answered (call.answered) [→ bridged (call.bridged)] → hangup (call.hangup)
 A fork of it, only while it is answered: fork_start (call.fork.started) → fork_stop or the end (call.fork.stopped)

@@ -1,4 +1,4 @@
-"""Trouble that is asked for: of the API's answers and of the webhooks. Deterministic by seed. Pure; floor 5."""
+"""Trouble that is asked for: of the API's answers and of the webhooks. Deterministic by seed. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The media of all forks as arrays: which packets are due, what stands in them, what was sent. Pure; floor 5.
+"""The media of all forks as arrays: which packets are due, what stands in them, what was sent. Pure.
 
 Row 2 i of the columns is what the network received from the party of a call (inbound), row 2 i + 1 what it transmitted
 to it (outbound). Packets of a row are counted from when the call was answered, so a fork begins in their middle.

@@ -1,4 +1,4 @@
-"""Delivers webhooks: signed, again until they are taken, and with trouble if asked for. Floor 5."""
+"""Delivers webhooks: signed, again until they are taken, and with trouble if asked for."""
 
 from __future__ import annotations
 

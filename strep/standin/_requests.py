@@ -1,4 +1,4 @@
-"""What a request asks for, checked as the contract says; what is impossible is refused. Pure; floor 5."""
+"""What a request asks for, checked as the contract says; what is impossible is refused. Pure."""
 
 from __future__ import annotations
 

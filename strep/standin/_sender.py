@@ -1,4 +1,4 @@
-"""Sends the media of all forks in real time: one task, one socket a family of addresses. Floor 5."""
+"""Sends the media of all forks in real time: one task, one socket a family of addresses."""
 
 from __future__ import annotations
 

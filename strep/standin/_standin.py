@@ -1,4 +1,4 @@
-"""The stand-in as a whole: calls, media, webhooks and the HTTP server, on one event loop. Floor 5."""
+"""The stand-in as a whole: calls, media, webhooks and the HTTP server, on one event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies of webhooks in the form of the contract, and their signatures. Pure; floor 5."""
+"""Bodies of webhooks in the form of the contract, and their signatures. Pure."""
 
 from __future__ import annotations
 

@@ -13,11 +13,12 @@ from support import MS, T0, Arrival, batch_of, packet
 from test_engine_invariance import traffic
 
 from strep._engine.engine import Engine
-from strep._engine.streams.clock import ClockFilter, position_ns
+from strep._engine.streams.clock import ClockFilter
 from strep._engine.streams.timeline import Placed
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended
 from strep._model.report import StreamReport, leg_created_ns, utc_text
+from strep._model.time import position_ns
 
 RATE = 8000
 SECOND = 1_000_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strep._engine.engine import TICK_NS
+from strep._model.time import TICK_NS
 from strep._receiver.pacing import Pacing
 
 MIB = 1 << 20

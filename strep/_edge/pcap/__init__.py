@@ -1,4 +1,4 @@
-"""Capture files in and out, in batches. Floor 5."""
+"""Capture files in and out, in batches."""
 
 from .reader import PcapReader
 from .writer import PcapWriter

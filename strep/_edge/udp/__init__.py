@@ -1,4 +1,4 @@
-"""UDP edges: sockets that give datagrams in batches. Floor 5."""
+"""UDP edges: sockets that give datagrams in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether payloads that say how long they are (opus, AMR) look encrypted: most then say what cannot be. Floor 2.
+"""Whether payloads that say how long they are (opus, AMR) look encrypted: most then say what cannot be.
 
 A packet lasts at most until the timestamp of the next one; a shorter one is followed by suppressed silence. Random
 bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and nearly all of AMR; by

@@ -1,4 +1,4 @@
-"""Packets that left the jitter ring become blocks of audio with their places in time. Floor 3."""
+"""Packets that left the jitter ring become blocks of audio with their places in time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..._codecs.batch_decoder import Decoded, Decoder, Whose, gather
-from ..._codecs.payload_types import PayloadTypes
+from ..._codecs.batch_decoder import Decoded, Decoder, Whose
+from ..._codecs.payload_types import NO_AUDIO, UNKNOWN, PayloadTypes
 from ..._model.blocks import BlockBatch
 from ..._model.events import Event, Fault
 from ..._model.types import GapCause, StreamInfo
 from ..accounts import Accounts
 from ..state import StreamState
 from ..streams.ring import Popped
-from ..streams.timeline import NO_AUDIO, UNKNOWN, Anchor, Placed
+from ..streams.timeline import Anchor, Placed
+from .gather import gather
 from .presses import KeyPresses
 from .sorter import Sorter
 

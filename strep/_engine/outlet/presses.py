@@ -1,4 +1,4 @@
-"""Key presses of the streams: telephone-event packets from the ring to :class:`TelephoneEvents`. Floor 3."""
+"""Key presses of the streams: telephone-event packets from the ring to :class:`TelephoneEvents`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What the packets that left the ring are: audio of which codec and how long, key presses, comfort noise, or nothing
-that is decoded here. Floor 3."""
+that is decoded here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._codecs.counts import HEAD_BYTES, frame_counts
-from ..._codecs.payload_types import INSTALL, PayloadTypes
+from ..._codecs.payload_types import INSTALL, NO_AUDIO, UNKNOWN, PayloadTypes
 from ..._model.events import Notice
 from ..._model.types import StreamInfo
 from ..state import StreamState
 from ..streams.ring import Popped
-from ..streams.timeline import NO_AUDIO, UNKNOWN
 from .guess import ENOUGH, GIVEN_UP, Seen, guess
 
 __all__ = ["Sorter"]

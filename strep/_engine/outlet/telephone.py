@@ -1,4 +1,4 @@
-"""Key presses from telephone-event packets (RFC 4733): one event for each key press, whatever got lost. Floor 2.
+"""Key presses from telephone-event packets (RFC 4733): one event for each key press, whatever got lost.
 
 Payload, one report or several (RFC 4733, 2.3; of several each begins where the one before it ends):
 

@@ -1,4 +1,4 @@
-"""Which streams there are: rows, names, bindings of ports, limits. One step per stream, never per packet. Floor 3."""
+"""Which streams there are: rows, names, bindings of ports, limits. One step per stream, never per packet."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Which call legs were announced, and which sources wait to be. Asked when a source proves itself, never per packet.
-Floor 3."""
+"""Which call legs were announced, and which sources wait to be. Asked when a source proves itself, never per packet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the sequences of sources that proved themselves begin, among the packets that were held back. Floor 3."""
+"""Where the sequences of sources that proved themselves begin, among the packets that were held back."""
 
 from __future__ import annotations
 

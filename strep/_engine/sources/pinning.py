@@ -1,4 +1,4 @@
-"""Source transport addresses as single words, by which a stream knows its own. Floor 3."""
+"""Source transport addresses as single words, by which a stream knows its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rx and tx on one port: nothing but the SSRC tells the two directions apart. Floor 3."""
+"""rx and tx on one port: nothing but the SSRC tells the two directions apart."""
 
 from __future__ import annotations
 

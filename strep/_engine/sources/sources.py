@@ -1,4 +1,4 @@
-"""Sources come, change and are refused: probation, admission, SSRC changes, sequence restarts. Floor 3."""
+"""Sources come, change and are refused: probation, admission, SSRC changes, sequence restarts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.addresses import format_address
-from ..._model.datagrams import TICK_NS
 from ..._model.events import Limited, Notice
+from ..._model.time import TICK_NS
 from ..._model.types import Direction, StreamInfo
 from ..accounts import Accounts
 from ..packets import KIND_SHARED, Packets

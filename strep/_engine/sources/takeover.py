@@ -1,4 +1,4 @@
-"""Who may take a stream over, and when: other SSRCs, other sequences, other addresses. Floor 3.
+"""Who may take a stream over, and when: other SSRCs, other sequences, other addresses.
 
 A stream belongs to the source that proved itself first. Another one proves itself too (two packets in sequence) and
 then waits; all that it sends meanwhile is kept. By how long the stream's present source has been silent since:

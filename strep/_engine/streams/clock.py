@@ -1,4 +1,4 @@
-"""Streams on the receiver's clock: a minimum-delay filter over arrival times, for all streams at once. Floor 2.
+"""Streams on the receiver's clock: a minimum-delay filter over arrival times, for all streams at once.
 
 A packet that begins at ``position`` was sampled ``position / rate`` seconds after the stream's first frame, by the
 sender's clock. Its offset, ``arrival - position / rate``, is the time the first frame had arrived, plus what the packet
@@ -22,23 +22,21 @@ Example: at 8 kHz, lowest offsets of T, T - 2 ms, T - 4 ms: a skew of +200 ppm; 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.time import SECOND_NS, position_ns
 from ..undo import Undo
 from .timeline import Placed
 
-__all__ = ["WINDOW_S", "ClockFilter", "position_ns"]
+__all__ = ["WINDOW_S", "ClockFilter"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-_Whole = TypeVar("_Whole", int, I64)
-
 WINDOW_S: Final = 10
-SECOND_NS: Final = 1_000_000_000
 _EARLY_TENTHS: Final = (5, 10, 20, 50)  # of a second: when a segment's first window speaks before it is complete
 _ENOUGH: Final = 20  # packets that a window must have; with fewer it goes on into the next
 _STEP_NS: Final = 5e6  # what stands further off the line is not drift
@@ -47,12 +45,6 @@ _LINE: Final = 3  # windows that make a line
 _GAIN: Final = 0.125  # of a window in the level
 _NEVER: Final = np.iinfo(np.int64).max
 _FAR: Final = 1 << 44  # beyond any position
-
-
-def position_ns(position: _Whole, rate: Any) -> _Whole:
-    """A position in sample frames as nanoseconds by the sender's clock, rounded down. Exact, up to 2^45 frames."""
-    whole: _Whole = position // rate * SECOND_NS + position % rate * SECOND_NS // rate
-    return whole
 
 
 class ClockFilter:

@@ -26,18 +26,17 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..._codecs.payload_types import UNKNOWN
 from ..._model.types import Codec, GapCause
 from ...resample import can_resample
 from ..undo import Undo
 from .ring import Popped
 
-__all__ = ["NO_AUDIO", "UNKNOWN", "Anchor", "Placed", "Timeline"]
+__all__ = ["Anchor", "Placed", "Timeline"]
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 
-UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
-NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 
 _T = TypeVar("_T", bound=np.generic)
 

@@ -1,4 +1,4 @@
-"""What analyzers have in common: events that they tell, figures per stream, arrays of all streams. Floor 4."""
+"""What analyzers have in common: events that they tell, figures per stream, arrays of all streams."""
 
 from __future__ import annotations
 

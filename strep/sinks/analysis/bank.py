@@ -1,4 +1,4 @@
-"""Frames of one size of all streams at once, as dense matrices: cut, resampled, mixed to mono. Floor 4.
+"""Frames of one size of all streams at once, as dense matrices: cut, resampled, mixed to mono.
 
 Frames stand on a grid: frame k of a stream covers positions k·hop to k·hop + size at ``rate``. What is over after a
 push waits in one row of a matrix per stream; new samples are laid behind it with one indexed assignment for all

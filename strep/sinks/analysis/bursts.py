@@ -1,4 +1,4 @@
-"""Bursts and gaps of loss (RFC 3611 section 4.7.2) of all streams at once: the counters of its appendix A.2. Floor 2.
+"""Bursts and gaps of loss (RFC 3611 section 4.7.2) of all streams at once: the counters of its appendix A.2.
 
 A burst begins and ends with a lost packet and has no ``GMIN`` received ones in a row within; a loss with at least GMIN
 received packets on either side is isolated, and part of the gap between bursts. In the appendix's Markov chain: state 1

@@ -1,15 +1,16 @@
-"""Keys that are pressed: heard in the audio of all streams at once, and told by RFC 4733 events. Floor 4."""
+"""Keys that are pressed: heard in the audio of all streams at once, and told by RFC 4733 events."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.redacted import REDACTED
 from ..._model.types import StreamEvent
 from .analyzer import Analyzer
 from .keys import HOP, RATE, KeyFinder, key_bank
@@ -21,20 +22,11 @@ if TYPE_CHECKING:
     from .bank import FrameBatch
     from .keys import FoundKey
 
-__all__ = ["REDACTED", "DtmfDetector", "redacted"]
-
-REDACTED: Final = "•"
+__all__ = ["DtmfDetector"]
 
 _TOGETHER_S: Final = 0.1  # a key heard and told by RFC 4733 this close is one
 _KEPT_STREAMS: Final = 10_000  # ended streams whose figures are still known
 _KEPT_KEYS: Final = 1_000  # keys of a stream that stand in its figures one by one
-
-
-def redacted(event: StreamEvent) -> StreamEvent:
-    """The same event without the digit, when it is a key press (card numbers, PINs)."""
-    if event.kind != "dtmf" or event.data.get("digit") == REDACTED:
-        return event
-    return replace(event, data={**event.data, "digit": REDACTED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""DTMF in audio, for all streams at once: the maths and the judgement of digits (ITU-T Q.23, Q.24). Floor 4, pure.
+"""DTMF in audio, for all streams at once: the maths and the judgement of digits (ITU-T Q.23, Q.24). Pure.
 
 Windows of 20 ms (160 samples at 8 kHz) overlap by half: long enough that tones of the two groups (268 Hz apart at
 least) do not disturb each other, short enough that a digit of 40 ms, the shortest there is, fills two of them.

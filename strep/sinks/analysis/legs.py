@@ -1,4 +1,4 @@
-"""What a speech meter keeps of a call leg and its two directions: segments, turns, what goes on. Floor 4."""
+"""What a speech meter keeps of a call leg and its two directions: segments, turns, what goes on."""
 
 from __future__ import annotations
 

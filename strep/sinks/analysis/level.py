@@ -1,5 +1,5 @@
 """Level, clipping, silence and active speech level of all streams at once: a handful of array operations per batch,
-whatever its size. Floor 4."""
+whatever its size."""
 
 from __future__ import annotations
 

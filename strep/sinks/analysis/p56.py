@@ -1,4 +1,4 @@
-"""Active speech level by ITU-T P.56, method B, of all streams at once. Floor 4.
+"""Active speech level by ITU-T P.56, method B, of all streams at once.
 
 The method, with x the samples, f their rate, T = 0.03 s and g = exp(-1 / (f T)):
 

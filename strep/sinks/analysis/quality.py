@@ -1,4 +1,4 @@
-"""How good the network was to each stream: loss, bursts, jitter, R and MOS, window by window. Floor 4."""
+"""How good the network was to each stream: loss, bursts, jitter, R and MOS, window by window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spectra of all streams at once: the long-term average of each, and a spectrogram of its last seconds. Floor 4."""
+"""Spectra of all streams at once: the long-term average of each, and a spectrogram of its last seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who speaks when, in all streams at once; and what becomes of it in each call leg. Floor 4."""
+"""Who speaks when, in all streams at once; and what becomes of it in each call leg."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who spoke when in a call leg, and what follows from it: a function of the segments of both sides. Pure. Floor 2.
+"""Who spoke when in a call leg, and what follows from it: a function of the segments of both sides. Pure.
 
 A *segment* is [start, end) in seconds in which one side speaks without a pause; segments of a side are in order and do
 not overlap. From them, and from nothing else:

@@ -1,4 +1,4 @@
-"""Windows of audio that are nothing but one or two steady tones, for all streams at once. Floor 4, pure.
+"""Windows of audio that are nothing but one or two steady tones, for all streams at once. Pure.
 
 Windows of 50 ms overlap by half. Each that is loud enough is tapered and transformed (20 Hz a bin): what is made of two
 tones at most has its energy around two peaks. Of those, the ones that a pair of call-progress frequencies fits by

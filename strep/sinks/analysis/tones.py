@@ -1,4 +1,4 @@
-"""Call-progress tones, fax tones and beeps in the audio of all streams. Floor 4.
+"""Call-progress tones, fax tones and beeps in the audio of all streams.
 
 Windows that are tones (``_tonal``) of one kind, one after another, make a *burst*; bursts in a cadence make a tone.
 

@@ -1,4 +1,4 @@
-"""Voice activity of all streams at once: an energy detector, Silero's, and what makes segments of frames. Floor 4.
+"""Voice activity of all streams at once: an energy detector, Silero's, and what makes segments of frames.
 
 The energy detector compares a frame's level (without its mean) with the noise floor: the minimum of the smoothed level
 over the last 5 s (minimum statistics, in ten parts of 0.5 s). A frame is speech when it is ``margin`` above the floor,

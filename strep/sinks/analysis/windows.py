@@ -1,4 +1,4 @@
-"""Loss, bursts and jitter of all streams, in windows of their timelines. Pure. Floor 4.
+"""Loss, bursts and jitter of all streams, in windows of their timelines. Pure.
 
 A window is so many seconds of a stream's own positions, so it holds the same packets however they came in batches. What
 was lost belongs to the window in which packets go on.

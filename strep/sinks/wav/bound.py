@@ -1,4 +1,4 @@
-"""How much silence a stream may bring: no sender's timestamps make a file longer than its stream was there. Floor 4.
+"""How much silence a stream may bring: no sender's timestamps make a file longer than its stream was there.
 
 Audio costs whoever sends it its bytes; silence costs a timestamp. So a stream's silence is never more than the time it
 has been there by the arrival of its packets, or than its audio if that is more (who sends faster than real time loses

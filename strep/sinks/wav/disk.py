@@ -1,4 +1,4 @@
-"""What is wrong with the disk at present, and what it has cost: told when it begins and when it is over. Floor 4.
+"""What is wrong with the disk at present, and what it has cost: told when it begins and when it is over.
 
     the disk    is full, over quota, read-only: nothing is written for a second, then it is tried again
     a file      cannot be written: for a second what comes for it is lost, others go on

@@ -1,4 +1,4 @@
-"""Audio that stays on the receiver's clock although its sender's clock does not. Pure. Floor 2.
+"""Audio that stays on the receiver's clock although its sender's clock does not. Pure.
 
 A sender whose clock is 200 ppm fast is 0.72 s ahead after an hour. The corrector compares, for every 20 ms of position,
 where samples would be written with where their time on the receiver's clock (``BlockBatch.time_ns``) wants them:
@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..._engine.streams.clock import position_ns
+from ..._model.time import position_ns
 
 __all__ = ["DriftCorrector"]
 

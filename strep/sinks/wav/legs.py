@@ -1,4 +1,4 @@
-"""WAV files that several streams share, each with a channel of its own, aligned on the receiver's clock. Floor 4.
+"""WAV files that several streams share, each with a channel of its own, aligned on the receiver's clock.
 
 stereo     DIR/<call_leg_id>/<leg>.wav     inbound │ outbound
 session    DIR/<session>/session.wav       A inbound │ A outbound │ B inbound │ B outbound │ ...

@@ -1,4 +1,4 @@
-"""Batches made of other batches: what is rare enough to be copied. Floor 4."""
+"""Batches made of other batches: what is rare enough to be copied."""
 
 from __future__ import annotations
 

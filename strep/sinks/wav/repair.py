@@ -1,4 +1,4 @@
-"""WAV files of ours whose header says something else than what is in them: told, mended, named. Floor 4.
+"""WAV files of ours whose header says something else than what is in them: told, mended, named.
 
 A header has one size per format and holds nothing but the format and sizes; it is rewritten in place. So whatever was
 torn, sizes come from the file itself, and the format from what is whole of the old header or the new: they say the

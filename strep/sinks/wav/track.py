@@ -1,4 +1,4 @@
-"""One stream on its way into a WAV file: to the file's rate, into its channel. OSErrors are the disk's. Floor 4."""
+"""One stream on its way into a WAV file: to the file's rate, into its channel. OSErrors are the disk's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the thread that writes WAV files does: batches into files, each stream on its own. Used by one thread. Floor 4.
+"""What the thread that writes WAV files does: batches into files, each stream on its own. Used by one thread.
 
 Whatever goes wrong with a stream's block costs this block. New files are made, and finished ones named, for those first
 whose streams have lasted longest; between batches, so that files that are there go on.

@@ -21,9 +21,9 @@ from test_bank import Part, batch_of_blocks, stream
 
 import strep
 from strep._edge.pcap import PcapWriter
+from strep._model.redacted import REDACTED, redacted
 from strep._model.types import StreamEvent, StreamInfo
 from strep.sinks import ArraySink, DtmfDetector, LevelMeter, MutedSink, SpeechMeter, WavSink
-from strep.sinks.analysis.dtmf import REDACTED, redacted
 from strep.sinks.muting import MuteKeys
 
 RATE = 8000

@@ -21,10 +21,10 @@ from support import LEG, T0, leg_id
 from strep._codecs.g711 import PCMA, PCMU, encode
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
-from strep._engine.streams.clock import position_ns
 from strep._model.datagrams import DatagramBatch
 from strep._model.exceptions import ConfigurationError
 from strep._model.report import StreamReport
+from strep._model.time import position_ns
 from strep._parser import write_headers
 from strep.sinks import WavSink
 from strep.sinks.wav.drift import DriftCorrector
