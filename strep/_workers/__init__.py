@@ -1,7 +1,9 @@
-"""All cores: worker processes behind one port, and who looks after them."""
+"""All cores: worker processes behind one port, and the parent that looks after them.
 
-from .messages import post_event
-from .steering import steering_problem
-from .supervisor import Supervisor, WorkerStatus
-
-__all__ = ["Supervisor", "WorkerStatus", "post_event", "steering_problem"]
+``supervisor``  the parent: starts them, stops them, adds up their figures
+``process``     one worker as the parent sees it
+``worker``      a worker's own life
+``nursery``     the process that workers are forked from
+``ports``, ``steering``  sockets that they share, and which datagram goes to which
+``board``, ``ledger``, ``messages``, ``merge``  what a worker tells the parent, and how that becomes one summary
+"""

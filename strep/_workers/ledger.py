@@ -3,132 +3,154 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .._model.report import StreamReport
 from .._model.types import StreamInfo
-from ..sinks import BaseSink
+from ..sinks.base import BaseSink
 from .board import Columns, Snapshot
 
-if TYPE_CHECKING:
-    from .worker import AdoptingReceiver
+__all__ = ["Ledger", "StreamEntries", "packets_between"]
 
-__all__ = ["Ledger", "packets_between"]
+Key = tuple[int, int, int]  # of a stream, as the engine's key table has it: high, low, tag
+Entry = tuple[int, dict[str, Any]]  # serial, the stream's entry in summary.json
+Additions = dict[int, dict[str, Any]]  # by serial: what is to be added to an entry
 
-Entry = tuple[int, dict[str, Any]]  # serial, what summary.json says of the stream
-Additions = dict[int, dict[str, Any]]  # by serial, what is to stand there too
+_FIRST_ROWS: Final = 256
+_UNSETTLED_A_LOOK: Final = 500  # ended streams that sinks are still busy with; more are not looked at in one look
+_MAX_PENDING: Final = 100_000  # ended streams; what sinks have to add to older ones is lost
+_SHORTEST_PACKET_NS: Final = 2_500_000  # nobody sends more often
 
-_TRIES: Final = 20  # how often a stream's file names are asked for before the end
-_SETTLED: Final = 10  # looks after a stream's end until analyzers have heard all of it
-_KEPT: Final = 100_000
-_NS_A_PACKET: Final = 2_500_000  # nobody sends more often
+
+class StreamEntries(Protocol):
+    """The part of a receiver that knows a stream's entry in summary.json."""
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether :meth:`entry` of a stream that has ended does not change any more."""
+
+    def entry(self, report: StreamReport) -> dict[str, Any]:
+        """The entry: figures, files, and what analyzers found."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LastFigures:
+    """Of a stream that the dead predecessor received."""
+
+    ssrc: int
+    sequence_number: int  # the highest, extended
+    arrival_ns: int
 
 
 def packets_between(last: int, first: int, elapsed_ns: int) -> int:
-    """How many sequence numbers lie between ``last`` and ``first``, modulo 2^16. 0 where ``first`` is not behind
-    ``last``, or further than could have been sent in that time: then the sequence began anew, and says nothing."""
+    """How many sequence numbers lie between ``last`` and ``first``, modulo 2^16.
+
+    0 if ``first`` is not after ``last``, or so far after it that nobody sends as much in ``elapsed_ns``: then the
+    sequence has begun anew, and tells nothing.
+    """
     between = (first - last - 1) & 0xFFFF
-    return between if between < 0x8000 and between <= max(elapsed_ns, 0) // _NS_A_PACKET + 1 else 0
+    return between if between < 0x8000 and between <= max(elapsed_ns, 0) // _SHORTEST_PACKET_NS + 1 else 0
 
 
 class Ledger(BaseSink):
-    """A sink. ``before`` is what the worker's predecessor published last, if it had one."""
+    """A sink that keeps books of streams, for :meth:`take`.
+
+    ``before`` is what the worker's predecessor published last, if there was one. ``beginning`` gives a stream's key and
+    its first sequence number, extended.
+    """
 
     kind = "ledger"
     inline = True
     wants_audio = False
 
-    def __init__(self, receiver: AdoptingReceiver, before: Snapshot) -> None:
-        self._receiver = receiver
-        self._left = _left_streams(before.columns) if len(before) else {}
-        self._serial = np.zeros(256, np.int64)
-        self._gap = np.zeros(256, np.int64)
-        self.restart_gap = 0
+    def __init__(self, before: Snapshot, beginning: Callable[[StreamInfo], tuple[Key, int]]) -> None:
+        self._beginning = beginning
+        self._predecessor = _last_figures(before.columns) if len(before) else {}
+        self._serial = np.zeros(_FIRST_ROWS, np.int64)  # by row
+        self._gap = np.zeros(_FIRST_ROWS, np.int64)  # packets, by row
+        self.restart_gap = 0  # packets, of all streams
         self._started: list[StreamInfo] = []
-        self._ended: list[tuple[StreamInfo, StreamReport, int]] = []
-        self._unfiled: deque[tuple[StreamInfo, int]] = deque()  # ended, files not known, times asked
-        self._forgotten: deque[StreamInfo] = deque(maxlen=_KEPT)  # as before, not asked any more until the end
-        self._untold: deque[tuple[StreamInfo, int]] = deque()  # ended, analyzers may still be at it; times passed over
+        self._ended: list[tuple[StreamReport, int]] = []
+        self._pending: deque[StreamReport] = deque(maxlen=_MAX_PENDING)  # entries that sinks may still add to
 
     def stream_started(self, stream: StreamInfo) -> None:
         row = stream.index
         if row >= len(self._serial):
             rows = max(2 * len(self._serial), row + 1)
             self._serial, self._gap = _grown(self._serial, rows), _grown(self._gap, rows)
-        gap = self._restart_gap(stream) if self._left else 0
+        gap = self._restart_gap(stream) if self._predecessor else 0
         self._serial[row] = stream.serial
         self._gap[row] = gap
         self.restart_gap += gap
         self._started.append(stream)
 
     def _restart_gap(self, stream: StreamInfo) -> int:
-        """What was sent between the predecessor's last word on this stream and its first packet here."""
-        state = self._receiver.engine.state
-        left = self._left.pop(state.table.key(stream.index), None)
-        if left is None or left[0] != stream.ssrc:
+        """Packets that were sent between the predecessor's last figures of this stream and its first packet here."""
+        key, first = self._beginning(stream)
+        last = self._predecessor.pop(key, None)
+        if last is None or last.ssrc != stream.ssrc:
             return 0
-        _, last, last_arrival_ns = left
-        first = int(state.reception.base_ext[stream.index])
-        return packets_between(last, first, stream.first_arrival_ns - last_arrival_ns)
+        return packets_between(last.sequence_number, first, stream.first_arrival_ns - last.arrival_ns)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
-        self._ended.append((stream, report, int(self._gap[stream.index])))
+        self._ended.append((report, int(self._gap[stream.index])))
 
     def columns(self, rows: npt.NDArray[np.int64]) -> Columns:
-        if rows.size and int(rows[-1]) >= len(self._serial):  # cannot be: every live stream was told
+        """For the board: "serial" and "restart_gap", int64, of the streams in these rows."""
+        if rows.size and int(rows[-1]) >= len(self._serial):  # cannot be: every live stream was announced
             raise IndexError(int(rows[-1]))
         return {"serial": self._serial[rows], "restart_gap": self._gap[rows]}
 
-    def take(self) -> tuple[list[StreamInfo], list[Entry], Additions]:
-        """Streams that began and ended, and what has become known of ended ones (names of files, what analyzers found),
-        since the last call."""
+    def take(self, entries: StreamEntries) -> tuple[list[StreamInfo], list[Entry], Additions]:
+        """Since the last call: streams that began, entries of streams that ended, and what sinks have added to entries
+        since (names of files, what analyzers found)."""
         started, self._started = self._started, []
         ended = self._take_ended()
-        later: Additions = {}
-        for _ in range(len(self._unfiled)):
-            stream, tries = self._unfiled.popleft()
-            if found := self._receiver.files(stream):
-                later[stream.serial] = {"files": found}
-            elif tries < _TRIES:
-                self._unfiled.append((stream, tries + 1))
+        additions: Additions = {}
+        unsettled = 0
+        for _ in range(len(self._pending)):
+            if unsettled >= _UNSETTLED_A_LOOK:
+                break
+            report = self._pending.popleft()
+            if entries.settled(report.stream):
+                _add(additions, entries, report)
             else:
-                self._forgotten.append(stream)
-        for _ in range(len(self._untold)):
-            stream, tries = self._untold.popleft()
-            if tries < _SETTLED:
-                self._untold.append((stream, tries + 1))
-            elif figures := self._receiver.figures(stream):
-                later.setdefault(stream.serial, {}).update(figures)
-        return started, ended, later
+                unsettled += 1
+                self._pending.append(report)
+        return started, ended, additions
 
-    def take_all(self) -> tuple[list[Entry], Additions]:
-        """What is left at the very end: sinks are closed, everything is known."""
+    def take_all(self, entries: StreamEntries) -> tuple[list[Entry], Additions]:
+        """What is left at the very end, when sinks are closed and everything is known."""
         ended = self._take_ended()
-        streams = [*self._forgotten, *(stream for stream, _ in self._unfiled)]
-        later: Additions = {s.serial: {"files": found} for s in streams if (found := self._receiver.files(s))}
-        for stream, _ in self._untold:
-            if figures := self._receiver.figures(stream):
-                later.setdefault(stream.serial, {}).update(figures)
-        return ended, later
+        additions: Additions = {}
+        for report in self._pending:
+            _add(additions, entries, report)
+        return ended, additions
 
     def _take_ended(self) -> list[Entry]:
         ended, self._ended = self._ended, []
-        self._unfiled.extend((stream, 0) for stream, _, _ in ended)
-        self._untold.extend((stream, 0) for stream, _, _ in ended)
-        return [(stream.serial, {**report.as_dict(), "restart_gap_packets": gap}) for stream, report, gap in ended]
+        self._pending.extend(report for report, _ in ended)
+        return [(report.stream.serial, {**report.as_dict(), "restart_gap_packets": gap}) for report, gap in ended]
 
 
-def _left_streams(columns: Columns) -> dict[tuple[int, int, int], tuple[int, int, int]]:
-    """By key: SSRC, highest sequence number, last arrival."""
+def _add(additions: Additions, entries: StreamEntries, report: StreamReport) -> None:
+    known = report.as_dict()
+    if more := {name: value for name, value in entries.entry(report).items() if known.get(name) != value}:
+        additions[report.stream.serial] = more
+
+
+def _last_figures(columns: Columns) -> dict[Key, _LastFigures]:
     keys = zip(columns["hi"].tolist(), columns["lo"].tolist(), columns["tag"].tolist(), strict=True)
     names = ("ssrc", "max_ext", "last_arrival_ns")
-    return dict(zip(keys, zip(*(columns[name].tolist() for name in names), strict=True), strict=True))
+    figures = zip(*(columns[name].tolist() for name in names), strict=True)
+    return {key: _LastFigures(*each) for key, each in zip(keys, figures, strict=True)}
 
 
-def _grown(array: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
+def _grown(column: npt.NDArray[np.int64], rows: int) -> npt.NDArray[np.int64]:
     grown = np.zeros(rows, np.int64)
-    grown[: len(array)] = array
+    grown[: len(column)] = column
     return grown

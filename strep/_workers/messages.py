@@ -1,4 +1,4 @@
-"""What workers and parent say to each other: pickles behind their length, over a socket pair."""
+"""Messages of workers to their parent: pickles behind their length, over a socket pair."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import struct
 import threading
 from typing import Any, Final
 
-__all__ = ["Post", "next_message", "pack", "post_event"]
+__all__ = ["Post", "PostedLogs", "next_message", "pack"]
 
-Message = tuple[Any, ...]  # what it is, then what belongs to it
+Message = tuple[Any, ...]  # its kind, then what belongs to it
 
 _LENGTH: Final = struct.Struct("!I")
-_PATIENCE_S: Final = 3600.0  # with a parent that does not read
+_SEND_TIMEOUT_S: Final = 3600.0  # if the parent does not read
 
 
 def pack(message: Message) -> bytes:
@@ -25,7 +25,7 @@ def pack(message: Message) -> bytes:
 
 
 async def next_message(reader: asyncio.StreamReader) -> Message | None:
-    """None: whoever wrote has gone, in the middle of a message or not."""
+    """None: the writer has gone, in the middle of a message or not."""
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         message: Message = pickle.loads(await reader.readexactly(length))
@@ -35,19 +35,18 @@ async def next_message(reader: asyncio.StreamReader) -> Message | None:
 
 
 class Post:
-    """Sends messages in order from a thread of its own: a parent that is busy holds up nobody's packets."""
-
-    current: Post | None = None  # this process's way to the parent, if it is a worker
+    """Sends messages in order, from a thread of its own: a busy parent does not hold up the receiver."""
 
     def __init__(self, channel: socket.socket) -> None:
         # an event loop that watches the channel makes it one that does not block; with a timeout, sendall waits itself
-        channel.settimeout(_PATIENCE_S)
+        channel.settimeout(_SEND_TIMEOUT_S)
         self._channel = channel
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="strep-post", daemon=True)
         self._thread.start()
 
     def put(self, *message: Any) -> None:
+        """Returns at once; may be called from any thread."""
         self._queue.put(message)
 
     def _run(self) -> None:
@@ -60,16 +59,16 @@ class Post:
                     continue
                 self._channel.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the parent has gone: nobody listens
+            pass  # the parent has gone
 
     def close(self, timeout_s: float) -> None:
-        """Wait until all is sent."""
+        """Wait until everything is sent, for at most ``timeout_s``."""
         self._queue.put(None)
         self._thread.join(timeout_s)
 
 
 class PostedLogs(logging.Handler):
-    """What a worker logs is the parent's to show."""
+    """Sends what a worker logs to the parent, which shows it."""
 
     def __init__(self, post: Post) -> None:
         super().__init__()
@@ -77,9 +76,3 @@ class PostedLogs(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._post.put("log", record.name, record.levelno, self.format(record))
-
-
-def post_event(event: dict[str, Any]) -> None:
-    """From a worker, by a sink: give the parent's ``on_event`` something."""
-    if Post.current is not None:
-        Post.current.put("event", event)

@@ -1,4 +1,4 @@
-"""One worker as the parent sees it: its processes one after the other, and all that they have said."""
+"""One worker as the parent sees it: its processes one after the other, and all that they have told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import socket, socketpair
@@ -33,14 +33,14 @@ _log = logging.getLogger("strep")
 
 State = Literal["starting", "running", "waiting", "stopped"]
 
-_KEPT_ENTRIES: Final = 100_000
-_OFTEN: Final = 5  # deaths within _WITHIN_S, after which restarts are delayed
-_WITHIN_S: Final = 10.0
+_MAX_ENTRIES: Final = 100_000  # of ended streams; the oldest are forgotten
+_MAX_DEATHS: Final = 5  # within _DEATHS_WITHIN_S; after that, restarts are delayed
+_DEATHS_WITHIN_S: Final = 10.0
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 1.0
-_CLOCKS_APART_S: Final = 1.0  # a file's time and ours
-_SILENT_S: Final = 5.0  # who publishes nothing for so long is ended
-_TOLD_S: Final = 1.0  # and told of after so long
+_CLOCKS_APART_S: Final = 1.0  # how far a file's time and ours may differ
+_KILL_AFTER_S: Final = 5.0  # without new figures
+_PROBLEM_AFTER_S: Final = 1.0  # without new figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +55,31 @@ class WorkerStatus:
 
 
 @dataclass(slots=True)
-class _Said:
-    """What one process told before it ended, or until now."""
+class _Record:
+    """What one process has told, until now or until it ended."""
 
     generation: int = 0
     since_s: float = 0.0
     infos: dict[int, StreamInfo] = field(default_factory=dict)  # streams that live, by serial
     roots: list[str] = field(default_factory=list)  # directories of WAV files
-    final: dict[str, Any] | None = None
-    failed: str | None = None
-    buried: bool = False
+    final: dict[str, Any] | None = None  # its figures, if it ended in order
+    failed: str | None = None  # why it cannot go on
     stopping: bool = False
+    ended: bool = False
 
 
 class WorkerProcess:
+    """Keeps one worker going: starts a process, listens to it until it ends, and starts another.
+
+    ``sockets`` are the parent's, and each process gets all of them. ``rows`` is how many streams it may have.
+    """
+
     def __init__(
         self,
         index: int,
+        *,
         nursery: Nursery,
-        sockets: list[socket | None],
+        sockets: Sequence[socket],
         rows: int,
         codecs: tuple[Codec, ...],
         on_event: Callable[[dict[str, Any]], None],
@@ -82,21 +88,22 @@ class WorkerProcess:
         self.index = index
         self.restarts = 0
         self._nursery = nursery
-        self._fds = [s.fileno() for s in sockets if s is not None]
+        self._fds = [sock.fileno() for sock in sockets]
         self._board = Board(rows)
         self._codecs = codecs
         self._on_event = on_event
         self._on_incident = on_incident
         self._published = 0  # as of the last look
-        self._silent_s = 0.0
+        self._silent_s = 0.0  # for how long it has published nothing
+        self._delay_s = 0.0  # before the last restart
         self._state: State = "starting"
         self._pid: int | None = None
-        self._said = _Said()
+        self._record = _Record()
         self._writer: asyncio.StreamWriter | None = None
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
-        self._deaths: deque[float] = deque(maxlen=_OFTEN + 1)
+        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS + 1)
         # of processes that have ended
         self._past_totals: list[dict[str, Any]] = []
         self._past_sinks: list[list[dict[str, Any]]] = []
@@ -151,33 +158,33 @@ class WorkerProcess:
 
     async def _one_process(self) -> None:
         self._state = "starting"
-        self._said = _Said(self._said.generation + 1, time.time())
+        self._record = _Record(self._record.generation + 1, time.time())
         ours, theirs = socketpair()
         try:
             with theirs:
-                self._nursery.fork(self.index, self._said.generation, [theirs.fileno(), self._board.fd, *self._fds])
+                self._nursery.fork(self.index, self._record.generation, [theirs.fileno(), self._board.fd, *self._fds])
         except OSError as error:  # no memory, no process, no descriptor to be had: perhaps later
             ours.close()
-            self._said.failed = f"not started: {error.strerror or error}"
-            self._bury(None)
+            self._record.failed = f"not started: {error.strerror or error}"
+            self._close_record(None)
             return
         reader, self._writer = await asyncio.open_connection(sock=ours)
         if self._stopping.is_set():
             self._tell_to_stop()
         while (message := await next_message(reader)) is not None:
-            self._take(message)
+            self._receive(message)
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
         self._writer, pid, self._pid = None, self._pid, None
-        streams = self._bury(pid)
-        if streams and self._said.roots:
+        streams = self._close_record(pid)
+        if streams and self._record.roots:
             await self._save_files(streams)
 
     async def _wait_before_restart(self) -> None:
         now = time.monotonic()
         self._deaths.append(now)
-        often = len(self._deaths) > _OFTEN and now - self._deaths[0] < _WITHIN_S
+        often = len(self._deaths) > _MAX_DEATHS and now - self._deaths[0] < _DEATHS_WITHIN_S
         if not often:
             self._delay_s = 0.0
             return
@@ -190,19 +197,17 @@ class WorkerProcess:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), self._delay_s)
 
-    _delay_s = 0.0
-
     def look(self, seconds: float) -> None:
-        """Look whether it goes on publishing; to be called every so many seconds. Who does not is ended, and replaced
-        like any that died."""
+        """See whether it still publishes figures; to be called every ``seconds``. If it does not, it is killed, and
+        replaced like any that died."""
         published, pid = self._board.published if self._state == "running" else 0, self._pid
-        if pid is None or published != self._published or self._said.stopping or self._stopping.is_set():
+        if pid is None or published != self._published or self._record.stopping or self._stopping.is_set():
             self._published, self._silent_s = published, 0.0
             return
         self._silent_s += seconds
-        if self._silent_s >= _SILENT_S:
+        if self._silent_s >= _KILL_AFTER_S:
             self._silent_s = 0.0
-            self._said.failed = f"it published nothing for {_SILENT_S:g} s"
+            self._record.failed = f"it published nothing for {_KILL_AFTER_S:g} s"
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -211,7 +216,7 @@ class WorkerProcess:
         if self._state != "running":
             return [f"worker {self.index} is {self._state}"]
         problems = [f"worker {self.index}: {problem}" for problem in self._present().figures.get("problems", ())]
-        if self._silent_s >= _TOLD_S:
+        if self._silent_s >= _PROBLEM_AFTER_S:
             problems.append(f"worker {self.index} has published nothing for {self._silent_s:g} s")
         return problems
 
@@ -219,21 +224,21 @@ class WorkerProcess:
     def last_read_age_s(self) -> float:
         return float(self._present().figures.get("last_read_age_s", 0.0)) + self._silent_s
 
-    # --- what it says ---------------------------------------------------------------------------------------------
+    # --- what it tells --------------------------------------------------------------------------------------------
 
-    def _take(self, message: tuple[Any, ...]) -> None:
-        kind, said = message[0], self._said
+    def _receive(self, message: tuple[Any, ...]) -> None:
+        kind, record = message[0], self._record
         if kind == "event":
             try:
                 self._on_event(message[1])
             except Exception:
                 _log.exception("what was to be done with an event failed")
         elif kind == "incident":
-            self._tell_incident(message[1])
+            self._report_incident(message[1])
         elif kind == "stopping":
-            said.stopping = True
+            record.stopping = True
         elif kind == "started":
-            said.infos.update((info.serial, info) for info in message[1])
+            record.infos.update((info.serial, info) for info in message[1])
         elif kind == "ended":
             self._note_ended(message[1])
         elif kind == "later":
@@ -241,39 +246,39 @@ class WorkerProcess:
         elif kind == "log":
             logging.getLogger(message[1]).log(message[2], message[3])
         elif kind == "ready":
-            self._pid, said.roots = message[1], message[2]
+            self._pid, record.roots = message[1], message[2]
             self._state = "running"
             if not self._ready.done():
                 self._ready.set_result(None)
         elif kind == "final":
-            said.final = message[1]
+            record.final = message[1]
             self._note_ended(message[1]["ended"])
             self._note_later(message[1]["later"])
         elif kind == "failed":
-            said.failed = message[1]
+            record.failed = message[1]
 
-    def _tell_incident(self, incident: Incident) -> None:
+    def _report_incident(self, incident: Incident) -> None:
         self._on_incident(replace(incident, data={**incident.data, "worker": self.index}))
 
     def _note_ended(self, ended: list[tuple[int, dict[str, Any]]]) -> None:
         for serial, entry in ended:
-            self._said.infos.pop(serial, None)
-            self._entries[self._said.generation, serial] = entry
-        while len(self._entries) > _KEPT_ENTRIES:
+            self._record.infos.pop(serial, None)
+            self._entries[self._record.generation, serial] = entry
+        while len(self._entries) > _MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
 
     def _note_later(self, later: dict[int, dict[str, Any]]) -> None:
         for serial, additions in later.items():
-            entry = self._entries.get((self._said.generation, serial))
+            entry = self._entries.get((self._record.generation, serial))
             if entry is not None:
                 entry.update(additions)
 
-    def _bury(self, pid: int | None) -> list[StreamInfo]:
-        """It has ended. What it said last counts. Returns the streams that it has not ended itself."""
-        said = self._said
+    def _close_record(self, pid: int | None) -> list[StreamInfo]:
+        """The process has ended: add the figures that it told last. Returns the streams that it has not ended."""
+        record = self._record
         streams: list[StreamInfo] = []
-        if said.final is not None:
-            figures: dict[str, Any] = said.final
+        if record.final is not None:
+            figures: dict[str, Any] = record.final
             totals = figures["totals"]
             how = "was told to end by somebody else"
         else:
@@ -281,23 +286,23 @@ class WorkerProcess:
             figures = snapshot.figures
             totals = totals_of_the_dead(figures["totals"]) if figures else None
             streams = self._end_streams(snapshot)
-            how = f"died ({said.failed})" if said.failed else "died"
+            how = f"died ({record.failed})" if record.failed else "died"
         if totals is not None:
             self._past_totals.append(totals)
             self._past_sinks.append(figures["sinks"])
             self._past_gap += figures["restart_gap"]
-        said.buried = True
-        said.infos.clear()
+        record.ended = True
+        record.infos.clear()
         if not self._ready.done():
             self._ready.set_exception(
-                ConfigurationError(said.failed or f"worker {self.index} {how} while it started: see what stderr says")
+                ConfigurationError(record.failed or f"worker {self.index} {how} while it started: see what stderr says")
             )
         elif not self._stopping.is_set():
             text = f"worker {self.index} (process {pid}) {how}: another one takes over"
             _log.warning("%s", text)
-            data = {"pid": pid, "why": said.failed, "restarts": self.restarts + 1}
-            self._tell_incident(Incident("worker_replaced", time.time_ns(), text, data))
-        elif said.final is None:
+            data = {"pid": pid, "why": record.failed, "restarts": self.restarts + 1}
+            self._report_incident(Incident("worker_replaced", time.time_ns(), text, data))
+        elif record.final is None:
             _log.warning("worker %d (process %s) %s before it had finished", self.index, pid, how)
         return streams
 
@@ -310,11 +315,11 @@ class WorkerProcess:
 
     async def _save_files(self, streams: list[StreamInfo]) -> None:
         """Find what the dead one left before its successor writes anything; complete it while that one starts."""
-        said = self._said
-        since_s = said.since_s - _CLOCKS_APART_S
-        roots = [Path(root) for root in said.roots]
+        record = self._record
+        since_s = record.since_s - _CLOCKS_APART_S
+        roots = [Path(root) for root in record.roots]
         left = [await asyncio.to_thread(find_left_files, root, streams, since_s) for root in roots]
-        self._completions.append(asyncio.create_task(self._complete(said.generation, roots, left)))
+        self._completions.append(asyncio.create_task(self._complete(record.generation, roots, left)))
 
     async def _complete(self, generation: int, roots: list[Path], left: list[dict[int, list[Path]]]) -> None:
         for root, files in zip(roots, left, strict=True):
@@ -367,16 +372,16 @@ class WorkerProcess:
 
     def _present(self, *, columns: bool = False) -> Snapshot:
         """What the present process published last; nothing where it has not, or has ended."""
-        if self._said.buried or self._said.final is not None or self._state == "stopped":
+        if self._record.ended or self._record.final is not None or self._state == "stopped":
             return Snapshot()
         snapshot = self._board.read(columns=columns)
-        return snapshot if snapshot.generation == self._said.generation else Snapshot()
+        return snapshot if snapshot.generation == self._record.generation else Snapshot()
 
     def _reports(self, snapshot: Snapshot, rows: Iterable[int], end: str = "") -> list[tuple[StreamReport, int]]:
         """Streams of which we know who they are, and their restart gaps."""
         found = []
         for i in rows:
-            info = self._said.infos.get(int(snapshot.columns["serial"][i]))
+            info = self._record.infos.get(int(snapshot.columns["serial"][i]))
             if info is not None:
                 gap = int(snapshot.columns["restart_gap"][i])
                 found.append((report_of_row(snapshot.columns, i, info, self._codecs, end), gap))

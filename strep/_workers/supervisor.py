@@ -1,4 +1,4 @@
-"""The parent: owns the sockets, looks after the workers, adds up what they say."""
+"""The parent: owns the sockets, looks after the workers, adds up what they tell."""
 
 from __future__ import annotations
 
@@ -6,83 +6,36 @@ import asyncio
 import logging
 import os
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from math import ceil
-from os import PathLike
-from pathlib import Path
-from socket import SO_RCVBUF, SOL_SOCKET, socket
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
-from .._codecs.payload_types import PayloadTypes
 from .._delivery.stream import EventQueue
-from .._edge.udp import UdpAddress, transport_named
-from .._edge.udp.base import dropped_by_kernel
-from .._edge.udp.ending import count_waiting, shut
-from .._engine.sources.admission import PortRole
+from .._edge.udp import transport_named
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
-from .._model.types import Codec
-from .._receiver.receiver import Receiver, SocketStatus
+from .._receiver.receiver import SocketStatus
+from .._receiver.settings import LATENCY_MS, Settings, SocketOptions, shows_settings
 from .._threads.incidents import Incident
-from ..sinks import Sink
-from .group import SteeringError, bind_group
 from .merge import merge_sinks, merge_totals
 from .nursery import Nursery, inside_nursery
+from .ports import PortPlan, SharedPorts
 from .process import WorkerProcess, WorkerStatus
-from .worker import Spec
+from .spec import PostingSinks, SinkMaker, WorkerSpec
 
 __all__ = ["Supervisor", "WorkerStatus"]
 
 _log = logging.getLogger("strep")
-_MOST: Final = 64
-_UNEVEN: Final = 1.25  # of its even share of max_streams a worker takes this much: call_leg_ids do not spread evenly
-_START_S: Final = 60.0
-_COUNTING_S: Final = 1.0
-_LOOK_S: Final = 0.5
 
-
-class _Port:
-    """An address and its sockets, one a worker: None where a worker has none."""
-
-    def __init__(self, roles: list[PortRole], sockets: list[socket | None]) -> None:
-        self.roles = roles
-        self.sockets = sockets
-        # what an incomplete group refused was never ours
-        self.refused = {s: dropped_by_kernel(s) for s in self.present}
-
-    @property
-    def present(self) -> list[socket]:
-        return [s for s in self.sockets if s is not None]
-
-    @property
-    def address(self) -> str:
-        host, port = self.present[0].getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    @property
-    def label(self) -> str:
-        return (PortRole.BOTH if len(self.roles) > 1 else self.roles[0]).label
-
-    @property
-    def granted(self) -> int:
-        return self.present[0].getsockopt(SOL_SOCKET, SO_RCVBUF)
-
-    def shut(self) -> None:
-        """Let nothing more in, for any worker."""
-        for sock in self.present:
-            shut(sock)
-
-    def count_rest(self, index: int, until_s: float) -> int:
-        """What this worker has not received."""
-        sock = self.sockets[index]
-        return 0 if sock is None else count_waiting(sock, until_s)
-
-    def dropped(self, index: int) -> int:
-        """By the kernel, of what was for this worker."""
-        sock = self.sockets[index]
-        return 0 if sock is None else max(0, dropped_by_kernel(sock) - self.refused[sock])
+_MAX_WORKERS: Final = 64
+# of its even share of max_streams a worker takes this much: call_leg_ids do not spread evenly
+_SHARE_OF_STREAMS: Final = 1.25
+_START_TIMEOUT_S: Final = 60.0
+_FAILED_START_S: Final = 0.5  # for stopping what has been started
+_COUNTING_S: Final = 1.0  # for datagrams that nobody has read
+_LOOK_S: Final = 0.5  # between two looks at the workers
 
 
 class Supervisor:
@@ -112,69 +65,51 @@ class Supervisor:
     Raises ConfigurationError for wrong arguments; :meth:`start` also where sinks cannot be made, and BindError.
     """
 
+    @shows_settings("Supervisor")
     def __init__(
         self,
         listen: str | None = None,
         *,
         workers: int,
-        rx: str | None = None,
-        tx: str | None = None,
-        call_leg_id: uuid.UUID | str | None = None,
-        sinks: Callable[[int], Sequence[Sink]] | None = None,
-        latency_ms: float | None = None,
-        payload_types: Mapping[int, str | Codec] | None = None,
-        allow: Sequence[str] = (),
-        call_legs: Iterable[uuid.UUID | str] | None = None,
-        max_streams: int = 20_000,
-        idle_timeout_s: float = 60.0,
-        pin: str = "address",
-        pcap: str | PathLike[str] | None = None,
-        transport: str = "auto",
-        receive_buffer: int = 128 << 20,
-        drain_s: float = 0.0,
-        redact: bool = False,
+        sinks: SinkMaker | None = None,
+        **options: Unpack[SocketOptions],
     ) -> None:
-        if not 1 <= workers <= _MOST:
-            raise ConfigurationError(f"{workers} workers: choose 1 to {_MOST}, one a core")
-        if sinks is not None and not callable(sinks):
+        self._set_up(Settings(listen, **options), workers, sinks)
+
+    @classmethod
+    def of(cls, settings: Settings, *, workers: int, sinks: SinkMaker | None = None) -> Self:
+        """A supervisor with settings that exist already."""
+        supervisor = cls.__new__(cls)
+        supervisor._set_up(settings, workers, sinks)
+        return supervisor
+
+    def _set_up(self, settings: Settings, workers: int, sinks: SinkMaker | None) -> None:
+        if not 1 <= workers <= _MAX_WORKERS:
+            raise ConfigurationError(f"{workers} workers: choose 1 to {_MAX_WORKERS}, one a core")
+        if sinks is not None and not (callable(sinks) or isinstance(sinks, PostingSinks)):
             raise ConfigurationError("sinks are made in each worker: give a function that takes its index")
-        self._options: dict[str, Any] = {
-            "call_leg_id": call_leg_id,
-            "latency_ms": latency_ms,
-            "payload_types": None if payload_types is None else dict(payload_types),
-            "allow": list(allow),
-            "call_legs": None if call_legs is None else list(call_legs),
-            "max_streams": max_streams,
-            "idle_timeout_s": idle_timeout_s,
-            "pin": pin,
-            "redact": redact,
-            "drain_s": drain_s,
-            "transport": transport,
-            "receive_buffer": receive_buffer,
-        }
-        # never started: it checks the arguments
-        self._model = Receiver(listen, rx=rx, tx=tx, **self._options)
-        self._transport = transport_named(transport).transport
-        self._codecs = PayloadTypes(payload_types).codecs
+        settings.refuse_for("Supervisor")
+        self._settings = settings
+        self._plans = [PortPlan(address, role.label, role.label == "listen") for address, role in settings.addresses()]
+        self._transport = transport_named(settings.transport).transport
+        self._codecs = settings.engine_config({}, LATENCY_MS).payload_types.codecs
         self._sinks = sinks
-        self._pcap = None if pcap is None else Path(pcap)
-        self._workers_wanted = workers if listen is not None else 1  # a pair of ports is one call leg
-        self._requested = receive_buffer
-        self._drain_s = drain_s
-        self._ports: list[_Port] = []
+        self._workers_wanted = workers if settings.listen is not None else 1  # a pair of ports is one call leg
+        self._ports = SharedPorts()
         self._processes: list[WorkerProcess] = []
         self._looking: asyncio.Task[None] | None = None
         self._listeners: list[EventQueue[Incident]] = []
         self._nursery: Nursery | None = None
         self._stopped = False
-        self._dropped_at_end: list[list[int]] = []  # by port and worker, once the sockets are closed
-        self._after_end = 0
-        self._unread: list[int] = []  # by worker, at the end
-        self._described: list[tuple[str, str, int]] = []  # address, role, granted buffer of each port
-        self.fallback: str | None = None
-        """Why there is one worker only, where more were asked for."""
+        self._after_end = 0  # datagrams
+        self._unread: list[int] = []  # datagrams by worker, at the end
         self.on_event: Callable[[dict[str, Any]], None] = lambda event: None
         """Called in the event loop's thread with what sinks in workers post; each worker's in order."""
+
+    @property
+    def fallback(self) -> str | None:
+        """Why there is one worker only, where more were asked for."""
+        return self._ports.fallback
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -197,86 +132,42 @@ class Supervisor:
             raise ConfigurationError("workers are forked, which this system cannot do: use a Receiver")
         if self._processes or self._stopped:
             raise ConfigurationError("this supervisor has been started before: make a new one")
-        self._bind()
+        self._ports.bind(self._plans, self._workers_wanted, self._settings.receive_buffer)
         try:
-            workers = len(self._ports[0].sockets)
-            spec = self._spec(workers)
+            spec = self._spec()
             self._nursery = Nursery(spec)
             await asyncio.to_thread(self._nursery.start)
             self._processes = [
                 WorkerProcess(
                     i,
-                    self._nursery,
-                    [p.sockets[i] for p in self._ports],
-                    spec.rows,
-                    self._codecs,
-                    self._tell,
-                    self._tell_incident,
+                    nursery=self._nursery,
+                    sockets=self._ports.sockets_of(i),
+                    rows=spec.rows,
+                    codecs=self._codecs,
+                    on_event=lambda event: self.on_event(event),  # users may set it at any time
+                    on_incident=self._report_incident,
                 )
-                for i in range(workers)
+                for i in range(self._ports.workers)
             ]
             for process in self._processes:
                 process.start()
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(_START_TIMEOUT_S):
                 await asyncio.gather(*(process.ready() for process in self._processes))
             self._looking = asyncio.create_task(self._look(), name="strep-looking")
         except BaseException as error:
-            await self.stop(0.5)
+            await self.stop(_FAILED_START_S)
             if isinstance(error, TimeoutError):
-                raise ConfigurationError(f"workers did not start within {_START_S:g} s") from error
+                raise ConfigurationError(f"workers did not start within {_START_TIMEOUT_S:g} s") from error
             raise
 
-    def _bind(self) -> None:
-        planned: list[tuple[UdpAddress, list[PortRole]]] = []
-        for address, role in self._model._addresses:
-            if role == PortRole.TX and planned and planned[-1] == (address, [PortRole.RX]) and address.port:
-                planned[-1][1].append(role)
-            else:
-                planned.append((address, [role]))
-        try:
-            try:
-                self._bind_all(planned, self._workers_wanted)
-            except SteeringError as error:
-                self._close_ports()
-                self.fallback = str(error)
-                _log.warning("%s: one process does it all", error)
-                self._bind_all(planned, 1)
-            numbers = [port.present[0].getsockname()[1] for port in self._ports]
-            if len(set(numbers)) < len(numbers):
-                raise ConfigurationError(
-                    f"one port on several addresses ({numbers}): streams are told apart by port, choose different ones"
-                )
-        except BaseException:
-            self._close_ports()
-            raise
-        self._described = [(port.address, port.label, port.granted) for port in self._ports]
-
-    def _bind_all(self, planned: list[tuple[UdpAddress, list[PortRole]]], workers: int) -> None:
-        for address, roles in planned:
-            self._ports.append(self._port(address, roles, workers))
-
-    def _port(self, address: UdpAddress, roles: list[PortRole], workers: int) -> _Port:
-        if roles == [PortRole.LISTEN]:
-            return _Port(roles, [*bind_group(address, workers, self._requested)])
-        return _Port(roles, [*[None] * (workers - 1), *bind_group(address, 1, self._requested)])
-
-    def _close_ports(self) -> None:
-        for port in self._ports:
-            for sock in port.present:
-                sock.close()
-        self._ports = []
-
-    def _spec(self, workers: int) -> Spec:
-        share = self._options["max_streams"]
-        if workers > 1:
-            share = min(share, ceil(share / workers * _UNEVEN))
-        ports = [
-            [(r.label, p.address) for p in self._ports if p.sockets[i] is not None for r in p.roles]
-            for i in range(workers)
-        ]
-        options = {**self._options, "max_streams": share}
-        level = _log.getEffectiveLevel()
-        return Spec(ports, options, self._sinks, self._pcap, share, level)
+    def _spec(self) -> WorkerSpec:
+        workers, total = self._ports.workers, self._settings.max_streams
+        share = total if workers == 1 else min(total, ceil(total / workers * _SHARE_OF_STREAMS))
+        nowhere: dict[str, None] = dict.fromkeys(("listen", "rx", "tx"))
+        settings = tuple(
+            replace(self._settings, max_streams=share, **nowhere | self._ports.addresses_of(i)) for i in range(workers)
+        )
+        return WorkerSpec(settings, self._sinks, _log.getEffectiveLevel())
 
     async def stop(self, timeout_s: float = 2.5) -> None:
         """Let nothing more in, have the workers read what has come before and finish their files; safe to call twice.
@@ -287,28 +178,26 @@ class Supervisor:
         self._stopped = True
         if self._looking is not None:
             self._looking.cancel()
-        dropped = self._dropped()
-        for port in self._ports:
-            port.shut()
-        await asyncio.gather(*(process.stop(timeout_s + self._drain_s) for process in self._processes))
+        self._ports.shut()
+        timeout_s += self._settings.drain_s
+        await asyncio.gather(*(process.stop(timeout_s) for process in self._processes))
         if self._nursery is not None:
             await asyncio.to_thread(self._nursery.close)
         until_s = time.monotonic() + _COUNTING_S
-        self._unread = [sum(port.count_rest(p.index, until_s) for port in self._ports) for p in self._processes]
-        self._after_end = sum(map(sum, self._dropped())) - sum(map(sum, dropped))
-        self._close_ports()
-        self._dropped_at_end = dropped
+        self._unread = [self._ports.count_rest(process.index, until_s) for process in self._processes]
+        self._after_end = self._ports.count_after_end()
+        self._ports.close()
         for listener in self._listeners:
             listener.end()
 
     async def _look(self) -> None:
-        """Look after the workers: who does not go on is replaced."""
+        """Look at the workers again and again: one that does not go on is replaced."""
         while True:
             await asyncio.sleep(_LOOK_S)
             for process in self._processes:
                 process.look(_LOOK_S)
 
-    def _tell_incident(self, incident: Incident) -> None:
+    def _report_incident(self, incident: Incident) -> None:
         for listener in self._listeners:
             listener.put(incident)
 
@@ -325,9 +214,6 @@ class Supervisor:
         finally:
             self._listeners.remove(queue)
 
-    def _tell(self, event: dict[str, Any]) -> None:
-        self.on_event(event)
-
     # --- figures --------------------------------------------------------------------------------------------------
 
     @property
@@ -339,8 +225,15 @@ class Supervisor:
     def sockets(self) -> list[SocketStatus]:
         """One entry an address: ``granted_buffer`` is each worker's, ``kernel_dropped`` that of all together."""
         return [
-            SocketStatus(address, label, self._transport, self._requested, granted, sum(dropped))
-            for (address, label, granted), dropped in zip(self._described, self._dropped(), strict=True)
+            SocketStatus(
+                address=str(port.address),
+                role=port.label,
+                transport=self._transport,
+                requested_buffer=self._settings.receive_buffer,
+                granted_buffer=port.granted_buffer,
+                kernel_dropped=sum(dropped),
+            )
+            for port, dropped in zip(self._ports.described, self._ports.dropped(), strict=True)
         ]
 
     @property
@@ -367,7 +260,7 @@ class Supervisor:
     def totals(self) -> Totals:
         """What became of every datagram, of all workers, those that died too; at most 0.1 s old."""
         totals = merge_totals(part for process in self._processes for part in process.totals())
-        totals.kernel_dropped, totals.after_end = sum(map(sum, self._dropped())), self._after_end
+        totals.kernel_dropped, totals.after_end = sum(map(sum, self._ports.dropped())), self._after_end
         if unread := sum(self._unread):
             totals.datagrams += unread
             totals.dropped += unread
@@ -389,7 +282,7 @@ class Supervisor:
         summary = summary_of(self.totals(), (), lambda stream: [], sinks, self.sockets)
         streams = [entry for process in self._processes for entry in process.entries()]
         summary["streams"] = sorted(streams, key=lambda entry: entry["first_arrival_ns"])
-        dropped = self._dropped()
+        dropped = self._ports.dropped()
         summary["workers"] = [
             {
                 "index": process.index,
@@ -401,8 +294,3 @@ class Supervisor:
             for process, unread in zip(self._processes, self._unread or [0] * len(self._processes), strict=True)
         ]
         return summary
-
-    def _dropped(self) -> list[list[int]]:
-        if not self._ports:
-            return self._dropped_at_end
-        return [[port.dropped(i) for i in range(len(port.sockets))] for port in self._ports]
