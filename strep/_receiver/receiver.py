@@ -85,6 +85,8 @@ class Receiver:
     ``call_leg_id``  names the leg of the rx/tx pair; without it streams are named by port and SSRC.
     ``pairs``        "udp:HOST:FIRST-LAST": ports for pairs that :meth:`open_pair` opens while it runs; by default any
                      that are free, on all addresses.
+    ``sinks``        who gets the audio and events of all streams: of :mod:`strep.sinks`, or your own. Each gets them in
+                     order; one that fails or is slow hurts no other.
     ``latency_ms``   how long a hole waits for its packet: 0 to 800; default 200 with sinks, 60 without.
     ``payload_types``  dynamic types, {96: "L16/16000"}.
     ``allow``        networks that may send, as CIDR; ``call_legs``: call_leg_ids that are admitted. Default: all.
@@ -98,6 +100,8 @@ class Receiver:
                      rejected as "foreign_source". "off": any address may send.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
+    ``receive_buffer``  bytes of receive buffer to ask the kernel for, for each socket; default 128 MiB, each port of a
+                     pair 1 MiB. What was granted is in :attr:`sockets`.
     ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.
     ``redact``       events tell that a key was pressed, not which (card numbers, PINs).
 

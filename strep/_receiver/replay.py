@@ -28,8 +28,8 @@ class Replay:
         self._engine = engine
         self._dispatcher = dispatcher
         self.capture = capture
-        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not fit
-        between those of their neighbours."""
+        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not
+        fit between those of their neighbours."""
 
     def totals(self) -> Totals:
         """What became of every datagram of the file."""
