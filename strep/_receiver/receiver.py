@@ -27,7 +27,7 @@ from .._model.report import StreamReport, Totals, summary_of
 from .._model.time import TICK_NS
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
-from ..sinks.base import Sink
+from ..sinks.base import Sink, as_sink
 from .ending import read_now, read_rest
 from .pacing import Pacing
 from .pairs import PairSockets, PortPair, PortPool, parse_ports
@@ -132,7 +132,7 @@ class Receiver:
         self._watchdog = Watchdog(self._incidents, self._resume)
         self._troubles = SocketTroubles(self._incidents)
         self._sink_problems = SinkProblems()
-        self._sinks = list(sinks)
+        self._sinks = [as_sink(sink) for sink in sinks]
         self._pcap = settings.pcap
         self._transport = settings.transport
         self._receive_buffer = settings.receive_buffer
@@ -185,11 +185,11 @@ class Receiver:
             bindings = bindings_of(ports, self._settings.leg)
             config = self._settings.engine_config(bindings, LATENCY_MS if self._sinks else LATENCY_WITHOUT_SINKS_MS)
             self._engine = Engine(config, self._order.add)
-            listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
+            listeners = [sink for sink in self._sinks if sink.wants_audio]
             self._engine.audio = bool(listeners)
             self._pacing = Pacing(
                 config.latency_ns,
-                prompt=any(getattr(sink, "prompt", True) for sink in listeners),
+                prompt=any(sink.prompt for sink in listeners),
                 buffer=min((socket.granted_buffer for socket, _ in self._sockets), default=0),
             )
             if self._pcap is not None:
