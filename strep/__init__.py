@@ -27,7 +27,7 @@ from ._receiver.receiver import Receiver, SocketStatus
 from ._receiver.replay import Replay, replay
 from ._threads.incidents import Incident
 from ._version import __version__
-from ._workers import Supervisor, WorkerStatus
+from ._workers.supervisor import Supervisor, WorkerStatus
 from .resample import Resampler
 
 __all__ = [

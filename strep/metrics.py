@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from ._receiver.receiver import Receiver
-    from ._workers import Supervisor
+    from ._workers.supervisor import Supervisor
     from .control._figures import RequestFigures
     from .control.asgi import WebhookCounts
 

@@ -27,7 +27,7 @@ from .._model.report import StreamReport, Totals, summary_of
 from .._model.time import TICK_NS
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
-from ..sinks.base import Sink
+from ..sinks.base import Sink, as_sink
 from .ending import read_now, read_rest
 from .pacing import Pacing
 from .pairs import PairSockets, PortPair, PortPool, parse_ports
@@ -85,6 +85,8 @@ class Receiver:
     ``call_leg_id``  names the leg of the rx/tx pair; without it streams are named by port and SSRC.
     ``pairs``        "udp:HOST:FIRST-LAST": ports for pairs that :meth:`open_pair` opens while it runs; by default any
                      that are free, on all addresses.
+    ``sinks``        who gets the audio and events of all streams: of :mod:`strep.sinks`, or your own. Each gets them in
+                     order; one that fails or is slow hurts no other.
     ``latency_ms``   how long a hole waits for its packet: 0 to 800; default 200 with sinks, 60 without.
     ``payload_types``  dynamic types, {96: "L16/16000"}.
     ``allow``        networks that may send, as CIDR; ``call_legs``: call_leg_ids that are admitted. Default: all.
@@ -98,6 +100,8 @@ class Receiver:
                      rejected as "foreign_source". "off": any address may send.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
     ``transport``    "auto", "recvmmsg" (Linux) or "portable".
+    ``receive_buffer``  bytes of receive buffer to ask the kernel for, for each socket; default 128 MiB, each port of a
+                     pair 1 MiB. What was granted is in :attr:`sockets`.
     ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.
     ``redact``       events tell that a key was pressed, not which (card numbers, PINs).
 
@@ -128,7 +132,7 @@ class Receiver:
         self._watchdog = Watchdog(self._incidents, self._resume)
         self._troubles = SocketTroubles(self._incidents)
         self._sink_problems = SinkProblems()
-        self._sinks = list(sinks)
+        self._sinks = [as_sink(sink) for sink in sinks]
         self._pcap = settings.pcap
         self._transport = settings.transport
         self._receive_buffer = settings.receive_buffer
@@ -181,11 +185,11 @@ class Receiver:
             bindings = bindings_of(ports, self._settings.leg)
             config = self._settings.engine_config(bindings, LATENCY_MS if self._sinks else LATENCY_WITHOUT_SINKS_MS)
             self._engine = Engine(config, self._order.add)
-            listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
+            listeners = [sink for sink in self._sinks if sink.wants_audio]
             self._engine.audio = bool(listeners)
             self._pacing = Pacing(
                 config.latency_ns,
-                prompt=any(getattr(sink, "prompt", True) for sink in listeners),
+                prompt=any(sink.prompt for sink in listeners),
                 buffer=min((socket.granted_buffer for socket, _ in self._sockets), default=0),
             )
             if self._pcap is not None:

@@ -25,7 +25,7 @@ __all__ = ["Nursery", "inside_nursery", "main"]
 
 _REQUEST: Final = struct.Struct("!II")  # index, generation; with file descriptors
 _LENGTH: Final = struct.Struct("!I")
-_MOST_FDS: Final = 8
+_MAX_FDS: Final = 8
 # SIGINT reaches everybody in the terminal's group; what it means is the parent's to say
 _START: Final = """\
 import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -114,7 +114,7 @@ def main(control_fd: int) -> None:
         gc.collect()
         gc.freeze()  # not to be looked through, and so not copied, in any worker
         while True:
-            request, fds, _, _ = socket.recv_fds(control, _REQUEST.size, _MOST_FDS)
+            request, fds, _, _ = socket.recv_fds(control, _REQUEST.size, _MAX_FDS)
             if not request:
                 return
             if problem is None and os.fork() == 0:
@@ -131,9 +131,9 @@ def main(control_fd: int) -> None:
 
 def _load(control: socket.socket) -> tuple[Any, str | None]:
     """What workers are told; or what is wrong with it."""
-    from . import worker  # all that workers need is imported here, once
+    from . import event_loop, worker  # noqa: F401  # all that workers need is imported here, once
 
-    worker.loop_factory()
+    event_loop.loop_factory()
     (length,) = _LENGTH.unpack(control.recv(_LENGTH.size, socket.MSG_WAITALL))
     main_module, spec = pickle.loads(control.recv(length, socket.MSG_WAITALL))
     try:

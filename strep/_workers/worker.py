@@ -57,3 +57,131 @@ def main(spec: WorkerSpec, index: int, generation: int, fds: list[int]) -> int:
         code = 1
     post.close(_SEND_S)
     return code
+
+
+class AdoptingReceiver(Receiver):
+    """A receiver on sockets that are bound already, which keeps a ledger."""
+
+    bound: dict[tuple[str, int], socket.socket]
+    publish: Callable[[], None]
+
+    def _open_socket(self, address: UdpAddress) -> UdpSocket:
+        return open_socket(
+            address,
+            transport=self._transport,
+            receive_buffer=self._receive_buffer,
+            clock=self._clock,
+            bound=self.bound[(address.host, address.port)],
+        )
+
+    def keep(self, ledger: Ledger) -> None:
+        self._sinks.append(ledger)
+
+    def _shut(self, sockets: Sequence[UdpSocket]) -> None:
+        """The sockets are the parent's: it shuts them at the very end. If only this worker ends, another goes on."""
+
+    def _count_unread(self) -> int:
+        """What waits in them is the parent's, or the successor's."""
+        return sum(socket.held_back for socket, _ in self._sockets)
+
+    def listen_to_incidents(self, listener: Callable[[Incident], object]) -> None:
+        self._incidents.listen(listener)
+
+    def contain(self, place: str, error: Exception) -> None:
+        self._incidents.fault(place, error)
+
+    def when_stalled(self, seconds: float, give_up: Callable[[str], object]) -> None:
+        """Call ``give_up``, in a thread, when media have waited for so long and nothing was read."""
+        self._watchdog.limit_s, self._watchdog.give_up = seconds, give_up
+
+    def _received_all(self) -> None:
+        self.publish()
+
+    @property
+    def engine(self) -> Any:
+        if self._engine is None:
+            raise RuntimeError("before the start there is no engine")
+        return self._engine
+
+
+class _Worker:
+    def __init__(
+        self, spec: WorkerSpec, index: int, generation: int, channel: socket.socket, post: Post, fds: list[int]
+    ) -> None:
+        self._generation = generation
+        self._channel = channel
+        self._post = post
+        self._board = Board(spec.rows, fds[0])
+        made = spec.make_sinks(index, lambda event: post.put("event", event))
+        self._sinks = [as_sink(sink) for sink in made]
+        self._ledger = Ledger(self._board.read(), self._beginning)
+        self._receiver = AdoptingReceiver.of(spec.settings_of(index, generation), self._sinks)
+        sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
+        self._receiver.bound = {sock.getsockname()[:2]: sock for sock in sockets}
+        self._receiver.publish = lambda: None
+        self._receiver.keep(self._ledger)
+        self._receiver.listen_to_incidents(lambda incident: post.put("incident", incident))
+        self._receiver.when_stalled(_STALLED_S, self._give_up)
+        self._stop = asyncio.Event()
+
+    def _beginning(self, stream: StreamInfo) -> tuple[tuple[int, int, int], int]:
+        """A stream's key, and its first sequence number, extended."""
+        state = self._receiver.engine.state
+        return state.table.key(stream.index), int(state.reception.base_ext[stream.index])
+
+    def _give_up(self, why: str) -> None:
+        """It cannot go on, and perhaps cannot even end in order: whoever takes over has the sockets."""
+        self._post.put("failed", why)
+        self._post.close(_SEND_STALLED_S)
+        os._exit(1)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_reader(self._channel.fileno(), self._read_channel)
+        await self._receiver.start()
+        roots = [str(root) for sink in self._sinks for root in sink.recording_directories()]
+        self._post.put("ready", os.getpid(), roots)
+        while not self._stop.is_set():
+            try:
+                self._publish()
+            except Exception as error:  # the parent kills a worker that does not publish for some seconds
+                self._receiver.contain("publish", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
+        self._post.put("stopping")
+        self._receiver.publish = self._publish  # once more, for the process that goes on from here
+        await self._receiver.stop(_STOP_S)
+        ended, later = self._ledger.take_all(self._receiver)
+        figures = json.loads(json.dumps(self._figures(), default=str))  # sinks may report what cannot be pickled
+        self._post.put("final", {**figures, "ended": ended, "later": later})
+        loop.remove_reader(self._channel.fileno())
+
+    def _read_channel(self) -> None:
+        """The parent has but one thing to say: stop. When it has gone it means the same."""
+        with contextlib.suppress(BlockingIOError):
+            self._channel.recv(64, socket.MSG_DONTWAIT)
+            self._stop.set()
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+
+    def _publish(self) -> None:
+        started, ended, later = self._ledger.take(self._receiver)
+        for kind, news in (("started", started), ("ended", ended), ("later", later)):
+            if news:
+                self._post.put(kind, news)
+        state = self._receiver.engine.state
+        rows = state.table.live()
+        columns = state.columns(rows)
+        columns["hi"], columns["lo"], columns["tag"] = state.table.keys(rows)
+        columns.update(self._ledger.columns(rows))
+        self._board.publish(self._generation, self._figures(), columns)
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "totals": self._receiver.totals().as_dict(),
+            "sinks": [r for r in self._receiver.sink_reports() if r["kind"] != Ledger.kind],
+            "live": self._receiver.live_streams,
+            "restart_gap": self._ledger.restart_gap,
+            "problems": self._receiver.problems() if self._receiver.running else [],
+            "last_read_age_s": self._receiver.last_read_age_s,
+        }

@@ -14,7 +14,7 @@ from .._edge.udp import UdpAddress, open_socket
 from .._model.exceptions import ConfigurationError
 from .._model.types import Direction, Leg
 from .._parser import build_datagram
-from .._workers.group import SteeringError, bind_group
+from .._workers.ports import SteeringError, bind_group
 from .._workers.steering import worker_of
 from ..simulate._sendmmsg import BatchSender
 
