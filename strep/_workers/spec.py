@@ -15,7 +15,7 @@ from ..sinks.base import Sink
 
 __all__ = ["PostEvent", "PostingSinks", "SinkMaker", "WorkerSpec", "recording_of"]
 
-PostEvent = Callable[[dict[str, Any]], object]
+PostEvent = Callable[[dict[str, Any]], None]
 """Sends an event from a worker to its parent, where ``Supervisor.on_event`` gets it."""
 
 

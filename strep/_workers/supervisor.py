@@ -163,7 +163,7 @@ class Supervisor:
     def _spec(self) -> WorkerSpec:
         workers, total = self._ports.workers, self._settings.max_streams
         share = total if workers == 1 else min(total, ceil(total / workers * _SHARE_OF_STREAMS))
-        nowhere: dict[str, None] = dict.fromkeys(("listen", "rx", "tx"))
+        nowhere: dict[str, Any] = dict.fromkeys(("listen", "rx", "tx"))
         settings = tuple(
             replace(self._settings, max_streams=share, **nowhere | self._ports.addresses_of(i)) for i in range(workers)
         )

@@ -18,9 +18,8 @@ from .._edge.udp import UdpAddress, UdpSocket, open_socket
 from .._model.exceptions import StrepError
 from .._model.types import StreamInfo
 from .._receiver.receiver import Receiver
-from .._receiver.settings import Settings
 from .._threads.incidents import Incident
-from ..sinks.base import Sink, as_sink
+from ..sinks.base import as_sink
 from .board import Board
 from .event_loop import loop_factory
 from .ledger import Ledger

@@ -13,14 +13,15 @@ import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .options import EXIT_WRONG, console
+from .exit_codes import EXIT_WRONG
+from .running import console
 
 if TYPE_CHECKING:
     from ..bench import Outcome
 
 __all__ = ["bench"]
 
-_WIDE: Final = 160
+_FILE_COLUMNS: Final = 160  # width of tables when stdout is no terminal
 
 
 @click.command()
@@ -136,7 +137,7 @@ def _show(outcome: Outcome) -> None:
         table.add_row(*(_cell(cell) for cell in row))
     out = console(stderr=False)
     if not out.is_terminal:
-        out.width = _WIDE
+        out.width = _FILE_COLUMNS
     out.print(table)
     for note in outcome.notes:
         out.print(f"  {note}", soft_wrap=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,40 +17,56 @@ from rich.text import Text
 
 from .._edge.http import HttpServer
 from .._receiver.receiver import Receiver
+from .._receiver.settings import Settings
 from .._receiver.summary import losses
-from .._workers import Supervisor, steering_problem
+from .._workers.steering import steering_problem
+from .._workers.supervisor import Supervisor
 from ..sinks import LevelMeter, MutedSink
-from .events import EventSink, EventWriter, emit, tell_incidents
+from ..sinks.base import Sink
+from .events import EventSink, EventWriter, emit, write_incidents
+from .exit_codes import EXIT_SINK
 from .limits import hide_key
 from .lock import DirectoryLock
 from .options import (
-    EXIT_SINK,
-    check_writable,
-    console,
-    drain_option,
     http_address,
-    keep_summary,
     leg_options,
-    run_async,
-    sink_failed,
-    source_arguments,
-    source_options,
-    stop_on_signals,
+    pcap_option,
+    port_options,
+    settings_of,
+    socket_options,
+    stream_options,
+    values_of,
 )
 from .output import Output, output_options
+from .results import check_writable, keep_summary, sink_failed
+from .running import console, favor_receiving, run_async, stop_on_signals
 from .tables import stream_table, totals_line
 from .workers import WorkerSinks
 
-__all__ = ["capture", "run_capture"]
+__all__ = ["CaptureOptions", "capture", "run_capture"]
 
-_REFRESH_S: Final = 0.33
-_SMALL_BUFFER: Final = 8 << 20
+_WAY: Final = "strep capture"
+_DEFAULT_LISTEN: Final = "0.0.0.0:9000"
+_REFRESH_S: Final = 0.33  # of the table
+_OTHER_LINES: Final = 6  # of a terminal's, that the table is not for
+_FEWEST_ROWS: Final = 3
+_SMALL_BUFFER: Final = 8 << 20  # bytes; a smaller receive buffer is warned of
+_LAST_INCIDENTS_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """Options that only this command has."""
+
+    out: Path | None
+    duration: float | None  # s
+    workers: int
+    metrics: str | None
+    as_json: bool
 
 
 @click.command()
-@click.option("--listen", metavar="ADDR:PORT", help="Port for STREP (and plain RTP). Default: 0.0.0.0:9000.")
-@click.option("--rx", metavar="ADDR:PORT", help="Port for plain RTP that the platform received (inbound).")
-@click.option("--tx", metavar="ADDR:PORT", help="Port for plain RTP that it transmitted (outbound); may be rx's.")
+@port_options(_WAY)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -59,15 +75,9 @@ _SMALL_BUFFER: Final = 8 << 20
 )
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
 @output_options
-@leg_options
-@source_options
-@click.option(
-    "--pcap",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Record every datagram raw, for Wireshark and `strep replay`. With workers: FILE-stem.0.pcap, .1.pcap ...; "
-    "who replaces a dead one takes the next free name, like .1-2.pcap.",
-)
+@leg_options(_WAY)
+@stream_options(_WAY)
+@pcap_option(_WAY)
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
@@ -76,31 +86,21 @@ _SMALL_BUFFER: Final = 8 << 20
     metavar="N",
     help="Processes that share the --listen port, one a core. All of a call leg meets in one; a dead one is replaced.",
 )
-@click.option("--transport", type=click.Choice(["auto", "recvmmsg", "portable"]), default="auto", show_default=True)
-@click.option(
-    "--receive-buffer",
-    type=click.IntRange(1 << 12, 1 << 30),
-    default=128 << 20,
-    show_default=True,
-    metavar="BYTES",
-    help="Socket buffer to ask the kernel for.",
-)
-@drain_option()
+@socket_options(_WAY)
 @click.option("--metrics", metavar="ADDR:PORT", help="Serve figures for Prometheus at http://ADDR:PORT/metrics.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def capture(**options: Any) -> None:
     """Receive forked media until interrupted; write WAV files and summary.json to --out."""
     if options["listen"] is None and options["rx"] is None and options["tx"] is None:
-        options["listen"] = "0.0.0.0:9000"
-    # the thread that writes files gives the interpreter back sooner when datagrams wait (default: 5 ms)
-    sys.setswitchinterval(0.0005)
-    gc.freeze()  # what has been imported stays: not to be looked through again each time
+        options["listen"] = _DEFAULT_LISTEN
+    favor_receiving()
     hide_key()
-    output = Output.take_from(options)
+    own = values_of(CaptureOptions, options)
+    output = values_of(Output, options)
     output.warm_up()
-    source = source_arguments(options)
-    with _locked(options["out"]):
-        sys.exit(run_async(lambda: run_capture(output=output, source=source, **options)))
+    settings = settings_of(_WAY, options)
+    with _locked(own.out):
+        sys.exit(run_async(lambda: run_capture(settings, output, own)))
 
 
 def _locked(out: Path | None) -> contextlib.AbstractContextManager[object]:
@@ -111,87 +111,68 @@ def _locked(out: Path | None) -> contextlib.AbstractContextManager[object]:
     return DirectoryLock(out, "capture")
 
 
-async def run_capture(
-    *,
-    listen: str | None,
-    rx: str | None,
-    tx: str | None,
-    out: Path | None,
-    duration: float | None,
-    output: Output,
-    source: dict[str, Any],
-    pcap: Path | None,
-    transport: str,
-    receive_buffer: int,
-    drain_s: float,
-    as_json: bool,
-    workers: int = 1,
-    metrics: str | None = None,
-) -> int:
-    """Everything that the command does; returns the exit code. ``source``: see :func:`source_arguments`."""
+async def run_capture(settings: Settings, output: Output, own: CaptureOptions) -> int:
+    """Everything that the command does; returns the exit code."""
     err = console()
-    if workers > 1 and (problem := _why_alone(listen, output.layout)):
-        err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
-        workers = 1
-    options: dict[str, Any] = {
-        "rx": rx,
-        "tx": tx,
-        **source,
-        "pcap": pcap,
-        "transport": transport,
-        "receive_buffer": receive_buffer,
-        "drain_s": drain_s,
-        "redact": output.redact,
-    }
-    writer = EventWriter() if as_json else None
-    receiver: Receiver | Supervisor
-    meter: LevelMeter | None = None
-    if workers > 1:
-        if out is not None:
-            check_writable(out)
-        made = WorkerSinks(out, output, as_json)
-        receiver = Supervisor(listen, workers=workers, sinks=made, **options)
-        if writer is not None:
-            receiver.on_event = writer
-    else:
-        if out is not None:
-            check_writable(out)
-        sinks = output.sinks(out)
-        every = [one for sink in sinks for one in (sink.sinks if isinstance(sink, MutedSink) else [sink])]
-        meter = next((sink for sink in every if isinstance(sink, LevelMeter)), None)
-        if meter is None and err.is_terminal:
-            meter = LevelMeter()
-            sinks.append(meter)
-        if writer is not None:
-            sinks.append(EventSink(writer))
-        receiver = Receiver(listen, sinks=sinks, **options)
+    writer = EventWriter() if own.as_json else None
+    receiver, meter = _make_receiver(err, settings, output, own, writer)
     stop = stop_on_signals()
     await receiver.start()
     server: HttpServer | None = None
-    telling = None if writer is None else asyncio.create_task(tell_incidents(receiver, writer))
+    incidents = None if writer is None else asyncio.create_task(write_incidents(receiver, writer))
     try:
-        _announce(err, receiver, as_json)
-        if metrics is not None:
-            server = _metrics_server(metrics, receiver)
+        _announce(err, receiver, own.as_json)
+        if own.metrics is not None:
+            server = _metrics_server(own.metrics, receiver)
             await server.start()
             err.print(f"metrics at http://{server.address}/metrics", soft_wrap=True)
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(duration):
+            async with asyncio.timeout(own.duration):
                 await _show_until(stop, err, receiver, meter)
     finally:
         if server is not None:
             await server.stop()
         await receiver.stop()
-        if writer is not None and telling is not None:
-            await asyncio.wait([telling], timeout=1.0)
+        if writer is not None and incidents is not None:
+            await asyncio.wait([incidents], timeout=_LAST_INCIDENTS_S)
             writer.close()
+    return _conclude(err, receiver, own)
+
+
+def _make_receiver(
+    err: Console, settings: Settings, output: Output, own: CaptureOptions, writer: EventWriter | None
+) -> tuple[Receiver | Supervisor, LevelMeter | None]:
+    """What receives, and the meter whose levels the table shows."""
+    workers = own.workers
+    if workers > 1 and (problem := _why_alone(settings.listen, output.layout)):
+        err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
+        workers = 1
+    if workers > 1:
+        made = WorkerSinks(own.out, output, own.as_json)
+        supervisor = Supervisor.of(settings, workers=workers, sinks=made)
+        if writer is not None:
+            supervisor.on_event = writer
+        return supervisor, None
+    sinks: list[Sink] = output.sinks(own.out)
+    every = [one for sink in sinks for one in (sink.sinks if isinstance(sink, MutedSink) else [sink])]
+    meter = next((sink for sink in every if isinstance(sink, LevelMeter)), None)
+    if meter is None and err.is_terminal:
+        meter = LevelMeter()
+        sinks.append(meter)
+    if writer is not None:
+        sinks.append(EventSink(writer))
+    return Receiver.of(settings, sinks), meter
+
+
+def _conclude(err: Console, receiver: Receiver | Supervisor, own: CaptureOptions) -> int:
+    """Write and print what has come; returns the exit code."""
     summary = receiver.summary()
     lost = summary["lost"] = losses(receiver.totals(), summary["sinks"])
-    kept = out is None
-    if out is not None and (path := keep_summary(err, out, summary)) is not None:
+    kept = own.out is None
+    if own.out is not None and (path := keep_summary(err, own.out, summary)) is not None:
         kept = True
         err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
-    if as_json:
+    if own.as_json:
         emit({"event": "summary", **summary})
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     for report in summary["sinks"]:
@@ -256,6 +237,6 @@ async def _show_until(
             speed = (totals.datagrams - last) / max(now - last_at, 1e-3)
             last, last_at = totals.datagrams, now
             # only the streams that fit are looked at: thousands cost no more
-            top = receiver.top(max(3, err.height - 6))
+            top = receiver.top(max(_FEWEST_ROWS, err.height - _OTHER_LINES))
             head = Text(f"{now - began:6.1f} s  {speed:,.0f} datagrams/s  {totals_line(totals, receiver.live_streams)}")
             live.update(Group(head, stream_table(top, meter=meter)), refresh=True)

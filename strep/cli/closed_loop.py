@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["fork_calls"]
 
-_SOON_S: Final = 30.0  # until all forks have started, or stopped
-_STEP_S: Final = 0.05
+_TIMEOUT_S: Final = 30.0  # until all forks have started, or stopped
+_PROGRESS_S: Final = 0.05  # between two steps of the progress bar
+_POLL_S: Final = 0.01
 
 
 async def fork_calls(
@@ -73,7 +74,7 @@ async def fork_calls(
             begin = time.monotonic()
             while not failed and (gone := time.monotonic() - begin) < seconds:
                 progress(gone / seconds)
-                await asyncio.sleep(min(_STEP_S, seconds - gone))
+                await asyncio.sleep(min(_PROGRESS_S, seconds - gone))
             progress(1.0)
             if failed:
                 raise failed[0]
@@ -86,8 +87,8 @@ async def fork_calls(
 
 
 async def _until(condition: Callable[[], object], event: str) -> None:
-    deadline = time.monotonic() + _SOON_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
-            raise StrepError(f"no {event} webhook within {_SOON_S:g} s")
-        await asyncio.sleep(0.01)
+            raise StrepError(f"no {event} webhook within {_TIMEOUT_S:g} s")
+        await asyncio.sleep(_POLL_S)

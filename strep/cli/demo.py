@@ -21,12 +21,16 @@ from ..plot.plot import plot_directory
 from ..simulate import Impairments, make_traffic, play
 from ..sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter, WavSink
 from .closed_loop import fork_calls
-from .options import EXIT_SINK, console, run_async, sink_failed
+from .exit_codes import EXIT_SINK
+from .results import sink_failed
+from .running import console, run_async
 from .tables import stream_table, totals_line
 
 __all__ = ["demo"]
 
-_DRAWN: Final = 5  # calls that are worth the second a picture takes
+_MAX_PICTURES: Final = 5  # calls; a picture takes a second
+_LAST_PACKETS_S: Final = 0.3
+_FILE_COLUMNS: Final = 140  # width of the table when stdout is no terminal
 _TROUBLE: Final = Impairments(loss=0.02, reorder=0.02, jitter_ms=4)
 
 
@@ -80,14 +84,14 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
                 err.print(f"without the API, forked straight: {error}", soft_wrap=True, markup=False)
                 traffic = make_traffic(calls=calls, duration_s=seconds, impairments=_TROUBLE, seed=seed)
                 withheld = (await play(traffic, f"udp:{address}", progress=update)).lost
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(_LAST_PACKETS_S)
     finally:
         await receiver.stop()
     summary = receiver.summary()
     write_summary(folder, summary)
-    out_console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    _tell(out_console, receiver, summary, withheld, folder)
-    if calls <= _DRAWN:
+    out_console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
+    _print_results(out_console, receiver, summary, withheld, folder)
+    if calls <= _MAX_PICTURES:
         try:
             drawn = await asyncio.to_thread(plot_directory, folder)
         except MissingExtraError as error:
@@ -98,7 +102,7 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
     return EXIT_SINK if sink_failed(summary["sinks"]) else 0
 
 
-def _tell(out: Console, receiver: Receiver, summary: dict[str, Any], withheld: int, folder: Path) -> None:
+def _print_results(out: Console, receiver: Receiver, summary: dict[str, Any], withheld: int, folder: Path) -> None:
     out.print(stream_table(receiver.reports()))
     out.print()
     out.print(totals_line(receiver.totals(), 0), soft_wrap=True)

@@ -15,20 +15,28 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import click
 
 from .._edge.udp import UdpAddress, open_socket, parse_address, recvmmsg_available
 from .._model.exceptions import StrepError
-from .._workers import steering_problem
-from .call_check import check_call
-from .options import EXIT_DOCTOR, console, run_async
+from .._workers.steering import steering_problem
+from .call_check import CallOptions, call_options, check_call
+from .exit_codes import EXIT_DOCTOR
+from .options import values_of
+from .running import console, run_async
 
 __all__ = ["Check", "doctor", "examine"]
 
 _BYTES_A_DATAGRAM: Final = 832  # what a 196-byte datagram costs of the receive buffer
-_RATE: Final = 250_000
+_RATE: Final = 250_000  # packets/s that buffers are told in
+_SMALL_BUFFER: Final = 8 << 20  # bytes
+_LITTLE_FREE: Final = 10**9  # bytes
+_FEW_FILES: Final = 4096
+_DISK_BLOCKS: Final = 16  # of 1 MiB, written to see how fast the disk is
+_LOOPBACK_S: Final = 1.0
+_CLOCK_WATCH_S: Final = 0.05
 _EXTRAS: Final = {
     "codecs": ("av",),
     "plot": ("matplotlib",),
@@ -39,6 +47,8 @@ _EXTRAS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
+    """A line of the report."""
+
     name: str
     result: Literal["ok", "warn", "fail"]
     text: str
@@ -54,52 +64,22 @@ class Check:
     help="Where recordings would go (default: here).",
 )
 @click.option("--json", "as_json", is_flag=True)
-@click.option("--call", metavar="CALL_CONTROL_ID", help="Fork this call here instead, and say what comes or why not.")
-@click.option("--advertise", metavar="IP[:PORT]", help="[call] Where the platform reaches this machine.")
-@click.option(
-    "--mode",
-    type=click.Choice(["target", "rx_tx"]),
-    default="target",
-    show_default=True,
-    help="[call] STREP to --listen, or plain RTP to two free ports.",
-)
-@click.option("--stream-type", type=click.Choice(["raw", "decrypted"]), help="[call] decrypted: in mode rx_tx.")
-@click.option(
-    "--wait",
-    "wait_s",
-    type=click.FloatRange(0.1, 600),
-    default=10.0,
-    show_default=True,
-    metavar="S",
-    help="[call] How long to wait for both directions.",
-)
-@click.option("--base-url", metavar="URL", help="[call] Default: TELNYX_BASE_URL, else the real API.")
-def doctor(
-    listen: str,
-    out: Path,
-    as_json: bool,
-    call: str | None,
-    advertise: str | None,
-    mode: Literal["target", "rx_tx"],
-    stream_type: str | None,
-    wait_s: float,
-    base_url: str | None,
-) -> None:
+@call_options
+def doctor(listen: str, out: Path, as_json: bool, **options: Any) -> None:
     """Check port, buffers, system calls, clock and disk.
 
     With --call (the API key is taken from TELNYX_API_KEY): fork a call that is up to this machine, say whether its
     media come and what is wrong if they do not, and stop the fork. Exit code 7: no media; 5: the API refused.
     """
-    if call is not None:
-        sys.exit(
-            run_async(
-                lambda: check_call(
-                    call, listen=listen, advertise=advertise, mode=mode, stream_type=stream_type, wait_s=wait_s,
-                    base_url=base_url, as_json=as_json,
-                )
-            )
-        )  # fmt: skip
-    checks = list(examine(parse_address(listen), out))
+    call = values_of(CallOptions, options)
+    if call.call is not None:
+        sys.exit(run_async(lambda: check_call(call, listen, as_json=as_json)))
+    sys.exit(_check_machine(parse_address(listen), out, as_json=as_json))
+
+
+def _check_machine(address: UdpAddress, out: Path, *, as_json: bool) -> int:
+    """Print all checks; returns the exit code."""
+    checks = list(examine(address, out))
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks]))
     else:
@@ -107,8 +87,7 @@ def doctor(
         color = {"ok": "green", "warn": "yellow", "fail": "red"}
         for check in checks:
             err.print(f"[{color[check.result]}]{check.result:>4}[/]  {check.name:<14} {check.text}", soft_wrap=True)
-    if any(check.result == "fail" for check in checks):
-        sys.exit(EXIT_DOCTOR)
+    return EXIT_DOCTOR if any(check.result == "fail" for check in checks) else 0
 
 
 def examine(address: UdpAddress, out: Path) -> Iterator[Check]:
@@ -140,7 +119,7 @@ def _port(address: UdpAddress) -> Iterator[Check]:
     yield Check("port", "ok", f"udp:{address} is free")
     held_ms = granted / _BYTES_A_DATAGRAM / _RATE * 1000
     text = f"{granted >> 20} MiB granted: {held_ms:.0f} ms of {_RATE:,} packets/s"
-    if granted < 8 << 20:
+    if granted < _SMALL_BUFFER:
         limit = Path("/proc/sys/net/core/rmem_max")
         now = f" (net.core.rmem_max is {limit.read_text().strip()})" if limit.exists() else ""
         text += f"; raise it: sysctl -w net.core.rmem_max=67108864{now}"
@@ -163,7 +142,7 @@ def _timestamps() -> Check:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"strep", ("127.0.0.1", receiver.local_port))
             before = receiver.now_ns()
-            deadline = time.monotonic() + 1
+            deadline = time.monotonic() + _LOOPBACK_S
             batch = None
             while batch is None and time.monotonic() < deadline:
                 batch = receiver.receive()
@@ -197,7 +176,7 @@ def _extras() -> Check:
 def _clock() -> Check:
     wall = time.get_clock_info("time")
     first = time.time_ns() - time.monotonic_ns()
-    time.sleep(0.05)
+    time.sleep(_CLOCK_WATCH_S)
     moved_us = abs(time.time_ns() - time.monotonic_ns() - first) / 1000
     if wall.resolution > 1e-3:
         return Check("clock", "warn", f"the clock ticks every {1000 * wall.resolution:g} ms: arrival times are coarse")
@@ -215,16 +194,16 @@ def _disk(out: Path) -> Check:
         block = os.urandom(1 << 20)
         with tempfile.TemporaryFile(dir=folder) as file:
             start = time.perf_counter()
-            for _ in range(16):
+            for _ in range(_DISK_BLOCKS):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            speed = 16 / (time.perf_counter() - start)
+            speed = _DISK_BLOCKS / (time.perf_counter() - start)
     except OSError as error:
         return Check("disk", "fail", f"{folder} cannot be written: {error.strerror}; choose another --out")
     hours = free / 16_000 / 3600
     text = f"{free / 1e9:.1f} GB free: {hours:,.0f} stream hours of PCM; writes {speed:.0f} MB/s"
-    return Check("disk", "warn" if free < 1e9 else "ok", text)
+    return Check("disk", "warn" if free < _LITTLE_FREE else "ok", text)
 
 
 def _descriptors() -> Check:
@@ -233,7 +212,7 @@ def _descriptors() -> Check:
     except ImportError:
         return Check("files", "ok", "no limit to look at on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 4096:
+    if hard != resource.RLIM_INFINITY and hard < _FEW_FILES:
         return Check(
             "files", "warn", f"{hard} open files at most: more streams than that write slowly; raise ulimit -n"
         )

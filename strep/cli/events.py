@@ -6,37 +6,41 @@ import json
 import queue
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
 from .._model.report import StreamReport
 from .._model.types import StreamEvent, StreamInfo
-from ..sinks import BaseSink
+from .._threads.incidents import Incident
+from ..sinks.base import BaseSink
 
-if TYPE_CHECKING:
-    from .._receiver.receiver import Receiver
-    from .._workers import Supervisor
-
-__all__ = ["EventSink", "EventWriter", "emit", "tell_incidents"]
+__all__ = ["EventSink", "EventWriter", "emit", "write_incidents"]
 
 
 def emit(event: dict[str, Any]) -> None:
-    """One event, one line, at once. Who closed the pipe no longer listens."""
+    """Print an event as one line, at once. When the reader has closed the pipe, nothing is printed any more."""
     try:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115  # nothing more can be said
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
 
 
-async def tell_incidents(receiver: Receiver | Supervisor, write: Callable[[dict[str, Any]], None]) -> None:
-    """Tell what happens to a receiver itself, until it has stopped."""
-    async for incident in receiver.incidents():
+class IncidentSource(Protocol):
+    """A receiver, or a supervisor."""
+
+    def incidents(self) -> AsyncIterator[Incident]:
+        """What happens to it, until it has stopped."""
+
+
+async def write_incidents(source: IncidentSource, write: Callable[[dict[str, Any]], None]) -> None:
+    """Write what happens to a receiver itself, until it has stopped."""
+    async for incident in source.incidents():
         write(incident.as_dict())
 
 
 class EventSink(BaseSink):
-    """``stream_started`` and ``stream_ended`` as they happen. Has a thread of its own: a reader may be slow."""
+    """Writes when streams start and end, and what happens in them. It is not inline, as a reader may be slow."""
 
     kind = "events"
     wants_audio = False
@@ -68,8 +72,7 @@ class EventSink(BaseSink):
 
 
 class EventWriter:
-    """Call it with events; a thread prints them in order, so that a slow reader holds up nobody who looks after
-    workers."""
+    """Call it with events: a thread prints them in order, so that a slow reader does not hold up the caller."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()

@@ -10,26 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import EXIT_API, console
+from .exit_codes import EXIT_API
+from .options import decorated
+from .running import console
 
 if TYPE_CHECKING:
     from ..control import APIError, CommandResult, SyncCallControl
 
 __all__ = ["fork"]
 
-_common = (
-    click.option("--stream-type", type=click.Choice(["raw", "decrypted"]), help="decrypted: without SRTP (rx and tx)."),
-    click.option("--client-state", metavar="TEXT", help="Comes back in every later webhook; sent as base64."),
-    click.option("--command-id", metavar="UUID", help="A repetition with the same one within 60 s has no effect."),
-    click.option("--base-url", metavar="URL", help="Default: TELNYX_BASE_URL, else the real API."),
-    click.option("--json", "as_json", is_flag=True, help="The outcome as JSON on stdout, of errors too."),
-)
 
-
-def _common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_common):
-        function = option(function)
-    return function
+@decorated
+def _common_options() -> list[Any]:
+    """Of each command."""
+    return [
+        click.option("--stream-type", type=click.Choice(["raw", "decrypted"]),
+                     help="decrypted: without SRTP (rx and tx)."),
+        click.option("--client-state", metavar="TEXT", help="Comes back in every later webhook; sent as base64."),
+        click.option("--command-id", metavar="UUID",
+                     help="A repetition with the same one within 60 s has no effect."),
+        click.option("--base-url", metavar="URL", help="Default: TELNYX_BASE_URL, else the real API."),
+        click.option("--json", "as_json", is_flag=True, help="The outcome as JSON on stdout, of errors too."),
+    ]  # fmt: skip
 
 
 @click.group()

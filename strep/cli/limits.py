@@ -16,9 +16,10 @@ except ImportError:  # Windows has no such limits
 
 __all__ = ["Descriptors", "hide_key"]
 
-_OTHERS: Final = 256  # listening sockets, requests to the API, the journal, libraries
-_MOST_HTTP: Final = 1024
-_UNLIMITED: Final = 1 << 20
+_OTHER_DESCRIPTORS: Final = 256  # listening sockets, requests to the API, the journal, libraries
+_MAX_CONNECTIONS: Final = 1024  # of HTTP
+_UNLIMITED: Final = 1 << 20  # descriptors, where the system knows no limit
+_WITHOUT_LIMITS: Final = 2048  # descriptors, where there is nothing to ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Descriptors:
 
     @classmethod
     def of(cls, limit: int, *, pairs: bool) -> Self:
-        http = max(8, min(_MOST_HTTP, limit // 8))
-        others = min(_OTHERS, limit // 4)
+        http = max(8, min(_MAX_CONNECTIONS, limit // 8))
+        others = min(_OTHER_DESCRIPTORS, limit // 4)
         rest = max(16, limit - http - others)
         sockets = rest // 2 if pairs else 0
         return cls(limit, rest - sockets, sockets, http)
@@ -47,7 +48,7 @@ class Descriptors:
 
 def _raised() -> int:
     if resource is None:
-        return 2048
+        return _WITHOUT_LIMITS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):

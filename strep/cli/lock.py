@@ -20,9 +20,9 @@ __all__ = ["DirectoryLock"]
 
 log = logging.getLogger("strep")
 
-_NAME: Final = ".strep.lock"
-_MOST: Final = 200  # bytes of it that are read: what stands there may be anybody's
-_HELD: Final = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+_FILE_NAME: Final = ".strep.lock"
+_MAX_READ_BYTES: Final = 200  # of the file: what stands there may be anybody's
+_HELD_ERRORS: Final = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 class DirectoryLock:
@@ -52,7 +52,7 @@ class DirectoryLock:
         self._fd = fd
 
     def _open(self) -> int:
-        path = self._directory / _NAME
+        path = self._directory / _FILE_NAME
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         try:
             fd = os.open(path, flags, 0o640)
@@ -61,7 +61,7 @@ class DirectoryLock:
         try:
             _lock(fd)
         except OSError as error:
-            if error.errno in _HELD:
+            if error.errno in _HELD_ERRORS:
                 holder = _read(fd)
                 os.close(fd)
                 raise ConfigurationError(
@@ -74,7 +74,7 @@ class DirectoryLock:
     def _has(self, fd: int) -> bool:
         """Whether the file that is locked is still the one that others find."""
         with contextlib.suppress(OSError):
-            return os.path.samestat(os.fstat(fd), os.stat(self._directory / _NAME, follow_symlinks=False))
+            return os.path.samestat(os.fstat(fd), os.stat(self._directory / _FILE_NAME, follow_symlinks=False))
         return False
 
     def release(self) -> None:
@@ -82,7 +82,7 @@ class DirectoryLock:
             fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):  # Windows removes nothing that is open
                 if self._has(fd):
-                    os.unlink(self._directory / _NAME)
+                    os.unlink(self._directory / _FILE_NAME)
             os.close(fd)
 
     def __enter__(self) -> DirectoryLock:
@@ -114,7 +114,7 @@ def _read(fd: int) -> str:
     """Who holds it, as that one wrote; printable."""
     with contextlib.suppress(OSError):
         os.lseek(fd, 0, os.SEEK_SET)
-        text = os.read(fd, _MOST).decode("utf-8", "replace").strip()
+        text = os.read(fd, _MAX_READ_BYTES).decode("utf-8", "replace").strip()
         if text.startswith("strep ") and text.isprintable():
             return text
     return "another program"

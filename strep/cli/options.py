@@ -1,126 +1,194 @@
-"""Options that several commands share, and what they become."""
+"""Options of commands. Those of a receiver are made from the fields of :class:`Settings`, in one place.
+
+A new field of Settings is an option of each command whose way in is not in :data:`NOT_FOR`, with the field's help, unit
+and default. :data:`_LOOKS` holds what a command line wants otherwise.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Coroutine
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Console
 
 from .._codecs.payload_types import PayloadTypes
 from .._engine.sources.pinning import PIN_MODES
 from .._model.exceptions import ConfigurationError
-from .._model.types import Codec
-from .._receiver.summary import write_summary
-from ._decorate import decorated
+from .._receiver.settings import LATENCY_MS, NOT_FOR, TRANSPORTS, Settings
 
 __all__ = [
-    "EXIT_API",
-    "EXIT_BIND",
-    "EXIT_DOCTOR",
-    "EXIT_FILE",
-    "EXIT_SINK",
-    "EXIT_USAGE",
-    "EXIT_WRONG",
-    "check_writable",
-    "console",
-    "drain_option",
+    "decorated",
     "http_address",
-    "keep_summary",
     "leg_options",
-    "payload_types",
-    "run_async",
-    "sink_failed",
-    "source_arguments",
-    "source_options",
-    "stop_on_signals",
+    "option_of",
+    "pcap_option",
+    "port_options",
+    "redact_option",
+    "settings_of",
+    "socket_options",
+    "stream_options",
+    "values_of",
 ]
-
-EXIT_USAGE: Final = 2
-EXIT_FILE: Final = 3
-EXIT_BIND: Final = 4
-EXIT_API: Final = 5
-EXIT_SINK: Final = 6
-EXIT_DOCTOR: Final = 7
-EXIT_WRONG: Final = 8
-
-_TWICE_S: Final = 0.1  # shells and those who wrap commands pass on a Ctrl-C that the terminal has sent too
 
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_METAVARS: Final = {"ms": "MS", "s": "S", "bytes": "BYTES", "streams": "N"}  # by unit
+_SUFFIXES: Final = ("ms", "s")  # units that end the names of fields, but not those of options
 
-def console(*, stderr: bool = True) -> Console:
-    """Everything human goes to stderr, but results; rich heeds NO_COLOR and whether that is a terminal."""
-    return Console(stderr=stderr, highlight=False)
+_LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "listen": {"metavar": "ADDR:PORT", "help": "Port for STREP (and plain RTP). Default: 0.0.0.0:9000."},
+    "rx": {"metavar": "ADDR:PORT"},
+    "tx": {"metavar": "ADDR:PORT"},
+    "call_leg_id": {"metavar": "UUID", "help": "Name of the call leg on the rx/tx ports."},
+    "call_legs": {"flag": "--call-leg", "metavar": "UUID", "help": "Call leg to admit (repeat; default all)."},
+    "latency_ms": {
+        "type": click.FloatRange(0, 800), "default": LATENCY_MS, "help": "How long a missing packet is waited for.",
+    },
+    "allow": {"metavar": "CIDR", "help": "Network that may send (repeat; default all)."},
+    "payload_types": {
+        "flag": "--pt", "multiple": True, "metavar": "N=NAME/RATE",
+        "help": "A dynamic payload type, like 96=opus/48000/2 or 97=telephone-event (repeat).",
+    },
+    "max_streams": {"type": click.IntRange(1, 1_000_000)},
+    "idle_timeout_s": {"type": click.FloatRange(1)},
+    "pin": {"type": click.Choice(PIN_MODES)},
+    "pcap": {
+        "type": click.Path(path_type=Path, dir_okay=False), "metavar": "FILE",
+        "help": "Record every datagram raw, for Wireshark and `strep replay`. With workers: FILE-stem.0.pcap, .1.pcap "
+        "...; who replaces a dead one takes the next free name, like .1-2.pcap.",
+    },
+    "transport": {"type": click.Choice(TRANSPORTS), "help": None},
+    "receive_buffer": {"type": click.IntRange(1 << 12, 1 << 30)},
+    "drain_s": {"type": click.FloatRange(0, 3600)},
+    "redact": {"help": "Tell that a key was pressed, never which."},
+}  # fmt: skip
+"""By field, what differs from what the field itself says: ``flag``, and what :func:`click.option` takes."""
+
+_LOOKS_OF_COMMANDS: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
+    ("strep replay", "rx"): {
+        "metavar": "PORT",
+        "help": "Plain RTP to this port is what the platform received (inbound).",
+    },
+    ("strep replay", "tx"): {"metavar": "PORT", "help": "Plain RTP to this port is what it transmitted (outbound)."},
+    ("strep serve", "listen"): {"default": "0.0.0.0:9000", "help": "Where media come to."},
+    ("strep serve", "pcap"): {"help": "Record every datagram raw."},
+}
+"""The same by command, where one command differs."""
+
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "payload_types": lambda pairs: dict(PayloadTypes.parse_option(pair) for pair in pairs),
+    "call_legs": lambda legs: legs or None,
+}
+"""By field: what makes its value of an option's."""
+
+_PORTS: Final = ("listen", "rx", "tx")
+_LEGS: Final = ("call_leg_id", "call_legs")
+_SOCKETS: Final = ("transport", "receive_buffer", "drain_s")
+# options of their own in --help, or (pairs, announced_only) other options of the command that has them
+_ELSEWHERE: Final = ("redact", "pcap", "pairs", "announced_only")
 
 
-@decorated
-def leg_options() -> list[Any]:
-    """Which call legs there are, for those whom no webhooks tell."""
-    return [
-        click.option("--call-leg-id", metavar="UUID", help="Name of the call leg on the rx/tx ports."),
-        click.option("--call-leg", multiple=True, metavar="UUID", help="Call leg to admit (repeat; default all)."),
-    ]
+def decorated(options: Callable[[], list[Any]]) -> Callable[[_F], _F]:
+    """``@decorated`` over a function that lists options: a decorator that adds them in that order."""
+
+    def decorate(function: _F) -> _F:
+        for option in reversed(options()):
+            function = option(function)
+        return function
+
+    decorate.__doc__ = options.__doc__
+    return decorate
 
 
-@decorated
-def source_options() -> list[Any]:
-    """What is taken for a stream."""
-    return [
-        click.option("--latency", type=click.FloatRange(0, 800), default=200.0, show_default=True, metavar="MS",
-                     help="How long a missing packet is waited for."),
-        click.option("--allow", multiple=True, metavar="CIDR", help="Network that may send (repeat; default all)."),
-        click.option("--pt", multiple=True, metavar="N=NAME/RATE",
-                     help="A dynamic payload type, like 96=opus/48000/2 or 97=telephone-event (repeat)."),
-        click.option("--max-streams", type=click.IntRange(1, 1_000_000), default=20_000, show_default=True,
-                     metavar="N", help="Streams beyond this are refused, the newest first."),
-        click.option("--idle-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S",
-                     help="A stream that is silent this long has ended."),
-        click.option("--pin", type=click.Choice(PIN_MODES), default="address", show_default=True,
-                     help="What a stream is pinned to: the address and port it first came from, or their network."),
-    ]  # fmt: skip
+# --- options of receivers ---------------------------------------------------------------------------------------------
+# ``way`` is a key of NOT_FOR: "strep capture", "strep replay", "strep serve"
 
 
-def drain_option() -> Callable[[_F], _F]:
-    """How long the end may take, for those who receive."""
-    return click.option(
-        "--drain",
-        "drain_s",
-        type=click.FloatRange(0, 3600),
-        default=0.0,
-        show_default=True,
-        metavar="S",
-        help="How much longer than 2 s the end may take, to finish what has come before it.",
-    )
+def port_options(way: str) -> Callable[[_F], _F]:
+    """Where datagrams come to."""
+    return _options(way, _PORTS)
 
 
-def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """What a command's :func:`source_options`, and :func:`leg_options` where it has them, are to Receiver and replay;
-    takes them out."""
-    arguments = {
-        "latency_ms": options.pop("latency"),
-        "payload_types": payload_types(options.pop("pt")),
-        "allow": options.pop("allow"),
-        "max_streams": options.pop("max_streams"),
-        "idle_timeout_s": options.pop("idle_timeout"),
-        "pin": options.pop("pin"),
+def leg_options(way: str) -> Callable[[_F], _F]:
+    """Which call legs there are, for commands that no webhooks tell."""
+    return _options(way, _LEGS)
+
+
+def stream_options(way: str) -> Callable[[_F], _F]:
+    """What is taken for a stream; and every field of Settings that no other group here names."""
+    others = {*_PORTS, *_LEGS, *_SOCKETS, *_ELSEWHERE}
+    mine = [one.name for one in fields(Settings) if one.name not in others]
+    mine.sort(key=lambda name: _STREAM_ORDER.index(name) if name in _STREAM_ORDER else len(_STREAM_ORDER))
+    return _options(way, mine)
+
+
+# in --help; others follow
+_STREAM_ORDER: Final = ("latency_ms", "allow", "payload_types", "max_streams", "idle_timeout_s", "pin")
+
+
+def socket_options(way: str) -> Callable[[_F], _F]:
+    """How sockets are read, and for how long at the end."""
+    return _options(way, _SOCKETS)
+
+
+def pcap_option(way: str) -> Callable[[_F], _F]:
+    """Whether datagrams are recorded raw."""
+    return _options(way, ("pcap",))
+
+
+def redact_option() -> Callable[[_F], _F]:
+    """Of all commands that write anything."""
+    return _options("strep capture", ("redact",))
+
+
+def _options(way: str, names: Iterable[str]) -> Callable[[_F], _F]:
+    by_name = {one.name: one for one in fields(Settings)}
+    return decorated(lambda: [option_of(by_name[name], way) for name in names if name not in NOT_FOR[way]])
+
+
+def option_of(field: Field[Any], way: str) -> Any:
+    """The :func:`click.option` of a field of Settings, which has a default, and ``metadata`` "help" and "unit"."""
+    unit, default = field.metadata["unit"], field.default
+    look: dict[str, Any] = {
+        "flag": "--" + (field.name.removesuffix(f"_{unit}") if unit in _SUFFIXES else field.name).replace("_", "-"),
+        "help": field.metadata["help"],
+        "default": default,
+        "metavar": _METAVARS.get(unit or ""),
     }
-    if "call_leg" in options:
-        arguments |= {"call_leg_id": options.pop("call_leg_id"), "call_legs": options.pop("call_leg") or None}
-    return arguments
+    if isinstance(default, bool):
+        look["is_flag"] = True
+    elif default == ():
+        look |= {"multiple": True, "default": None}
+    elif isinstance(default, int | float):
+        look["type"] = type(default)
+    look |= _LOOKS.get(field.name, {})
+    look |= _LOOKS_OF_COMMANDS.get((way, field.name), {})
+    if look["default"] is not None and not isinstance(look["default"], bool):
+        look["show_default"] = True
+    if "type" in look and isinstance(look["type"], click.Choice):
+        del look["metavar"]
+    return click.option(look.pop("flag"), field.name, **look)
 
 
-def payload_types(pairs: tuple[str, ...]) -> dict[int, str | Codec]:
-    return dict(PayloadTypes.parse_option(pair) for pair in pairs)
+def settings_of(way: str, options: Mapping[str, Any], **more: Any) -> Settings:
+    """The settings that a command's options are; ``more`` are settings that other options say. Raises
+    ConfigurationError."""
+    taken = [one.name for one in fields(Settings) if one.name in options and one.name not in NOT_FOR[way]]
+    values = {name: _READ[name](options[name]) if name in _READ else options[name] for name in taken}
+    return Settings(**values | more)
+
+
+# --- others -----------------------------------------------------------------------------------------------------------
+
+
+def values_of(kind: type[_T], options: Mapping[str, Any], **more: Any) -> _T:
+    """A dataclass whose fields are named like options, made of those; ``more`` are fields that are no options."""
+    names = [one.name for one in fields(typing.cast(Any, kind))]
+    return kind(**{name: options[name] for name in names if name in options} | more)
 
 
 def http_address(option: str, text: str) -> tuple[str, int]:
@@ -129,71 +197,3 @@ def http_address(option: str, text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65_535:
         raise ConfigurationError(f"{option} {text!r}: write HOST:PORT, like 127.0.0.1:8080 (port 0: any free one)")
     return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def check_writable(out: Path) -> None:
-    """Raises ConfigurationError for a directory that cannot be made or written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".strep-writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"--out {out}: {error.strerror}; choose a directory that can be written") from error
-
-
-def keep_summary(err: Console, out: Path, summary: dict[str, Any]) -> Path | None:
-    """Write summary.json; None: it cannot be, and that is said. The disk may be full, which is no reason to be silent
-    about everything else."""
-    try:
-        return write_summary(out, summary)
-    except OSError as error:
-        err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
-        return None
-
-
-def sink_failed(reports: list[dict[str, Any]]) -> bool:
-    """Whether data was lost on the way into a sink."""
-    lost = ("dropped_frames", "dropped_datagrams", "refused_streams")
-    return any(r.get("failed") or any(r.get(key) for key in lost) for r in reports)
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set, for the running loop. A second one ends the process at once, whatever it
-    does: files stay as they are (valid, as ….part), and there is no summary."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def hear() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-        first_s = time.monotonic()
-
-        def end(number: int, frame: object) -> None:
-            if time.monotonic() - first_s > _TWICE_S:
-                os.write(2, b"ended at once: what is open stays as it is\n")
-                os._exit(128 + number)
-
-        for number in numbers:
-            signal.signal(number, end)  # not the loop's: it may be busy
-
-    for number in numbers:
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
-            loop.add_signal_handler(number, hear)
-    return stop
-
-
-def run_async(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Run on uvloop where there is one."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if sys.platform != "win32":
-        try:
-            import uvloop
-
-            factory = uvloop.new_event_loop
-        except ImportError:
-            pass
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())

@@ -1,6 +1,6 @@
-"""What becomes of what is received: the options of files and analyzers, and the sinks that they make.
+"""Options of files and analyzers, and the sinks that are made of them.
 
-Workers make their own of it, so it can be pickled, and imports nothing that draws tables.
+Each worker makes its own sinks, so options can be pickled, and this module imports nothing that draws tables.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import click
 
@@ -28,7 +28,7 @@ from ..sinks import (
     ToneDetector,
     WavSink,
 )
-from ._decorate import decorated
+from .options import decorated, redact_option
 
 __all__ = ["ANALYZERS", "Output", "output_options"]
 
@@ -37,7 +37,7 @@ ANALYZERS: Final = ("level", "speech", "dtmf", "tones", "quality", "spectrum")
 
 @decorated
 def output_options() -> list[Any]:
-    """How what was received is written and what is looked for in it."""
+    """How audio is written, and what analyzers look for in it."""
     return [
         click.option("--layout", type=click.Choice(["split", "stereo", "session"]), default="split", show_default=True,
                      help="One file per direction; or one per call leg: inbound left, outbound right; or one per "
@@ -59,7 +59,7 @@ def output_options() -> list[Any]:
                      help=f"What to look for: {', '.join(ANALYZERS)}, or all. Told by --json, kept in summary.json."),
         click.option("--vad", type=click.Choice(["energy", "silero"]), default="energy", show_default=True,
                      help="How speech is told from noise (silero: pip install 'strep-rtp[vad]')."),
-        click.option("--redact", is_flag=True, help="Tell that a key was pressed, never which."),
+        redact_option(),
         click.option("--umask", metavar="OCTAL", callback=_set_umask,
                      help="Of all that is written, like 027 (default: the process's; WAV files are 0640 less it)."),
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def _set_umask(context: click.Context, option: click.Parameter, text: str | None
 
 @dataclass(frozen=True)
 class Output:
-    """The values of :func:`output_options`. Raises ConfigurationError for analyzers that there are none of."""
+    """The values of :func:`output_options`. Raises ConfigurationError for unknown analyzers, and for wrong sessions."""
 
     layout: Any
     session: tuple[str, ...]
@@ -95,16 +95,12 @@ class Output:
     vad: Any
     redact: bool
     umask: int | None = None
-    session_of: Callable[[StreamInfo], str | None] | None = None  # no option: who knows sessions from elsewhere
-    max_open_files: int | None = None  # no option: who shares descriptors out
-
-    @classmethod
-    def take_from(cls, options: dict[str, Any]) -> Self:
-        """Of a command's options; takes them out."""
-        return cls(**{field.name: options.pop(field.name) for field in fields(cls) if field.name in options})
+    # no options: commands give them that know sessions from elsewhere, and share out file descriptors
+    session_of: Callable[[StreamInfo], str | None] | None = None
+    max_open_files: int | None = None
 
     def __post_init__(self) -> None:
-        _ = self.analyzers, self.sessions  # raise now rather than in a worker
+        _ = self.analyzers, self.sessions  # they raise now rather than in a worker
 
     @property
     def analyzers(self) -> list[str]:
@@ -118,7 +114,7 @@ class Output:
 
     @property
     def sessions(self) -> Mapping[uuid.UUID, str] | Callable[[StreamInfo], str | None] | None:
-        """Session names by call_leg_id, or who knows them; None: there are none."""
+        """Session names by call_leg_id, or a function that knows them; None: there are no sessions."""
         if self.session_of is not None:
             return self.session_of if self.layout == "session" else None
         return _sessions(self.session) if self.session or self.layout == "session" else None
@@ -144,7 +140,7 @@ class Output:
         )
 
     def sinks(self, directory: Path | None) -> list[Sink]:
-        """The files' sink, if there is a directory, and the analyzers."""
+        """The sink of files, if there is a directory for them, and the analyzers."""
         made: list[Sink] = [] if directory is None else [self.wav(directory)]
         makers: dict[str, Any] = {
             "level": LevelMeter,
@@ -156,7 +152,7 @@ class Output:
         }
         analyzers: dict[str, Sink] = {name: makers[name]() for name in self.analyzers}
         if "dtmf" in analyzers:
-            # who looks for keys has none of them in the statistics of speech
+            # the statistics of speech are of audio without the keys
             of_speech = [analyzers.pop(name) for name in ("level", "speech", "spectrum") if name in analyzers]
             made += [MutedSink(of_speech)] if of_speech else []
         return made + list(analyzers.values())

@@ -10,7 +10,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..plot.plot import plot_directory
-from .options import console
+from .running import console
 
 __all__ = ["plot"]
 

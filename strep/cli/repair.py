@@ -12,7 +12,8 @@ import click
 
 from .._model.exceptions import ConfigurationError
 from ..sinks.wav.repair import mend_tree
-from .options import EXIT_FILE, console
+from .exit_codes import EXIT_FILE
+from .running import console
 
 __all__ = ["repair"]
 

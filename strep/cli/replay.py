@@ -5,50 +5,46 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .._receiver.replay import Replay
-from .._receiver.replay import replay as run_replay
-from ..sinks import Sink
+from .._receiver.replay import Replay, replay_with
+from .._receiver.settings import Settings
+from ..sinks.base import Sink
 from .events import EventSink, emit
-from .options import (
-    EXIT_SINK,
-    check_writable,
-    console,
-    keep_summary,
-    leg_options,
-    sink_failed,
-    source_arguments,
-    source_options,
-)
+from .exit_codes import EXIT_SINK
+from .options import leg_options, port_options, settings_of, stream_options, values_of
 from .output import Output, output_options
+from .results import check_writable, keep_summary, sink_failed
+from .running import console
 from .tables import stream_table, totals_line
 
 __all__ = ["inspect", "replay"]
+
+_WAY: Final = "strep replay"
+_FILE_COLUMNS: Final = 160  # width of the table when stdout is no terminal
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR")
-@click.option("--rx", metavar="PORT", help="Plain RTP to this port is what the platform received (inbound).")
-@click.option("--tx", metavar="PORT", help="Plain RTP to this port is what it transmitted (outbound).")
+@port_options(_WAY)
 @output_options
-@leg_options
-@source_options
+@leg_options(_WAY)
+@stream_options(_WAY)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
-    output = Output.take_from(options)
-    source = source_arguments(options)
+    output = values_of(Output, options)
+    settings = settings_of(_WAY, options)
     check_writable(out)
     sinks = output.sinks(out)
     if as_json:
         sinks.append(EventSink())
-    result = _run(file, sinks, **options, **source, redact=output.redact)
+    result = _run(file, sinks, settings)
     summary = result.summary()
     err = console()
     path = keep_summary(err, out, summary)
@@ -57,7 +53,7 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     if path is not None:
         err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
     err.print(totals_line(result.totals(), 0), soft_wrap=True)
-    _tell_times(err, result)
+    _print_retimed(err, result)
     if sink_failed(summary["sinks"]):
         err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
     if path is None or sink_failed(summary["sinks"]):
@@ -66,25 +62,23 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--rx", metavar="PORT", help="Plain RTP to this port is what the platform received (inbound).")
-@click.option("--tx", metavar="PORT", help="Plain RTP to this port is what it transmitted (outbound).")
-@leg_options
-@source_options
+@port_options(_WAY)
+@leg_options(_WAY)
+@stream_options(_WAY)
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
 def inspect(file: Path, as_json: bool, **options: Any) -> None:
     """Show the streams in a pcap or pcapng FILE with loss and jitter. Writes nothing."""
-    source = source_arguments(options)
-    result = _run(file, [], **options, **source)
+    result = _run(file, [], settings_of(_WAY, options))
     if as_json:
         click.echo(json.dumps(result.summary()))
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
     out.print(stream_table(result.reports()))
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
-    _tell_times(console(), result)
+    _print_retimed(console(), result)
 
 
-def _tell_times(err: Console, result: Replay) -> None:
+def _print_retimed(err: Console, result: Replay) -> None:
     if retimed := result.capture["retimed"]:
         err.print(
             f"[yellow]{retimed:,} datagrams had times out of line, or of a clock that was set: they were given times "
@@ -93,8 +87,7 @@ def _tell_times(err: Console, result: Replay) -> None:
         )
 
 
-def _run(file: Path, sinks: list[Sink], **arguments: Any) -> Replay:
-    """The rest are :func:`strep.replay`'s."""
+def _run(file: Path, sinks: list[Sink], settings: Settings) -> Replay:
     err = console()
     with Progress(
         TextColumn("{task.description}"),
@@ -106,9 +99,9 @@ def _run(file: Path, sinks: list[Sink], **arguments: Any) -> Replay:
         disable=not err.is_terminal,
     ) as progress:
         task = progress.add_task(file.name, total=None)
-        return run_replay(
+        return replay_with(
+            settings,
             file,
             sinks=sinks,
-            **arguments,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,196 +18,150 @@ import click
 from rich.console import Console
 
 from .._edge.http import HttpLimits, HttpServer
+from .._edge.udp.address import UdpAddress
 from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._receiver.receiver import Receiver
+from .._receiver.settings import Settings
 from .._receiver.summary import losses
-from ._serve_settings import Settings
-from .events import EventSink, EventWriter, tell_incidents
+from .events import EventSink, EventWriter, write_incidents
+from .exit_codes import EXIT_SINK
 from .limits import Descriptors, hide_key
 from .lock import DirectoryLock
-from .options import (
-    EXIT_SINK,
-    check_writable,
-    console,
-    drain_option,
-    run_async,
-    sink_failed,
-    source_arguments,
-    source_options,
-    stop_on_signals,
-)
+from .options import pcap_option, port_options, settings_of, socket_options, stream_options, values_of
 from .output import Output, output_options
+from .results import check_writable, sink_failed
+from .running import console, favor_receiving, run_async, stop_on_signals
+from .serve_options import ServeOptions, public_key, serve_options
 from .tables import totals_line
 
 if TYPE_CHECKING:
-    from ..control import CallControl
+    from ..control._client import CallControl
     from ..control.calls import CallState
     from ..control.session import Fork, ForkEvent
-    from ..service import CallRecorder, Health
+    from ..service._book import CallBook
+    from ..service._health import Health
+    from ..service._recorder import CallRecorder
 
 __all__ = ["serve"]
 
-_BEAT_S: Final = 5.0
+_WAY: Final = "strep serve"
+_BEAT_S: Final = 5.0  # between two looks at the disk
 _BEATS_A_SUMMARY: Final = 2
-_KEPT_SUMMARIES: Final = 10
+_KEPT_SUMMARIES: Final = 10  # of earlier runs
+_LONGEST_STOP: Final = 1.5  # times what a fork is given for it, by its state machine
+_DRAIN_WEBHOOKS_S: Final = 1.0
+_STOP_MARGIN_S: Final = 1.0
+_LAST_INCIDENTS_S: Final = 1.0
+_ANY_PORT: Final = 9  # stands for one that is not known yet
+_ADMIN_SHARE: Final = 16  # of connections: those who ask for health and figures are few, and no strangers
 
 
 @click.command()
-@click.option("--listen", metavar="ADDR:PORT", default="0.0.0.0:9000", show_default=True, help="Where media come to.")
-@click.option(
-    "--webhook-listen",
-    metavar="ADDR:PORT",
-    default="127.0.0.1:8080",
-    show_default=True,
-    help="Where webhooks are taken, over HTTP; /healthz and /metrics too, but not through a proxy, unless "
-    "--admin-listen is given.",
-)
-@click.option(
-    "--public-url",
-    metavar="URL",
-    help="Where the platform sends webhooks, like https://calls.example.com/webhooks: what stands before "
-    "this program forwards it with the same path. Default: /webhooks at --webhook-listen.",
-)
-@click.option("--admin-listen", metavar="ADDR:PORT", help="Where /healthz and /metrics are instead.")
-@click.option("--advertise", metavar="IP[:PORT]", required=True, help="Where the platform reaches --listen.")
-@click.option("--allow-private", is_flag=True, help="Advertise a private address to the real API all the same.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="Where files go."
-)
-@click.option("--answer", is_flag=True, help="Answer calls that come in; default: somebody else does.")
-@click.option("--only-answered", is_flag=True, help="Fork calls when they are answered; default: as soon as known.")
-@click.option(
-    "--record-legs",
-    type=click.Choice(["a", "b", "both"]),
-    default="both",
-    show_default=True,
-    help="A: the leg of a session that came in, or was dialled first; B: those after it.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(["target", "rx_tx"]),
-    default="target",
-    show_default=True,
-    help="STREP to one port; or plain RTP, to a pair of ports for each call.",
-)
-@click.option("--ports", metavar="LOW-HIGH", help="Ports for the pairs of --mode rx_tx.")
-@click.option("--stream-type", type=click.Choice(["raw", "decrypted"]), help="decrypted: without SRTP (rx_tx only).")
-@click.option("--allow-unannounced", is_flag=True, help="Record media too whose call no webhook told of.")
-@click.option(
-    "--stop-timeout",
-    type=click.FloatRange(0.1, 60),
-    default=10.0,
-    show_default=True,
-    metavar="S",
-    help="How long stopping the forks may take at the end.",
-)
-@click.option(
-    "--min-free",
-    type=click.IntRange(0),
-    default=256,
-    show_default=True,
-    metavar="MIB",
-    help="With less on the disk /healthz fails.",
-)
+@port_options(_WAY)
+@serve_options
 @output_options
-@source_options
-@click.option(
-    "--pcap", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Record every datagram raw."
-)
-@click.option("--transport", type=click.Choice(["auto", "recvmmsg", "portable"]), default="auto", show_default=True)
-@click.option(
-    "--receive-buffer",
-    type=click.IntRange(1 << 12, 1 << 30),
-    default=128 << 20,
-    show_default=True,
-    metavar="BYTES",
-    help="Socket buffer to ask the kernel for.",
-)
-@drain_option()
+@stream_options(_WAY)
+@pcap_option(_WAY)
+@socket_options(_WAY)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
-def serve(**options: Any) -> None:
+def serve(as_json: bool, **options: Any) -> None:
     """Take webhooks, fork each call to this machine, record it, and close its files when it is hung up.
 
     TELNYX_API_KEY and TELNYX_PUBLIC_KEY come from the environment, TELNYX_BASE_URL too where there is one. Ends on
     SIGTERM and SIGINT: stops its forks, finishes all files. Needs the extra serve; /metrics the extra metrics.
     """  # fmt: skip
-    sys.setswitchinterval(0.0005)  # as capture
-    gc.freeze()
+    favor_receiving()
     hide_key()
-    sys.exit(run_async(lambda: _serve(Settings.of(options), options)))
+    plan = _plan_of(options, as_json=as_json)
+    sys.exit(run_async(lambda: _serve(plan)))
 
 
-async def _serve(settings: Settings, options: dict[str, Any]) -> int:
-    """Everything that the command does; returns the exit code."""
-    forks = logging.getLogger("strep.control.forks")
-    before = forks.level
-    forks.setLevel(logging.CRITICAL)  # the recorder tells of them, once a call
-    check_writable(settings.out)
-    try:
-        with DirectoryLock(settings.out, "serve") as lock:
-            return await _record_calls(settings, options, lock)
-    finally:
-        forks.setLevel(before)
+@dataclass(frozen=True)
+class _Plan:
+    """What the command is asked for, checked."""
+
+    own: ServeOptions
+    settings: Settings
+    output: Output
+    book: CallBook
+    descriptors: Descriptors
+    public_key: str
+    as_json: bool
 
 
-async def _record_calls(settings: Settings, options: dict[str, Any], lock: DirectoryLock) -> int:
-    from ..control import CallControl
-    from ..control.asgi import webhook_app
-    from ..control.session import ForkLimits
-    from ..service import ADMIN, HEALTH, METRICS, CallBook, CallRecorder, Health, LegStreams, Router, told_by
+def _plan_of(options: dict[str, Any], *, as_json: bool) -> _Plan:
+    """Raises ConfigurationError."""
+    from ..service import CallBook
 
-    err = console()
-    as_json = options.pop("as_json")
-    descriptors = Descriptors.share(pairs=settings.mode == "rx_tx")
-    writer = EventWriter() if as_json else None
-    book = CallBook(only_answered=settings.only_answered, record_legs=settings.record_legs)
-    own = {"session_of": book.session_of, "max_open_files": descriptors.files}
-    output = Output.take_from({**options, **own})
+    own = values_of(ServeOptions, options)
+    key = public_key()
+    descriptors = Descriptors.share(pairs=own.mode == "rx_tx")
+    book = CallBook(only_answered=own.only_answered, record_legs=own.record_legs)
+    output = values_of(Output, options, session_of=book.session_of, max_open_files=descriptors.files)
     if output.session:
         raise ConfigurationError(
             "--session is for those whom no webhooks tell: leave it out, --layout session suffices"
         )
-    output.warm_up()
+    settings = settings_of(_WAY, options, **own.port_settings(options["listen"]))
+    return _Plan(own, settings, output, book, descriptors, key, as_json)
+
+
+async def _serve(plan: _Plan) -> int:
+    """Everything that the command does; returns the exit code."""
+    check_writable(plan.own.out)
+    with _quiet_forks(), DirectoryLock(plan.own.out, "serve") as lock:
+        return await _record_calls(plan, lock.since_ns)
+
+
+@contextlib.contextmanager
+def _quiet_forks() -> Iterator[None]:
+    """Forks log nothing meanwhile: the recorder tells of them, once a call."""
+    log = logging.getLogger("strep.control.forks")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+async def _record_calls(plan: _Plan, since_ns: int) -> int:
+    from ..control import CallControl
+    from ..control.asgi import webhook_app
+    from ..control.session import ForkLimits
+    from ..service import CallRecorder, Health, LegStreams
+
+    own, err = plan.own, console()
+    writer = EventWriter() if plan.as_json else None
+    plan.output.warm_up()
     streams = LegStreams()
-    sinks = [*output.sinks(settings.out), streams, *([EventSink(writer)] if writer is not None else [])]
-    receiver = _receiver(settings, options, sinks, redact=output.redact)
+    sinks = [*plan.output.sinks(own.out), streams, *([EventSink(writer)] if writer is not None else [])]
+    receiver = Receiver.of(plan.settings, sinks)
     stop = stop_on_signals()
     servers: list[HttpServer] = []
-    async with CallControl(allow_private=settings.allow_private) as control:
-        _check_reach(control, settings)
-        # the state machine takes 1.5 times as long at most
-        limits = ForkLimits(idle_s=receiver.idle_timeout_s, stop_s=settings.stop_timeout_s / 1.5)
+    async with CallControl(allow_private=own.allow_private) as control:
+        _check_reach(control, own)
+        limits = ForkLimits(idle_s=receiver.idle_timeout_s, stop_s=own.stop_timeout_s / _LONGEST_STOP)
 
         def open_fork(state: CallState, on_event: Callable[[ForkEvent], object]) -> Fork:
             return control.fork(
-                str(state.call_control_id), receiver, call_leg_id=state.call_leg_id, advertise=settings.advertise,
-                mode=settings.mode, stream_type=settings.stream_type, limits=limits, on_event=on_event,
+                str(state.call_control_id), receiver, call_leg_id=state.call_leg_id, advertise=own.advertise,
+                mode=own.mode, stream_type=own.stream_type, limits=limits, on_event=on_event,
             )  # fmt: skip
 
         recorder = CallRecorder(
-            receiver, streams, book, settings.out, open_fork,
-            answer=control.answer if settings.answer else None, tell=writer or (lambda event: _tell(err, event)),
-            since_ns=lock.since_ns,
+            receiver, streams, plan.book, own.out, open_fork, answer=control.answer if own.answer else None,
+            tell=writer or (lambda event: _print_leg(err, event)), since_ns=since_ns,
         )  # fmt: skip
-        health = Health(receiver, settings.out, control.forks.by_phase, min_free_bytes=settings.min_free_bytes)
+        health = Health(receiver, own.out, control.forks.by_phase, min_free_bytes=own.min_free_bytes)
 
-        def hear(event: Any) -> None:
+        def on_webhook(event: Any) -> None:
             control.forks.webhook(event)
             recorder.on_event(event)
 
-        hooks = webhook_app(settings.public_key, hear)
-        admin = {
-            HEALTH: told_by(health.check),
-            METRICS: _metrics(receiver, control, hooks.counts, recorder, lambda: _connections(servers)),
-        }
-        public: dict[str, Any] = {settings.path: hooks} | (admin if settings.admin is None else {})
-        most = descriptors.http
-        if settings.admin is not None:
-            few = max(4, most // 16)  # who asks for health and figures are few, and no strangers
-            servers.append(HttpServer(Router(admin), *settings.admin, limits=HttpLimits(few, few)))
-            most -= few
-        many = HttpLimits(max(4, most), max(2, most // 4))
-        servers.insert(0, HttpServer(Router(public, ADMIN), *settings.webhooks, limits=many))
+        hooks = webhook_app(plan.public_key, on_webhook)
+        metrics = _metrics(receiver, control, hooks.counts, recorder, lambda: _connections(servers))
+        servers += _servers(plan, hooks, health, metrics)
 
         def summary() -> dict[str, Any]:
             return recorder.summary(
@@ -223,15 +176,15 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
                 await server.stop()
             raise
         beats = asyncio.create_task(_beat(health, recorder, summary))
-        telling = None if writer is None else asyncio.create_task(tell_incidents(receiver, writer))
+        incidents = None if writer is None else asyncio.create_task(write_incidents(receiver, writer))
         try:
-            await asyncio.to_thread(_put_aside, settings.out)
+            await asyncio.to_thread(_put_aside, own.out)
             await asyncio.to_thread(health.beat)
             for server in servers:
                 await server.start()
             await recorder.start()
             health.serving = True
-            _announce(err, receiver, settings, servers, writer)
+            _announce(err, receiver, own, servers, writer)
             await stop.wait()
         finally:
             health.serving = False
@@ -239,11 +192,11 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
             await asyncio.gather(beats, return_exceptions=True)
             for server in servers:
                 await server.stop()
-            await hooks.drain(1.0)
-            await recorder.stop(settings.stop_timeout_s + 1.0)
+            await hooks.drain(_DRAIN_WEBHOOKS_S)
+            await recorder.stop(own.stop_timeout_s + _STOP_MARGIN_S)
             await receiver.stop()
-            if telling is not None:
-                await asyncio.wait([telling], timeout=1.0)
+            if incidents is not None:
+                await asyncio.wait([incidents], timeout=_LAST_INCIDENTS_S)
             await recorder.finish()
             last = summary()
             kept = True
@@ -263,34 +216,36 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
     return EXIT_SINK if unread or not kept or sink_failed(last["sinks"]) else 0
 
 
-def _check_reach(control: CallControl, settings: Settings) -> None:
+def _servers(plan: _Plan, hooks: Any, health: Health, metrics: Any) -> list[HttpServer]:
+    """The server of webhooks, then that of health and figures, if it is another one. They share the descriptors."""
+    from ..service import ADMIN, HEALTH, METRICS, Router, told_by
+
+    own = plan.own
+    admin = {HEALTH: told_by(health.check), METRICS: metrics}
+    connections = plan.descriptors.http
+    if own.admin_address is None:
+        others = []
+        public: dict[str, Any] = {own.path: hooks} | admin
+    else:
+        few = max(4, connections // _ADMIN_SHARE)
+        connections -= few
+        others = [HttpServer(Router(admin), *own.admin_address, limits=HttpLimits(few, few))]
+        public = {own.path: hooks}
+    limits = HttpLimits(max(4, connections), max(2, connections // 4))
+    return [HttpServer(Router(public, ADMIN), *own.webhook_address, limits=limits), *others]
+
+
+def _check_reach(control: CallControl, own: ServeOptions) -> None:
     """Refuse now what the API's client would refuse for each call. Raises ConfigurationError."""
     from ..control.session import advertised
 
-    host, port = advertised(settings.advertise)
-    where = f"udp:[{host}]:{port or 9}" if ":" in host else f"udp:{host}:{port or 9}"
-    ports = {"target": where} if settings.mode == "target" else {"rx": where, "tx": where}
+    host, port = advertised(own.advertise)
+    where = f"udp:{UdpAddress(host, port or _ANY_PORT)}"
+    ports = {"target": where} if own.mode == "target" else {"rx": where, "tx": where}
     try:
-        control.check_fork(stream_type=settings.stream_type, **ports)
+        control.check_fork(stream_type=own.stream_type, **ports)
     except ConfigurationError as error:
-        raise ConfigurationError(f"--advertise {settings.advertise}: {error}") from None
-
-
-def _receiver(settings: Settings, options: dict[str, Any], sinks: list[Any], *, redact: bool) -> Receiver:
-    plain = settings.mode == "rx_tx"
-    host = settings.listen.removeprefix("udp:").rpartition(":")[0]
-    return Receiver(
-        None if plain else settings.listen,
-        pairs=f"udp:{host}:{settings.ports or 0}" if plain else None,
-        sinks=sinks,
-        announced_only=not settings.allow_unannounced,
-        **source_arguments(options),
-        pcap=options["pcap"],
-        transport=options["transport"],
-        receive_buffer=options["receive_buffer"],
-        drain_s=options["drain_s"],
-        redact=redact,
-    )
+        raise ConfigurationError(f"--advertise {own.advertise}: {error}") from None
 
 
 def _connections(servers: list[HttpServer]) -> dict[str, int]:
@@ -345,24 +300,24 @@ def _put_aside(out: Path) -> None:
 
 
 def _announce(
-    err: Console, receiver: Receiver, settings: Settings, servers: list[HttpServer], writer: EventWriter | None
+    err: Console, receiver: Receiver, own: ServeOptions, servers: list[HttpServer], writer: EventWriter | None
 ) -> None:
-    webhooks = f"http://{servers[0].address}{settings.path}"
+    webhooks = f"http://{servers[0].address}{own.path}"
     admin = f"http://{servers[-1].address}"
     media = [socket.address for socket in receiver.sockets]
     if writer is not None:
         writer({"event": "serving", "media": media, "webhooks": webhooks, "admin": admin})
     for address in media:
-        err.print(f"media: udp:{address}, advertised as {settings.advertise}", soft_wrap=True)
+        err.print(f"media: udp:{address}, advertised as {own.advertise}", soft_wrap=True)
     if not media:
-        err.print(f"media: a pair of ports ({settings.ports or 'any'}) for each call, at {settings.advertise}")
+        err.print(f"media: a pair of ports ({own.ports or 'any'}) for each call, at {own.advertise}")
     err.print(f"webhooks: {webhooks}", soft_wrap=True)
-    if settings.public_url is not None:
-        err.print(f"the connection's webhook URL is to be {settings.public_url}", soft_wrap=True)
+    if own.public_url is not None:
+        err.print(f"the connection's webhook URL is to be {own.public_url}", soft_wrap=True)
     err.print(f"health: {admin}/healthz", soft_wrap=True)
 
 
-def _tell(err: Console, event: dict[str, Any]) -> None:
+def _print_leg(err: Console, event: dict[str, Any]) -> None:
     if event["event"] == "leg":
         directions = " and ".join(event["directions"]) or "nothing"
         err.print(

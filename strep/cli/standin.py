@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import click
 from rich.console import Console
 
-from ..simulate import Impairments
-from ._decorate import decorated
 from .events import EventWriter
-from .options import http_address, stop_on_signals
+from .options import decorated, http_address
+from .running import stop_on_signals
+from .simulated_calls import PROBABILITY, SimulatedCalls
 
-__all__ = ["API_OPTIONS", "api_options", "serve_api"]
+__all__ = ["API_OPTIONS", "ApiOptions", "api_options", "serve_api"]
 
-_PROBABILITY: Final = click.FloatRange(0, 1)
-_DRAIN_S: Final = 5.0
-
-API_OPTIONS: Final = (
-    "api_key", "seconds", "arrive", "ring", "wait_for_answer", "bridged", "once", "webhook", "webhook_duplicate",
-    "webhook_drop", "webhook_reorder", "latency", "rate_429", "rate_5xx", "rate_hang", "retry_after",
-)  # fmt: skip
+_LAST_WEBHOOKS_S: Final = 5.0
 
 
 @decorated
@@ -33,78 +28,99 @@ def api_options() -> list[Any]:
         click.option("--api-key", default="KEYstandin", show_default=True, metavar="KEY", help="[api] Bearer key."),
         click.option("--seconds", type=click.FloatRange(0, 14_400, min_open=True), default=600.0, show_default=True,
                      metavar="S", help="[api] Each call is hung up after so long."),
-        click.option("--arrive", type=click.FloatRange(0), default=0.0, metavar="S",
+        click.option("--arrive", "arrive_s", type=click.FloatRange(0), default=0.0, metavar="S",
                      help="[api] Time between two calls (default: all at once)."),
-        click.option("--ring", type=click.FloatRange(0), default=0.0, metavar="S",
+        click.option("--ring", "ring_s", type=click.FloatRange(0), default=0.0, metavar="S",
                      help="[api] How long a call rings before it is answered (default: not at all)."),
         click.option("--wait-for-answer", is_flag=True, help="[api] Calls ring until the answer command."),
         click.option("--bridged", is_flag=True, help="[api] Calls are pairs of bridged legs with one session."),
         click.option("--once", is_flag=True, help="[api] End when all calls have ended."),
         click.option("--webhook", metavar="URL", help="[api] Where signed webhooks are sent."),
-        click.option("--webhook-duplicate", type=_PROBABILITY, default=0.0, metavar="P",
+        click.option("--webhook-duplicate", type=PROBABILITY, default=0.0, metavar="P",
                      help="[api] Probability that a webhook comes twice."),
-        click.option("--webhook-drop", type=_PROBABILITY, default=0.0, metavar="P",
+        click.option("--webhook-drop", type=PROBABILITY, default=0.0, metavar="P",
                      help="[api] ... that it never comes."),
         click.option("--webhook-reorder", is_flag=True, help="[api] Webhooks come in any order."),
-        click.option("--latency", type=click.FloatRange(0, 600_000), default=0.0, metavar="MS",
+        click.option("--latency", "latency_ms", type=click.FloatRange(0, 600_000), default=0.0, metavar="MS",
                      help="[api] Every answer is so late."),
-        click.option("--rate-429", type=_PROBABILITY, default=0.0, metavar="P",
+        click.option("--rate-429", type=PROBABILITY, default=0.0, metavar="P",
                      help="[api] Probability that a request is refused with 429."),
-        click.option("--rate-5xx", type=_PROBABILITY, default=0.0, metavar="P",
+        click.option("--rate-5xx", type=PROBABILITY, default=0.0, metavar="P",
                      help="[api] ... that it fails with 503, or takes effect and fails with 500."),
-        click.option("--rate-hang", type=_PROBABILITY, default=0.0, metavar="P",
+        click.option("--rate-hang", type=PROBABILITY, default=0.0, metavar="P",
                      help="[api] ... that it takes effect and is never answered."),
-        click.option("--retry-after", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="S",
-                     help="[api] What 429 asks for."),
+        click.option("--retry-after", "retry_after_s", type=click.FloatRange(0, 3600), default=1.0,
+                     show_default=True, metavar="S", help="[api] What 429 asks for."),
     ]  # fmt: skip
 
 
-async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json: bool) -> None:
+@dataclass(frozen=True)
+class ApiOptions:
+    """The values of :func:`api_options`."""
+
+    api: str | None
+    api_key: str
+    seconds: float
+    arrive_s: float
+    ring_s: float
+    wait_for_answer: bool
+    bridged: bool
+    once: bool
+    webhook: str | None
+    webhook_duplicate: float
+    webhook_drop: float
+    webhook_reorder: bool
+    latency_ms: float
+    rate_429: float
+    rate_5xx: float
+    rate_hang: float
+    retry_after_s: float
+
+
+API_OPTIONS: Final = frozenset(one.name for one in fields(ApiOptions) if one.name != "api")
+"""Names of the options that make no sense without ``--api``."""
+
+
+async def serve_api(options: ApiOptions, calls: SimulatedCalls, err: Console, *, as_json: bool) -> None:
     """Until a signal comes, or all calls have ended with ``--once``."""
     from ..standin import Faults, StandIn, WebhookFaults
 
-    host, port = http_address("--api", api)
+    host, port = http_address("--api", str(options.api))
     writer = EventWriter() if as_json else None
     stop = stop_on_signals()
     try:
         async with StandIn(
             host=host,
             port=port,
-            calls=options["calls"],
-            arrive_s=options["arrive"],
-            ring_s=None if options["wait_for_answer"] else options["ring"],
-            seconds=options["seconds"],
-            bridged=options["bridged"],
-            webhook=options["webhook"],
-            api_key=options["api_key"],
-            codec=options["codec"].upper(),
-            ptime_ms=options["ptime"],
-            file=options["file"],
-            impairments=Impairments(options["loss"], options["duplicate"], options["reorder"], options["jitter"]),
-            drift_ppm=options["drift_ppm"],
+            calls=calls.calls,
+            arrive_s=options.arrive_s,
+            ring_s=None if options.wait_for_answer else options.ring_s,
+            seconds=options.seconds,
+            bridged=options.bridged,
+            webhook=options.webhook,
+            api_key=options.api_key,
+            codec=calls.codec.upper(),
+            ptime_ms=calls.ptime_ms,
+            file=calls.file,
+            impairments=calls.impairments,
+            drift_ppm=calls.drift_ppm,
             faults=Faults(
-                options["latency"],
-                options["rate_429"],
-                options["rate_5xx"],
-                options["rate_hang"],
-                options["retry_after"],
+                options.latency_ms, options.rate_429, options.rate_5xx, options.rate_hang, options.retry_after_s
             ),
-            webhook_faults=WebhookFaults(
-                options["webhook_duplicate"], options["webhook_drop"], options["webhook_reorder"]
-            ),
-            on_event=writer or (lambda event: _tell(err, event)),
-            seed=options["seed"],
+            webhook_faults=WebhookFaults(options.webhook_duplicate, options.webhook_drop, options.webhook_reorder),
+            on_event=writer or (lambda event: _print_event(err, event)),
+            seed=calls.seed,
         ) as standin:
             waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(stop.wait())}
-            if options["once"]:
+            if options.once:
                 waiting.add(asyncio.ensure_future(standin.wait()))
             try:
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in waiting:
                     task.cancel()
-            if options["once"]:
-                await standin.outbox.drain(_DRAIN_S)
+            if options.once:
+                await standin.outbox.drain(_LAST_WEBHOOKS_S)
         media, outbox = standin.media, standin.outbox
         figures = {
             "datagrams": media.datagrams,
@@ -126,7 +142,7 @@ async def serve_api(api: str, options: dict[str, Any], err: Console, *, as_json:
             writer.close()
 
 
-def _tell(err: Console, event: dict[str, Any]) -> None:
+def _print_event(err: Console, event: dict[str, Any]) -> None:
     what = event["event"]
     if what == "serving":
         for name in ("base_url", "api_key", "public_key"):

@@ -1,4 +1,4 @@
-"""What `strep capture --workers` has its workers do. They import this module, and nothing that draws tables."""
+"""The sinks of workers of `strep capture --workers`. Workers import this module, and nothing that draws tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._workers import post_event
-from ..sinks import Sink
+from .._workers.spec import PostEvent, PostingSinks
+from ..sinks.base import Sink
 from .events import EventSink
 from .output import Output
 
@@ -15,8 +15,8 @@ __all__ = ["WorkerSinks"]
 
 
 @dataclass(frozen=True)
-class WorkerSinks:
-    """Makes a worker's sinks."""
+class WorkerSinks(PostingSinks):
+    """Makes the sinks of a worker."""
 
     out: Path | None
     output: Output
@@ -24,9 +24,9 @@ class WorkerSinks:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.output.warm_up()  # once, where workers are forked from, instead of in each
+        self.output.warm_up()  # once, in the process that workers are forked from
 
-    def __call__(self, index: int) -> list[Sink]:
+    def make(self, index: int, post_event: PostEvent) -> list[Sink]:
         sinks = self.output.sinks(self.out)
         if self.as_json:
             sinks.append(EventSink(post_event))

@@ -1,0 +1,69 @@
+"""How a command runs: on an event loop, until a signal ends it. What it says to people goes to stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from rich.console import Console
+
+from .._workers.event_loop import loop_factory
+
+__all__ = ["console", "favor_receiving", "run_async", "stop_on_signals"]
+
+_SAME_SIGNAL_S: Final = 0.1  # shells, and those who wrap commands, pass on a Ctrl-C that the terminal has sent too
+_SWITCH_INTERVAL_S: Final = 0.0005  # Python's default: 5 ms
+
+_T = TypeVar("_T")
+
+
+def console(*, stderr: bool = True) -> Console:
+    """All that is for people goes to stderr, except results. rich heeds NO_COLOR, and whether that is a terminal."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def favor_receiving() -> None:
+    """For commands that receive for long. Threads that write files give the interpreter back sooner when datagrams
+    wait; and what has been imported stays, so garbage collections need not look through it."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.freeze()
+
+
+def run_async(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run on uvloop if it is installed."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main())
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set, for the running loop. A second one ends the process at once, whatever it
+    does: files stay as they are (valid, as ….part), and there is no summary."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def on_first() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        first_s = time.monotonic()
+
+        def on_second(number: int, frame: object) -> None:
+            if time.monotonic() - first_s > _SAME_SIGNAL_S:
+                os.write(2, b"ended at once: what is open stays as it is\n")
+                os._exit(128 + number)
+
+        for number in numbers:
+            signal.signal(number, on_second)  # not the loop's: it may be busy
+
+    for number in numbers:
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels the run instead
+            loop.add_signal_handler(number, on_first)
+    return stop
