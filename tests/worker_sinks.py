@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import strep
-from strep._workers.messages import post_event
-from strep.sinks import BaseSink, Sink, WavSink
+from strep._receiver.settings import Settings
+from strep._workers.spec import PostEvent, PostingSinks
+from strep.sinks import BaseSink, MutedSink, Sink, WavSink
 
 
 class Telling(BaseSink):
@@ -19,22 +20,26 @@ class Telling(BaseSink):
 
     wants_audio = False
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, post_event: PostEvent) -> None:
         self._index = index
+        self._post_event = post_event
 
     def stream_started(self, stream: strep.StreamInfo) -> None:
         call = str(stream.call_leg_id or stream.ssrc)
-        post_event({"worker": self._index, "call": call, "direction": stream.direction.label, "process": os.getpid()})
+        event = {"worker": self._index, "call": call, "direction": stream.direction.label, "process": os.getpid()}
+        self._post_event(event)
 
 
 @dataclass(frozen=True)
-class Recording:
+class Recording(PostingSinks):
     out: Path
     layout: str = "split"
     encoding: str = "pcm16"
+    muted: bool = False  # the files' sink stands behind a MutedSink
 
-    def __call__(self, index: int) -> list[Sink]:
-        return [WavSink(self.out, layout=self.layout, encoding=self.encoding), Telling(index)]  # type: ignore[arg-type]
+    def make(self, index: int, post_event: PostEvent) -> list[Sink]:
+        files = WavSink(self.out, layout=self.layout, encoding=self.encoding)  # type: ignore[arg-type]
+        return [MutedSink([files]) if self.muted else files, Telling(index, post_event)]
 
 
 def raising(index: int) -> list[Sink]:
@@ -105,3 +110,17 @@ def _break(how: str) -> None:
             time.sleep(3600)
 
     AdoptingReceiver._poll = stand_still  # type: ignore[method-assign]
+
+
+class ShowingSettings(PostingSinks):
+    """Each worker posts the settings of its receiver."""
+
+    def make(self, index: int, post_event: PostEvent) -> list[Sink]:
+        make = strep.Receiver.of
+
+        def show(settings: Settings, *arguments: Any, **options: Any) -> strep.Receiver:
+            post_event({"worker": index, "settings": settings})
+            return make(settings, *arguments, **options)
+
+        strep.Receiver.of = show  # type: ignore[method-assign]
+        return []

@@ -44,7 +44,9 @@ _LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "rx": {"metavar": "ADDR:PORT"},
     "tx": {"metavar": "ADDR:PORT"},
     "call_leg_id": {"metavar": "UUID", "help": "Name of the call leg on the rx/tx ports."},
-    "call_legs": {"flag": "--call-leg", "metavar": "UUID", "help": "Call leg to admit (repeat; default all)."},
+    "call_legs": {
+        "flag": "--call-leg", "multiple": True, "metavar": "UUID", "help": "Call leg to admit (repeat; default all).",
+    },
     "latency_ms": {
         "type": click.FloatRange(0, 800), "default": LATENCY_MS, "help": "How long a missing packet is waited for.",
     },

@@ -270,7 +270,7 @@ async def test_a_worker_that_is_ended_leaves_the_rest_to_the_next() -> None:
 
 _WAITS = """
 import asyncio, sys, time
-from strep.cli.options import stop_on_signals
+from strep.cli.running import stop_on_signals
 async def main():
     stop = stop_on_signals()
     print("ready", flush=True)

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from strep._workers.group import SteeringError, bind_group
 from support import leg_id, packet
 
 import strep
 from strep._edge.udp import UdpAddress, parse_address
 from strep._edge.udp.base import dropped_by_kernel
 from strep._workers import steering
+from strep._workers.ports import SteeringError, bind_group
 from strep._workers.steering import worker_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux steers datagrams by a program")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -240,6 +241,22 @@ async def test_kill_9_costs_the_other_nothing_and_the_calls_go_on(
     assert "worker 1" in caplog.text
     assert "died: another one takes over" in caplog.text
     check_files_of_the_dead(tmp_path)
+
+
+async def test_files_behind_other_sinks_are_completed_too(tmp_path: Path) -> None:
+    """A MutedSink keeps 0.1 s, and zeroes keys: the sound of the generator has none."""
+    async with supervising(sinks=Recording(tmp_path, muted=True)) as supervisor:
+        await under_load(supervisor, lambda pid: os.kill(pid, signal.SIGKILL))
+    check_all_are_named(supervisor.summary(), tmp_path)
+
+
+def check_all_are_named(summary: dict[str, Any], folder: Path) -> None:
+    died = [entry for entry in summary["streams"] if entry["end"] == "worker died"]
+    assert len(died) == sum(worker_of_stream(stream) == 1 for stream in range(40))
+    for entry in died:
+        (file,) = entry["files"]
+        assert len(samples_of(folder / file)) > 0
+    assert not list(folder.rglob("*.part.wav"))
 
 
 def check_files_of_the_dead(folder: Path) -> None:
@@ -526,7 +543,7 @@ def test_the_command_line_runs_one_process_where_there_is_no_steering(
 ) -> None:
     module = importlib.import_module("strep.cli.capture")
     monkeypatch.setattr(module, "steering_problem", lambda: "the kernel does not steer here")
-    monkeypatch.setattr(module.gc, "freeze", lambda: None)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     with pytest.raises(SystemExit) as ended:
         cli(["capture", "--listen", "127.0.0.1:0", "--workers", "3", "--duration", "0.2"], standalone_mode=False)
     assert ended.value.code == 0
