@@ -28,8 +28,8 @@ from report import print_table
 from strep import StrepError
 from strep.bench import machine
 from strep.bench._machine import core_pair
-from strep.bench._processes import Ended, Measured
-from strep.bench._trial import settled
+from strep.bench._processes import MeasuredProcess, ProcessEnd
+from strep.bench._trial import cpu_when_idle
 
 _PACKETS_S: Final = 50  # 20 ms each
 _MOST: Final = 4000  # strep's streams when nobody says, beside those of --streams
@@ -94,7 +94,7 @@ class Trial:
         return self.share > _SATURATED
 
 
-class _Running(Measured):
+class _Running(MeasuredProcess):
     """A measured process that may have others do the work."""
 
     def ready(self) -> int:
@@ -127,10 +127,10 @@ def run_trial(name: str, number: int, setting: Setting, duration_s: float) -> Tr
         before = process.cpu_s()
         load = _load(name, port, other, setting, duration_s)
         share = (process.cpu_s() - before) / load["elapsed_s"]
-        cpu_s = settled(process.cpu_s)
+        cpu_s = cpu_when_idle(process.cpu_s)
         memory = process.memory_mib()
         ended = process.end()
-    last = json.loads(ended.said.splitlines()[-1])
+    last = json.loads(ended.output.splitlines()[-1])
     return Trial(
         name=name,
         round=number,
@@ -146,7 +146,7 @@ def run_trial(name: str, number: int, setting: Setting, duration_s: float) -> Tr
     )
 
 
-def _whole(ended: Ended, said: dict[str, Any]) -> float:
+def _whole(ended: ProcessEnd, said: dict[str, Any]) -> float:
     """All the CPU time from its start to its end: of the processes it had, if it says so."""
     return float(said.get("cpu_s", ended.cpu_s))
 
@@ -159,7 +159,7 @@ def _load(name: str, port: int, core: int, setting: Setting, duration_s: float) 
         command.append("--plain")
     if EVERYTHING[name].port_a_stream:
         command.append("--port-a-stream")
-    with Measured(command, core, setting.work / "load.log") as generator:
+    with MeasuredProcess(command, core, setting.work / "load.log") as generator:
         report: dict[str, Any] = json.loads(generator.line())
     return report
 

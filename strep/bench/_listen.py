@@ -24,7 +24,8 @@ import numpy as np
 from .._delivery.stream import Stream
 from .._model.blocks import BlockBatch
 from .._receiver.receiver import Receiver
-from ..sinks import BaseSink, Sink
+from .._workers.event_loop import loop_factory
+from ..sinks.base import BaseSink, Sink
 
 __all__ = ["RING_LATENCY_MS", "STALLED_LOOP_S", "STALLED_SINK_S", "main"]
 
@@ -35,7 +36,7 @@ _BEFORE_STALL_S: Final = 1.0
 _WARM_UP_S: Final = 1.5
 
 
-class _Decode(BaseSink):
+class _DecodingSink(BaseSink):
     inline = True
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class _Decode(BaseSink):
         self.frames += len(batch.samples)
 
 
-class _Stalled(BaseSink):
+class _StallingSink(BaseSink):
     """Has a thread of its own, and hangs in it."""
 
     kind = "stalled"
@@ -92,7 +93,7 @@ class Arrivals:
         np.save(path, np.concatenate(self._parts) if self._parts else np.zeros((0, 3), np.int64))
 
 
-class _Note(BaseSink):
+class _ArrivalSink(BaseSink):
     inline = True
 
     def __init__(self, arrivals: Arrivals) -> None:
@@ -119,11 +120,11 @@ async def _run(mode: str, path: str) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     arrivals = Arrivals()
-    decode = _Decode()
+    decode = _DecodingSink()
     special: dict[str, list[Sink]] = {
         "iterate": [],
-        "ring": [_Note(arrivals)],
-        "stall-sink": [decode, _Stalled()],
+        "ring": [_ArrivalSink(arrivals)],
+        "stall-sink": [decode, _StallingSink()],
     }
     sinks = special.get(mode, [decode])
     latency_ms = {"iterate": 0.0, "ring": RING_LATENCY_MS}.get(mode)
@@ -150,10 +151,8 @@ async def _run(mode: str, path: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    import uvloop
-
     mode, *rest = sys.argv[1:] if arguments is None else arguments
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(mode, rest[0] if rest else ""))
 
 

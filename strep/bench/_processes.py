@@ -16,26 +16,26 @@ from typing import Final, Self
 
 from .._model.exceptions import StrepError
 
-__all__ = ["Ended", "Measured", "MeasurementError"]
+__all__ = ["MeasuredProcess", "MeasurementError", "ProcessEnd"]
 
-_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
+_CLOCK_TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
 
 class MeasurementError(StrepError):
-    """A process under measurement did not do what it was started for; the message holds what it said."""
+    """A process under measurement did not do what it was started for; the message holds its output."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessEnd:
     """What is known of a process once it has ended."""
 
-    said: str  # the rest of its standard output
+    output: str  # the rest of its standard output
     finish_s: float  # from SIGTERM
     memory_mib: float  # resident, at its peak before the end
     cpu_s: float  # all its threads, from its start to its end
 
 
-class Measured:
+class MeasuredProcess:
     """A child process pinned to a core, or several. As a context manager it is gone at the end, whatever happens."""
 
     def __init__(self, command: Sequence[str], core: int | Sequence[int], log: Path) -> None:
@@ -43,7 +43,7 @@ class Measured:
         cores = [core] if isinstance(core, int) else core
         with open(log, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PIN, ",".join(map(str, cores)), *command],
+                [sys.executable, "-c", _PINNED, ",".join(map(str, cores)), *command],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -94,7 +94,7 @@ class Measured:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
 
-    def end(self, timeout_s: float = 60.0) -> Ended:
+    def end(self, timeout_s: float = 60.0) -> ProcessEnd:
         """Ask it to finish and wait until it has; it is killed after ``timeout_s``."""
         memory_mib = self.peak_memory_mib()
         began = time.monotonic()
@@ -102,26 +102,26 @@ class Measured:
         watchdog.start()
         try:
             self.process.send_signal(signal.SIGTERM)
-            said = self.process.stdout.read() if self.process.stdout is not None else ""
+            output = self.process.stdout.read() if self.process.stdout is not None else ""
             _, status, usage = os.wait4(self.process.pid, 0)
         finally:
             watchdog.cancel()
         self.process.returncode = os.waitstatus_to_exitcode(status)
-        if not said:
+        if not output:
             raise MeasurementError(f"a measured process said nothing: {self._log.read_text(errors='replace').strip()}")
         cpu_s = usage.ru_utime + usage.ru_stime
-        return Ended(said, time.monotonic() - began, memory_mib, cpu_s)
+        return ProcessEnd(output, time.monotonic() - began, memory_mib, cpu_s)
 
 
 # taskset, without needing it
-_PIN: Final = (
+_PINNED: Final = (
     "import os, sys; os.sched_setaffinity(0, map(int, sys.argv[1].split(','))); os.execvp(sys.argv[2], sys.argv[2:])"
 )
 
 
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * _TICK_S
+    return (int(fields[11]) + int(fields[12])) * _CLOCK_TICK_S
 
 
 def _family(pid: int) -> list[int]:

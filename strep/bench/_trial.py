@@ -19,16 +19,17 @@ import numpy as np
 from ..simulate.load import call_leg_id_of, expected_samples
 from ..simulate.schedule import Schedule, make_schedule
 from ._machine import core_pair
-from ._processes import Measured, MeasurementError
+from ._processes import MeasuredProcess, MeasurementError
 
-__all__ = ["RECEIVERS", "Load", "Trial", "capture_command", "is_right", "run_trial", "settled"]
+__all__ = ["RECEIVERS", "Load", "Trial", "capture_command", "cpu_when_idle", "is_right", "run_trial"]
 
 RECEIVERS: Final = ("floor", "monitor", "arrays", "wav")
 """What is measured: the C program that discards; ``strep capture``; all streams decoded; ``strep capture --out``."""
 
-_SETTLE_S: Final = 0.5
-_IDLE: Final = 0.02  # CPU seconds in that time: nothing is going on any more
-_FRAMES: Final = 160
+_LOOK_S: Final = 0.5  # between two looks at CPU time
+_IDLE_CPU_S: Final = 0.02  # in that time: nothing is going on any more
+_MAX_LOOKS: Final = 20
+_PACKET_FRAMES: Final = 160  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def run_trial(
     options: Sequence[str] = (),
     samples: int | None = None,
     cores: Sequence[int] | None = None,
-    watch: Callable[[Measured], None] | None = None,
+    watch: Callable[[MeasuredProcess], None] | None = None,
 ) -> Trial:
     """Run one of RECEIVERS, or ``command``, under a load. ``options`` are added to ``strep capture``'s; ``watch`` is
     called with the receiver's process twice a second while the load lasts. With ``cores`` it may use these, the
@@ -113,18 +114,18 @@ def run_trial(
         "wav": [*capture_command(), "--out", str(out), *options],
     }
     try:
-        with Measured(command or commands[receiver], cores or core, work / "receiver.log") as process:
+        with MeasuredProcess(command or commands[receiver], cores or core, work / "receiver.log") as process:
             port = _port(process.line())
             cpu = process.family_cpu_s if cores else process.cpu_s
             before = cpu()
-            with Measured(load.command(port), other, work / "load.log") as generator:
+            with MeasuredProcess(load.command(port), other, work / "load.log") as generator:
                 while watch is not None and generator.process.poll() is None:
                     watch(process)
-                    time.sleep(_SETTLE_S)
+                    time.sleep(_LOOK_S)
                 sent = json.loads(generator.line())
-            cpu_s = settled(cpu) - before
+            cpu_s = cpu_when_idle(cpu) - before
             ended = process.end()
-        datagrams, dropped, lost, missing, summary = _figures(ended.said)
+        datagrams, dropped, lost, missing, summary = _figures(ended.output)
         wrong = _count_wrong(out, load, sent["packets_a_stream"], samples) if receiver == "wav" else 0
     finally:
         shutil.rmtree(out)
@@ -150,14 +151,14 @@ def capture_command() -> list[str]:
     return [sys.executable, "-m", "strep", "capture", "--json", "--listen", "127.0.0.1:0"]
 
 
-def settled(cpu: Callable[[], float]) -> float:
+def cpu_when_idle(cpu: Callable[[], float]) -> float:
     """CPU seconds, as ``cpu`` tells them, once what has been received is worked off."""
     cpu_s = -1.0
-    for _ in range(20):
+    for _ in range(_MAX_LOOKS):
         earlier, cpu_s = cpu_s, cpu()
-        if cpu_s - earlier < _IDLE:
+        if cpu_s - earlier < _IDLE_CPU_S:
             break
-        time.sleep(_SETTLE_S)
+        time.sleep(_LOOK_S)
     return cpu_s
 
 
@@ -167,9 +168,9 @@ def _port(line: str) -> int:
     return int(json.loads(line)["sockets"][0]["address"].rpartition(":")[2])
 
 
-def _figures(said: str) -> tuple[int, int, int, int, dict[str, Any]]:
+def _figures(output: str) -> tuple[int, int, int, int, dict[str, Any]]:
     """Datagrams, kernel drops, lost packets, sample frames that a sink did not get, the summary."""
-    last = said.splitlines()[-1]
+    last = output.splitlines()[-1]
     if last.startswith("datagrams "):
         words = last.split()
         return int(words[1]), int(words[5]), 0, 0, {}
@@ -180,7 +181,7 @@ def _figures(said: str) -> tuple[int, int, int, int, dict[str, Any]]:
     lost = sum(stream["packets_lost"] for stream in summary["streams"])
     missing = sum(sink["dropped_frames"] for sink in summary["sinks"])
     if "frames" in summary:
-        missing += totals["delivered"] * _FRAMES - summary["frames"]
+        missing += totals["delivered"] * _PACKET_FRAMES - summary["frames"]
     return totals["datagrams"], totals["kernel_dropped"], lost, missing, summary
 
 
@@ -196,7 +197,7 @@ def is_right(out: Path, stream: int, packets: int) -> bool:
     path = out / str(call_leg_id_of(stream)) / f"a-{('inbound', 'outbound')[stream % 2]}.wav"
     try:
         with wave.open(str(path), "rb") as file:
-            there = np.frombuffer(file.readframes(packets * _FRAMES + 1), "<i2")
+            there = np.frombuffer(file.readframes(packets * _PACKET_FRAMES + 1), "<i2")
     except (OSError, wave.Error, EOFError):
         return False
     return np.array_equal(there, expected_samples(stream, packets))

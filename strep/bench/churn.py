@@ -5,36 +5,39 @@ from __future__ import annotations
 from typing import Final
 
 from ._outcome import Outcome
-from ._processes import Measured
+from ._processes import MeasuredProcess
 from ._settings import Settings
 from ._trial import Load, run_trial
 from .impairment import differences
 
 __all__ = ["measure"]
 
-_CHURN: Final = 200.0
-_IDLE_S: Final = 2.0
-_PLATEAU: Final = 1.1  # resident memory in the last quarter beside the third one
+_CHURN_PER_S: Final = 200.0
+_IDLE_TIMEOUT_S: Final = 2.0
+_MAX_GROWTH: Final = 1.1  # resident memory in the last quarter beside the third one
 COLUMNS: Final = ("receiver", "streams", "ever", "lost", "CPU µs/packet", "MiB half-way", "MiB at the end", "growth")
 
 
 def measure(settings: Settings) -> Outcome:
     steady, seconds = (1000, 14.0) if settings.quick else (5000, 60.0)
     runs = settings.repeat(1)
-    title = f"{steady:,} live streams, {_CHURN:g} begin and end each second, {seconds:g} s; idle after {_IDLE_S:g} s"
+    title = (
+        f"{steady:,} live streams, {_CHURN_PER_S:g} begin and end each second, {seconds:g} s; "
+        f"idle after {_IDLE_TIMEOUT_S:g} s"
+    )
     outcome = Outcome("churn", title, COLUMNS)
-    load = Load(steady, 50.0 * steady, seconds, "churn", churn=_CHURN)
+    load = Load(steady, 50.0 * steady, seconds, "churn", churn=_CHURN_PER_S)
     schedule = load.schedule()
     with settings.work() as work:
         for run in range(runs):
             for name, options in (
-                ("monitor", ["--idle-timeout", str(_IDLE_S)]),
-                ("wav", ["--idle-timeout", str(_IDLE_S), "--out", str(work / f"churn-{run}")]),
+                ("monitor", ["--idle-timeout", str(_IDLE_TIMEOUT_S)]),
+                ("wav", ["--idle-timeout", str(_IDLE_TIMEOUT_S), "--out", str(work / f"churn-{run}")]),
             ):
                 settings.progress(f"{name} {run + 1}/{runs}")
                 memory: list[float] = []
 
-                def watch(process: Measured, memory: list[float] = memory) -> None:
+                def watch(process: MeasuredProcess, memory: list[float] = memory) -> None:
                     memory.append(process.memory_mib())
 
                 trial = run_trial("monitor", load, work, options=options, watch=watch)
@@ -59,7 +62,7 @@ def measure(settings: Settings) -> Outcome:
                 outcome.wrong += [f"{name}: {text}" for text in wrong[:5]]
                 if trial.missing:
                     outcome.wrong.append(f"{name}: {trial.missing} sample frames missing")
-                if last > _PLATEAU * third:
+                if last > _MAX_GROWTH * third:
                     outcome.wrong.append(f"{name}: memory still grows: {third:.0f} to {last:.0f} MiB")
                 if trial.generator_was_the_limit:
                     outcome.notes.append("the generator was the limit")

@@ -9,22 +9,22 @@ from typing import Final
 
 from ._machine import build_floor, core_pair
 from ._outcome import Outcome, spread
-from ._processes import Measured
+from ._processes import MeasuredProcess
 from ._settings import Settings
 from ._trial import Load, Trial, capture_command, run_trial
 
 __all__ = ["measure"]
 
-_STREAMS: Final = (10, 100, 1000, 5000, 20_000)
-_RATE: Final = 100_000.0
-_FEW: Final = Load(10, 500.0, 10.0)
+_STREAM_COUNTS: Final = (10, 100, 1000, 5000, 20_000)
+_RATE: Final = 100_000.0  # packets/s
+_SMALL_USER: Final = Load(10, 500.0, 10.0)
 COLUMNS: Final = ("streams", "packets/s", "lost", "CPU µs/packet", "x floor", "x fewest", "% of a core", "MiB")
 
 
 def measure(settings: Settings) -> Outcome:
     duration_s = 3.0 if settings.quick else 6.0
     runs = settings.repeat(5)
-    counts = _STREAMS[::2] if settings.quick else _STREAMS
+    counts = _STREAM_COUNTS[::2] if settings.quick else _STREAM_COUNTS
     title = f"strep capture without files at {_RATE:,.0f} packets/s; median (range) of {runs}"
     outcome = Outcome("growth", title, COLUMNS)
     trials: dict[int, list[Trial]] = {n: [] for n in counts}
@@ -38,12 +38,12 @@ def measure(settings: Settings) -> Outcome:
                 floors.append(run_trial("floor", Load(1000, _RATE, duration_s), work, floor=floor))
             for streams in counts:
                 trials[streams].append(run_trial("monitor", Load(streams, _RATE, duration_s), work))
-            few.append(run_trial("monitor", _FEW, work))
+            few.append(run_trial("monitor", _SMALL_USER, work))
         idle = _idle(work / "idle.log", 2.0 if settings.quick else 10.0)
     fewest = trials[counts[0]]
     for streams, group in trials.items():
         _row(outcome, streams, _RATE, duration_s, group, floors, fewest)
-    _row(outcome, _FEW.streams, _FEW.rate, _FEW.duration_s, few, [], [])
+    _row(outcome, _SMALL_USER.streams, _SMALL_USER.rate, _SMALL_USER.duration_s, few, [], [])
     last = outcome.rows[-1][-2]
     outcome.notes.append(f"a small user, 10 streams at 50 packets/s: {last} % of a core")
     outcome.notes.append(f"idle: {idle['wake_ups_per_s']:g} wake-ups/s, {idle['percent']:.2f} % of a core")
@@ -84,7 +84,7 @@ def _row(
 
 def _idle(log: Path, seconds: float) -> dict[str, float]:
     """A receiver to which nothing is sent."""
-    with Measured(capture_command(), core_pair()[0], log) as process:
+    with MeasuredProcess(capture_command(), core_pair()[0], log) as process:
         process.line()
         time.sleep(1.0)
         before, cpu_s = process.wake_ups(), process.cpu_s()

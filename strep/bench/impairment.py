@@ -17,9 +17,9 @@ from ._trial import Load, Trial, run_trial
 __all__ = ["differences", "measure", "wrong_files"]
 
 _STREAMS: Final = 4000
-_RATE: Final = 200_000.0
-_SAMPLED: Final = 60
-_GOAL: Final = 0.8
+_RATE: Final = 200_000.0  # packets/s
+_COMPARED_FILES: Final = 60
+_WANTED_RATIO: Final = 0.8
 COLUMNS: Final = (
     "receiver",
     "clean µs/packet",
@@ -48,14 +48,16 @@ def measure(settings: Settings) -> Outcome:
         for run in range(runs):
             for receiver in clean:
                 settings.progress(f"{receiver} {run + 1}/{runs}")
-                clean[receiver].append(run_trial(receiver, Load(_STREAMS, _RATE, seconds), work, samples=_SAMPLED))
+                clean[receiver].append(
+                    run_trial(receiver, Load(_STREAMS, _RATE, seconds), work, samples=_COMPARED_FILES)
+                )
                 out = work / "impaired"
                 options = ("--out", str(out)) if receiver == "wav" else ()
                 trial = run_trial("monitor", load, work, options=options)
                 dear[receiver].append(trial)
                 wrong[receiver] += differences(trial.summary, schedule)
                 if receiver == "wav":
-                    bad_files += wrong_files(out, schedule, _SAMPLED)
+                    bad_files += wrong_files(out, schedule, _COMPARED_FILES)
     for receiver in clean:
         ratio = [c.cpu_us / d.cpu_us for c, d in zip(clean[receiver], dear[receiver], strict=True)]
         costs = spread([t.cpu_us for t in clean[receiver]]), spread([t.cpu_us for t in dear[receiver]])
@@ -72,7 +74,7 @@ def measure(settings: Settings) -> Outcome:
             outcome.wrong.append(f"{receiver}: {dropped} datagrams or sample frames dropped")
     if bad_files:
         outcome.wrong.append(f"{bad_files} files whose samples or gaps are wrong")
-    outcome.notes.append(f"wanted: at least {_GOAL:g} of the clean rate")
+    outcome.notes.append(f"wanted: at least {_WANTED_RATIO:g} of the clean rate")
     return outcome
 
 

@@ -20,7 +20,7 @@ __all__ = ["latencies_ns", "measure"]
 _STREAMS: Final = 1000
 _WARM_UP_S: Final = 1.0
 _SINGLE_SENDS: Final = 200_000.0  # packets/s, above which the generator needs segmentation offload
-_REAL_TIME: Final = 50.0 * _STREAMS
+_REAL_TIME_RATE: Final = 50.0 * _STREAMS
 COLUMNS: Final = (
     "consumer",
     "packets/s",
@@ -48,7 +48,10 @@ def measure(settings: Settings) -> Outcome:
         outcome.data["zero_loss_rate"] = top
         cases: list[tuple[str, str, float, str]] = []
         for pattern in ("even", "phase"):
-            cases += [("iterate", "real time", _REAL_TIME, pattern), ("ring", "real time", _REAL_TIME, pattern)]
+            cases += [
+                ("iterate", "real time", _REAL_TIME_RATE, pattern),
+                ("ring", "real time", _REAL_TIME_RATE, pattern),
+            ]
             cases += [("ring", f"{share:.0%}", top * share, pattern) for share in (0.5, 0.9)]
         for consumer, share, rate, pattern in cases:
             histogram, trials = Histogram(), []

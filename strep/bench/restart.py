@@ -26,11 +26,11 @@ from ._processes import MeasurementError
 
 __all__ = ["Restart", "measure_restart"]
 
-_VICTIM: Final = 1
+_KILLED_WORKER: Final = 1
 _POLL_S: Final = 0.001
-_BETWEEN_S: Final = 0.06  # figures are told each 0.1 s: some of what it has received then is not in them
-_PATIENCE_S: Final = 30.0
-_SETTLED_S: Final = 0.5
+_AFTER_FIGURES_S: Final = 0.06  # figures are told each 0.1 s: some of what it has received then is not in them
+_TIMEOUT_S: Final = 30.0
+_QUIET_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,45 +99,45 @@ async def _measure(out: Path, streams: int, rate: float, duration_s: float, work
         generator = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
         try:
             await _until(lambda: supervisor.totals().datagrams >= kill_after * rate * duration_s)
-            await asyncio.sleep(_BETWEEN_S)
-            victim = supervisor.workers[_VICTIM].pid
+            await asyncio.sleep(_AFTER_FIGURES_S)
+            victim = supervisor.workers[_KILLED_WORKER].pid
             if victim is None:
                 raise MeasurementError("the worker that was to be killed is not there")
             began = time.monotonic()
             os.kill(victim, signal.SIGKILL)
             await _until(lambda: _replaced(supervisor, victim))
             back_s = time.monotonic() - began
-            said, _ = await generator.communicate()
+            output, _ = await generator.communicate()
         finally:
             if generator.returncode is None:
                 generator.kill()
                 await generator.wait()
-        await _settled(supervisor)
+        await _until_quiet(supervisor)
         began = time.monotonic()
     stop_s = time.monotonic() - began
-    load = json.loads(said)
+    load = json.loads(output)
     return _compare(out, supervisor.summary(), load, workers, back_s, stop_s)
 
 
 def _replaced(supervisor: Supervisor, victim: int) -> bool:
-    status = supervisor.workers[_VICTIM]
+    status = supervisor.workers[_KILLED_WORKER]
     return status.state == "running" and status.pid not in (None, victim)
 
 
 async def _until(condition: Any) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
-            raise MeasurementError(f"what was waited for did not happen within {_PATIENCE_S:g} s")
+            raise MeasurementError(f"what was waited for did not happen within {_TIMEOUT_S:g} s")
         await asyncio.sleep(_POLL_S)
 
 
-async def _settled(supervisor: Supervisor) -> None:
+async def _until_quiet(supervisor: Supervisor) -> None:
     """Until what is in the sockets has been received."""
     last = -1
     while (datagrams := supervisor.totals().datagrams) != last:
         last = datagrams
-        await asyncio.sleep(_SETTLED_S)
+        await asyncio.sleep(_QUIET_S)
 
 
 def _compare(
@@ -154,7 +154,7 @@ def _compare(
         mine = entries.get(stream, [])
         received = sum(entry["packets_received"] for entry in mine)
         truth = expected_samples(stream, packets)
-        if _worker(stream, workers) != _VICTIM:
+        if _worker(stream, workers) != _KILLED_WORKER:
             others_lost += packets - received
             others_wrong += not (len(mine) == 1 and _same(_samples(out, mine[0]["files"]), truth))
             continue

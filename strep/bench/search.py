@@ -11,19 +11,20 @@ from ._outcome import Outcome, spread
 from ._settings import Settings
 from ._trial import Load, run_trial
 
-__all__ = ["Found", "bisect", "measure", "zero_loss_rate"]
+__all__ = ["SearchResult", "bisect", "measure", "zero_loss_rate"]
 
-_LOWEST: Final = 20_000.0
-_STEP: Final = 0.04  # the search ends when the bounds are this near
-_BACK: Final = 0.96  # when a long trial fails, the next one has this share of its rate
-_CONFIRMATIONS: Final = 6
-_BEFORE_AND_AFTER: Final = 0.85, 1.2  # later searches begin around what the first found
+_LOWEST_RATE: Final = 20_000.0  # packets/s, as all rates here
+_HIGHEST_RATE: Final = 1_600_000.0
+_PRECISION: Final = 0.04  # the search ends when the bounds are this near
+_RETREAT: Final = 0.96  # when a long trial fails, the next one has this share of its rate
+_MAX_CONFIRMATIONS: Final = 6
+_BOUNDS_AROUND_EARLIER: Final = 0.85, 1.2  # later searches begin around what the first found
 _SAMPLED: Final = 40  # streams whose files are compared
 COLUMNS: Final = ("receiver", "streams", "zero-loss packets/s", "calls of 2 x 50/s", "limit")
 
 
 @dataclass(slots=True)
-class Found:
+class SearchResult:
     rate: float  # 0: not even the lowest
     generator_was_the_limit: bool
     trials: list[dict[str, Any]] = field(default_factory=list)
@@ -38,7 +39,7 @@ def bisect(
     """
     limited = False
     top = 0.0
-    while high / low > 1 + _STEP:
+    while high / low > 1 + _PRECISION:
         rate = (low * high) ** 0.5
         verdict = good(rate)
         if verdict:
@@ -47,12 +48,12 @@ def bisect(
             limited = verdict is None
             high = rate
     rate = top or low
-    for _ in range(_CONFIRMATIONS):
+    for _ in range(_MAX_CONFIRMATIONS):
         verdict = confirm(rate)
         if verdict:
             return rate, limited
         limited = verdict is None
-        rate *= _BACK
+        rate *= _RETREAT
     return 0.0, limited
 
 
@@ -66,9 +67,9 @@ def zero_loss_rate(
     bounds: tuple[float, float],
     segment: bool = True,
     note: Callable[[str], None] = lambda text: None,
-) -> Found:
+) -> SearchResult:
     """Search the highest rate at which ``receiver`` loses nothing and every checked answer is right."""
-    found = Found(0.0, False)
+    found = SearchResult(0.0, False)
 
     def attempt(rate: float, seconds: float) -> bool | None:
         note(f"{receiver}, {streams:,} streams: {rate:,.0f} packets/s for {seconds:g} s")
@@ -90,13 +91,13 @@ def measure(settings: Settings) -> Outcome:
     title = f"the highest rate without loss on one core, confirmed over {confirm_s:g} s; median (range) of {runs}"
     outcome = Outcome("zero-loss", title, COLUMNS)
     cases = [(receiver, streams) for streams in (1000, 5000) for receiver in ("monitor", "arrays", "wav")]
-    found: dict[tuple[str, int], list[Found]] = {case: [] for case in cases}
+    found: dict[tuple[str, int], list[SearchResult]] = {case: [] for case in cases}
     with settings.work() as work:
         for _ in range(runs):
             for case in cases:
                 earlier = [f.rate for f in found[case] if f.rate]
-                before, after = _BEFORE_AND_AFTER
-                bounds = (earlier[-1] * before, earlier[-1] * after) if earlier else (_LOWEST * 4, 1_600_000.0)
+                before, after = _BOUNDS_AROUND_EARLIER
+                bounds = (earlier[-1] * before, earlier[-1] * after) if earlier else (_LOWEST_RATE * 4, _HIGHEST_RATE)
                 found[case].append(
                     zero_loss_rate(
                         *case, work, trial_s=trial_s, confirm_s=confirm_s, bounds=bounds, note=settings.progress

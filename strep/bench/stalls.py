@@ -13,8 +13,8 @@ from ._trial import Load, run_trial
 __all__ = ["measure"]
 
 _STREAMS: Final = 2000
-_RATE: Final = 100_000.0
-_FRAMES: Final = 160
+_RATE: Final = 100_000.0  # packets/s
+_PACKET_FRAMES: Final = 160  # samples
 COLUMNS: Final = ("what stalls", "packets/s", "lost", "other sink misses", "stalled sink misses, told", "untold")
 
 
@@ -31,7 +31,7 @@ def measure(settings: Settings) -> Outcome:
                 settings.progress(f"{name}, {run + 1}/{runs}")
                 command = [sys.executable, "-m", "strep.bench._listen", mode]
                 trial = run_trial(mode, load, work, command=command)
-                delivered = trial.summary["totals"]["delivered"] * _FRAMES
+                delivered = trial.summary["totals"]["delivered"] * _PACKET_FRAMES
                 lost += trial.sent - trial.datagrams + trial.lost
                 missing += delivered - trial.summary["frames"]
                 for sink in trial.summary["sinks"]:

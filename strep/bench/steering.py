@@ -20,11 +20,11 @@ from ..simulate._sendmmsg import BatchSender
 
 __all__ = ["Steering", "measure_steering"]
 
-_CALLS: Final = 4000
-_PLAIN: Final = 2000
-_CHUNK: Final = 250  # what the smallest receive buffer holds
-_PAYLOAD: Final = 160
-_PATIENCE_S: Final = 5.0
+_CALL_LEGS: Final = 4000
+_PLAIN_SOURCES: Final = 2000
+_BURST: Final = 250  # datagrams: what the smallest receive buffer holds
+_PAYLOAD_BYTES: Final = 160
+_ARRIVAL_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +73,15 @@ def measure_steering(packets: int = 1_000_000, workers: int = 2, *, address: str
     try:
         done = 0
         while done < packets:
-            chosen = order[np.arange(done, min(done + _CHUNK, packets)) % len(datagrams)]
+            chosen = order[np.arange(done, min(done + _BURST, packets)) % len(datagrams)]
             done += sender.send(slab[chosen], length[chosen])
-            deadline = time.monotonic() + _PATIENCE_S
+            deadline = time.monotonic() + _ARRIVAL_TIMEOUT_S
             while int(got.sum()) < done and time.monotonic() < deadline:
                 for worker, sock in enumerate(ours):
                     batch = sock.receive()
                     if batch is None:
                         continue
-                    at = batch.length.astype(np.int64) - _PAYLOAD
+                    at = batch.length.astype(np.int64) - _PAYLOAD_BYTES
                     number = batch.slab[np.arange(len(batch))[:, None], at[:, None] + np.arange(4)]
                     number = np.ascontiguousarray(number).view(">u4")[:, 0].astype(np.int64)
                     got[worker] += len(batch)
@@ -102,21 +102,21 @@ def _datagrams() -> tuple[list[bytes], npt.NDArray[np.int64]]:
     rng = np.random.default_rng(20_261_123)
     datagrams: list[bytes] = []
     legs: list[int] = []
-    for call in range(_CALLS):
+    for call in range(_CALL_LEGS):
         call_leg_id = uuid.UUID(bytes=rng.bytes(16))
         for leg in Leg:
             for direction in Direction:
                 datagrams.append(_datagram(len(datagrams), call_leg_id, leg, direction, int(rng.integers(1 << 32))))
                 legs.append(call)
-    for source in range(_PLAIN):
+    for source in range(_PLAIN_SOURCES):
         datagrams.append(_datagram(len(datagrams), None, Leg.A, Direction.INBOUND, int(rng.integers(1 << 32))))
-        legs.append(_CALLS + source)
+        legs.append(_CALL_LEGS + source)
     return datagrams, np.array(legs)
 
 
 def _datagram(number: int, call_leg_id: uuid.UUID | None, leg: Leg, direction: Direction, ssrc: int) -> bytes:
     return build_datagram(
-        payload=number.to_bytes(4, "big") + bytes(_PAYLOAD - 4),
+        payload=number.to_bytes(4, "big") + bytes(_PAYLOAD_BYTES - 4),
         payload_type=0,
         sequence_number=number & 0xFFFF,
         rtp_timestamp=0,

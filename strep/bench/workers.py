@@ -17,7 +17,7 @@ __all__ = ["measure"]
 
 _STREAMS: Final = 4000
 _RATE: Final = 100_000.0  # for each worker
-_GOAL: Final = 1.7
+_WANTED_SCALE: Final = 1.7
 COLUMNS: Final = ("workers", "packets/s", "lost", "CPU µs/packet", "% of a core each", "x one worker")
 
 
@@ -67,7 +67,7 @@ def measure(settings: Settings) -> Outcome:
     if len(cores) < 4:
         outcome.notes.append(
             f"{len(cores)} cores, which the generator shares: the last column is from CPU time per packet, as if each "
-            f"worker had a core of its own (wanted: {_GOAL:g})"
+            f"worker had a core of its own (wanted: {_WANTED_SCALE:g})"
         )
     if not steering.exact:
         outcome.wrong.append("packets were steered wrong")

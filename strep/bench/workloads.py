@@ -1,29 +1,38 @@
-"""All workloads by name."""
+"""All workloads by name. A workload's module is imported when it is run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Final
 
 from .._model.exceptions import ConfigurationError
-from . import churn, growth, impairment, latency, offline, ratio, search, stages, stalls, workers
 from ._machine import core_pair
 from ._outcome import Outcome
 from ._settings import Settings
 
 __all__ = ["WORKLOADS", "run_workload"]
 
+
+def _of_module(name: str) -> Callable[[Settings], Outcome]:
+    def measure(settings: Settings) -> Outcome:
+        outcome: Outcome = import_module(f".{name}", __package__).measure(settings)
+        return outcome
+
+    return measure
+
+
 WORKLOADS: Final[dict[str, tuple[str, Callable[[Settings], Outcome]]]] = {
-    "stages": ("ns per packet of each stage by batch size, from memory", stages.measure),
-    "zero-loss": ("the highest rate without loss on one core", search.measure),
-    "ratio": ("CPU per packet beside a C program that only receives", ratio.measure),
-    "growth": ("CPU per packet from 10 to 20,000 streams; a small user; idle", growth.measure),
-    "latency": ("from intended sending to the consumer", latency.measure),
-    "impairment": ("loss, duplicates, reordering, wraps, SSRC changes: exact, and how dear", impairment.measure),
-    "churn": ("streams that come and go: does memory grow?", churn.measure),
-    "stalls": ("a sink or the event loop hangs", stalls.measure),
-    "workers": ("two processes on one port: steering, cost, a worker killed", workers.measure),
-    "offline": ("replay of a large capture", offline.measure),
+    "stages": ("ns per packet of each stage by batch size, from memory", _of_module("stages")),
+    "zero-loss": ("the highest rate without loss on one core", _of_module("search")),
+    "ratio": ("CPU per packet beside a C program that only receives", _of_module("ratio")),
+    "growth": ("CPU per packet from 10 to 20,000 streams; a small user; idle", _of_module("growth")),
+    "latency": ("from intended sending to the consumer", _of_module("latency")),
+    "impairment": ("loss, duplicates, reordering, wraps, SSRC changes: exact, and how dear", _of_module("impairment")),
+    "churn": ("streams that come and go: does memory grow?", _of_module("churn")),
+    "stalls": ("a sink or the event loop hangs", _of_module("stalls")),
+    "workers": ("two processes on one port: steering, cost, a worker killed", _of_module("workers")),
+    "offline": ("replay of a large capture", _of_module("offline")),
 }
 
 

@@ -17,7 +17,7 @@ from .exit_codes import EXIT_WRONG
 from .running import console
 
 if TYPE_CHECKING:
-    from ..bench import Outcome
+    from ..bench._outcome import Outcome
 
 __all__ = ["bench"]
 
@@ -147,7 +147,7 @@ def _show(outcome: Outcome) -> None:
 
 
 def _cell(cell: Any) -> str:
-    from ..bench import Spread
+    from ..bench._outcome import Spread
 
     if cell is None:
         return ""
