@@ -51,7 +51,7 @@ def test_nothing_gets_in_and_what_is_in_stays(transport: str, host: str) -> None
         ours.shut()
         for k in range(50):
             plain.send(packet(k))
-        batch = ours.receive(most=30)
+        batch = ours.receive(limit=30)
         assert batch is not None
         assert len(batch) == 30
         assert ours.count_rest(time.monotonic() + 5) == 70
@@ -70,7 +70,7 @@ def test_what_is_left_is_counted_whatever_it_is(transport: str) -> None:
         plain.send(bytes(60_000))
         held = 0
         if transport == "recvmmsg":
-            assert ours.receive(before_ns=0, most=100) is None
+            assert ours.receive(before_ns=0, limit=100) is None
             held = ours.held_back
             assert held == 100
         assert ours.count_rest(time.monotonic() + 5) == 2501
