@@ -21,7 +21,7 @@ from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
-from ..sinks.base import Sink, as_sink
+from ..sinks.base import BaseSink, Sink, as_sink
 from .bindings import bindings_of
 from .ending import read_rest
 from .engine_driver import EngineDriver
@@ -165,7 +165,17 @@ class Receiver:
         )
         try:
             sockets.open(self._addresses)
-            parts = self._make_parts(loop, sockets)
+            parts = _assemble(
+                self._settings,
+                [as_sink(sink) for sink in self._sinks],
+                edge=self._edge,
+                loop=loop,
+                sockets=sockets,
+                hub=self._hub,
+                incidents=self._incidents,
+                troubles=self._troubles,
+                watchdog=self._watchdog,
+            )
         except BaseException:
             sockets.close()
             raise
@@ -174,48 +184,6 @@ class Receiver:
         self._hooks.started(parts.engine, parts.dispatcher)
         await sockets.attach(sockets.first, parts.pump.wake)
         parts.pump.start()
-
-    def _make_parts(self, loop: asyncio.AbstractEventLoop, sockets: SocketSet) -> _Parts:
-        settings, edge, incidents = self._settings, self._edge, self._incidents
-        bindings = bindings_of(sockets.ports, settings.leg)
-        config = settings.engine_config(bindings, LATENCY_MS if self._sinks else LATENCY_WITHOUT_SINKS_MS)
-        sinks = [as_sink(sink) for sink in self._sinks]
-        listeners = [sink for sink in sinks if sink.wants_audio]
-        pacing = Pacing(
-            config.latency_ns,
-            audio=bool(listeners),
-            prompt=any(sink.prompt for sink in listeners),
-            buffer=sockets.smallest_buffer,
-        )
-        engine = Engine(config, InOrder().add, release=pacing.release(0))
-        roles = {port: int(role) for port, role in sockets.ports}
-        recorder = None if settings.pcap is None else _open_recorder(settings.pcap, roles, incidents)
-        dispatcher = Dispatcher([*sinks, self._hub], redact=settings.redact, incidents=incidents)
-        driver = EngineDriver(engine, dispatcher, edge.now_ns, recorder)
-        pump = Pump(
-            loop,
-            edge.now_ns,
-            sockets,
-            driver,
-            pacing,
-            troubles=self._troubles,
-            watchdog=self._watchdog,
-            incidents=incidents,
-            consumed=lambda: self._hub.consumed,
-        )
-        legs = Legs(
-            engine,
-            sockets,
-            self._troubles,
-            recorder,
-            take=driver.take,
-            do=driver.do,
-            drain=pump.drain,
-            changing_sockets=pump.changing_sockets,
-            now_ns=edge.now_ns,
-            monotonic_s=edge.monotonic_s,
-        )
-        return _Parts(engine, dispatcher, driver, sockets, pacing, pump, legs, recorder)
 
     async def stop(self, timeout_s: float = _STOP_S) -> None:
         """Let nothing more in, read what has come before, and finish all streams and sinks.
@@ -473,6 +441,60 @@ class Receiver:
     def _dispatcher(self) -> Dispatcher:
         """The one with the sinks; before the start one without."""
         return self._parts.dispatcher if self._parts else Dispatcher([])
+
+
+def _assemble(
+    settings: Settings,
+    sinks: Sequence[BaseSink],
+    *,
+    edge: Edge,
+    loop: asyncio.AbstractEventLoop,
+    sockets: SocketSet,
+    hub: StreamHub,
+    incidents: Incidents,
+    troubles: SocketTroubles,
+    watchdog: Watchdog,
+) -> _Parts:
+    """Everything between open sockets and sinks. Raises ConfigurationError if the recording cannot be written."""
+    config = settings.engine_config(
+        bindings_of(sockets.ports, settings.leg), LATENCY_MS if sinks else LATENCY_WITHOUT_SINKS_MS
+    )
+    listeners = [sink for sink in sinks if sink.wants_audio]
+    pacing = Pacing(
+        config.latency_ns,
+        audio=bool(listeners),
+        prompt=any(sink.prompt for sink in listeners),
+        buffer=sockets.smallest_buffer,
+    )
+    engine = Engine(config, InOrder().add, release=pacing.release(0))
+    roles = {port: int(role) for port, role in sockets.ports}
+    recorder = None if settings.pcap is None else _open_recorder(settings.pcap, roles, incidents)
+    dispatcher = Dispatcher([*sinks, hub], redact=settings.redact, incidents=incidents)
+    driver = EngineDriver(engine, dispatcher, edge.now_ns, recorder)
+    pump = Pump(
+        loop,
+        edge.now_ns,
+        sockets,
+        driver,
+        pacing,
+        troubles=troubles,
+        watchdog=watchdog,
+        incidents=incidents,
+        consumed=lambda: hub.consumed,
+    )
+    legs = Legs(
+        engine,
+        sockets,
+        troubles,
+        recorder,
+        take=driver.take,
+        do=driver.do,
+        drain=pump.drain,
+        changing_sockets=pump.changing_sockets,
+        now_ns=edge.now_ns,
+        monotonic_s=edge.monotonic_s,
+    )
+    return _Parts(engine, dispatcher, driver, sockets, pacing, pump, legs, recorder)
 
 
 def _open_recorder(path: str | PathLike[str], roles: dict[int, int], incidents: Incidents) -> Recorder:

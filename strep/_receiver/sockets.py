@@ -174,7 +174,7 @@ class SocketSet:
         return numbers | ({pairs} if pairs is not None else set())
 
     def descriptors(self) -> list[int]:
-        """File descriptors in which media may wait: as :meth:`watched`, or of all sockets where the loop watches none."""
+        """File descriptors in which media may wait: as :meth:`watched`, or all if the loop watches none."""
         return list(self.watched(())) or [socket.fileno() for socket in self._roles]
 
     # --- closing --------------------------------------------------------------------------------------------------
