@@ -84,8 +84,8 @@ class Stuck:
 
 def _break(how: str) -> None:
     """In this process, half a second from now."""
+    from strep._receiver.pump import Pump
     from strep._workers.board import Board
-    from strep._workers.worker import AdoptingReceiver
 
     began = time.monotonic()
 
@@ -101,15 +101,15 @@ def _break(how: str) -> None:
 
         Board.publish = nothing  # type: ignore[method-assign]
         return
-    poll = AdoptingReceiver._poll
+    poll = Pump._poll
 
-    def stand_still(self: AdoptingReceiver) -> None:
+    def stand_still(self: Pump) -> None:
         if not broken():
             poll(self)
         elif how == "loop":
             time.sleep(3600)
 
-    AdoptingReceiver._poll = stand_still  # type: ignore[method-assign]
+    Pump._poll = stand_still  # type: ignore[method-assign]
 
 
 class ShowingSettings(PostingSinks):

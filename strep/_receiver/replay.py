@@ -10,11 +10,13 @@ from .._delivery.dispatcher import Dispatcher
 from .._delivery.in_order import InOrder
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine
+from .._engine.release import Release
 from .._engine.sources.admission import PortRole
 from .._model.events import Event
 from .._model.report import StreamReport, Totals, summary_of
 from ..sinks.base import Sink, as_sink
-from .settings import LATENCY_MS, ReplayOptions, Settings, bindings_of, shows_settings
+from .bindings import bindings_of
+from .settings import LATENCY_MS, ReplayOptions, Settings, shows_settings
 
 __all__ = ["Replay", "replay", "replay_with"]
 
@@ -102,9 +104,8 @@ def replay_with(
     given = settings.replayed_bindings()
     consumers = [as_sink(sink) for sink in sinks]
     with PcapReader(path) as reader:
-        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add)
-        engine.audio = any(sink.wants_audio for sink in consumers)
-        engine.forgo_payloads()
+        release = Release(audio=any(sink.wants_audio for sink in consumers), payloads=False)
+        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add, release=release)
         dispatcher = Dispatcher(consumers, lossless=True, redact=settings.redact)
         try:
             for batch in reader.batches():

@@ -22,6 +22,7 @@ from .._model.addresses import SourceFilter
 from .._model.call_legs import parse_call_leg_id
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
+from .bindings import bindings_of
 
 __all__ = [
     "LATENCY_MS",
@@ -33,7 +34,6 @@ __all__ = [
     "ReplayOptions",
     "Settings",
     "SocketOptions",
-    "bindings_of",
     "shows_settings",
 ]
 
@@ -317,13 +317,6 @@ def shows_settings(way: str) -> Callable[[_F], _F]:
 
 
 # --- ports ------------------------------------------------------------------------------------------------------------
-
-
-def bindings_of(ports: Iterable[tuple[int, PortRole]], leg: uuid.UUID | None) -> dict[int, PortBinding]:
-    """Bindings by port number. All ports with a direction are one pair, of the call leg ``leg`` if that is named."""
-    roles = dict(ports)
-    pair = min((port for port, role in roles.items() if role), default=0)
-    return {port: PortBinding(role, pair if role else 0, leg if role else None) for port, role in roles.items()}
 
 
 def _roles(rx: _T | None, tx: _T | None, *, may_share: bool = True) -> list[tuple[_T, PortRole]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._model.exceptions import ConfigurationError, StrepError
-from .._receiver.settings import Settings
+from .._receiver.settings import LATENCY_MS, LATENCY_WITHOUT_SINKS_MS, Settings
 from ..sinks.base import Sink
 
 __all__ = ["PostEvent", "PostingSinks", "SinkMaker", "WorkerSpec", "recording_of"]
@@ -43,9 +43,12 @@ class WorkerSpec:
         """Streams that a worker may have at the same time."""
         return self.settings[0].max_streams
 
-    def settings_of(self, index: int, generation: int) -> Settings:
-        """What a worker's receiver is made of; ``generation`` counts the processes of that worker, from 1."""
+    def settings_of(self, index: int, generation: int, *, sinks: bool) -> Settings:
+        """What a worker's receiver is made of. ``generation`` counts the processes of that worker, from 1; ``sinks``
+        says whether it has any, for they decide the default latency."""
         own = self.settings[index]
+        if own.latency_ms is None:
+            own = replace(own, latency_ms=LATENCY_MS if sinks else LATENCY_WITHOUT_SINKS_MS)
         return own if own.pcap is None else replace(own, pcap=recording_of(Path(own.pcap), index, generation))
 
     def make_sinks(self, index: int, post_event: PostEvent) -> list[Sink]:

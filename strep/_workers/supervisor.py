@@ -12,12 +12,12 @@ from math import ceil
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-from .._delivery.stream import EventQueue
+from .._delivery.event_queue import Broadcast
 from .._edge.udp import transport_named
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
-from .._receiver.receiver import SocketStatus
 from .._receiver.settings import LATENCY_MS, Settings, SocketOptions, shows_settings
+from .._receiver.sockets import SocketStatus
 from .._threads.incidents import Incident
 from .merge import merge_sinks, merge_totals
 from .nursery import Nursery, inside_nursery
@@ -98,7 +98,7 @@ class Supervisor:
         self._ports = SharedPorts()
         self._processes: list[WorkerProcess] = []
         self._looking: asyncio.Task[None] | None = None
-        self._listeners: list[EventQueue[Incident]] = []
+        self._incidents: Broadcast[Incident] = Broadcast()
         self._nursery: Nursery | None = None
         self._stopped = False
         self._after_end = 0  # datagrams
@@ -145,7 +145,7 @@ class Supervisor:
                     rows=spec.rows,
                     codecs=self._codecs,
                     on_event=lambda event: self.on_event(event),  # users may set it at any time
-                    on_incident=self._report_incident,
+                    on_incident=self._incidents.put,
                 )
                 for i in range(self._ports.workers)
             ]
@@ -187,8 +187,7 @@ class Supervisor:
         self._unread = [self._ports.count_rest(process.index, until_s) for process in self._processes]
         self._after_end = self._ports.count_after_end()
         self._ports.close()
-        for listener in self._listeners:
-            listener.end()
+        self._incidents.end()
 
     async def _look(self) -> None:
         """Look at the workers again and again: one that does not go on is replaced."""
@@ -197,22 +196,10 @@ class Supervisor:
             for process in self._processes:
                 process.look(_LOOK_S)
 
-    def _report_incident(self, incident: Incident) -> None:
-        for listener in self._listeners:
-            listener.put(incident)
-
-    async def incidents(self) -> AsyncIterator[Incident]:
-        """What happens to the workers: what their receivers tell (:meth:`Receiver.incidents`; ``data`` names the
+    def incidents(self) -> AsyncIterator[Incident]:
+        """What happens to the workers: the incidents of their receivers (:meth:`Receiver.incidents`; ``data`` names the
         ``worker``), and "worker_replaced". From when it is asked for; ends with the supervisor."""
-        queue: EventQueue[Incident] = EventQueue()
-        self._listeners.append(queue)
-        if self._stopped:
-            queue.end()
-        try:
-            while (incident := await queue.get()) is not None:
-                yield incident
-        finally:
-            self._listeners.remove(queue)
+        return self._incidents.events()
 
     # --- figures --------------------------------------------------------------------------------------------------
 

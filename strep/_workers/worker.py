@@ -11,14 +11,15 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .._edge.udp import UdpAddress, UdpSocket, open_socket
+from .._delivery.dispatcher import Dispatcher
+from .._edge.udp.address import UdpAddress
+from .._edge.udp.edge import Edge
 from .._model.exceptions import StrepError
 from .._model.types import StreamInfo
+from .._receiver.hooks import Hooks
 from .._receiver.receiver import Receiver
-from .._threads.incidents import Incident
 from ..sinks.base import as_sink
 from .board import Board
 from .event_loop import loop_factory
@@ -58,51 +59,6 @@ def main(spec: WorkerSpec, index: int, generation: int, fds: list[int]) -> int:
     return code
 
 
-class AdoptingReceiver(Receiver):
-    """A receiver on sockets that are bound already, which keeps a ledger."""
-
-    bound: dict[tuple[str, int], socket.socket]
-    publish: Callable[[], None]
-
-    def _open_socket(self, address: UdpAddress) -> UdpSocket:
-        return open_socket(
-            address,
-            transport=self._transport,
-            receive_buffer=self._receive_buffer,
-            clock=self._clock,
-            bound=self.bound[(address.host, address.port)],
-        )
-
-    def keep(self, ledger: Ledger) -> None:
-        self._sinks.append(ledger)
-
-    def _shut(self, sockets: Sequence[UdpSocket]) -> None:
-        """The sockets are the parent's: it shuts them at the very end. If only this worker ends, another goes on."""
-
-    def _count_unread(self) -> int:
-        """What waits in them is the parent's, or the successor's."""
-        return sum(socket.held_back for socket, _ in self._sockets)
-
-    def listen_to_incidents(self, listener: Callable[[Incident], object]) -> None:
-        self._incidents.listen(listener)
-
-    def contain(self, place: str, error: Exception) -> None:
-        self._incidents.fault(place, error)
-
-    def when_stalled(self, seconds: float, give_up: Callable[[str], object]) -> None:
-        """Call ``give_up``, in a thread, when media have waited for so long and nothing was read."""
-        self._watchdog.limit_s, self._watchdog.give_up = seconds, give_up
-
-    def _received_all(self) -> None:
-        self.publish()
-
-    @property
-    def engine(self) -> Any:
-        if self._engine is None:
-            raise RuntimeError("before the start there is no engine")
-        return self._engine
-
-
 class _Worker:
     def __init__(
         self, spec: WorkerSpec, index: int, generation: int, channel: socket.socket, post: Post, fds: list[int]
@@ -114,19 +70,28 @@ class _Worker:
         made = spec.make_sinks(index, lambda event: post.put("event", event))
         self._sinks = [as_sink(sink) for sink in made]
         self._ledger = Ledger(self._board.read(), self._beginning)
-        self._receiver = AdoptingReceiver.of(spec.settings_of(index, generation), self._sinks)
         sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
-        self._receiver.bound = {sock.getsockname()[:2]: sock for sock in sockets}
-        self._receiver.publish = lambda: None
-        self._receiver.keep(self._ledger)
-        self._receiver.listen_to_incidents(lambda incident: post.put("incident", incident))
-        self._receiver.when_stalled(_STALLED_S, self._give_up)
+        self._receiver = Receiver.of(
+            spec.settings_of(index, generation, sinks=bool(self._sinks)),
+            [*self._sinks, self._ledger],
+            edge=Edge(bound={UdpAddress(*sock.getsockname()[:2]): sock for sock in sockets}),
+            hooks=Hooks(
+                started=self._on_start,
+                received_all=self._publish,  # once more, for the process that goes on from here
+                incident=lambda incident: post.put("incident", incident),
+                stalled=self._give_up,
+                stalled_after_s=_STALLED_S,
+            ),
+        )
         self._stop = asyncio.Event()
+
+    def _on_start(self, engine: Any, dispatcher: Dispatcher) -> None:
+        self._state = engine.state
+        self._incidents = dispatcher.incidents
 
     def _beginning(self, stream: StreamInfo) -> tuple[tuple[int, int, int], int]:
         """A stream's key, and its first sequence number, extended."""
-        state = self._receiver.engine.state
-        return state.table.key(stream.index), int(state.reception.base_ext[stream.index])
+        return self._state.table.key(stream.index), int(self._state.reception.base_ext[stream.index])
 
     def _give_up(self, why: str) -> None:
         """It cannot go on, and perhaps cannot even end in order: whoever takes over has the sockets."""
@@ -145,11 +110,10 @@ class _Worker:
             try:
                 self._publish()
             except Exception as error:  # the parent kills a worker that does not publish for some seconds
-                self._receiver.contain("publish", error)
+                self._incidents.fault("publish", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
         self._post.put("stopping")
-        self._receiver.publish = self._publish  # once more, for the process that goes on from here
         await self._receiver.stop(_STOP_S)
         ended, later = self._ledger.take_all(self._receiver)
         figures = json.loads(json.dumps(self._figures(), default=str))  # sinks may report what cannot be pickled
@@ -168,10 +132,9 @@ class _Worker:
         for kind, news in (("started", started), ("ended", ended), ("later", later)):
             if news:
                 self._post.put(kind, news)
-        state = self._receiver.engine.state
-        rows = state.table.live()
-        columns = state.columns(rows)
-        columns["hi"], columns["lo"], columns["tag"] = state.table.keys(rows)
+        rows = self._state.table.live()
+        columns = self._state.columns(rows)
+        columns["hi"], columns["lo"], columns["tag"] = self._state.table.keys(rows)
         columns.update(self._ledger.columns(rows))
         self._board.publish(self._generation, self._figures(), columns)
 

@@ -23,7 +23,8 @@ from strep import ConfigurationError, Receiver, Supervisor
 from strep._edge.pcap import PcapWriter
 from strep._engine.sources.admission import PortRole
 from strep._receiver import settings as module
-from strep._receiver.settings import NOT_FOR, Settings, bindings_of
+from strep._receiver.bindings import bindings_of
+from strep._receiver.settings import NOT_FOR, Settings
 from strep.sinks import ArraySink
 
 FIELDS = [one.name for one in fields(Settings)]
@@ -293,7 +294,8 @@ def presses(first: int) -> list[bytes]:
 
 
 def inside(receiver: Receiver) -> Any:
-    return receiver._engine
+    assert receiver._parts is not None
+    return receiver._parts.engine
 
 
 HONOURED: dict[str, Callable[[Path], Any]] = {
