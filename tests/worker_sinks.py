@@ -35,11 +35,20 @@ class Recording(PostingSinks):
     out: Path
     layout: str = "split"
     encoding: str = "pcm16"
-    muted: bool = False  # the files' sink stands behind a MutedSink
 
     def make(self, index: int, post_event: PostEvent) -> list[Sink]:
         files = WavSink(self.out, layout=self.layout, encoding=self.encoding)  # type: ignore[arg-type]
-        return [MutedSink([files]) if self.muted else files, Telling(index, post_event)]
+        return [files, Telling(index, post_event)]
+
+
+@dataclass(frozen=True)
+class RecordingMuted:
+    """Recordings behind a sink that takes the keys out."""
+
+    out: Path
+
+    def __call__(self, index: int) -> list[Sink]:
+        return [MutedSink([WavSink(self.out)])]
 
 
 def raising(index: int) -> list[Sink]:

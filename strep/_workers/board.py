@@ -1,7 +1,8 @@
-"""A worker's figures as they are at the moment, in memory that it shares with the parent: they outlive it.
+"""A worker's present figures, in memory that it shares with the parent, so that they outlive it.
 
-Two halves: the worker writes the one that is not published, then publishes it by raising a counter. Who reads copies,
-and tries again when the counter has moved meanwhile. Nothing here happens per packet, nor per stream in Python.
+The memory has two halves. The worker writes the half that is not published, then publishes it by raising a counter. A
+reader copies the published half, and tries again if the counter has moved meanwhile. Nothing here happens per packet,
+nor per stream in Python.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ __all__ = ["Board", "Columns", "Snapshot", "report_of_row"]
 
 Columns = dict[str, npt.NDArray[Any]]
 
-_LINE: Final = 64  # the counter, and each half's head, have a cache line of their own
-_TEXT: Final = 1 << 16
-_TRIES: Final = 1000
+_CACHE_LINE_BYTES: Final = 64  # the counter and the head of each half have one of their own
+_FIGURES_BYTES: Final = 1 << 16  # of JSON: all that is not by stream
+_MAX_READS: Final = 1000  # a worker cannot publish that fast
 
 _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "serial": ("i8", ()),
@@ -61,10 +62,10 @@ _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was published last. ``columns`` has an array a figure, a row a live stream."""
+    """What was published last. ``columns`` has an array for each figure, with a row for each live stream."""
 
     generation: int = 0  # which of the worker's processes it is from, from 1; 0: none has published anything
-    figures: dict[str, Any] = field(default_factory=dict)  # totals, sinks and what else is no column
+    figures: dict[str, Any] = field(default_factory=dict)  # totals, sinks, and others that are not by stream
     columns: Columns = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -76,21 +77,24 @@ class Board:
 
     def __init__(self, rows: int, fd: int | None = None) -> None:
         self.rows = rows
-        offset, places = _LINE + _TEXT, {}
+        offset, places = _CACHE_LINE_BYTES + _FIGURES_BYTES, {}
         for name, (kind, shape) in _ROW.items():
             places[name] = offset
-            offset += -(-rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize // _LINE) * _LINE
+            offset += (
+                -(-rows * int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize // _CACHE_LINE_BYTES)
+                * _CACHE_LINE_BYTES
+            )
         if fd is None:
-            fd = _anonymous_file(_LINE + 2 * offset)  # takes no memory before it is written to
+            fd = _anonymous_file(_CACHE_LINE_BYTES + 2 * offset)  # takes no memory before it is written to
         self.fd = fd
-        self._memory = mmap.mmap(fd, _LINE + 2 * offset)
+        self._memory = mmap.mmap(fd, _CACHE_LINE_BYTES + 2 * offset)
         self._counter = np.frombuffer(self._memory, np.int64, 1)
         self._heads: list[npt.NDArray[np.int64]] = []
         self._texts: list[npt.NDArray[np.uint8]] = []
         self._columns: list[Columns] = []
-        for begin in (_LINE, _LINE + offset):
+        for begin in (_CACHE_LINE_BYTES, _CACHE_LINE_BYTES + offset):
             self._heads.append(np.frombuffer(self._memory, np.int64, 3, begin))
-            self._texts.append(np.frombuffer(self._memory, np.uint8, _TEXT, begin + _LINE))
+            self._texts.append(np.frombuffer(self._memory, np.uint8, _FIGURES_BYTES, begin + _CACHE_LINE_BYTES))
             self._columns.append({
                 name: np.ndarray((rows, *shape), kind, self._memory, begin + places[name])
                 for name, (kind, shape) in _ROW.items()
@@ -105,7 +109,7 @@ class Board:
         """``columns`` as of :data:`_ROW`, all of one length of at most ``rows``."""
         half = (int(self._counter[0]) + 1) % 2
         text = json.dumps(figures, default=str).encode()
-        if len(text) > _TEXT:  # a sink that reports that much
+        if len(text) > _FIGURES_BYTES:  # a sink that reports that much
             text = json.dumps({**figures, "sinks": []}, default=str).encode()
         count = len(columns["serial"])
         self._heads[half][:] = generation, len(text), count
@@ -116,17 +120,17 @@ class Board:
 
     def read(self, *, columns: bool = True) -> Snapshot:
         """A copy of what was published last; without ``columns`` only what is not per stream."""
-        for _ in range(_TRIES):
+        for _ in range(_MAX_READS):
             counter = int(self._counter[0])
             if not counter:
                 return Snapshot()
             half = counter % 2
             generation, length, count = self._heads[half].tolist()
-            text = self._texts[half][: min(max(length, 0), _TEXT)].tobytes()
+            text = self._texts[half][: min(max(length, 0), _FIGURES_BYTES)].tobytes()
             copies = {name: column[:count].copy() for name, column in self._columns[half].items()} if columns else {}
             if int(self._counter[0]) == counter:
                 return Snapshot(generation, json.loads(text), copies)
-        return Snapshot()  # a worker cannot publish that fast
+        return Snapshot()
 
     def close(self) -> None:
         """Give the memory back; the board cannot be used any more."""

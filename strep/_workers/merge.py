@@ -13,7 +13,7 @@ WORKER_DIED = "worker_died"
 
 
 def merge_totals(all_totals: Iterable[dict[str, Any]]) -> Totals:
-    """Sums, cause by cause. What the kernel dropped is left 0: the sockets know it, and they outlive workers."""
+    """Sums, cause by cause. ``kernel_dropped`` and ``after_end`` stay 0: the parent knows them from its sockets."""
     merged = Totals()
     for totals in all_totals:
         for name in Totals.__slots__:
@@ -30,7 +30,7 @@ def merge_totals(all_totals: Iterable[dict[str, Any]]) -> Totals:
 
 
 def totals_of_the_dead(totals: dict[str, Any]) -> dict[str, Any]:
-    """A worker's last word: what waited in its buffers when it died is dropped, its streams have ended."""
+    """The last totals of a worker that died: what waited in its buffers is dropped, and its streams have ended."""
     waiting = totals["buffered"]
     dropped_by = dict(totals["dropped_by"])
     if waiting:

@@ -1,8 +1,8 @@
-"""A process of one thread that has imported everything and does nothing but fork workers: a few ms each.
+"""A process of one thread that has imported everything and does nothing but fork workers, in a few ms each.
 
-Forking the parent itself would copy its event loop and whatever locks its threads hold; starting an interpreter takes
-most of a second. multiprocessing's fork server is this too, but it runs the user's main module again in every worker,
-takes its environment from the parent at a moment that is not ours, and is one for the whole program.
+Forking the parent itself would copy its event loop and the locks that its threads hold; starting an interpreter takes
+most of a second. multiprocessing's fork server does the same, but it runs the user's main module again in every worker,
+takes its environment from the parent at a moment that we cannot choose, and is one for the whole program.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Nursery", "inside_nursery", "main"]
 _REQUEST: Final = struct.Struct("!II")  # index, generation; with file descriptors
 _LENGTH: Final = struct.Struct("!I")
 _MAX_FDS: Final = 8
-# SIGINT reaches everybody in the terminal's group; what it means is the parent's to say
+# SIGINT reaches all processes of the terminal's group; the parent decides what it means
 _START: Final = """\
 import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)
 import json, sys; sys.path[:] = json.loads(sys.argv[1])
@@ -41,7 +41,8 @@ def inside_nursery() -> bool:
 
 
 class Nursery:
-    """The parent's end. ``spec`` is pickled; it is what all workers are told."""
+    """The parent's end. ``spec`` is what all workers are told; it is pickled. Raises ConfigurationError if it cannot
+    be."""
 
     def __init__(self, spec: Any) -> None:
         try:
@@ -78,10 +79,10 @@ class Nursery:
             except OSError:
                 if last:
                     raise
-                self.start()  # somebody has ended it
+                self.start()  # it has been ended
 
     def close(self) -> None:
-        """It ends when nobody can ask it for anything any more; workers go on."""
+        """The nursery ends when its control socket is closed; workers go on."""
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -130,7 +131,7 @@ def main(control_fd: int) -> None:
 
 
 def _load(control: socket.socket) -> tuple[Any, str | None]:
-    """What workers are told; or what is wrong with it."""
+    """What workers are told; or why that cannot be read."""
     from . import event_loop, worker  # noqa: F401  # all that workers need is imported here, once
 
     event_loop.loop_factory()

@@ -24,8 +24,8 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 
-_FACTOR: Final = 0x9E37_79B1
-_WORD: Final = 0xFFFF_FFFF
+_HASH_FACTOR: Final = 0x9E37_79B1
+_WORD_MASK: Final = 0xFFFF_FFFF
 _CALL_LEG_ID: Final = (8, 12, 16, 20)  # where its words stand in a STREP datagram
 _SSRC: Final = 8  # in a plain RTP datagram
 
@@ -59,7 +59,7 @@ def program_for(workers: int) -> list[Instruction]:
         *leg,
         (_JUMP, 0, 0, 1),  # over the SSRC
         (_LOAD_WORD, 0, 0, _SSRC),
-        (_MULTIPLY, 0, 0, _FACTOR),
+        (_MULTIPLY, 0, 0, _HASH_FACTOR),
         (_SHIFT_RIGHT, 0, 0, 16),
         (_MODULO, 0, 0, workers),
         (_RETURN_A, 0, 0, 0),
@@ -75,7 +75,7 @@ def worker_of(datagram: bytes, workers: int) -> int:
         (word,) = struct.unpack_from("!I", datagram, _SSRC)
     else:
         return 0
-    return ((word * _FACTOR & _WORD) >> 16) % workers
+    return ((word * _HASH_FACTOR & _WORD_MASK) >> 16) % workers
 
 
 def attach_program(member: socket.socket, workers: int) -> None:

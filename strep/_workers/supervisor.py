@@ -55,14 +55,16 @@ class Supervisor:
     permitted) one worker does it all; :attr:`fallback` says why.
 
     ``workers``  1 to 64
-    ``sinks``    called in each worker with its index, 0 to ``workers`` - 1; returns the sinks of that worker. Pickled:
-                 a function of a module or an instance of a class there. None: no sinks. A main module that starts a
-                 supervisor does so under ``if __name__ == "__main__":``, for workers may import it.
-    ``pcap``     worker i records to ``FILE-stem.i.pcap``, whoever replaces it to ``FILE-stem.i-2.pcap`` and so on
+    ``sinks``    called in each worker with its index, 0 to ``workers`` - 1; returns the sinks of that worker. It is
+                 pickled, so it is a function of a module, or an instance of a class there. None: no sinks. A main
+                 module that starts a supervisor does so under ``if __name__ == "__main__":``, as workers may import it.
+    ``pcap``     worker i records to ``FILE-stem.i.pcap``; a process that replaces it to ``FILE-stem.i-2.pcap``, and so
+                 on
     ``max_streams``  of all workers together; each takes at most 1.25 times its even share
+
     The others are those of :class:`Receiver`. Streams are consumed where they are received: by sinks. Not on Windows.
 
-    Raises ConfigurationError for wrong arguments; :meth:`start` also where sinks cannot be made, and BindError.
+    Raises ConfigurationError if an argument is wrong. :meth:`start` raises it if sinks cannot be made, and BindError.
     """
 
     @shows_settings("Supervisor")
@@ -170,9 +172,10 @@ class Supervisor:
         return WorkerSpec(settings, self._sinks, _log.getEffectiveLevel())
 
     async def stop(self, timeout_s: float = 2.5) -> None:
-        """Let nothing more in, have the workers read what has come before and finish their files; safe to call twice.
-        Who has not ended within ``timeout_s`` and ``drain_s`` is killed, and counted as dead. What nobody has read then
-        is counted (dropped: unread)."""
+        """Let nothing more in; have the workers read what has come before, and finish their files. Safe to call twice.
+
+        A worker that has not ended within ``timeout_s`` and ``drain_s`` together is killed, and counted as dead. What
+        nobody has read then is counted (dropped: unread)."""
         if self._stopped:
             return
         self._stopped = True

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.exceptions import ConfigurationError, MissingExtraError
-from .recorded import Leg, Span, Track, columns_of, legs_of, spectra_of
+from .recorded import RecordedLeg, RecordedStream, Span, columns_of, legs_of, spectra_of
 
 __all__ = ["draw_leg", "plot_directory"]
 
 _DIRECTIONS: Final = ("inbound", "outbound")
-_COLOUR: Final = {"inbound": "#0f6f86", "outbound": "#5aa9a8"}
-_SOFT: Final = {"inbound": "#9cc7d0", "outbound": "#c3e0de"}
+_COLORS: Final = {"inbound": "#0f6f86", "outbound": "#5aa9a8"}
+_SOFT_COLORS: Final = {"inbound": "#9cc7d0", "outbound": "#c3e0de"}
 _INK: Final = "#1d2b33"
 _FAINT: Final = "#6b7b84"
 _GRID: Final = "#e6ecee"
@@ -27,9 +27,9 @@ _ALARM: Final = "#e4572e"
 _REST: Final = "#d5dcdf"  # gaps that are nobody's fault
 _SHADES: Final = ("#ffffff", "#dcecee", "#8fc6cc", "#2f8ea1", "#0d5065", "#072a36")
 _LOST: Final = ("loss", "overrun")
-_COLUMNS: Final = 1500
-_POOR_MOS: Final = 3.6
-_RANGE_DB: Final = 62.0
+_COLUMNS: Final = 1500  # of a waveform or spectrogram
+_POOR_MOS: Final = 3.6  # many users are dissatisfied
+_RANGE_DB: Final = 62.0  # of a spectrogram, below its loudest part
 _STYLE: Final[dict[Any, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -73,7 +73,7 @@ def plot_directory(
     for done, leg in enumerate(legs):
         if progress is not None:
             progress(done, len(legs))
-        if any(t.audio or t.gaps or t.talk or t.keys or t.mos for t in leg.tracks) and leg.duration_s > 0:
+        if any(t.audio or t.gaps or t.talk or t.keys or t.mos for t in leg.streams) and leg.duration_s > 0:
             path = leg.picture(folder, None if out is None else Path(out), format)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,20 +93,20 @@ def _need_matplotlib() -> None:
         raise MissingExtraError("pictures need matplotlib: pip install 'strep-rtp[plot]'") from error
 
 
-def draw_leg(leg: Leg, path: Path) -> None:
+def draw_leg(leg: RecordedLeg, path: Path) -> None:
     """Draw one call leg into a file; the same figures make the same file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    of = {d: [t for t in leg.tracks if t.direction == d] for d in _DIRECTIONS}
+    of = {d: [t for t in leg.streams if t.direction == d] for d in _DIRECTIONS}
     sounding = [d for d in _DIRECTIONS if any(t.audio for t in of[d])]
     rows: list[tuple[str, float]] = []
-    if any(t.talk for t in leg.tracks):
+    if any(t.talk for t in leg.streams):
         rows.append(("talk", 0.42))
-    if sounding or any(t.gaps or t.keys for t in leg.tracks):
+    if sounding or any(t.gaps or t.keys for t in leg.streams):
         rows.append(("wave", 2.3 if of["inbound"] and of["outbound"] else 1.25))
     rows += [(f"spectrum {d}", 1.25) for d in sounding]
-    if any(t.mos for t in leg.tracks):
+    if any(t.mos for t in leg.streams):
         rows.append(("mos", 1.0))
     total = sum(height for _, height in rows)
     with mpl.rc_context(_STYLE):
@@ -155,9 +155,9 @@ def _clock(seconds: float, _: int = 0) -> str:
     return f"{hours}:{minutes:02d}:{rest:02.0f}" if hours else f"{minutes}:{rest:02.0f}"
 
 
-def _head(figure: Any, leg: Leg) -> None:
+def _head(figure: Any, leg: RecordedLeg) -> None:
     high = figure.get_figheight()
-    codecs = list(dict.fromkeys(t.codec for t in leg.tracks))
+    codecs = list(dict.fromkeys(t.codec for t in leg.streams))
     began = f"{datetime.fromtimestamp(leg.began_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC" if leg.began_ns else ""
     figure.text(0.075, 1 - 0.30 / high, f"Call leg {leg.leg}", fontsize=13, fontweight="bold", va="center")
     figure.text(0.075, 1 - 0.53 / high, leg.name, fontsize=8.5, color=_FAINT, va="center")
@@ -170,7 +170,7 @@ def _head(figure: Any, leg: Leg) -> None:
 def _name(axis: Any, direction: str, y: float) -> None:
     axis.annotate(
         direction, (0, y), (-44, 0), xycoords="axes fraction", textcoords="offset points", rotation=90, va="center",
-        ha="center", color=_COLOUR[direction], fontsize=8.5, fontweight="bold",
+        ha="center", color=_COLORS[direction], fontsize=8.5, fontweight="bold",
     )  # fmt: skip
 
 
@@ -183,22 +183,22 @@ def _note(axis: Any, lines: list[tuple[str, str]], y: float) -> None:
         )  # fmt: skip
 
 
-def _draw_talk(axis: Any, of: dict[str, list[Track]], span_s: float) -> None:
+def _draw_talk(axis: Any, of: dict[str, list[RecordedStream]], span_s: float) -> None:
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.set_ylim(0, 2)
     axis.set_yticks([])
     axis.annotate("talk", (0, 0.5), (-44, 0), xycoords="axes fraction", textcoords="offset points", rotation=90,
                   va="center", ha="center", color=_FAINT, fontsize=8.5)  # fmt: skip
     for row, direction in ((1, "inbound"), (0, "outbound")):
-        talk = [span for track in of[direction] for span in track.talk]
+        talk = [span for stream in of[direction] for span in stream.talk]
         axis.broken_barh([(0, span_s)], (row + 0.2, 0.6), color="#f2f5f6", linewidth=0)
-        axis.broken_barh([(s.start_s, s.duration_s) for s in talk], (row + 0.2, 0.6), color=_COLOUR[direction], lw=0)
+        axis.broken_barh([(s.start_s, s.duration_s) for s in talk], (row + 0.2, 0.6), color=_COLORS[direction], lw=0)
         if of[direction]:
             share = sum(s.duration_s for s in talk) / span_s
-            _note(axis, [(f"{share:.0%} of the time", _COLOUR[direction])], (row + 0.5) / 2)
+            _note(axis, [(f"{share:.0%} of the time", _COLORS[direction])], (row + 0.5) / 2)
 
 
-def _draw_waves(axis: Any, of: dict[str, list[Track]], span_s: float) -> None:
+def _draw_waves(axis: Any, of: dict[str, list[RecordedStream]], span_s: float) -> None:
     """Inbound upwards, outbound downwards: each its envelope, its RMS darker within."""
     time_s = (np.arange(_COLUMNS) + 0.5) * span_s / _COLUMNS
     # a direction that there is not has no half
@@ -218,12 +218,12 @@ def _draw_waves(axis: Any, of: dict[str, list[Track]], span_s: float) -> None:
         _name(axis, direction, middle)
         for low, high, rms in envelopes[direction]:
             peak = np.maximum(high, -low) * scale
-            axis.fill_between(time_s, 0, sign * peak, step="mid", color=_SOFT[direction], linewidth=0, zorder=1)
+            axis.fill_between(time_s, 0, sign * peak, step="mid", color=_SOFT_COLORS[direction], linewidth=0, zorder=1)
             axis.fill_between(
-                time_s, 0, sign * rms * scale, step="mid", color=_COLOUR[direction], linewidth=0, zorder=2
+                time_s, 0, sign * rms * scale, step="mid", color=_COLORS[direction], linewidth=0, zorder=2
             )
-        _draw_gaps(axis, [gap for track in of[direction] for gap in track.gaps], sign)
-        _draw_keys(axis, [key for track in of[direction] for key in track.keys], sign, span_s)
+        _draw_gaps(axis, [gap for stream in of[direction] for gap in stream.gaps], sign)
+        _draw_keys(axis, [key for stream in of[direction] for key in stream.keys], sign, span_s)
         _note(axis, _figures(of[direction]), middle)
 
 
@@ -255,30 +255,30 @@ def _draw_keys(axis: Any, keys: list[Span], sign: int, span_s: float) -> None:
         )  # fmt: skip
 
 
-def _figures(tracks: list[Track]) -> list[tuple[str, str]]:
+def _figures(streams: list[RecordedStream]) -> list[tuple[str, str]]:
     """Packets lost and jitter of a direction, in words."""
-    expected = sum(int(t.entry.get("packets_expected") or 0) for t in tracks)
-    lost = sum(int(t.entry.get("packets_lost") or 0) for t in tracks)
+    expected = sum(int(t.entry.get("packets_expected") or 0) for t in streams)
+    lost = sum(int(t.entry.get("packets_lost") or 0) for t in streams)
     lines = []
     if expected:
         share = f"{lost / expected:.1%} lost" if lost else "nothing lost"
         lines.append((share, _ALARM if lost else _FAINT))
-    jitter = [float(t.entry["jitter_ms"]["mean"]) for t in tracks if isinstance(t.entry.get("jitter_ms"), dict)]
+    jitter = [float(t.entry["jitter_ms"]["mean"]) for t in streams if isinstance(t.entry.get("jitter_ms"), dict)]
     if jitter:
         lines.append((f"jitter {max(jitter):.1f} ms", _FAINT))
     return lines
 
 
-def _draw_spectrum(axis: Any, tracks: list[Track], direction: str, span_s: float) -> None:
+def _draw_spectrum(axis: Any, streams: list[RecordedStream], direction: str, span_s: float) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("strep", _SHADES).with_extremes(bad="white")
     _name(axis, direction, 0.5)
     highest = 0.0
-    for track in tracks:
-        if track.audio is None:
+    for stream in streams:
+        if stream.audio is None:
             continue
-        decibel, frequency = spectra_of(track.audio, span_s, _COLUMNS)
+        decibel, frequency = spectra_of(stream.audio, span_s, _COLUMNS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # nothing but NaN
             loud = float(np.nanpercentile(decibel, 99.7))
@@ -295,7 +295,7 @@ def _draw_spectrum(axis: Any, tracks: list[Track], direction: str, span_s: float
     axis.set_yticks(np.arange(0, highest / 1000 + 0.01, step))
 
 
-def _draw_mos(axis: Any, of: dict[str, list[Track]]) -> None:
+def _draw_mos(axis: Any, of: dict[str, list[RecordedStream]]) -> None:
     axis.set_ylim(1, 4.6)
     axis.set_yticks([1, 2, 3, 4])
     axis.set_ylabel("MOS", fontsize=8)
@@ -303,15 +303,15 @@ def _draw_mos(axis: Any, of: dict[str, list[Track]]) -> None:
     axis.axhspan(1, _POOR_MOS, color=_ALARM, alpha=0.06, linewidth=0)
     ends = []
     for direction in _DIRECTIONS:
-        windows = sorted(window for track in of[direction] for window in track.mos)
+        windows = sorted(window for stream in of[direction] for window in stream.mos)
         if not windows:
             continue
         start, end, mos = (np.array(column) for column in zip(*windows, strict=True))
         for a, b, value, following in zip(start, end, mos, np.append(start[1:], np.inf), strict=True):
-            axis.plot([a, min(b, following)], [value, value], color=_COLOUR[direction], lw=2, solid_capstyle="butt")
+            axis.plot([a, min(b, following)], [value, value], color=_COLORS[direction], lw=2, solid_capstyle="butt")
         joined = np.flatnonzero(start[1:] - end[:-1] < 1)
-        axis.vlines(start[1:][joined], mos[:-1][joined], mos[1:][joined], color=_COLOUR[direction], linewidth=1)
+        axis.vlines(start[1:][joined], mos[:-1][joined], mos[1:][joined], color=_COLORS[direction], linewidth=1)
         ends.append((float(np.average(mos, weights=np.maximum(end - start, 1e-3))), float(mos.min()), direction))
     for number, (mean, worst, direction) in enumerate(ends):
         y = 0.5 if len(ends) == 1 else (0.75, 0.25)[number]
-        _note(axis, [(f"{mean:.2f}, worst {worst:.2f}", _COLOUR[direction])], y)
+        _note(axis, [(f"{mean:.2f}, worst {worst:.2f}", _COLORS[direction])], y)

@@ -21,7 +21,7 @@ from .._codecs.g711 import PCMA, PCMU, decode
 from .._model.exceptions import CaptureFileError
 from ..sinks.wav.file import WavFormat
 
-__all__ = ["Leg", "Span", "Track", "columns_of", "legs_of", "spectra_of"]
+__all__ = ["RecordedLeg", "RecordedStream", "Span", "columns_of", "legs_of", "spectra_of"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class Span:
 
 
 @dataclass(slots=True)
-class Track:
+class RecordedStream:
     """One stream: where it stands on its leg's timeline, and what is known of it. Times are seconds of the leg."""
 
     direction: str
@@ -83,14 +83,14 @@ class Audio:
 
 
 @dataclass(slots=True)
-class Leg:
+class RecordedLeg:
     """A call leg and its streams."""
 
     name: str
     leg: str
     began_ns: int
     duration_s: float
-    tracks: list[Track]
+    streams: list[RecordedStream]
 
     def picture(self, directory: Path, out: Path | None, suffix: str) -> Path:
         """Where its picture goes: beside its files, or into ``out``."""
@@ -98,7 +98,7 @@ class Leg:
         return out / f"{name}-{leg}.{suffix}" if out is not None else directory / name / f"{leg}.{suffix}"
 
 
-def legs_of(directory: str | PathLike[str]) -> list[Leg]:
+def legs_of(directory: str | PathLike[str]) -> list[RecordedLeg]:
     """The call legs of a capture directory, in the order of their streams. Raises CaptureFileError."""
     folder = Path(directory)
     path = folder / "summary.json"
@@ -114,18 +114,18 @@ def legs_of(directory: str | PathLike[str]) -> list[Leg]:
         raise CaptureFileError(f"{path} is not a summary of strep ({type(error).__name__})") from error
 
 
-def _leg(folder: Path, name: str, leg: str, entries: list[dict[str, Any]]) -> Leg:
+def _leg(folder: Path, name: str, leg: str, entries: list[dict[str, Any]]) -> RecordedLeg:
     began = min(int(entry.get("first_arrival_ns") or 0) for entry in entries)
     offsets = [(int(entry.get("first_arrival_ns") or 0) - began) / 1e9 for entry in entries]
     first: dict[str, float] = {}  # where each file begins: both directions may be in one
     for entry, offset in zip(entries, offsets, strict=True):
         for file in map(str, entry.get("files") or []):
             first[file] = min(first.get(file, offset), offset)
-    tracks = [_track(folder, entry, offset, first) for entry, offset in zip(entries, offsets, strict=True)]
-    return Leg(name, leg, began, max(t.offset_s + t.duration_s for t in tracks), tracks)
+    streams = [_stream(folder, entry, offset, first) for entry, offset in zip(entries, offsets, strict=True)]
+    return RecordedLeg(name, leg, began, max(t.offset_s + t.duration_s for t in streams), streams)
 
 
-def _track(folder: Path, entry: dict[str, Any], offset: float, first: dict[str, float]) -> Track:
+def _stream(folder: Path, entry: dict[str, Any], offset: float, first: dict[str, float]) -> RecordedStream:
     direction = str(entry.get("direction"))
     names = map(str, entry.get("files") or [])
     audio = next((a for a in (_audio(folder, name, direction, first[name]) for name in names) if a), None)
@@ -133,19 +133,19 @@ def _track(folder: Path, entry: dict[str, Any], offset: float, first: dict[str, 
     if not duration and audio is not None:
         duration = audio.frames / audio.format.rate
     rate = (entry.get("sample_rate") or 0) / 1000
-    track = Track(direction, offset, duration, f"{entry.get('codec') or '?'} {rate:g} kHz", entry, audio)
+    stream = RecordedStream(direction, offset, duration, f"{entry.get('codec') or '?'} {rate:g} kHz", entry, audio)
     quality = _dict(entry.get("quality"))
     for gap in _list(quality.get("gap_list") or entry.get("gap_list")):
-        track.gaps.append(Span(offset + float(gap[0]), float(gap[1]), str(gap[2])))
+        stream.gaps.append(Span(offset + float(gap[0]), float(gap[1]), str(gap[2])))
     for segment in _list(_dict(entry.get("speech")).get("segments")):
-        track.talk.append(Span(offset + float(segment[0]), float(segment[1]) - float(segment[0])))
+        stream.talk.append(Span(offset + float(segment[0]), float(segment[1]) - float(segment[0])))
     for event in _list(_dict(entry.get("dtmf")).get("events")):
         at, duration_s = float(event.get("position_s", 0.0)), float(event.get("duration_s") or 0.0)
-        track.keys.append(Span(offset + at, duration_s, str(event.get("digit", "?"))))
+        stream.keys.append(Span(offset + at, duration_s, str(event.get("digit", "?"))))
     for window in _list(quality.get("series")):
         start = offset + float(window["start_s"])
-        track.mos.append((start, start + float(window["duration_s"]), float(window["mos_cq"])))
-    return track
+        stream.mos.append((start, start + float(window["duration_s"]), float(window["mos_cq"])))
+    return stream
 
 
 def _audio(folder: Path, name: str, direction: str, offset: float) -> Audio | None:

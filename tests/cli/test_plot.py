@@ -56,7 +56,7 @@ def test_a_leg_is_read_with_all_that_is_known_of_it(tmp_path: Path, options: dic
     record(tmp_path, **options)
     (leg,) = legs_of(tmp_path)
     assert (leg.name, leg.leg, leg.began_ns, leg.duration_s) == (str(leg_id(0)), "a", T0, 8.0)
-    inbound, outbound = sorted(leg.tracks, key=lambda t: t.direction)
+    inbound, outbound = sorted(leg.streams, key=lambda t: t.direction)
     assert (inbound.offset_s, outbound.offset_s) == (0, 0.5)
     assert [(g.start_s, g.duration_s, g.text) for g in inbound.gaps] == [(3.0, 0.1, "loss")]
     assert [(s.start_s, s.duration_s) for s in inbound.talk] == [(0.5, 1.5), (5.0, 2.5)]
@@ -83,7 +83,7 @@ def test_a_leg_is_read_with_all_that_is_known_of_it(tmp_path: Path, options: dic
 def test_spectra_are_scipys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     record(tmp_path)
     (leg,) = legs_of(tmp_path)
-    audio = next(t.audio for t in leg.tracks if t.direction == "inbound")
+    audio = next(t.audio for t in leg.streams if t.direction == "inbound")
     assert audio is not None
     slices = type(audio).slices
     monkeypatch.setattr(type(audio), "slices", lambda self: slices(self, step))
@@ -113,7 +113,7 @@ def pixels(path: Path, colour: str) -> int:
 
 def test_pictures_show_what_was_lost_and_are_the_same_each_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from strep.plot.plot import _ALARM, _COLOUR
+    from strep.plot.plot import _ALARM, _COLORS
 
     summary = record(tmp_path)
     told: list[tuple[int, int]] = []
@@ -125,7 +125,7 @@ def test_pictures_show_what_was_lost_and_are_the_same_each_time(tmp_path: Path) 
     assert path.read_bytes() == first
     marked = pixels(path, _ALARM)
     assert marked > 100
-    assert all(pixels(path, colour) > 1000 for colour in _COLOUR.values())
+    assert all(pixels(path, colour) > 1000 for colour in _COLORS.values())
     for entry in summary["streams"]:
         entry["quality"]["gap_list"] = []
         entry["packets_lost"] = 0
