@@ -15,7 +15,7 @@ from .._model.types import StreamInfo
 from ..sinks.base import BaseSink
 from .board import Columns, Snapshot
 
-__all__ = ["Ledger", "StreamEntries", "packets_between"]
+__all__ = ["Ledger", "SinkResults", "packets_between"]
 
 Key = tuple[int, int, int]  # of a stream, as the engine's key table has it: high, low, tag
 Entry = tuple[int, dict[str, Any]]  # serial, the stream's entry in summary.json
@@ -27,14 +27,17 @@ _MAX_PENDING: Final = 100_000  # ended streams; what sinks have to add to older 
 _SHORTEST_PACKET_NS: Final = 2_500_000  # nobody sends more often
 
 
-class StreamEntries(Protocol):
-    """The part of a receiver that knows a stream's entry in summary.json."""
+class SinkResults(Protocol):
+    """What sinks know of streams that have ended: of a dispatcher."""
 
     def settled(self, stream: StreamInfo) -> bool:
-        """Whether :meth:`entry` of a stream that has ended does not change any more."""
+        """Whether all sinks are done with a stream, so that the others here do not change any more."""
 
-    def entry(self, report: StreamReport) -> dict[str, Any]:
-        """The entry: figures, files, and what analyzers found."""
+    def files(self, stream: StreamInfo) -> list[str]:
+        """Paths written for a stream."""
+
+    def figures(self, stream: StreamInfo) -> dict[str, Any]:
+        """What analyzers found, for its entry in summary.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Ledger(BaseSink):
         self.restart_gap = 0  # packets, of all streams
         self._started: list[StreamInfo] = []
         self._ended: list[tuple[StreamReport, int]] = []
-        self._pending: deque[StreamReport] = deque(maxlen=_MAX_PENDING)  # entries that sinks may still add to
+        self._pending: deque[StreamInfo] = deque(maxlen=_MAX_PENDING)  # ended; sinks may have more to say
 
     def stream_started(self, stream: StreamInfo) -> None:
         row = stream.index
@@ -105,7 +108,7 @@ class Ledger(BaseSink):
             raise IndexError(int(rows[-1]))
         return {"serial": self._serial[rows], "restart_gap": self._gap[rows]}
 
-    def take(self, entries: StreamEntries) -> tuple[list[StreamInfo], list[Entry], Additions]:
+    def take(self, results: SinkResults) -> tuple[list[StreamInfo], list[Entry], Additions]:
         """Since the last call: streams that began, entries of streams that ended, and what sinks have added to entries
         since (names of files, what analyzers found)."""
         started, self._started = self._started, []
@@ -115,32 +118,34 @@ class Ledger(BaseSink):
         for _ in range(len(self._pending)):
             if unsettled >= _UNSETTLED_A_LOOK:
                 break
-            report = self._pending.popleft()
-            if entries.settled(report.stream):
-                _add(additions, entries, report)
+            stream = self._pending.popleft()
+            if results.settled(stream):
+                _add(additions, results, stream)
             else:
                 unsettled += 1
-                self._pending.append(report)
+                self._pending.append(stream)
         return started, ended, additions
 
-    def take_all(self, entries: StreamEntries) -> tuple[list[Entry], Additions]:
+    def take_all(self, results: SinkResults) -> tuple[list[Entry], Additions]:
         """What is left at the very end, when sinks are closed and everything is known."""
         ended = self._take_ended()
         additions: Additions = {}
-        for report in self._pending:
-            _add(additions, entries, report)
+        for stream in self._pending:
+            _add(additions, results, stream)
         return ended, additions
 
     def _take_ended(self) -> list[Entry]:
         ended, self._ended = self._ended, []
-        self._pending.extend(report for report, _ in ended)
+        self._pending.extend(report.stream for report, _ in ended)
         return [(report.stream.serial, {**report.as_dict(), "restart_gap_packets": gap}) for report, gap in ended]
 
 
-def _add(additions: Additions, entries: StreamEntries, report: StreamReport) -> None:
-    known = report.as_dict()
-    if more := {name: value for name, value in entries.entry(report).items() if known.get(name) != value}:
-        additions[report.stream.serial] = more
+def _add(additions: Additions, results: SinkResults, stream: StreamInfo) -> None:
+    found = results.figures(stream)
+    if files := results.files(stream):
+        found = {"files": files, **found}
+    if found:
+        additions[stream.serial] = found
 
 
 def _last_figures(columns: Columns) -> dict[Key, _LastFigures]:

@@ -87,7 +87,7 @@ class _Worker:
 
     def _on_start(self, engine: Any, dispatcher: Dispatcher) -> None:
         self._state = engine.state
-        self._incidents = dispatcher.incidents
+        self._dispatcher = dispatcher
 
     def _beginning(self, stream: StreamInfo) -> tuple[tuple[int, int, int], int]:
         """A stream's key, and its first sequence number, extended."""
@@ -110,12 +110,12 @@ class _Worker:
             try:
                 self._publish()
             except Exception as error:  # the parent kills a worker that does not publish for some seconds
-                self._incidents.fault("publish", error)
+                self._dispatcher.incidents.fault("publish", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
         self._post.put("stopping")
         await self._receiver.stop(_STOP_S)
-        ended, later = self._ledger.take_all(self._receiver)
+        ended, later = self._ledger.take_all(self._dispatcher)
         figures = json.loads(json.dumps(self._figures(), default=str))  # sinks may report what cannot be pickled
         self._post.put("final", {**figures, "ended": ended, "later": later})
         loop.remove_reader(self._channel.fileno())
@@ -128,7 +128,7 @@ class _Worker:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
 
     def _publish(self) -> None:
-        started, ended, later = self._ledger.take(self._receiver)
+        started, ended, later = self._ledger.take(self._dispatcher)
         for kind, news in (("started", started), ("ended", ended), ("later", later)):
             if news:
                 self._post.put(kind, news)
