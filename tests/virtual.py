@@ -3,10 +3,8 @@
 Three things, which fit together::
 
     async def main() -> None:
-        edge = MemoryEdge()
-        receiver = Receiver.of(Settings("127.0.0.1:0", idle_timeout_s=60), edge=edge)
-        async with receiver:
-            await edge.send_paced(edge.first, [packet(k) for k in range(50)])
+        async with in_memory(idle_timeout_s=60) as receiver:
+            await send(receiver, [packet(k) for k in range(50)])
             await asyncio.sleep(61)  # takes no time
             assert [r.end for r in receiver.reports()] == ["idle"]
 
@@ -50,8 +48,21 @@ from strep._edge.udp.base import address_words
 from strep._edge.udp.edge import Edge
 from strep._model.datagrams import DatagramBatch
 from strep._model.exceptions import BindError
+from strep._receiver.receiver import Receiver
+from strep._receiver.settings import Settings
+from strep.sinks import Sink
 
-__all__ = ["EPOCH_NS", "MemoryEdge", "MemorySocket", "VirtualLoop", "run_virtually", "until"]
+__all__ = [
+    "EPOCH_NS",
+    "MemoryEdge",
+    "MemorySocket",
+    "VirtualLoop",
+    "edge_of",
+    "in_memory",
+    "run_virtually",
+    "send",
+    "until",
+]
 
 EPOCH_NS = 1_700_000_000_000_000_000  # UTC at the loop's time 0
 _START_S = 1000.0  # on the loop's clock
@@ -294,3 +305,22 @@ class MemoryEdge(Edge):
             for data in datagrams[begin : begin + chunk]:
                 self.send(address, data, source=source)
             await asyncio.sleep(pause_s)
+
+
+def in_memory(listen: str | None = "127.0.0.1:0", *, sinks: Sequence[Sink] = (), **options: Any) -> Receiver:
+    """A receiver on an edge of its own, in the running loop."""
+    return Receiver.of(Settings(listen, **options), sinks, edge=MemoryEdge())
+
+
+def edge_of(receiver: Receiver) -> MemoryEdge:
+    """The edge of :func:`in_memory`."""
+    edge = receiver._edge
+    assert isinstance(edge, MemoryEdge)
+    return edge
+
+
+async def send(receiver: Receiver, datagrams: Sequence[bytes], role: str = "listen", **options: Any) -> None:
+    """:meth:`MemoryEdge.send_paced` to the port of that role; options as there."""
+    (address,) = [s.address for s in receiver.sockets if s.role == role]
+    host, _, port = address.rpartition(":")
+    await edge_of(receiver).send_paced((host, int(port)), datagrams, **options)
