@@ -1,4 +1,4 @@
-"""Raw datagrams to a pcap file, off the event loop."""
+"""Records raw datagrams to a pcap file, from a thread of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Writes what was received, as it was received, from a thread of its own. What a slow disk costs is counted; what
-    fails costs the rest of the recording, and nothing else."""
+    """Writes what was received, as it was received.
+
+    Datagrams that a slow disk leaves no room for are counted in ``dropped``. If writing fails, the rest of the
+    recording is lost, and nothing else. ``roles`` says what each local port is for; up to ``queue_bytes`` wait for the disk.
+    Raises OSError if the file cannot be written.
+    """
 
     def __init__(
         self,
@@ -35,17 +39,17 @@ class Recorder:
         self._lock = threading.Lock()
         self.dropped = 0
         self.written = 0
-        self._unsaved = 0  # handed to the writer since it last said that all is in the file
+        self._unsaved = 0  # handed to the writer, and not known to be in the file
         self.failed: str | None = None
         self._thread = threading.Thread(target=self._run, name="strep-pcap", daemon=True)
         self._thread.start()
 
     def bind(self, roles: Mapping[int, int]) -> None:
-        """What further ports are for; before the first packet that comes to them."""
+        """What more ports are for. To be called before their first packet."""
         self._writer.bind(roles)
 
     def write(self, batch: DatagramBatch) -> None:
-        """Keep a copy of the batch (the slab is the edge's); returns at once, and never raises."""
+        """Keep a copy of the batch, because its slab belongs to the socket. Returns at once, and never raises."""
         if self.failed is None:
             try:
                 self._keep(batch)
@@ -103,6 +107,7 @@ class Recorder:
         self._unsaved = 0
 
     def close(self, timeout_s: float = 2.0) -> None:
+        """Write what waits, within ``timeout_s`` seconds, and close the file. Blocks."""
         self._queue.put(None)
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
@@ -114,4 +119,5 @@ class Recorder:
                     self._fail(error)
 
     def report(self) -> dict[str, Any]:
+        """What it says of itself, as sinks do."""
         return {"kind": "pcap", "failed": self.failed, "dropped_datagrams": self.dropped, "written": self.written}

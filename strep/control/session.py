@@ -191,6 +191,7 @@ class Fork:
 
     @property
     def phase(self) -> ForkPhase:
+        """Where the fork stands."""
         return self._state.phase
 
     @property
