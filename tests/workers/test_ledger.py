@@ -1,6 +1,8 @@
-"""The ledger tells what sinks add to an entry once they have settled its stream, and looks at few that they have not."""
+"""The ledger tells what sinks add to an entry once they are done with its stream, and looks at few that are not done."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
