@@ -1,4 +1,4 @@
-"""The ledger tells what sinks add to an entry once they are done with its stream, and looks at few that are not done."""
+"""The ledger tells what sinks add to an entry once they are done with its stream. It looks at few that they are not."""
 
 from __future__ import annotations
 
