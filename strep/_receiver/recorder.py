@@ -19,8 +19,8 @@ class Recorder:
     """Writes what was received, as it was received.
 
     Datagrams that a slow disk leaves no room for are counted in ``dropped``. If writing fails, the rest of the
-    recording is lost, and nothing else. ``roles`` says what each local port is for; up to ``queue_bytes`` wait for the disk.
-    Raises OSError if the file cannot be written.
+    recording is lost, and nothing else. ``roles`` says what each local port is for; up to ``queue_bytes`` wait for the
+    disk. Raises OSError if the file cannot be written.
     """
 
     def __init__(
