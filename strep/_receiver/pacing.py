@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from .._engine.release import Release
 from .._model.time import TICK_NS
 
 __all__ = ["Pacing"]
@@ -25,19 +26,32 @@ _BUSY_STREAMS: Final = 500
 
 
 class Pacing:
-    """``iterated`` and ``prompt`` say who listens; ``buffer`` is the smallest granted receive buffer, in bytes."""
+    """``audio``, ``prompt`` and ``iterated`` say who listens; ``buffer`` is the smallest granted receive buffer, in
+    bytes."""
 
-    def __init__(self, latency_ns: int, *, prompt: bool, buffer: int) -> None:
+    def __init__(self, latency_ns: int, *, prompt: bool, buffer: int, audio: bool = True) -> None:
         self.iterated = False
         self._latency_ns = latency_ns
         self.prompt = prompt
+        self.audio = audio
         self._long_pauses = not prompt and buffer >= _QUIET_BUFFER
 
     @staticmethod
     def is_busy(streams: int) -> bool:
         return streams > _BUSY_STREAMS
 
-    def release(self, streams: int) -> tuple[int, int]:
+    def iterate(self) -> None:
+        """Streams will be iterated: each packet is wanted at once."""
+        self.iterated = self.prompt = self.audio = True
+
+    def release(self, streams: int, *, consumed: bool = True) -> Release:
+        """How promptly the engine is to send off what is ready of so many streams. ``consumed``: somebody may yet ask
+        for audio that waits; if nobody does, the payloads of many streams are not kept for it."""
+        within_ns, groups = self._release_ns(streams)
+        payloads = consumed or not self.is_busy(streams)
+        return Release(within_ns, groups, prompt=self.prompt, audio=self.audio, payloads=payloads)
+
+    def _release_ns(self, streams: int) -> tuple[int, int]:
         """Within how many ns everything ready is sent off, and in how many groups of streams."""
         if self.iterated:
             return 0, 1

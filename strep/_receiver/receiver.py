@@ -18,6 +18,7 @@ from .._delivery.in_order import InOrder
 from .._delivery.stream import Stream, StreamHub, Watcher, WatchKey
 from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, parse_address, transport_named
 from .._engine.engine import Engine, EngineConfig
+from .._engine.release import Release
 from .._engine.sources.admission import PortBinding, PortRole
 from .._model.datagrams import DatagramBatch, merged
 from .._model.events import Event
@@ -205,9 +206,9 @@ class Receiver:
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings), self._order.add)
             listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
-            self._engine.audio = bool(listeners)
             self._pacing = Pacing(
                 self._options["latency_ns"],
+                audio=bool(listeners),
                 prompt=any(getattr(sink, "prompt", True) for sink in listeners),
                 buffer=min((socket.granted_buffer for socket, _ in self._sockets), default=0),
             )
@@ -325,11 +326,10 @@ class Receiver:
 
     def want_audio(self) -> None:
         """Streams will be iterated, each packet is wanted at once: what :meth:`stream` gives has audio from now on."""
-        engine, _ = self._running()
+        engine, dispatcher = self._running()
         if not self._pacing.iterated:
-            engine.audio = True
-            self._pacing.iterated = self._pacing.prompt = True
-            engine.release_ns, engine.release_groups = self._pacing.release(0)
+            self._pacing.iterate()
+            self._step(engine, dispatcher, 0, engine.advance, engine.now_ns, self._pacing.release(0))
 
     async def _streams(self) -> AsyncIterator[Stream]:
         while (stream := await self._hub.next()) is not None:
@@ -750,24 +750,20 @@ class Receiver:
         if engine is None or dispatcher is None:
             return 0
         now_ns = self._now_ns()
-        streams = engine.live_streams
-        engine.release_ns, engine.release_groups = self._pacing.release(streams)
-        engine.prompt = self._pacing.prompt
-        if self._pacing.is_busy(streams) and not self._hub.consumed:
-            engine.forgo_payloads()
+        release = self._pacing.release(engine.live_streams, consumed=self._hub.consumed)
         total = 0
         for _ in range(_ROUNDS):
             pairs = self._ready_pairs()
             # a pair holds nothing back: nobody would say that it does
             received = [*(self._read(s, before_ns) for s in self._first), *(self._read(s, None) for s in pairs)]
             self._watchdog.looked()
-            total += self._take_all([b for b in received if b is not None and len(b)], engine, dispatcher)
+            total += self._take_all([b for b in received if b is not None and len(b)], engine, dispatcher, release)
             if not any(s.full for s in (*self._first, *pairs)):
                 # everything stamped before has been read
                 until_ns = now_ns - _GUARD_NS
                 if before_ns is not None:
                     until_ns = min(until_ns, before_ns)
-                self._step(engine, dispatcher, 0, engine.advance, until_ns)
+                self._step(engine, dispatcher, 0, engine.advance, until_ns, release)
                 break
         return total
 
@@ -792,18 +788,20 @@ class Receiver:
             troubles.went_well(socket)
         return batch
 
-    def _take_all(self, received: list[DatagramBatch], engine: Engine, dispatcher: Dispatcher) -> int:
+    def _take_all(self, received: list[DatagramBatch], engine: Engine, dispatcher: Dispatcher, release: Release) -> int:
         try:
             batches = merged(received)
         except Exception as error:
             self._incidents.fault("pump", error)
             batches = received
         for batch in batches:
-            self._take(batch, engine, dispatcher)
+            self._take(batch, engine, dispatcher, release)
         return sum(map(len, received))
 
-    def _take(self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher) -> None:
-        self._step(engine, dispatcher, len(batch), engine.receive, batch, self._now_ns())
+    def _take(
+        self, batch: DatagramBatch, engine: Engine, dispatcher: Dispatcher, release: Release | None = None
+    ) -> None:
+        self._step(engine, dispatcher, len(batch), engine.receive, batch, self._now_ns(), release)
         self._last_datagram_ns = int(batch.arrival_ns[-1])
         if self._recorder is not None:
             self._recorder.write(batch)  # after the engine, which may have clamped arrival times
@@ -817,10 +815,7 @@ class Receiver:
         try:
             events = step(*arguments)
         except Exception as error:
-            if engine.accounts.datagrams == before:
-                engine.accounts.datagrams += count
-            lost = max(engine.totals().unaccounted, 0)
-            engine.accounts.drop("fault", lost)
+            lost = engine.write_off(before + count)
             self._incidents.fault("engine", error, packets=lost)
             return
         if events:

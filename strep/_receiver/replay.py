@@ -11,6 +11,7 @@ from .._delivery.dispatcher import Dispatcher
 from .._delivery.in_order import InOrder
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine, EngineConfig
+from .._engine.release import Release
 from .._engine.sources.admission import PortBinding, PortRole
 from .._model.events import Event
 from .._model.exceptions import ConfigurationError
@@ -91,9 +92,9 @@ def replay(
     leg = parse_call_leg_id(call_leg_id)
     given = _given_bindings(rx, tx, leg)
     with PcapReader(path) as reader:
-        engine = Engine(EngineConfig(**options, bindings=given), InOrder().add)
-        engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
-        engine.forgo_payloads()
+        audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
+        config = EngineConfig(**options, bindings=given)
+        engine = Engine(config, InOrder().add, release=Release(audio=audio, payloads=False))
         dispatcher = Dispatcher(sinks, lossless=True, redact=redact)
         try:
             for batch in reader.batches():
