@@ -20,9 +20,9 @@ from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from .._parser import write_headers
 from ..simulate import Impairments, StreamTruth
+from ..simulate.calls import wire_codec
 from ..simulate.impair import impair
 from ..simulate.speech import bundled_voices
-from ..simulate.traffic import wire_codec
 from ._calls import Fork
 
 __all__ = ["Due", "MediaPlan"]
