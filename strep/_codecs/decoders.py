@@ -19,8 +19,8 @@ __all__ = ["AmrDecoder", "FrameDecoder", "G729Decoder", "IlbcDecoder", "OpusDeco
 I16 = npt.NDArray[np.int16]
 
 
-class _ByLibav(Decoder):
-    """Decoded by libavcodec."""
+class _LibavBacked(Decoder):
+    """A decoder that needs libavcodec."""
 
     @classmethod
     def installed(cls, codec: Codec) -> bool:
@@ -39,7 +39,7 @@ def _joined(parts: list[I16 | None], frame: int) -> tuple[I16, bool]:
     return np.concatenate([np.zeros(frame, np.int16) if part is None else part for part in parts]), sound
 
 
-class FrameDecoder(_ByLibav):
+class FrameDecoder(_LibavBacked):
     """Payloads of frames of one size, decoded one by one. If a frame is a byte, or payloads say how long they are, a
     payload is decoded as a whole. No concealment.
     """
@@ -84,7 +84,7 @@ class OpusDecoder(Decoder):
         return None if self._state is None else self._state.conceal(following, frames)
 
 
-class AmrDecoder(_ByLibav):
+class AmrDecoder(_LibavBacked):
     """AMR and AMR-WB.
 
     A lost frame is given to AMR's decoder as NO_DATA, and to AMR-WB's as the last frame again, marked as damaged: both
@@ -125,7 +125,7 @@ class AmrDecoder(_ByLibav):
         return _joined([self._libav.feed(frame) for frame in stored], self._frame)[0]
 
 
-class G729Decoder(_ByLibav):
+class G729Decoder(_LibavBacked):
     """libavcodec takes a frame of zeros for an erased one. It does not know silence descriptors (SID): their noise is
     made here.
     """
@@ -159,7 +159,7 @@ class G729Decoder(_ByLibav):
         return _joined([self._libav.feed(erased) for _ in range(-(-frames // self._frame))], self._frame)[0]
 
 
-class IlbcDecoder(_ByLibav):
+class IlbcDecoder(_LibavBacked):
     """Two modes, told apart by the payload's length: 38 bytes for 20 ms, 50 for 30 ms (RFC 3952)."""
 
     _BIT_RATES: Final = {38: 15_200, 50: 13_333}  # bit/s by frame size: how libavcodec knows the mode
