@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..._codecs.batch_decoder import Decoded, Decoder, Whose
+from ..._codecs.batch_decoder import BatchDecoder, PacketContext, PacketSamples
 from ..._codecs.payload_types import NO_AUDIO, UNKNOWN, PayloadTypes
 from ..._model.blocks import BlockBatch
 from ..._model.events import Event, Fault
@@ -51,19 +51,19 @@ def at_once(work: Callable[[], _T]) -> Callable[[], _T]:
 class _Decoding:
     """Work that is put off. It may be left undone when too much of it waits: ``nbytes`` says what it holds."""
 
-    decoder: Decoder
+    decoder: BatchDecoder
     payload: npt.NDArray[np.uint8]
     begin: I64
     placed: Placed
-    whose: Whose
+    context: PacketContext
     careful: npt.NDArray[np.bool_]
 
     @property
     def nbytes(self) -> int:
         return self.payload.nbytes
 
-    def __call__(self) -> Decoded:
-        return self.decoder.decode_all(self.payload, self.begin, self.placed, self.whose, self.careful)
+    def __call__(self) -> PacketSamples:
+        return self.decoder.decode_all(self.payload, self.begin, self.placed, self.context, self.careful)
 
 
 class _Certain:
@@ -96,7 +96,7 @@ class Outlet:
         self._certain = _Certain(later)
         self._later = self._certain.add
         self._sorter = Sorter(state, types)
-        self._decoder = Decoder(types.codecs)
+        self._decoder = BatchDecoder(types.codecs)
         self._presses = KeyPresses(state)
         self._noise: dict[int, bytes] = {}  # by row: the comfort noise in force
         self._faults: deque[Fault] = deque()
@@ -160,7 +160,7 @@ class Outlet:
         self._sorter.forget(stream.index)
         if stream.serial in self._decoding:
             self._decoding.remove(stream.serial)
-            self._later(lambda: self._decoder.audio.forget(stream.serial))
+            self._later(lambda: self._decoder.streams.forget(stream.serial))
             self._certain.commit()
         return self._presses.end(stream)
 
@@ -246,7 +246,7 @@ class Outlet:
         first = placed.packet_first
         info: list[Any] = state.registry.info  # live rows have one
         streams: list[StreamInfo] = [info[r] for r in placed.block_row.tolist()]
-        work: Callable[[], Decoded]
+        work: Callable[[], PacketSamples]
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None
         transcoded: npt.NDArray[np.bool_] | None = None
         if decoder.is_plain(placed.codec, stream_codec):
@@ -299,7 +299,7 @@ class Outlet:
         stream_codec: npt.NDArray[np.int16],
         careful: npt.NDArray[np.bool_],
         streams: list[StreamInfo],
-    ) -> Callable[[], Decoded]:
+    ) -> Callable[[], PacketSamples]:
         """For packets whose decoders keep state."""
         first = placed.packet_first
         count = np.diff(first)
@@ -312,11 +312,18 @@ class Outlet:
         position = np.repeat(placed.position - within[first[:-1]], count) + within
         serial = np.repeat(np.array([stream.serial for stream in streams], np.int64), count)
         self._decoding.update(serial[careful].tolist())
-        whose = Whose(stream_codec, serial, self._state.restarts.take(placed.row), position, gap, lost)
-        return self._later(_Decoding(self._decoder, payload, begin, placed, whose, careful))
+        context = PacketContext(
+            stream_codec=stream_codec,
+            serial=serial,
+            epoch=self._state.restarts.take(placed.row),
+            position=position,
+            gap=gap,
+            lost=lost,
+        )
+        return self._later(_Decoding(self._decoder, payload, begin, placed, context, careful))
 
     def _samples(
-        self, work: Callable[[], Decoded], failed: dict[int, Exception], streams: list[StreamInfo], first: I64
+        self, work: Callable[[], PacketSamples], failed: dict[int, Exception], streams: list[StreamInfo], first: I64
     ) -> npt.NDArray[np.int16]:
         """A batch's samples, and in ``failed`` the packets whose decoding failed. In the thread of whoever wants them,
         perhaps in two at once: each failure is told once."""
@@ -351,7 +358,7 @@ class Outlet:
                 state.codecless.discard(row)
 
 
-def _by_block(work: Callable[[], Decoded], first: I64) -> dict[int, npt.NDArray[np.int16]]:
+def _by_block(work: Callable[[], PacketSamples], first: I64) -> dict[int, npt.NDArray[np.int16]]:
     """What decoders put in place of the gaps before blocks."""
     block_of = {packet: block for block, packet in enumerate(first.tolist())}
     return {block_of[packet]: values for packet, values in work().filled.items()}

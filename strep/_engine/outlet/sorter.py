@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._codecs.counts import HEAD_BYTES, frame_counts
-from ..._codecs.payload_types import INSTALL, NO_AUDIO, UNKNOWN, PayloadTypes
+from ..._codecs.facts import codec_facts
+from ..._codecs.payload_types import NO_AUDIO, UNKNOWN, PayloadTypes
 from ..._model.events import Notice
 from ..._model.types import StreamInfo
 from ..state import StreamState
@@ -171,6 +172,7 @@ class Sorter:
             return
         entry.decided = True
         entry.seen = []
+        needs = ""
         if isinstance(found, str):
             entry.index = NO_AUDIO
         else:
@@ -178,7 +180,8 @@ class Sorter:
             if entry.index >= 0:
                 self._undo.call(setattr, info, "codec_guessed", info.codec_guessed)
                 info.codec_guessed = True
-        needs = "" if entry.index != UNKNOWN else f"; to decode it: {INSTALL}"
+            else:
+                needs = f"; to decode it: {codec_facts(found).install}"
         self._note(
             info,
             f"payload type {payload_type} looks like {found}, a guess from sizes and timestamp steps{needs}; "

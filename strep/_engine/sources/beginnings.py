@@ -19,7 +19,6 @@ Bools = npt.NDArray[np.bool_]
 SECOND_NS: Final = 1_000_000_000
 MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, beyond it a restart
 _NEAR: Final = 32  # what came before the proving pair belongs to it if no further from it in sequence
-_TICKS_A_BYTE: Final = {"PCMU": 1, "PCMA": 1, "G722": 1, "G729": 8}  # RTP clock
 _SRTP_TAGS: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
 
 
@@ -115,7 +114,7 @@ def looks_encrypted(held: Held, runs: Runs, state: StreamState) -> Bools:
         a, b = columns[:-1], columns[1:]
         codec = state.codec_of_type[a["payload_type"]]
         step = (b["timestamp"] - a["timestamp"]).view(np.int32).astype(np.int64)
-        ticks = np.array([_TICKS_A_BYTE.get(c.name, 0) for c in state.types.codecs] + [0, 0], np.int64).take(codec)
+        ticks = state.types.ticks_a_byte.take(codec)
         pair = (owner[:-1] == owner[1:]) & runs.opening[:-1] & runs.opening[1:] & (ticks > 0) & (step > 0)
         pair &= (b["sequence_number"] - a["sequence_number"]) == 1
         pair &= a["payload_type"] == b["payload_type"]
