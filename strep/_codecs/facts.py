@@ -18,6 +18,8 @@ from .._model.types import Codec
 
 __all__ = [
     "CODECS",
+    "NO_AUDIO",
+    "UNKNOWN",
     "CodecFacts",
     "FrameSize",
     "Impairment",
@@ -26,6 +28,10 @@ __all__ = [
     "parse_codec",
     "silence_byte",
 ]
+
+# in columns of codec indices: what is none of them
+UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
+NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,9 @@ import numpy as np
 
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
-from .facts import CODECS, CodecFacts, codec_facts, parse_codec
+from .facts import CODECS, NO_AUDIO, UNKNOWN, CodecFacts, codec_facts, parse_codec
 
-__all__ = ["NO_AUDIO", "TELEPHONE_EVENT", "UNKNOWN", "PayloadTypes"]
-
-# in columns of codecs: what is none of them
-UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
-NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
+__all__ = ["TELEPHONE_EVENT", "PayloadTypes"]
 
 TELEPHONE_EVENT: Final = "telephone-event"  # RFC 4733
 _COMFORT_NOISE: Final = "CN"  # RFC 3389

@@ -19,7 +19,7 @@ from .._delivery.stream import Stream, StreamHub, Watcher, WatchKey
 from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, parse_address, transport_named
 from .._engine.engine import Engine, EngineConfig
 from .._engine.release import Release
-from .._engine.sources.admission import PortBinding, PortRole
+from .._engine.sources.port_keys import PortBinding, PortRole
 from .._model.datagrams import DatagramBatch, merged
 from .._model.events import Event
 from .._model.exceptions import ConfigurationError

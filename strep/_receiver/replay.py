@@ -12,7 +12,7 @@ from .._delivery.in_order import InOrder
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine, EngineConfig
 from .._engine.release import Release
-from .._engine.sources.admission import PortBinding, PortRole
+from .._engine.sources.port_keys import PortBinding, PortRole
 from .._model.events import Event
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of

@@ -13,16 +13,16 @@ from ..._codecs.counts import HEAD_BYTES, frame_counts
 from ..._codecs.facts import CODECS
 from ..._model.types import Codec
 
-__all__ = ["ENOUGH", "GIVEN_UP", "Seen", "guess"]
+__all__ = ["PACKETS_TO_GIVE_UP", "PACKETS_TO_GUESS", "Observation", "guess"]
 
-ENOUGH: Final = 5  # packets, the first of which cost their audio
-GIVEN_UP: Final = 25
+PACKETS_TO_GUESS: Final = 5  # packets, the first of which cost their audio
+PACKETS_TO_GIVE_UP: Final = 25
 _EVENT_BYTES: Final = 4  # RFC 4733: one report
 _USUAL_PACKETS: Final = 50  # a second
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """A packet of an unknown payload type. ``head``: the first bytes of its payload."""
 
     extended_sequence: int
@@ -31,12 +31,12 @@ class Seen:
     head: bytes
 
 
-def guess(seen: Sequence[Seen], candidates: Sequence[Codec]) -> Codec | str | None:
+def guess(seen: Sequence[Observation], candidates: Sequence[Codec]) -> Codec | str | None:
     """The first of ``candidates`` (packed codecs) whose packets would last just as long as the timestamps say; a plain
     codec (L16) of a usual rate; "telephone-event"; or None. A payload's structure must fit in every packet, so what
     fits is rarely wrong."""
     pairs = [(a, b) for a, b in pairwise(seen) if b.extended_sequence == a.extended_sequence + 1]
-    if len(pairs) < ENOUGH - 2:
+    if len(pairs) < PACKETS_TO_GUESS - 2:
         return None
     steps = np.array([(b.timestamp - a.timestamp) & 0xFFFF_FFFF for a, b in pairs], np.int64)
     length = np.array([a.length for a, _ in pairs], np.int64)
