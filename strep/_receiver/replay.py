@@ -11,7 +11,7 @@ from .._delivery.in_order import InOrder
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine
 from .._engine.release import Release
-from .._engine.sources.admission import PortRole
+from .._engine.sources.port_keys import PortRole
 from .._model.events import Event
 from .._model.report import StreamReport, Totals, summary_of
 from ..sinks.base import Sink, as_sink

@@ -18,9 +18,9 @@ from packed_witness import snr_db
 from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of
 
 import strep
-from strep._codecs.decoders import available
-from strep._codecs.encoders import make_encoder
-from strep._codecs.g711 import parse_codec
+from strep._codecs.decoder import available
+from strep._codecs.encoder import make_encoder
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.in_order import InOrder
 from strep._engine.engine import Engine, EngineConfig

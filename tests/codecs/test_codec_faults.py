@@ -20,8 +20,8 @@ from support import LEG, MS, T0, Arrival, batch_of, packet
 
 import strep
 from strep._codecs import amr
-from strep._codecs.encoders import make_encoder
-from strep._codecs.g711 import parse_codec
+from strep._codecs.encoder import make_encoder
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._edge.pcap import PcapWriter
 from strep._engine.engine import Engine, EngineConfig

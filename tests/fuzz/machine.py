@@ -22,7 +22,7 @@ from strep._delivery.dispatcher import Dispatcher
 from strep._delivery.in_order import InOrder
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
-from strep._engine.sources.admission import PortBinding, PortRole
+from strep._engine.sources.port_keys import PortBinding, PortRole
 from strep._model.datagrams import DatagramBatch
 from strep._model.events import Ended, Fault, Started
 from strep._model.report import StreamReport

@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._codecs.facts import silence_byte
+
 __all__ = ["HEADER_MOST", "WavFormat"]
 
 _PCM: Final = 1
@@ -42,7 +44,7 @@ class WavFormat:
     @property
     def silence(self) -> int:
         """The byte that is silence."""
-        return {"PCMU": 0xFF, "PCMA": 0xD5}.get(self.encoding, 0)
+        return silence_byte(self.encoding)
 
     @property
     def header_bytes(self) -> int:
