@@ -25,7 +25,7 @@ from ..sinks.base import BaseSink, Sink, as_sink
 from .bindings import bindings_of
 from .ending import read_rest
 from .engine_driver import EngineDriver
-from .hooks import Hooks
+from .hooks import Hooks, Interior
 from .legs import Legs
 from .pacing import Pacing
 from .pairs import PortPair, PortPool, parse_ports
@@ -185,7 +185,7 @@ class Receiver:
             raise
         self._parts = parts
         self._hub.attach(loop)
-        self._hooks.started(parts.engine, parts.dispatcher)
+        self._hooks.started(Interior(parts.engine, parts.dispatcher))
         await sockets.attach(sockets.first, parts.pump.wake)
         parts.pump.start()
 
