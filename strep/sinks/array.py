@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._model.exceptions import ConfigurationError
 from .._model.types import GapCause, Mask
 from .isolating import IsolatingSink
-from .muting import MuteKeys
+from .muting import KeyMuter
 
 if TYPE_CHECKING:
     from .._model.blocks import Block, BlockBatch
@@ -126,7 +126,7 @@ class ArraySink(IsolatingSink):
         self._seconds = seconds
         self._dtype = dtype
         self._max_bytes = max_bytes
-        self._mute = MuteKeys() if mute_keys else None
+        self._mute = KeyMuter() if mute_keys else None
         self._bytes = 0
         self._kept: dict[int, _Kept] = {}  # by serial
         self._ended: OrderedDict[int, None] = OrderedDict()

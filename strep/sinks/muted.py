@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._model.exceptions import ConfigurationError
 from .base import BaseSink, as_sink
 from .guarded import GuardedSink
-from .muting import MuteKeys
+from .muting import KeyMuter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ class MutedSink(BaseSink):
         self._guarded = [GuardedSink(as_sink(sink)) for sink in sinks]
         self.prompt = any(guarded.prompt for guarded in self._guarded)
         self.wants_audio = any(guarded.wants_audio for guarded in self._guarded)
-        self._mute = MuteKeys()
+        self._mute = KeyMuter()
 
     @property
     def concealment(self) -> bool:  # type: ignore[override]  # sinks may change their minds

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from .._model.types import StreamInfo
     from .analysis.bank import FrameBatch
 
-__all__ = ["HELD_S", "MuteKeys"]
+__all__ = ["HELD_S", "KeyMuter"]
 
 HELD_S: Final = 0.1
 _MARGIN: Final = 40  # 5 ms on either side, at 8 kHz: as exactly as beginnings and ends are known
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Segment:
     """A block, or what is left of it."""
 
     stream: StreamInfo
@@ -47,7 +47,7 @@ class _Part:
     samples: npt.NDArray[np.int16]  # interleaved
     mask: npt.NDArray[np.uint8] | None
 
-    def split(self, frames: int) -> tuple[_Part, _Part]:
+    def split(self, frames: int) -> tuple[_Segment, _Segment]:
         channels = self.stream.channels
         codec = self.stream.codec
         rate = self.stream.sample_rate
@@ -73,7 +73,7 @@ class _Part:
         return head, tail
 
 
-class MuteKeys:
+class KeyMuter:
     """Lets audio through 100 ms late, with DTMF digits zeroed.
 
     What it gives are BlockBatches without payload bytes: sinks that keep the encoded form cannot be muted this way.
@@ -89,7 +89,7 @@ class MuteKeys:
         self.aside = StreamExclusion("mute keys")
         self._bank = key_bank(self.aside)
         self._finder = KeyFinder(self.aside)
-        self._held: dict[int, list[_Part]] = {}
+        self._held: dict[int, list[_Segment]] = {}
         self._spans: dict[int, list[tuple[int, int]]] = {}  # by row, at 8 kHz
         self.muted_frames = 0
 
@@ -122,9 +122,9 @@ class MuteKeys:
             block = samples[offset[i] : offset[i + 1]]
             own = None if mask is None else mask[first : first + frames]
             first += frames
-            part = _Part(batch.streams[i], position, frames, gap, cause, timestamp, arrival_ns, time_ns, block, own)
+            part = _Segment(batch.streams[i], position, frames, gap, cause, timestamp, arrival_ns, time_ns, block, own)
             self._held.setdefault(row, []).append(part)
-        free: list[_Part] = []
+        free: list[_Segment] = []
         for row in dict.fromkeys(rows):
             free += self._try_release(row, HELD_S)
         self._drop_fresh()
@@ -136,11 +136,11 @@ class MuteKeys:
             self.aside.dropped_frames += self._frames_of(stream.index)
             self._forget(stream.index)
 
-    def _try_release(self, row: int, held_s: float) -> list[_Part]:
+    def _try_release(self, row: int, held_s: float) -> list[_Segment]:
         stream = self._held[row][0].stream
         if self.aside.fresh and stream in self.aside:
             return []
-        free: list[_Part] = []
+        free: list[_Segment] = []
         muted, held = self.muted_frames, self._frames_of(row)
         try:
             self._release(row, held_s, free)
@@ -163,7 +163,7 @@ class MuteKeys:
         """What is still held of a stream that has ended."""
         row = stream.index
         parts = self._held.get(row)
-        free: list[_Part] = []
+        free: list[_Segment] = []
         if parts and parts[0].stream is stream:
             try:
                 self._listen(self._bank.flush(row))
@@ -188,7 +188,7 @@ class MuteKeys:
                 for found in keys:
                     self._spans.setdefault(found.row, []).append((found.begin, found.end))
 
-    def _release(self, row: int, held_s: float, free: list[_Part]) -> None:
+    def _release(self, row: int, held_s: float, free: list[_Segment]) -> None:
         parts = self._held[row]
         last = parts[-1]
         rate = last.stream.sample_rate or RATE
@@ -198,7 +198,7 @@ class MuteKeys:
         if going is not None:
             spans.append((going[0], going[1] + HOP))
         n = 0
-        going_out: list[_Part] = []
+        going_out: list[_Segment] = []
         for n, part in enumerate(parts):
             if part.position + part.frames > cut:
                 if part.position < cut:
@@ -215,7 +215,7 @@ class MuteKeys:
             if not self._spans[row]:
                 del self._spans[row]
 
-    def _muted(self, part: _Part, spans: list[tuple[int, int]], rate: int) -> _Part:
+    def _muted(self, part: _Segment, spans: list[tuple[int, int]], rate: int) -> _Segment:
         copied: npt.NDArray[np.int16] | None = None
         for begin, end in spans:
             first = max(0, (begin - _MARGIN) * rate // RATE - part.position)
@@ -228,7 +228,7 @@ class MuteKeys:
         return part if copied is None else replace(part, samples=copied)
 
 
-def _batch(parts: list[_Part]) -> BlockBatch | None:
+def _batch(parts: list[_Segment]) -> BlockBatch | None:
     if not parts:
         return None
     m = len(parts)

@@ -1,4 +1,4 @@
-"""What is wrong with the disk at present, and what it has cost: told when it begins and when it is over.
+"""What is wrong with the disk at present, and what it has cost: an incident when it begins, and one when it is over.
 
     the disk    is full, over quota, read-only: nothing is written for a second, then it is tried again
     a file      cannot be written: for a second what comes for it is lost, others go on
@@ -20,9 +20,9 @@ __all__ = ["DISK", "NEW_FILES", "DiskState", "errno_name"]
 
 _log = logging.getLogger("strep")
 
-PAUSE_S: Final = 1.0
-_CALM_S: Final = 2.0
-_OF_ALL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+PAUSE_S: Final = 1.0  # between tries to write what failed
+_CALM_S: Final = 2.0  # without errors, until a problem is over
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 DISK: Final = "disk"
 NEW_FILES: Final = "new files"
@@ -36,10 +36,10 @@ def errno_name(error: BaseException) -> str:
 
 
 class DiskState:
-    """``tell`` hears of "disk_paused" and "disk_resumed": (kind, text, data)."""
+    """``emit`` takes the incidents "disk_paused" and "disk_resumed": (kind, text, data)."""
 
-    def __init__(self, tell: Callable[[str, str, dict[str, object]], object]) -> None:
-        self._tell = tell
+    def __init__(self, emit: Callable[[str, str, dict[str, object]], object]) -> None:
+        self._emit = emit
         self._troubles: dict[object, float] = {}  # what does not work; when to try again
         self._since = 0.0
         self._last = 0.0
@@ -59,7 +59,7 @@ class DiskState:
     def failed(self, what: object, error: OSError, where: str, now: float) -> float:
         """Something could not be written: a file, or NEW_FILES. Returns when to try again (monotonic seconds)."""
         self.errors[errno_name(error)] += 1
-        if error.errno in _OF_ALL:
+        if error.errno in _DISK_ERRORS:
             what = DISK
         self._troubles[what] = now + PAUSE_S
         self._last = now
@@ -68,7 +68,7 @@ class DiskState:
             self._since, self._lost_at_first = now, self.dropped_frames
             self.problem = text
             _log.warning("writing has paused: %s (%s)", text, where)
-            self._tell("disk_paused", f"writing has paused: {text}", {"error": text, "where": where})
+            self._emit("disk_paused", f"writing has paused: {text}", {"error": text, "where": where})
         else:
             self.problem = text
         return now + PAUSE_S
@@ -85,11 +85,11 @@ class DiskState:
         return what in self._troubles
 
     def look(self, now: float) -> None:
-        """Tell that it is over, if it is."""
+        """Say that it is over, if it is."""
         if self.problem is None or self._troubles or now - self._last < _CALM_S:
             return
         lost, lasted_s = self.dropped_frames - self._lost_at_first, round(now - self._since, 1)
         text = f"writing goes on after {lasted_s:g} s, {lost:,} frames were lost ({self.problem})"
         self.problem = None
         _log.warning("%s", text)
-        self._tell("disk_resumed", text, {"lasted_s": lasted_s, "lost_frames": lost})
+        self._emit("disk_resumed", text, {"lasted_s": lasted_s, "lost_frames": lost})

@@ -50,9 +50,9 @@ class WavLanes:
         for name, dtype in (
             ("_fd", np.int64),
             ("_end", np.int64),
-            ("_told", np.int64),
-            ("_told_at", np.float64),
-            ("_header", np.int64),
+            ("_header_end", np.int64),
+            ("_header_written_at", np.float64),
+            ("_header_bytes", np.int64),
             ("_frame", np.int64),
             ("_fills", np.bool_),
             ("_kind", np.int64),
@@ -65,9 +65,9 @@ class WavLanes:
             setattr(self, name, new)
         self._fd[old:] = -1
         self._end: I64
-        self._told: I64
-        self._told_at: npt.NDArray[np.float64]
-        self._header: I64
+        self._header_end: I64
+        self._header_written_at: npt.NDArray[np.float64]
+        self._header_bytes: I64
         self._frame: I64
         self._fills: npt.NDArray[np.bool_]
         self._kind: I64  # row of _formats
@@ -75,7 +75,7 @@ class WavLanes:
     @property
     def lagging(self) -> bool:
         """Some header on disk does not speak of all that was written."""
-        return bool(((self._fd >= 0) & (self._told != self._end)).any())
+        return bool(((self._fd >= 0) & (self._header_end != self._end)).any())
 
     def adopt(self, row: int, file: WavFile) -> None:
         """Give a file that the sink has opened to this row."""
@@ -84,9 +84,9 @@ class WavLanes:
         fast = file.end < _RIFF_LIMIT and not self._tree.evicted
         self._fd[row] = file.fd if fast else -1
         self._end[row] = file.end
-        self._told[row] = file.told
-        self._told_at[row] = file.told_at
-        self._header[row] = file.format.header_bytes
+        self._header_end[row] = file.header_end
+        self._header_written_at[row] = file.header_written_at
+        self._header_bytes[row] = file.format.header_bytes
         self._frame[row] = file.format.frame_bytes
         self._fills[row] = bool(file.format.silence)
         if file.format not in self._formats:
@@ -97,8 +97,8 @@ class WavLanes:
         """Tell the file object what the lane has written."""
         if row < len(self._fd) and self._fd[row] >= 0:
             file.end = int(self._end[row])
-            file.told = int(self._told[row])
-            file.told_at = float(self._told_at[row])
+            file.header_end = int(self._header_end[row])
+            file.header_written_at = float(self._header_written_at[row])
 
     def release(self, row: int, file: WavFile) -> None:
         """The stream has ended: its row may become another's."""
@@ -135,12 +135,12 @@ class WavLanes:
         else:
             chosen, first = None, begin[:-1]
         base = np.uint64(data.ctypes.data)
-        done = self._writes.write(fd, base + first.astype(np.uint64), length, at + self._header.take(row))
+        done = self._writes.write(fd, base + first.astype(np.uint64), length, at + self._header_bytes.take(row))
         good = done == length
         np.maximum.at(self._end, row[good], (at + length)[good])
-        due = row[good & (now - self._told_at.take(row) >= FLUSH_S)]
+        due = row[good & (now - self._header_written_at.take(row) >= FLUSH_S)]
         if due.size:
-            self._tell(np.unique(due), now)
+            self._write_headers_of(np.unique(due), now)
         left = np.ones(len(batch), np.bool_)
         if chosen is None:
             left = ~good
@@ -150,7 +150,7 @@ class WavLanes:
         # what failed goes the slow way, which knows what to do with errors
         return np.flatnonzero(left).tolist()
 
-    def _tell(self, rows: I64, now: float) -> None:
+    def _write_headers_of(self, rows: I64, now: float) -> None:
         """Rewrite the headers of these lanes."""
         for kind in np.unique(self._kind[rows]).tolist():
             members = rows[self._kind[rows] == kind]
@@ -160,15 +160,15 @@ class WavLanes:
             address = headers.ctypes.data + size * np.arange(len(members), dtype=np.uint64)
             at = np.zeros(len(members), np.int64)
             done = self._writes.write(self._fd[members], address, np.full(len(members), size), at)
-            told = members[done == size]
-            self._told[told] = self._end[told]
-            self._told_at[told] = now
+            written = members[done == size]
+            self._header_end[written] = self._end[written]
+            self._header_written_at[written] = now
 
-    def tell_all(self, now: float) -> None:
+    def write_headers(self, now: float) -> None:
         """Bring all headers up to date."""
-        rows = np.flatnonzero((self._fd >= 0) & (self._told != self._end))
+        rows = np.flatnonzero((self._fd >= 0) & (self._header_end != self._end))
         if rows.size:
-            self._tell(rows, now)
+            self._write_headers_of(rows, now)
 
     def close(self) -> None:
         self._writes.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._model.exceptions import ConfigurationError
 from .file import WavFormat
-from .track import Track
+from .track import WavTrack
 from .tree import WavFile, WavTree
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _SharedFile:
         self.file: WavFile | None = None  # made when the first of them has lasted
         self.origin_ns = 0
         self.present: set[int] = set()  # serials of streams that have not ended
-        self.tracks: dict[int, Track] = {}  # of them, those that write
+        self.tracks: dict[int, WavTrack] = {}  # of them, those that write
         self.ever: list[int] = []
         self.legs: dict[tuple[str, Leg], int] = {}  # which legs have which pair of channels
 
@@ -142,7 +142,7 @@ class LegFiles:
         self._place[stream.serial] = key, channel
         shared.present.add(stream.serial)
 
-    def begin(self, stream: StreamInfo, arrival_ns: int) -> Track:
+    def begin(self, stream: StreamInfo, arrival_ns: int) -> WavTrack:
         """The track of a stream that was met, and whose first packet with audio came at ``arrival_ns``. Raises
         OSError."""
         key, channel = self._place[stream.serial]
@@ -160,7 +160,7 @@ class LegFiles:
                 for other in shared.tracks.values():
                     other.offset -= offset
             offset = 0
-        track = Track(
+        track = WavTrack(
             self._tree, shared.file, stream, offset=offset, channel=channel,
             origin_ns=origin_ns if self._corrected else None,
         )  # fmt: skip

@@ -14,14 +14,14 @@ from .tree import WavFile, WavTree
 if TYPE_CHECKING:
     from ..._model.types import StreamInfo
 
-__all__ = ["Track"]
+__all__ = ["WavTrack"]
 
 _RESAMPLED_GAP_S: Final = 2  # longer gaps begin the resampler anew
 
 I16 = npt.NDArray[np.int16]
 
 
-class Track:
+class WavTrack:
     """``offset``: frames between the file's beginning and the stream's. ``channel``: of the file; None: all of them are
     the stream's. ``origin_ns``: kept on the receiver's clock, position 0 being then; None: it is not."""
 

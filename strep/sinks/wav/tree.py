@@ -20,7 +20,7 @@ from .file import WavFormat
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["PART", "WavFile", "WavTree", "lock"]
+__all__ = ["PART", "WavFile", "WavTree", "descriptor_budget", "lock"]
 
 PART: Final = ".part.wav"
 _FILL: Final = 1 << 16
@@ -30,7 +30,18 @@ _WHOLE: Final = 1 << 20  # up to this a file's beginning is written in one piece
 class WavFile:
     """A file that grows. ``end`` is how many bytes of samples it has; what lies between writes is silence."""
 
-    __slots__ = ("aside_until", "checked", "end", "fd", "folder", "format", "stem", "told", "told_at", "wanted")
+    __slots__ = (
+        "checked",
+        "end",
+        "fd",
+        "folder",
+        "format",
+        "header_end",
+        "header_written_at",
+        "retry_at",
+        "stem",
+        "wanted",
+    )
 
     def __init__(self, format_: WavFormat, folder: str, stem: str) -> None:
         self.format = format_
@@ -39,10 +50,10 @@ class WavFile:
         self.wanted = stem  # without
         self.end = 0
         self.checked = 0  # ``end`` when the file was last seen to be there
-        self.told = -1  # bytes the header on disk speaks of; -1: there is none yet
-        self.told_at = 0.0
+        self.header_end = -1  # bytes the header on disk speaks of; -1: there is none yet
+        self.header_written_at = 0.0
         self.fd = -1
-        self.aside_until = 0.0  # after an error nothing is tried before
+        self.retry_at = 0.0  # after an error nothing is tried before
 
     @property
     def part(self) -> str:
@@ -88,7 +99,7 @@ class WavTree:
             os.close(file.fd)
             self.folders.remove(file.folder, file.part)
         self._open[id(file)] = file
-        file.told = -1
+        file.header_end = -1
 
     def _open_fd(self, file: WavFile, flags: int) -> int:
         while len(self._open) >= self._max_open:
@@ -147,7 +158,7 @@ class WavTree:
         self._make(file)
         end, file.end = file.end, 0
         _write_all(file.fd, file.format.header(0), 0)
-        file.told = 0
+        file.header_end = 0
         if file.format.silence:
             self._fill(file.fd, file, end)
         os.ftruncate(file.fd, file.format.header_bytes + end)
@@ -166,14 +177,14 @@ class WavTree:
         for at, data in pieces:
             whole[header + at : header + at + len(data)] = data
         _write_all(self.descriptor(file), bytes(whole), 0)
-        file.end = file.told = end
+        file.end = file.header_end = end
 
     def write(self, file: WavFile, data: memoryview | bytes, at: int) -> None:
         """Samples at a byte position. A file advances only past what has been written whole."""
         fd = self.descriptor(file)
-        if file.told < 0:
+        if file.header_end < 0:
             _write_all(fd, file.format.header(0), 0)
-            file.told = 0
+            file.header_end = 0
         if at > file.end and file.format.silence:
             self._fill(fd, file, at)
         _write_all(fd, data, file.format.header_bytes + at)
@@ -204,12 +215,12 @@ class WavTree:
         _write_all(fd, bytes(frames * file.format.frame_bytes) + old, header)
         file.end += frames * file.format.frame_bytes
 
-    def tell(self, file: WavFile, now: float, *, anew: bool = False) -> None:
-        """Bring the header up to date with what has been written. ``anew``: even if it is."""
-        if file.told != file.end or anew:
+    def write_header(self, file: WavFile, now: float, *, again: bool = False) -> None:
+        """Bring the header up to date with what has been written. ``again``: even if it is."""
+        if file.header_end != file.end or again:
             _write_all(self.descriptor(file), file.format.header(file.end), 0)
-            file.told = file.end
-        file.told_at = now
+            file.header_end = file.end
+        file.header_written_at = now
 
     def finish(self, file: WavFile) -> str:
         """Complete the file and give it its name; returns it relative to the root. Raises FileNotFoundError when
@@ -217,7 +228,7 @@ class WavTree:
         fd = self.descriptor(file)
         if file.end % 2:
             _write_all(fd, b"\0", file.format.header_bytes + file.end)
-        self.tell(file, 0.0)
+        self.write_header(file, 0.0)
         while True:
             try:
                 self.folders.rename(file.folder, file.part, file.stem + ".wav")
@@ -241,7 +252,7 @@ class WavTree:
     def abandon(self, file: WavFile) -> str | None:
         """Leave the file as it is, under its partial name; None: it is not there."""
         with contextlib.suppress(OSError):
-            self.tell(file, 0.0)
+            self.write_header(file, 0.0)
         there = True
         with contextlib.suppress(OSError):
             there = not self.is_gone(file)
@@ -279,3 +290,17 @@ def _write_all(fd: int, data: memoryview | bytes, at: int) -> None:
     done = os.pwrite(fd, data, at)
     while done < len(data):
         done += os.pwrite(fd, data[done:], at + done)
+
+
+def descriptor_budget() -> int:
+    """How many files may be open: the process's limit, raised as far as it may be, less what others need."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(16, soft - 256) if soft != resource.RLIM_INFINITY else 1 << 20

@@ -20,8 +20,8 @@ from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine, EngineConfig
 from strep._model.blocks import BlockBatch
 from strep.sinks import WavSink
-from strep.sinks.wav.bound import SLACK_S
 from strep.sinks.wav.lanes import WavLanes
+from strep.sinks.wav.silence_bound import SLACK_S
 from strep.sinks.wav.tree import WavTree
 
 SECOND = 1000 * MS
@@ -180,7 +180,7 @@ def test_a_stream_s_fault_costs_its_own_blocks(
                 if isinstance(event, BlockBatch):
                     lost += sum(int(f) for s, f in zip(event.streams, event.frames, strict=True) if guilty.fails(s))
             dispatcher.handle(events)
-            while sink._jobs or sink._waiting or sink._writer.busy:
+            while not sink._thread.idle:
                 time.sleep(0.001)
         guilty.active = False
         dispatcher.handle(engine.flush())
@@ -349,7 +349,7 @@ def test_those_that_lasted_longest_are_finished_first(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(WavTree, "_make", slowly)
     crowd = Crowd(tmp_path, 10, 0)
-    while crowd.sink._jobs or crowd.sink._waiting or crowd.sink._writer.busy:
+    while not crowd.sink._thread.idle:
         time.sleep(0.001)
     slow.set()
     crowd.feed([(n, 130, 30) for n in range(10)] + [(n, 130, 30) for n in range(10, 50)])
@@ -404,7 +404,7 @@ def test_what_is_not_written_at_the_end_is_counted(
         return write(lanes, batch, *arguments)
 
     crowd = Crowd(tmp_path, 10, 0)
-    while crowd.sink._jobs or crowd.sink._waiting or crowd.sink._writer.busy:
+    while not crowd.sink._thread.idle:
         time.sleep(0.001)
     on_disk = crowd.sink.report()["dropped_frames"]
     assert on_disk == 0
@@ -418,7 +418,7 @@ def test_what_is_not_written_at_the_end_is_counted(
     assert report["failed"]
     time.sleep(0.05 if hangs else 0)
     over.set()
-    crowd.sink._thread.join(10)
+    assert crowd.sink._thread._queue.close(10)
     written = sum(soundfile.info(p).frames for p in tmp_path.rglob("*.wav"))
     assert crowd.sink.report()["dropped_frames"] == report["dropped_frames"] > 0
     if hangs:  # what was in the kernel's hands may have been written behind our back
