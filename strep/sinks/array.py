@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._model.exceptions import ConfigurationError
 from .._model.types import GapCause, Mask
 from .isolating import IsolatingSink
-from .muting import KeyMuter
+from .muter import key_muter
 
 if TYPE_CHECKING:
     from .._model.blocks import Block, BlockBatch
@@ -126,7 +126,7 @@ class ArraySink(IsolatingSink):
         self._seconds = seconds
         self._dtype = dtype
         self._max_bytes = max_bytes
-        self._mute = KeyMuter() if mute_keys else None
+        self._muter = key_muter() if mute_keys else None
         self._bytes = 0
         self._kept: dict[int, _Kept] = {}  # by serial
         self._ended: OrderedDict[int, None] = OrderedDict()
@@ -135,12 +135,12 @@ class ArraySink(IsolatingSink):
 
     def report_to(self, incidents: Incidents) -> None:
         super().report_to(incidents)
-        if self._mute is not None:
-            self._mute.aside.incidents = incidents
+        if self._muter is not None:
+            self._muter.aside.incidents = incidents
 
     def _take(self, batch: BlockBatch) -> None:
         with self._lock:
-            self._put_all(batch if self._mute is None else self._mute.process(batch))
+            self._put_all(batch if self._muter is None else self._muter.process(batch))
 
     def _put_all(self, batch: BlockBatch | None) -> None:
         for block in batch or ():
@@ -182,8 +182,8 @@ class ArraySink(IsolatingSink):
 
     def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
-            if self._mute is not None:
-                self._put_all(self._mute.end(stream))
+            if self._muter is not None:
+                self._put_all(self._muter.end(stream))
 
     def forget(self, stream: StreamInfo) -> None:
         """Free what is kept of a stream."""
@@ -211,7 +211,7 @@ class ArraySink(IsolatingSink):
         return ArrayView(shaped, mask, position, rate, marks)
 
     def report(self) -> dict[str, Any]:
-        muted = 0 if self._mute is None else self._mute.aside.dropped_frames
+        muted = 0 if self._muter is None else self._muter.aside.dropped_frames
         return {
             **super().report(),
             "dropped_frames": self.dropped_frames + self.aside.dropped_frames + muted,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._model.exceptions import ConfigurationError
 from .base import BaseSink, as_sink
 from .guarded import GuardedSink
-from .muting import KeyMuter
+from .muter import key_muter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,14 +39,14 @@ class MutedSink(BaseSink):
         self._guarded = [GuardedSink(as_sink(sink)) for sink in sinks]
         self.prompt = any(guarded.prompt for guarded in self._guarded)
         self.wants_audio = any(guarded.wants_audio for guarded in self._guarded)
-        self._mute = KeyMuter()
+        self._muter = key_muter()
 
     @property
     def concealment(self) -> bool:  # type: ignore[override]  # sinks may change their minds
         return any(guarded.concealment for guarded in self._guarded)
 
     def report_to(self, incidents: Incidents) -> None:
-        self._mute.aside.incidents = incidents
+        self._muter.aside.incidents = incidents
         for guarded in self._guarded:
             guarded.report_to(incidents)
 
@@ -59,7 +59,7 @@ class MutedSink(BaseSink):
             guarded.stream_started(stream)
 
     def blocks(self, batch: BlockBatch) -> None:
-        self._hand_on(self._mute.process(batch))
+        self._hand_on(self._muter.process(batch))
 
     def _hand_on(self, batch: BlockBatch | None) -> None:
         if batch is not None and len(batch):
@@ -68,7 +68,7 @@ class MutedSink(BaseSink):
                     guarded.blocks(batch)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
-        self._hand_on(self._mute.end(stream))
+        self._hand_on(self._muter.end(stream))
         for guarded in self._guarded:
             guarded.stream_ended(stream, report)
 
@@ -96,7 +96,7 @@ class MutedSink(BaseSink):
     def report(self) -> dict[str, Any]:
         """The sinks' own as one: what failed first, sums of what was dropped; and what else one of them tells."""
         reports = [guarded.report() for guarded in self._guarded]
-        mute = self._mute.aside
+        mute = self._muter.aside
         aside = mute.streams + sum(int(r.get("set_aside") or 0) for r in reports)
         told = {key: value for r in reversed(reports) for key, value in r.items() if key in ("paused", "problem")}
         if "problem" in told:

@@ -12,25 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from .aio import ManyWrites
-from .file import WavFormat
-from .tree import WavFile, WavTree
+from .file import WavFile, WavFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..._model.blocks import BlockBatch
 
 __all__ = ["FLUSH_S", "WavLanes"]
 
 I64 = npt.NDArray[np.int64]
 
-FLUSH_S: Final = 0.5  # how far a header may lag behind its samples
-_RIFF_LIMIT: Final = 0xFFFF_0000
+FLUSH_S: Final = 0.5  # by how much a header may lag behind its samples
+_RIFF_LIMIT: Final = 0xFFFF_0000  # bytes of samples; longer files become RF64, which is not for here
 
 
 class WavLanes:
-    """By stream row: descriptor (-1: no lane), end and told in bytes, format."""
+    """By stream row: descriptor (-1: no lane), bytes of samples in the file and according to its header, format.
 
-    def __init__(self, tree: WavTree, writes: ManyWrites) -> None:
-        self._tree = tree
+    ``evicted``: whether there are more files than may be open, so that a descriptor may be another file's by now.
+    """
+
+    def __init__(self, evicted: Callable[[], bool], writes: ManyWrites) -> None:
+        self._evicted = evicted
         self._writes = writes
         self._formats: list[WavFormat] = []
         self.wrote = False  # the last call wrote something
@@ -38,10 +42,10 @@ class WavLanes:
         self._grow(256)
 
     @classmethod
-    def of(cls, tree: WavTree) -> WavLanes | None:
-        """None where the system call is not to be had."""
+    def of(cls, evicted: Callable[[], bool]) -> WavLanes | None:
+        """None where the system call is not available."""
         try:
-            return cls(tree, ManyWrites())
+            return cls(evicted, ManyWrites())
         except OSError:
             return None
 
@@ -81,7 +85,7 @@ class WavLanes:
         """Give a file that the sink has opened to this row."""
         if row >= len(self._fd):
             self._grow(max(2 * len(self._fd), row + 1))
-        fast = file.end < _RIFF_LIMIT and not self._tree.evicted
+        fast = file.end < _RIFF_LIMIT and not self._evicted()
         self._fd[row] = file.fd if fast else -1
         self._end[row] = file.end
         self._header_end[row] = file.header_end
@@ -109,7 +113,7 @@ class WavLanes:
     def write(self, batch: BlockBatch, native: bool, now: float) -> list[int] | None:
         """Write what can be written fast; returns the blocks that are left. None: all are."""
         self.wrote = False
-        if self._tree.evicted:
+        if self._evicted():
             return None
         row = batch.index
         if int(row.max()) >= len(self._fd):

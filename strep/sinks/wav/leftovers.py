@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .file import PART
 from .repair import mend
-from .tree import PART
 
 if TYPE_CHECKING:
     from ..._model.types import StreamInfo

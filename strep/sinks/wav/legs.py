@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..._model.exceptions import ConfigurationError
-from .file import WavFormat
+from .file import WavFile, WavFormat
 from .track import WavTrack
-from .tree import WavFile, WavTree
+from .tree import WavTree
 
 if TYPE_CHECKING:
     from ..._model.types import Leg, StreamInfo

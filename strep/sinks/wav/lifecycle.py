@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from ..._model.report import StreamReport
     from ..._model.types import StreamInfo
     from .drift import DriftCorrector
+    from .file import WavFile
     from .lanes import WavLanes
     from .legs import LegFiles
-    from .tree import WavFile, WavTree
+    from .tree import WavTree
     from .upkeep import FileUpkeep
 
 __all__ = ["FileLifecycle"]

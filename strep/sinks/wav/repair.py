@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..folders import rename_apart
-from .file import HEADER_MOST, WavFormat
-from .tree import PART, lock
+from .file import HEADER_MOST, PART, WavFormat
+from .tree import lock
 
 __all__ = ["Mended", "mend", "mend_tree"]
 

@@ -11,7 +11,7 @@ from ..._model.exceptions import ConfigurationError
 from ..._threads.incidents import Incidents
 from ...resample import prepare
 from ..base import BaseSink
-from ..muting import KeyMuter
+from ..muter import key_muter
 from .disk import DiskState
 from .legs import LegFiles, Sessions, parse_sessions
 from .pending import PendingStreams
@@ -95,7 +95,7 @@ class WavSink(BaseSink):
         )
         self._disk = DiskState(lambda kind, text, data: self._incidents.tell(kind, text, **data))
         self._pending = PendingStreams(shortest_s, queue_bytes // _PENDING_SHARE)
-        self._muter = KeyMuter() if mute_keys else None
+        self._muter = key_muter() if mute_keys else None
         legs = None
         if layout != "split":
             legs = LegFiles(self._tree, rate, corrected=drift_correction, sessions=session_of)

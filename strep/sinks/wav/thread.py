@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..._model.blocks import BlockBatch
 from ..._threads.worker_queue import WorkerQueue
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..._model.types import StreamInfo
     from .disk import DiskState
     from .pending import PendingStreams
-    from .writer import WavWriter
 
 __all__ = ["WriterThread"]
 
@@ -28,6 +27,33 @@ _WRITING_SHARE: Final = 0.7
 _COMPLETING_SHARE: Final = 0.9
 _WAITING_SHARE: Final = 0.95
 _LATE_S: Final = 1.0  # for completing files, when the thread comes back after it was given up
+
+
+class Writer(Protocol):
+    """Does what the thread has to do: a WavWriter. Times are monotonic seconds."""
+
+    in_hand: int
+
+    @property
+    def busy(self) -> bool: ...
+
+    @property
+    def refused_streams(self) -> int: ...
+
+    @property
+    def patience_s(self) -> float | None: ...
+
+    def write(self, batch: BlockBatch, now: float) -> None: ...
+
+    def end(self, stream: StreamInfo, report: StreamReport, now: float) -> None: ...
+
+    def skip(self, gaps: SkippedGaps) -> None: ...
+
+    def work(self, until: float) -> None: ...
+
+    def look_after(self, now: float, *, idle: bool) -> None: ...
+
+    def close(self, now: float, until: float) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +77,7 @@ class WriterThread:
 
     def __init__(
         self,
-        writer: WavWriter,
+        writer: Writer,
         disk: DiskState,
         pending: PendingStreams,
         *,
@@ -107,7 +133,7 @@ class WriterThread:
     @property
     def idle(self) -> bool:
         """Whether there is nothing that could be done now."""
-        return self._queue.idle and not self._writer.files.busy
+        return self._queue.idle and not self._writer.busy
 
     def close(self, timeout_s: float) -> bool:
         """Write what waits and complete all files, in no more than ``timeout_s``; what was not written then counts as
@@ -138,8 +164,8 @@ class WriterThread:
 
     def _between(self, had_job: bool) -> float | None:
         now = time.monotonic()
-        if self._writer.files.busy:
-            self._contained(self._writer.files.work, now + _FILES_S)
+        if self._writer.busy:
+            self._contained(self._writer.work, now + _FILES_S)
         self._contained(self._writer.look_after, now, idle=not had_job)
         return self._writer.patience_s
 
@@ -158,7 +184,7 @@ class WriterThread:
                 self._contained(self._writer.end, job.stream, job.report, now)
         unfinished = self._contained(self._writer.close, now, self._complete_until_s)
         problem = self._disk.problem
-        if problem is not None and (unfinished or self._writer.files.refused_streams):
+        if problem is not None and (unfinished or self._writer.refused_streams):
             self.failed = self.failed or problem
         elif unfinished:
             self.failed = self.failed or f"{unfinished} files were not completed before the end"

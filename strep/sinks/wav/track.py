@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from ...resample import Resampler
 from .drift import DriftCorrector
-from .tree import WavFile, WavTree
+from .file import WavFile
+from .tree import WavTree
 
 if TYPE_CHECKING:
     from ..._model.types import StreamInfo

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..._model.blocks import BlockBatch
     from ..._model.types import StreamInfo
-    from ..exclusion import StreamExclusion
+    from ..muter import Muter
 
-__all__ = ["Muter", "Treatment"]
-
-
-class Muter(Protocol):
-    """A KeyMuter: lets audio through late, without keys."""
-
-    @property
-    def aside(self) -> StreamExclusion: ...
-
-    @property
-    def streams(self) -> list[StreamInfo]: ...
-
-    def process(self, batch: BlockBatch) -> BlockBatch | None: ...
-
-    def end(self, stream: StreamInfo) -> BlockBatch | None: ...
+__all__ = ["Treatment"]
 
 
 class Treatment:

@@ -15,49 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..folders import Folders, safe_name
-from .file import WavFormat
+from .file import PART, WavFile, WavFormat
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["PART", "WavFile", "WavTree", "descriptor_budget", "lock"]
+__all__ = ["WavTree", "descriptor_budget", "lock"]
 
-PART: Final = ".part.wav"
-_FILL: Final = 1 << 16
-_WHOLE: Final = 1 << 20  # up to this a file's beginning is written in one piece
-
-
-class WavFile:
-    """A file that grows. ``end`` is how many bytes of samples it has; what lies between writes is silence."""
-
-    __slots__ = (
-        "checked",
-        "end",
-        "fd",
-        "folder",
-        "format",
-        "header_end",
-        "header_written_at",
-        "retry_at",
-        "stem",
-        "wanted",
-    )
-
-    def __init__(self, format_: WavFormat, folder: str, stem: str) -> None:
-        self.format = format_
-        self.folder = folder
-        self.stem = stem  # with a number, if need be
-        self.wanted = stem  # without
-        self.end = 0
-        self.checked = 0  # ``end`` when the file was last seen to be there
-        self.header_end = -1  # bytes the header on disk speaks of; -1: there is none yet
-        self.header_written_at = 0.0
-        self.fd = -1
-        self.retry_at = 0.0  # after an error nothing is tried before
-
-    @property
-    def part(self) -> str:
-        return self.stem + PART
+_FILL_BYTES: Final = 1 << 16  # of silence that are written at once
+_WHOLE_BYTES: Final = 1 << 20  # up to this a file's beginning is written in one piece
 
 
 class WavTree:
@@ -167,7 +133,7 @@ class WavTree:
     def begin(self, file: WavFile, pieces: Sequence[tuple[int, bytes]]) -> None:
         """A new file's first samples, (byte position, bytes) in order: as one write, its header with them."""
         end = max(at + len(data) for at, data in pieces)
-        if end > _WHOLE:
+        if end > _WHOLE_BYTES:
             for at, data in pieces:
                 self.write(file, data, at)
             return
@@ -191,7 +157,7 @@ class WavTree:
         file.end = max(file.end, at + len(data))
 
     def _fill(self, fd: int, file: WavFile, until: int) -> None:
-        silence = bytes([file.format.silence]) * min(_FILL, until - file.end)
+        silence = bytes([file.format.silence]) * min(_FILL_BYTES, until - file.end)
         while file.end < until:
             part = silence[: until - file.end]
             _write_all(fd, part, file.format.header_bytes + file.end)

@@ -6,24 +6,37 @@ Used by the thread that writes.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .disk import DISK, NEW_FILES, DiskState
 from .lanes import FLUSH_S, WavLanes
 
 if TYPE_CHECKING:
-    from .track import WavTrack
-    from .tree import WavFile, WavTree
+    from collections.abc import Mapping
+
+    from ..._model.types import StreamInfo
+    from .file import WavFile
+    from .tree import WavTree
 
 __all__ = ["FileUpkeep"]
 
 _CHECKED_FILES: Final = 64  # that are looked for in one turn, in case somebody has deleted them
 
 
+class _Track(Protocol):
+    """A stream that writes into a file: a WavTrack."""
+
+    @property
+    def file(self) -> WavFile: ...
+
+    @property
+    def stream(self) -> StreamInfo: ...
+
+
 class FileUpkeep:
     """``tracks``: of the streams that write, by serial. ``lanes``: None if there are none."""
 
-    def __init__(self, tree: WavTree, disk: DiskState, lanes: WavLanes | None, tracks: dict[int, WavTrack]) -> None:
+    def __init__(self, tree: WavTree, disk: DiskState, lanes: WavLanes | None, tracks: Mapping[int, _Track]) -> None:
         self._tree = tree
         self._disk = disk
         self._lanes = lanes

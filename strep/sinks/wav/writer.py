@@ -63,7 +63,7 @@ class WavWriter:
         self._fault = fault
         self._plain = legs is None and rate is None  # files hold blocks as they are
         self._bound = SilenceBound()
-        self._lanes = WavLanes.of(tree) if self._plain else None
+        self._lanes = WavLanes.of(lambda: tree.evicted) if self._plain else None
         self._tracks: dict[int, WavTrack] = {}  # by serial
         self._upkeep = FileUpkeep(tree, disk, self._lanes, self._tracks)
         self.files = FileLifecycle(
@@ -188,6 +188,20 @@ class WavWriter:
         if self._upkeep.lags or self._disk.problem or self.files.stuck:
             return FLUSH_S / 2
         return FLUSH_S if self._tracks else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are files to be made or completed, and can be now: :meth:`work` does it."""
+        return self.files.busy
+
+    def work(self, until: float) -> None:
+        """Make and complete files until that (monotonic seconds)."""
+        self.files.work(until)
+
+    @property
+    def refused_streams(self) -> int:
+        """Streams that could not be given a file."""
+        return self.files.refused_streams
 
     def look_after(self, now: float, *, idle: bool) -> None:
         """Bring headers up to date, and see whether what did not work does again. ``idle``: nothing else is to do."""

@@ -102,7 +102,7 @@ class Broken:
         monkeypatch.setattr(os, "pwrite", one)
         monkeypatch.setattr(ManyWrites, "write", several)
         if not lanes:
-            monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, tree: None))
+            monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, evicted: None))
 
 
 @pytest.mark.usefixtures("quick")
