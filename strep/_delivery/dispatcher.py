@@ -19,8 +19,8 @@ from .._threads.archive import Archive
 from .._threads.incidents import Incidents
 from ..sinks.base import BaseSink
 from .conceal import Concealer
-from .in_order import InOrder
 from .lane import Lane
+from .ordered_work import OrderedWork
 
 __all__ = ["Dispatcher"]
 
@@ -51,7 +51,7 @@ class Dispatcher:
     ) -> None:
         self.incidents = incidents or Incidents(time.time_ns)
         self._concealer = concealer or Concealer(comfort_noise, self._on_conceal_fault)
-        self._order = InOrder()
+        self._order = OrderedWork()
         self._redact = redact
         self._lanes = [Lane(sink, self.incidents, lossless) for sink in sinks]
         for lane in self._lanes:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .._delivery.dispatcher import Dispatcher
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._delivery.stream import Stream, StreamHub, Watcher, WatchKey
 from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, parse_address, transport_named
 from .._engine.engine import Engine, EngineConfig
@@ -165,7 +165,7 @@ class Receiver:
         self._pacing = Pacing(0, prompt=True, buffer=0)
         self._dispatcher: Dispatcher | None = None
         self._hub = StreamHub(self._report)
-        self._order = InOrder()
+        self._order = OrderedWork()
         self._recorder: Recorder | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None

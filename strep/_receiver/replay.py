@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from .._delivery.dispatcher import Dispatcher
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine, EngineConfig
 from .._engine.sources.admission import PortBinding, PortRole
@@ -92,7 +92,7 @@ def replay(
     leg = parse_call_leg_id(call_leg_id)
     given = _given_bindings(rx, tx, leg)
     with PcapReader(path) as reader:
-        engine = Engine(EngineConfig(**options, bindings=given), InOrder().add)
+        engine = Engine(EngineConfig(**options, bindings=given), OrderedWork().add)
         engine.audio = any(sink.wants_audio for sink in consumers)
         engine.forgo_payloads()
         dispatcher = Dispatcher(consumers, lossless=True, redact=redact)

@@ -12,21 +12,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-__all__ = ["InOrder", "LeftUndone"]
+__all__ = ["OrderedWork", "WorkOmitted"]
 
 _T = TypeVar("_T")
 _PENDING: Final = 256  # results that nobody asked for so far; beyond it a thread makes the oldest
 _MOST_BYTES: Final = 64 << 20  # that work holds; beyond it the oldest is left undone
 
 
-class LeftUndone(Exception):
+class WorkOmitted(Exception):
     """There was no time for this work: too much of it waits."""
 
 
 class _Job(Generic[_T]):
     __slots__ = ("_chain", "_error", "_result", "_work", "done", "nbytes")
 
-    def __init__(self, chain: InOrder, work: Callable[[], _T]) -> None:
+    def __init__(self, chain: OrderedWork, work: Callable[[], _T]) -> None:
         self._chain = chain
         self._work: Callable[[], _T] | None = work
         self._result: _T | None = None
@@ -55,14 +55,14 @@ class _Job(Generic[_T]):
         return work
 
     def leave_undone(self) -> None:
-        self._error = LeftUndone("decoding has fallen behind, and this was left out")
+        self._error = WorkOmitted("decoding has fallen behind, and this was left out")
 
 
-class InOrder:
+class OrderedWork:
     """``add(work)`` returns a function that gives the work's result; all work that was added before is done first.
 
     Work that holds memory says so by ``nbytes``. When all that waits holds too much, the oldest such work is left
-    undone: who wants its result gets LeftUndone. Work without ``nbytes`` is always done.
+    undone: who wants its result gets WorkOmitted. Work without ``nbytes`` is always done.
     """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
