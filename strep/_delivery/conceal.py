@@ -2,7 +2,7 @@
 
 A gap of up to 1 s becomes samples at the beginning of the block behind it, by its cause:
 
-    LOSS, OVERRUN    the first 60 ms continued from what came before (CONCEALED; see ``_plc``), zeros beyond (LOST)
+    LOSS, OVERRUN    the first 60 ms continued from what came before (CONCEALED; see :mod:`.plc`), zeros beyond (LOST)
     RESTART          zeros (LOST): nobody knows how long it was, nor what was said before
     SILENCE, HOLD    comfort noise where the sender has told its level (RFC 3389), else zeros (SILENCE)
 
@@ -10,9 +10,9 @@ What a codec's own decoder made up for a gap is taken instead (CONCEALED; of sup
 stay gaps: behind them everything begins anew. The result does not depend on how the audio was cut into blocks and
 batches.
 
-Up to 10 ms behind a concealed loss are mixed from what was received and the fading repetition. Their mask stays
-RECEIVED: what they hold came from the network, at a weight that rises to 1; and so RECEIVED samples are as many as the
-frames that packets brought. Who needs them unaltered takes the batch that was not filled.
+Up to 10 ms behind a concealed loss are a mix of what was received, at a weight that rises to 1, and of the fading
+repetition. Their mask stays RECEIVED, so that there are as many RECEIVED samples as packets brought. Whoever needs them
+unaltered takes the batch that was not filled.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def white_noise(payload: bytes, frames: int, rate: int, rng: np.random.Generator
 class Concealer:
     """Fills the gaps of one batch after the other: each once, in order. Streams are told apart by their ``serial``.
 
-    A stream for which this raises is told to ``on_fault``, and its gaps stay; those of others are filled.
+    ``on_fault`` is called with a stream for which this raises, and the error: its gaps stay, others' are filled.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Concealer:
         self._fading: dict[int, tuple[F64, F64]] = {}  # what is still to be mixed into what comes next: tail, weight
 
     def fill(self, batch: BlockBatch) -> BlockBatch:
-        """The batch without gaps up to 1 s: itself when it has none.
+        """The batch without gaps up to 1 s; the same batch if it has none.
 
         Blocks behind a gap begin earlier by ``gap_frames``, which becomes 0: ``position``, ``time_ns`` and
         ``rtp_timestamp`` move back, and so do those of the first packet, whose ``packet_frames`` count what was filled.
@@ -115,7 +115,7 @@ class Concealer:
         return [one for part in parts for one in self._guilty(batch.take(part))]
 
     def _work(self, batch: BlockBatch) -> tuple[BlockBatch, _Notes]:
-        """The batch filled, and what is to be remembered of it: nothing is yet."""
+        """The batch filled, and what is to be remembered of it; nothing is remembered yet."""
         count = len(batch)
         rows = batch.index
         serial = np.fromiter([stream.serial for stream in batch.streams], np.int64, count)
@@ -272,7 +272,7 @@ class _Filling:
         return self._made()
 
     def _fill_without_past(self, i: int) -> bool:
-        """A gap that is not to be concealed by what came before."""
+        """Fill a gap that is not concealed by what came before; False: it is to be."""
         batch = self._batch
         at, frames, place = int(self._offset[i]), int(self._inside[i]), int(self._place[i])
         channels = int(self._channels[i])

@@ -1,8 +1,9 @@
 """Work that is put off until somebody wants its result, and then done in order.
 
 Decoders and concealment have state: batches must go through them one after the other, each once. Sinks ask for the
-result when their turn comes, from threads of their own, in any order, or never. Who adds work, the loop above all,
-never does any, and never waits for who does: what nobody asks for in time is done by a thread that comes for it.
+result when their turn comes, from threads of their own, in any order, or never. Whoever adds work, above all the event
+loop, never does any and never waits for those who do. Work whose result nobody asks for in time is done by a thread
+that is started for it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Final, Generic, TypeVar
 __all__ = ["OrderedWork", "WorkOmitted"]
 
 _T = TypeVar("_T")
-_PENDING: Final = 256  # results that nobody asked for so far; beyond it a thread makes the oldest
-_MOST_BYTES: Final = 64 << 20  # that work holds; beyond it the oldest is left undone
+_MAX_PENDING: Final = 256  # pieces of work; beyond that a thread does the oldest
+_MAX_BYTES: Final = 64 << 20  # of memory that work holds; beyond that the oldest is omitted
 
 
 class WorkOmitted(Exception):
-    """There was no time for this work: too much of it waits."""
+    """There was no time for this work: too much of it was waiting."""
 
 
 class _Job(Generic[_T]):
@@ -47,7 +48,7 @@ class _Job(Generic[_T]):
             try:
                 self._result = work()
             except Exception as error:
-                self._error = error  # whoever wants this result hears of it, nobody else
+                self._error = error  # raised to whoever wants this result, nobody else
         self.done = True
 
     def take_work(self) -> Callable[[], _T] | None:
@@ -59,20 +60,20 @@ class _Job(Generic[_T]):
 
 
 class OrderedWork:
-    """``add(work)`` returns a function that gives the work's result; all work that was added before is done first.
+    """``add(work)`` returns a function that returns the work's result; all work that was added before is done first.
 
-    Work that holds memory says so by ``nbytes``. When all that waits holds too much, the oldest such work is left
-    undone: who wants its result gets WorkOmitted. Work without ``nbytes`` is always done.
+    Work that holds memory says so by an attribute ``nbytes``. When all that waits holds more than ``most_bytes``, the
+    oldest such work is omitted: whoever wants its result gets WorkOmitted. Work without ``nbytes`` is always done.
     """
 
-    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int = _MAX_BYTES) -> None:
         self._most_bytes = most_bytes
         self._running = threading.RLock()  # held while work is done
         self._lock = threading.Lock()  # held for moments only
         self._jobs: deque[_Job[object]] = deque()
         self._heavy: deque[_Job[object]] = deque()  # those of them that hold memory
         self._bytes = 0
-        self._helped = False  # a thread is at it
+        self._helped = False  # a thread does the oldest work
         self.left_undone = 0
 
     def add(self, work: Callable[[], _T]) -> Callable[[], _T]:
@@ -84,7 +85,7 @@ class OrderedWork:
                 self._bytes += job.nbytes
                 while self._bytes > self._most_bytes and len(self._heavy) > 1:
                     self._leave_oldest()
-            if len(self._jobs) <= _PENDING or self._helped:
+            if len(self._jobs) <= _MAX_PENDING or self._helped:
                 return job
             self._helped = True
         threading.Thread(target=self._help, name="strep-decoding", daemon=True).start()
@@ -98,7 +99,7 @@ class OrderedWork:
             job.leave_undone()
 
     def begin(self, job: _Job[_T]) -> Callable[[], _T] | None:
-        """The job's work, to be done now; None where it was left undone."""
+        """The job's work, to be done now; None if it was omitted."""
         with self._lock:
             work = job.take_work()
             if work is not None and job.nbytes:
@@ -109,9 +110,9 @@ class OrderedWork:
 
     def _help(self) -> None:
         while True:
-            with self._running:  # given back after each job: who wants a result does not wait for all of them
+            with self._running:  # released after each job: whoever wants a result does not wait for all of them
                 with self._lock:
-                    if len(self._jobs) <= _PENDING:
+                    if len(self._jobs) <= _MAX_PENDING:
                         self._helped = False
                         return
                     job = self._jobs.popleft()

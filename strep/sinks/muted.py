@@ -1,4 +1,4 @@
-"""Other sinks' audio with the keys taken out: a digit is no speech, and has no level worth knowing."""
+"""Other sinks, given audio with the keys taken out: a digit is no speech, and its level says nothing."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["MutedSink"]
 
 
 class MutedSink(BaseSink):
-    """Gives ``sinks`` what it gets, DTMF digits in the audio zeroed, 0.1 s later: statistics of speech and level then
-    know nothing of keys. Digits are looked for once for all of them (2 µs for 20 ms of audio).
+    """Passes on to ``sinks`` what it gets, 0.1 s later and with DTMF digits in the audio set to zero, so that keys do
+    not change figures of speech and level. Digits are looked for once for all sinks (2 µs for 20 ms of audio).
 
-    They share a thread, and get gaps concealed when one of them wants that. What one raises costs the others nothing.
-    Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError for no sinks.
+    The sinks share a thread, and all get gaps concealed when one of them wants that. When one raises, it costs the
+    others nothing. Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError if there are no sinks.
     """
 
     kind = "muted"
@@ -94,7 +94,8 @@ class MutedSink(BaseSink):
             guarded.close(timeout_s)
 
     def report(self) -> dict[str, Any]:
-        """The sinks' own as one: what failed first, sums of what was dropped; and what else one of them tells."""
+        """The sinks' reports as one: ``failed`` of the first that failed, sums of what was dropped, and ``paused`` and
+        ``problem`` if one of them has these."""
         reports = [guarded.report() for guarded in self._guarded]
         mute = self._muter.aside
         aside = mute.streams + sum(int(r.get("set_aside") or 0) for r in reports)

@@ -4,8 +4,8 @@
     a file      cannot be written: for a second what comes for it is lost, others go on
     new files   cannot be made: what would go into them waits, as long as there is room
 
-While anything of it lasts there is one *problem*. It is over when all of it is, and nothing has failed for two seconds:
-a disk that takes a little now and then is full all the same.
+While any of these lasts there is one *problem*. It is over when all of them are, and nothing has failed for two
+seconds: a disk that takes a little now and then is still full.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ NEW_FILES: Final = "new files"
 
 
 def errno_name(error: BaseException) -> str:
-    """As :meth:`WavSink.report` counts it."""
+    """The name under which :meth:`WavSink.report` counts an error."""
     if isinstance(error, OSError) and error.errno:
         return errno.errorcode.get(error.errno, f"errno {error.errno}")
     return type(error).__name__
 
 
 class DiskState:
-    """``emit`` takes the incidents "disk_paused" and "disk_resumed": (kind, text, data)."""
+    """``tell`` is called with the incidents "disk_paused" and "disk_resumed": (kind, text, data)."""
 
-    def __init__(self, emit: Callable[[str, str, dict[str, object]], object]) -> None:
-        self._emit = emit
+    def __init__(self, tell: Callable[[str, str, dict[str, object]], object]) -> None:
+        self._tell = tell
         self._troubles: dict[object, float] = {}  # what does not work; when to try again
         self._since = 0.0
         self._last = 0.0
@@ -68,7 +68,7 @@ class DiskState:
             self._since, self._lost_at_first = now, self.dropped_frames
             self.problem = text
             _log.warning("writing has paused: %s (%s)", text, where)
-            self._emit("disk_paused", f"writing has paused: {text}", {"error": text, "where": where})
+            self._tell("disk_paused", f"writing has paused: {text}", {"error": text, "where": where})
         else:
             self.problem = text
         return now + PAUSE_S
@@ -92,4 +92,4 @@ class DiskState:
         text = f"writing goes on after {lasted_s:g} s, {lost:,} frames were lost ({self.problem})"
         self.problem = None
         _log.warning("%s", text)
-        self._emit("disk_resumed", text, {"lasted_s": lasted_s, "lost_frames": lost})
+        self._tell("disk_resumed", text, {"lasted_s": lasted_s, "lost_frames": lost})

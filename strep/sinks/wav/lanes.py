@@ -1,7 +1,7 @@
 """The fast way into WAV files: all blocks of a batch in one system call, positions and headers as arrays.
 
-A lane is a stream's row with an open file. What is not plain (new files, gaps that must be filled with other bytes than
-zeros, files past 4 GiB, errors, more files than descriptors) is left to the sink, block by block.
+A lane is a stream's row with an open file. The rest is left to the writer, block by block: new files, gaps that must be
+filled with other bytes than zeros, files past 4 GiB, errors, more files than descriptors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WavLanes:
         self._evicted = evicted
         self._writes = writes
         self._formats: list[WavFormat] = []
-        self.wrote = False  # the last call wrote something
+        self.wrote = False  # whether the last call wrote anything
         self._fd = np.full(0, -1, np.int64)
         self._grow(256)
 
@@ -78,11 +78,11 @@ class WavLanes:
 
     @property
     def lagging(self) -> bool:
-        """Some header on disk does not speak of all that was written."""
+        """Whether some header on disk is not up to date with what was written."""
         return bool(((self._fd >= 0) & (self._header_end != self._end)).any())
 
     def adopt(self, row: int, file: WavFile) -> None:
-        """Give a file that the sink has opened to this row."""
+        """Give this row a file that is open."""
         if row >= len(self._fd):
             self._grow(max(2 * len(self._fd), row + 1))
         fast = file.end < _RIFF_LIMIT and not self._evicted()
@@ -98,20 +98,21 @@ class WavLanes:
         self._kind[row] = self._formats.index(file.format)
 
     def sync(self, row: int, file: WavFile) -> None:
-        """Tell the file object what the lane has written."""
+        """Bring the file object up to date with what the lane has written."""
         if row < len(self._fd) and self._fd[row] >= 0:
             file.end = int(self._end[row])
             file.header_end = int(self._header_end[row])
             file.header_written_at = float(self._header_written_at[row])
 
     def release(self, row: int, file: WavFile) -> None:
-        """The stream has ended: its row may become another's."""
+        """Take the file from this row: its stream has ended, or a write failed."""
         self.sync(row, file)
         if row < len(self._fd):
             self._fd[row] = -1
 
     def write(self, batch: BlockBatch, native: bool, now: float) -> list[int] | None:
-        """Write what can be written fast; returns the blocks that are left. None: all are."""
+        """Write what can be written fast. Returns the numbers of the blocks that are left; None: all are. ``native``:
+        bytes as they came. ``now``: monotonic seconds."""
         self.wrote = False
         if self._evicted():
             return None
@@ -151,7 +152,7 @@ class WavLanes:
         else:
             left[chosen] = ~good
         self.wrote = bool(good.any())
-        # what failed goes the slow way, which knows what to do with errors
+        # what failed goes the slow way, where errors are dealt with
         return np.flatnonzero(left).tolist()
 
     def _write_headers_of(self, rows: I64, now: float) -> None:

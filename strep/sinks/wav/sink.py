@@ -35,31 +35,36 @@ class WavSink(BaseSink):
     leg to ``DIR/<call_leg_id>/<leg>.wav``, inbound left, outbound right; with layout "session" all legs of a session to
     ``DIR/<session>/session.wav``: A inbound, A outbound, B inbound, B outbound.
 
-    ``layout``    "split", "stereo" or "session"
-    ``sessions``  of layout "session": a mapping of call_leg_ids to names, whose legs stand in this order; or a function
-    of StreamInfo that returns a name, or None. A single id has two legs by STREP's L bit. Legs without a session are
-    written as stereo
-    ``drift_correction``  of files that directions share: align them on the receiver's clock, to within 20 ms for as
-    long as the call lasts, by frames put in or left out, in silence where there is some. Split files are never
-    corrected: they are the streams' RTP time spans, to the sample
-    ``encoding``  "pcm16", or "native": G.711 bytes as they came (split only); other codecs are written as pcm16, and
-    what a G.711 stream brings in another codec is encoded as its file is
-    ``rate``      resample to this rate (pcm16 only); None: each stream's own
-    ``conceal``   short gaps are filled as ears want it (pcm16 only); False: they are silent
-    ``queue_bytes``  audio that may wait for a slow disk (default 512 MiB); beyond it blocks are dropped, counted, and
-    silent in the file
-    ``mute_keys``  silence instead of DTMF digits (pcm16 only): the tones of card numbers and PINs are not written.
-    Files then lag 0.1 s more behind
-    ``shortest_s``  a stream gets its directory and file when it has lasted that long, by its packets' arrival or its
-    audio, and nothing of it is missing then; or when it ends for another reason than falling silent. What falls silent
-    sooner leaves no file, and is counted. 0: every stream has a file at once
-    ``file_mode``, ``directory_mode``  of what is made, less the process's umask
+    ``directory``     DIR; it is made when the first file is
+    ``layout``        "split", "stereo" or "session"
+    ``encoding``      "pcm16", or "native": G.711 bytes as they came (split only). Other codecs are written as pcm16
+                      then, and what a G.711 stream brings in another codec is encoded in that of its file
+    ``rate``          Hz: resample to this rate (pcm16 only); None: each stream's own
+    ``conceal``       short gaps are filled so that they are not heard (pcm16 only); False: they are silent
+    ``sessions``      with layout "session": a mapping of call_leg_ids to names, whose legs stand in this order; or a
+                      function of StreamInfo that returns a name, or None. A single id has two legs, by STREP's L bit.
+                      Legs without a session are written as stereo
+    ``drift_correction``  of files that directions share: keep them aligned on the receiver's clock, to within 20 ms for
+                      as long as the call lasts, by frames put in or left out, in silence if there is some. Split files
+                      are never corrected: they are the streams' RTP time spans, to the sample
+    ``queue_bytes``   bytes of audio that may wait for a slow disk (default 512 MiB). Beyond that, blocks are dropped;
+                      they are counted, and silent in the file
+    ``max_open_files``  how many files are open at a time; None: as many as the process may open, less 256 for others.
+                      With more streams than that, files are closed and opened again, which costs time
+    ``mute_keys``     silence instead of DTMF digits (pcm16 only): the tones of card numbers and PINs are not written.
+                      Files are 0.1 s later then
+    ``shortest_s``    seconds: a stream gets its directory and file when it has lasted that long, by the arrival of its
+                      packets or by its audio, and nothing of it is missing then; or when it ends for another reason
+                      than falling silent. Streams that fall silent sooner leave no file, and are counted. 0: every
+                      stream has a file at once
+    ``file_mode``, ``directory_mode``  permissions of what is made, less the process's umask
 
-    Unfinished files are named ``….part.wav``; they are valid at any moment, and a killed process leaves at most the
-    last second out of them. Nothing is ever overwritten: a further file of the same name gets a number. Symlinks below
-    the directory are not followed. Silence is no longer than the stream was there, or than its audio, and 2 s, whatever
-    its timestamps say. Disk errors never reach the receiver: :meth:`report` tells them, and "disk_paused" and
-    "disk_resumed" are told. Raises ConfigurationError for combinations that make no sense.
+    Unfinished files are named ``….part.wav``; they are valid at any moment, and if the process is killed, at most the
+    last second is missing. Nothing is ever overwritten: a further file of the same name gets a number. Symlinks below
+    the directory are not followed. A file's silence is never longer than the time that its stream was there, or than
+    its audio, and 2 s, whatever its timestamps say. Disk errors never reach the receiver: :meth:`report` has them, and
+    there are incidents "disk_paused" and "disk_resumed". Raises ConfigurationError for wrong arguments, and for
+    combinations that make no sense.
     """
 
     kind = "wav"
@@ -142,16 +147,16 @@ class WavSink(BaseSink):
         self._thread.wait_for_room()
 
     def close(self, timeout_s: float) -> None:
-        """Write what waits and complete all files, those first whose streams have lasted longest; as soon as that is
-        done, and in no more than ``timeout_s``. What was not written then counts as dropped, to the frame."""
+        """Write what waits and complete all files, those first whose streams have lasted longest, in no more than
+        ``timeout_s``. What was not written then counts as dropped, to the frame."""
         if not self._thread.close(timeout_s):
             self._last_report = self.report()
 
     def report(self) -> dict[str, Any]:
-        """Figures so far. ``problem``: what is wrong with the disk now, and ``paused`` whether something is; ``failed``
-        is for good. ``errors`` counts by errno. ``short_streams`` fell silent before they had a file, and
-        ``short_frames`` are theirs; ``refused_streams`` could not be given one. ``names_taken``: directories that are
-        called otherwise, because a symlink or a file has their name."""
+        """Figures so far. ``problem``: what is wrong with the disk now, ``paused``: whether something is; ``failed``
+        is final. ``errors`` counts by errno. ``short_streams`` fell silent before they had a file, and ``short_frames``
+        are theirs; ``refused_streams`` could not be given one. ``names_taken`` counts directories that got another
+        name, because a symlink or a file has theirs."""
         if self._last_report is not None:
             return self._last_report
         files = self._writer.files
@@ -182,7 +187,7 @@ class WavSink(BaseSink):
         return [self.directory]
 
     def settled(self, stream: StreamInfo) -> bool:
-        """Whether the files of a stream that has ended are complete: also those that it shares with others."""
+        """Whether the files of a stream that has ended are complete, those too that it shares with others."""
         return stream.serial not in self._unsettled or not self._thread.alive
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:

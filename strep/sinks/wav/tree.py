@@ -1,4 +1,4 @@
-"""The files of a recording: names, descriptors, positions. Used by one thread; errors of the disk are OSErrors."""
+"""The files of a recording: names, descriptors, positions. Used by one thread. All methods may raise OSError."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ _WHOLE_BYTES: Final = 1 << 20  # up to this a file's beginning is written in one
 
 
 class WavTree:
-    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` open, renames at the end.
+    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` open, renames them at the end.
 
-    An open file is locked (``flock``, shared), so that nobody who repairs what dead processes left touches it.
+    An open file is locked (``flock``, shared), so that the repair of what dead processes left does not touch it.
+
+    ``files``    made so far
+    ``evicted``  a file had to be closed to open another one: there are more files than may be open
     """
 
     def __init__(self, root: Path, max_open: int, *, file_mode: int = 0o640, directory_mode: int = 0o750) -> None:
@@ -39,11 +42,11 @@ class WavTree:
         self.folders = Folders(root, keep=keep, file_mode=file_mode, directory_mode=directory_mode)
         self._open: OrderedDict[int, WavFile] = OrderedDict()  # by id(), least recently used first
         self.files = 0
-        self.evicted = False  # a descriptor had to be closed: there are more files than may be open
+        self.evicted = False
 
     def create(self, directory: str, stem: str, format_: WavFormat) -> WavFile:
-        """A new file DIR/directory/stem.part.wav; a number is added rather than overwriting anything. Its header is
-        written with the first samples."""
+        """Make a new file DIR/directory/stem.part.wav; if that name is taken, with a number. Its header is written with
+        the first samples."""
         folder = self.folders.make(safe_name(directory))
         file = WavFile(format_, folder, safe_name(stem))
         self._make(file)
@@ -59,7 +62,7 @@ class WavTree:
                 file.fd = self._open_fd(file, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except FileExistsError:
                 continue
-            # looked at behind it: whoever completes what a dead process left may just have given a file that name
+            # checked after it was made: a file that a dead process left may just have been given that name
             if not self.folders.there(file.folder, file.stem + ".wav"):
                 break
             os.close(file.fd)
@@ -75,7 +78,7 @@ class WavTree:
                 fd = self.folders.open(file.folder, file.part, flags)
                 break
             except OSError as error:
-                # others use descriptors too: make room among ours, but never refuse an old file for a new one
+                # others use descriptors too: close one of ours, but not an old file for a new one
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or flags & os.O_CREAT or not self._make_room():
                     raise
         lock(fd)
@@ -118,7 +121,7 @@ class WavTree:
         return gone
 
     def make_again(self, file: WavFile) -> None:
-        """In the place of one that was deleted: silence as far as that one went."""
+        """Make a file that was deleted again, with silence as far as it went."""
         self._forget(file)
         file.folder = self.folders.make(file.folder)
         self._make(file)
@@ -131,7 +134,7 @@ class WavTree:
         file.end = file.checked = end
 
     def begin(self, file: WavFile, pieces: Sequence[tuple[int, bytes]]) -> None:
-        """A new file's first samples, (byte position, bytes) in order: as one write, its header with them."""
+        """Write a new file's first samples, (byte position, bytes) in order, and its header in one write."""
         end = max(at + len(data) for at, data in pieces)
         if end > _WHOLE_BYTES:
             for at, data in pieces:
@@ -146,7 +149,7 @@ class WavTree:
         file.end = file.header_end = end
 
     def write(self, file: WavFile, data: memoryview | bytes, at: int) -> None:
-        """Samples at a byte position. A file advances only past what has been written whole."""
+        """Write samples at a byte position. ``file.end`` moves only behind what was written as a whole."""
         fd = self.descriptor(file)
         if file.header_end < 0:
             _write_all(fd, file.format.header(0), 0)
@@ -164,7 +167,7 @@ class WavTree:
             file.end += len(part)
 
     def write_channel(self, file: WavFile, channel: int, samples: npt.NDArray[np.int16], frame: int) -> None:
-        """One channel of a PCM file; the others keep what they have."""
+        """Write one channel of a PCM file at a frame; the other channels keep what they have."""
         channels, frame_bytes = file.format.channels, file.format.frame_bytes
         at, size = frame * frame_bytes, len(samples) * frame_bytes
         all_ = np.zeros((len(samples), channels), np.int16)
@@ -175,22 +178,22 @@ class WavTree:
         self.write(file, all_.reshape(-1).view(np.uint8).data, at)
 
     def shift(self, file: WavFile, frames: int) -> None:
-        """Move everything later by ``frames``: a direction turned out to begin before the other."""
+        """Move everything later by ``frames``, because a stream began before the first one."""
         fd, header = self.descriptor(file), file.format.header_bytes
         old = os.pread(fd, file.end, header)
         _write_all(fd, bytes(frames * file.format.frame_bytes) + old, header)
         file.end += frames * file.format.frame_bytes
 
     def write_header(self, file: WavFile, now: float, *, again: bool = False) -> None:
-        """Bring the header up to date with what has been written. ``again``: even if it is."""
+        """Bring the header up to date with what has been written. ``again``: write it even if it is up to date."""
         if file.header_end != file.end or again:
             _write_all(self.descriptor(file), file.format.header(file.end), 0)
             file.header_end = file.end
         file.header_written_at = now
 
     def finish(self, file: WavFile) -> str:
-        """Complete the file and give it its name; returns it relative to the root. Raises FileNotFoundError when
-        somebody has deleted it."""
+        """Complete the file and give it its final name, which is returned, relative to the root. Raises
+        FileNotFoundError if somebody has deleted it."""
         fd = self.descriptor(file)
         if file.end % 2:
             _write_all(fd, b"\0", file.format.header_bytes + file.end)
@@ -205,7 +208,7 @@ class WavTree:
         return self.relative(file, file.stem + ".wav")
 
     def _other_name(self, file: WavFile) -> str:
-        """The final name was taken since the file was made: another one that is free, for the partial file too."""
+        """Another stem that is free, for the partial file too: the final name was taken since the file was made."""
         number = 2
         while True:
             stem = f"{file.wanted}-{number}"
@@ -216,7 +219,7 @@ class WavTree:
                     return stem
 
     def abandon(self, file: WavFile) -> str | None:
-        """Leave the file as it is, under its partial name; None: it is not there."""
+        """Leave the file as it is, under its partial name, which is returned. None: it is not there."""
         with contextlib.suppress(OSError):
             self.write_header(file, 0.0)
         there = True
@@ -226,7 +229,7 @@ class WavTree:
         return self.relative(file, file.part) if there else None
 
     def discard(self, file: WavFile) -> None:
-        """A new file that nothing could be written to."""
+        """Remove a new file that nothing could be written to."""
         self._forget(file)
         self.files -= 1
         with contextlib.suppress(OSError):
@@ -242,7 +245,8 @@ class WavTree:
 
 
 def lock(fd: int, *, alone: bool = False) -> bool:
-    """Lock an open file, shared with others or not; False: somebody has it. Systems without locks know of none."""
+    """Lock an open file, shared with others or ``alone``. False: somebody else has locked it. On systems without locks
+    always True."""
     if sys.platform == "win32":
         return True
     try:
