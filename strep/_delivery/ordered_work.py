@@ -55,7 +55,7 @@ class _Job(Generic[_T]):
         work, self._work = self._work, None
         return work
 
-    def leave_undone(self) -> None:
+    def omit(self) -> None:
         self._error = WorkOmitted("decoding has fallen behind, and this was left out")
 
 
@@ -74,7 +74,7 @@ class OrderedWork:
         self._heavy: deque[_Job[object]] = deque()  # those of them that hold memory
         self._bytes = 0
         self._helped = False  # a thread does the oldest work
-        self.left_undone = 0
+        self.omitted = 0
 
     def add(self, work: Callable[[], _T]) -> Callable[[], _T]:
         job = _Job(self, work)
@@ -84,19 +84,19 @@ class OrderedWork:
                 self._heavy.append(job)  # type: ignore[arg-type]
                 self._bytes += job.nbytes
                 while self._bytes > self._most_bytes and len(self._heavy) > 1:
-                    self._leave_oldest()
+                    self._omit_oldest()
             if len(self._jobs) <= _MAX_PENDING or self._helped:
                 return job
             self._helped = True
         threading.Thread(target=self._help, name="strep-decoding", daemon=True).start()
         return job
 
-    def _leave_oldest(self) -> None:
+    def _omit_oldest(self) -> None:
         job = self._heavy.popleft()
         if job.take_work() is not None:
             self._bytes -= job.nbytes
-            self.left_undone += 1
-            job.leave_undone()
+            self.omitted += 1
+            job.omit()
 
     def begin(self, job: _Job[_T]) -> Callable[[], _T] | None:
         """The job's work, to be done now; None if it was omitted."""

@@ -90,7 +90,7 @@ def test_the_oldest_heavy_work_is_left_undone_when_too_much_waits_and_all_other_
     for number in range(30):
         heavy.append(order.add(Heavy(number, 100, done)))
         order.add(lambda n=number: done.append(100 + n))  # as a decoder that is forgotten
-    assert order.left_undone == 20
+    assert order.omitted == 20
     assert heavy[29]() == 29
     assert done == [*range(100, 120), *(n for k in range(20, 29) for n in (k, 100 + k)), 29]
     for job in heavy[:20]:
@@ -99,7 +99,7 @@ def test_the_oldest_heavy_work_is_left_undone_when_too_much_waits_and_all_other_
     assert [job() for job in heavy[20:]] == list(range(20, 30))
     more = [order.add(Heavy(n, 100, done)) for n in range(30, 40)]  # what was done takes no room any more
     assert [job() for job in more] == list(range(30, 40))
-    assert order.left_undone == 20
+    assert order.omitted == 20
     huge = order.add(Heavy(40, 5000, done))
     assert huge() == 40
 

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HEADER_MOST", "PART", "WavFile", "WavFormat"]
+__all__ = ["MAX_HEADER_BYTES", "PART", "WavFile", "WavFormat"]
 
 PART: Final = ".part.wav"  # how the names of unfinished files end
 
@@ -26,7 +26,7 @@ _LARGEST_U32: Final = 0xFFFF_FFFF
 _LOWEST_RATE: Final = 4000  # Hz; no file of ours has less
 _FORMAT_BYTES: Final = 64  # of a header: they tell its format
 
-HEADER_MOST: Final = 94  # bytes of the longest header
+MAX_HEADER_BYTES: Final = 94  # of the longest header
 
 
 @dataclass(frozen=True, slots=True)

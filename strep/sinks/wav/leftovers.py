@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["complete_file", "complete_files", "find_left_files"]
 
-_NUMBER: Final = re.compile(r"(-\d+)?\.part\.wav$")
+_NUMBER_AND_PART: Final = re.compile(r"(-\d+)?\.part\.wav$")  # what follows the stem in a name
 
 
 def find_left_files(root: Path, streams: Iterable[StreamInfo], since_s: float) -> dict[int, list[Path]]:
@@ -32,7 +32,7 @@ def find_left_files(root: Path, streams: Iterable[StreamInfo], since_s: float) -
         for folder, stem in ((stream.name, stream.stem), (stream.leg_name, stream.leg.label)):
             if folder not in folders:
                 folders[folder] = _partial_files(root / folder, since_s)
-            files += [root / folder / name for name in folders[folder] if _NUMBER.sub("", name) == stem]
+            files += [root / folder / name for name in folders[folder] if _NUMBER_AND_PART.sub("", name) == stem]
         found[stream.serial] = files
     return found
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileLifecycle"]
 
-_PASSING: Final = ("idle", "evicted")  # how streams end that were nobody's call
+_PASSING_ENDS: Final = ("idle", "evicted")  # how streams end that may never have been calls
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class FileLifecycle:
             self._end_track(stream, report)
             return
         pending.report = report
-        if self._pending.has_lasted(pending) or report.end not in _PASSING:
+        if self._pending.has_lasted(pending) or report.end not in _PASSING_ENDS:
             if not pending.due:
                 pending.due = True
                 self._push(pending, pending.audio_ns)

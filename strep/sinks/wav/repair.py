@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..folders import rename_apart
-from .file import HEADER_MOST, PART, WavFormat
+from .file import MAX_HEADER_BYTES, PART, WavFormat
 from .tree import lock
 
 __all__ = ["RepairResult", "mend", "mend_tree"]
@@ -32,9 +32,8 @@ _FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | get
 _FORMAT_AT: Final = 52  # byte of a header: all headers are the same before it, except for sizes
 _RATE_END: Final = 64  # byte of a header: if it was written up to here, the format is known
 _HEADER_BYTES: Final = 80  # of the shortest header
-_EVIDENCE_BYTES: Final = (
-    16  # of our header: a file that begins with so many is ours, even if its name is not that of an unfinished one
-)
+# of our header: a file that begins with so many is ours, even if its name is not that of an unfinished one
+_EVIDENCE_BYTES: Final = 16
 _SIZE_FIELDS: Final = frozenset([*range(4, 8), *range(20, 48)])  # bytes of a header that hold sizes
 
 Did = Literal["fine", "mended", "completed", "removed", "in use", "young", "not ours", "failed"]
@@ -112,7 +111,7 @@ class _FileRepair:
         self._size = self._status.st_size
         self._partial = name.endswith(PART)
         regular = stat.S_ISREG(self._status.st_mode)
-        self._head = os.pread(fd, HEADER_MOST, 0) if regular else b""
+        self._head = os.pread(fd, MAX_HEADER_BYTES, 0) if regular else b""
 
     def mend(self, min_age_s: float) -> RepairResult:
         if not stat.S_ISREG(self._status.st_mode):
@@ -214,7 +213,7 @@ def _format_beside(directory: int, name: str) -> WavFormat | None:
             with contextlib.suppress(OSError):
                 fd = os.open(other, os.O_RDONLY | _FLAGS, dir_fd=directory)
                 try:
-                    found = WavFormat.of_header(os.pread(fd, HEADER_MOST, 0))
+                    found = WavFormat.of_header(os.pread(fd, MAX_HEADER_BYTES, 0))
                 finally:
                     os.close(fd)
                 if found is not None:

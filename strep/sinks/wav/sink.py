@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WavSink"]
 
-_PENDING_SHARE: Final = 4  # a fourth of the queue's bytes is for streams without files
+_PENDING_DIVISOR: Final = 4  # a fourth of the queue's bytes is for streams without files
 
 
 class WavSink(BaseSink):
@@ -99,7 +99,7 @@ class WavSink(BaseSink):
             Path(directory), max_open_files or descriptor_budget(), file_mode=file_mode, directory_mode=directory_mode
         )
         self._disk = DiskState(lambda kind, text, data: self._incidents.tell(kind, text, **data))
-        self._pending = PendingStreams(shortest_s, queue_bytes // _PENDING_SHARE)
+        self._pending = PendingStreams(shortest_s, queue_bytes // _PENDING_DIVISOR)
         self._muter = key_muter() if mute_keys else None
         legs = None
         if layout != "split":
