@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any, Final, Unpack
 
 from .._delivery.dispatcher import Dispatcher
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine
 from .._engine.release import Release
@@ -105,7 +105,7 @@ def replay_with(
     consumers = [as_sink(sink) for sink in sinks]
     with PcapReader(path) as reader:
         release = Release(audio=any(sink.wants_audio for sink in consumers), payloads=False)
-        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add, release=release)
+        engine = Engine(settings.engine_config(given, LATENCY_MS), OrderedWork().add, release=release)
         dispatcher = Dispatcher(consumers, lossless=True, redact=settings.redact)
         try:
             for batch in reader.batches():
