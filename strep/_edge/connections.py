@@ -52,7 +52,8 @@ class HttpLimits:
 @dataclass
 class HttpCounts:
     """What became of connections: ``refused`` ones got 503 at once, ``evicted`` ones made room for others, ``too_slow``
-    ones were ended because their time was over, ``failed`` ones could not be taken: no descriptor, or the peer had gone.
+    ones were ended because their time was over, ``failed`` ones could not be taken (no descriptor, or the peer had
+    gone).
     """
 
     accepted: int = 0

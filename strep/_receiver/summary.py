@@ -51,7 +51,7 @@ def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Pa
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file. Readers see either the old file or the new one, complete. Raises OSError, and leaves nothing then."""
+    """Write a file. Readers see either the old file or the new one, complete. If it raises OSError, nothing is left."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_text(text, encoding="utf-8")

@@ -13,12 +13,11 @@ import sys
 import traceback
 from typing import Any, Final
 
-from .._delivery.dispatcher import Dispatcher
 from .._edge.udp.address import UdpAddress
 from .._edge.udp.edge import Edge
 from .._model.exceptions import StrepError
 from .._model.types import StreamInfo
-from .._receiver.hooks import Hooks
+from .._receiver.hooks import Hooks, Interior
 from .._receiver.receiver import Receiver
 from ..sinks.base import as_sink
 from .board import Board
@@ -85,9 +84,9 @@ class _Worker:
         )
         self._stop = asyncio.Event()
 
-    def _on_start(self, engine: Any, dispatcher: Dispatcher) -> None:
-        self._state = engine.state
-        self._dispatcher = dispatcher
+    def _on_start(self, interior: Interior) -> None:
+        self._state = interior.engine.state
+        self._dispatcher = interior.dispatcher
 
     def _beginning(self, stream: StreamInfo) -> tuple[tuple[int, int, int], int]:
         """A stream's key, and its first sequence number, extended."""

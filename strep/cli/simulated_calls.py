@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from .._codecs.listing import simulated_codecs
 from ..simulate import Impairments
 from .options import decorated
 
@@ -21,8 +22,7 @@ def media_options() -> list[Any]:
     """Of each call."""
     return [
         click.option("--codec", default="PCMU", show_default=True, metavar="NAME",
-                     help="PCMU, PCMA, L16 (16 kHz, payload type 96), G722, G729, opus (111), AMR (97), AMR-WB (98) or "
-                     'GSM; also "opus/48000/2", "AMR;octet-align=1".'),
+                     help=f'{simulated_codecs()}; also "opus/48000/2", "AMR;octet-align=1".'),
         click.option("--ptime", "ptime_ms", type=click.FloatRange(1, 200), default=20.0, show_default=True,
                      metavar="MS"),
         click.option("--loss", type=PROBABILITY, default=0.0, metavar="P", help="Probability that a packet is lost."),

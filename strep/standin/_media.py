@@ -15,14 +15,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .._codecs.facts import codec_facts
 from .._codecs.g711 import encode
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from .._parser import write_headers
 from ..simulate import Impairments, StreamTruth
+from ..simulate.calls import wire_codec
 from ..simulate.impair import impair
 from ..simulate.speech import bundled_voices
-from ..simulate.traffic import wire_codec
 from ._calls import Fork
 
 __all__ = ["Due", "MediaPlan"]
@@ -95,7 +96,7 @@ class MediaPlan:
             raise ConfigurationError(f"ptime {ptime_ms} ms: whole samples at {chosen.clock_rate} Hz, 200 at most")
         if not abs(drift_ppm) <= 100_000:
             raise ConfigurationError(f"drift {drift_ppm} ppm: choose -100000 to 100000")
-        self.payload_type = {"PCMU": 0, "PCMA": 8}.get(chosen.name, 96)
+        self.payload_type = codec_facts(chosen).simulated_type
         self._frames = frames
         self._seed = secrets.randbits(64) if seed is None else seed
         self._step_ns = ptime_ms * 1e6 / (1 + drift_ppm * 1e-6)

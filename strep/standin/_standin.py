@@ -16,8 +16,8 @@ from .._edge.http import HttpLimits, HttpServer
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
 from ..simulate import Impairments, StreamTruth
+from ..simulate.calls import wire_codec
 from ..simulate.speech import read_voices
-from ..simulate.traffic import wire_codec
 from ._app import App
 from ._calls import Call, Calls, Effect, ForkStarted, ForkStopped, Webhook
 from ._faults import Fault, Faults, Misfortune, WebhookFaults
