@@ -16,7 +16,7 @@ import click
 import pytest
 from places import ROOT
 
-from strep.cli import cli
+from strep.cli.serve import serve
 
 DEPLOY = ROOT / "deploy"
 if not DEPLOY.exists():
@@ -26,8 +26,7 @@ UNIT = (DEPLOY / "strep.service").read_text()
 
 def parses(arguments: list[str]) -> dict[str, object]:
     """What the command line makes of these, without running anything."""
-    command = cli.commands["serve"]
-    with command.make_context("serve", arguments) as context:
+    with serve.make_context("serve", arguments) as context:
         return context.params
 
 
@@ -57,7 +56,7 @@ def test_the_unit_starts_what_there_is() -> None:
 
 def test_the_unit_gives_the_end_its_time() -> None:
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)
-    default = next(p for p in cli.commands["serve"].params if p.name == "stop_timeout")
+    default = next(p for p in serve.params if p.name == "stop_timeout_s")
     assert isinstance(default, click.Option)
     assert int(stop_s) >= 2 * float(str(default.default))
 
@@ -92,7 +91,7 @@ def test_the_sysctl_file_is_enough_for_the_buffer_that_is_asked_for() -> None:
     parser.read_string("[sysctl]\n" + (DEPLOY / "99-strep.conf").read_text())
     values = {name: int(value) for name, value in parser["sysctl"].items()}
     assert set(values) == {"net.core.rmem_max", "net.core.rmem_default", "net.core.netdev_max_backlog"}
-    asked = next(p for p in cli.commands["serve"].params if p.name == "receive_buffer")
+    asked = next(p for p in serve.params if p.name == "receive_buffer")
     assert isinstance(asked, click.Option)
     assert values["net.core.rmem_max"] >= int(str(asked.default))
 

@@ -62,7 +62,7 @@ def contradicting(index: int) -> list[Sink]:
 def dying(index: int) -> list[Sink]:
     """Worker 1 ends itself soon after its start, again and again."""
     if index == 1:
-        timer = threading.Timer(0.2, os._exit, [3])
+        timer = threading.Timer(0.5, os._exit, [3])
         timer.daemon = True
         timer.start()
     return []
