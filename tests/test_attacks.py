@@ -15,7 +15,8 @@ import pytest
 from attacks.kinds import KINDS
 from attacks.targets import Outcome, attacked, replayed
 from attacks.wire import Hostile
-from service_world import calls_of, check_audio, free_port, serving, stand_in
+from ports import free_port
+from service_world import calls_of, check_audio, serving, stand_in
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg")
 
@@ -50,12 +51,12 @@ def test_every_attack_in_turn_costs_the_real_calls_nothing_with_workers(tmp_path
 
 
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
-async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, mode: str) -> None:
+async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, port_range: range, mode: str) -> None:
     """The media port, or all ports of the range, while calls come and go. Who is first at a plain port cannot be told
     from the packets: there ``--allow`` says who may send."""
     port = free_port()
-    first = 21_600
-    ports = tuple(range(first, first + 24)) if mode == "rx_tx" else ()
+    first = port_range[0]
+    ports = tuple(port_range[:24]) if mode == "rx_tx" else ()
     allow = ("--allow", "127.0.0.1/32")
     arguments = ("--mode", mode, "--ports", f"{first}-{first + 23}", *allow) if ports else ()
     api = stand_in(port, calls=8, arrive_s=0.1, ring_s=0.1, seconds=4)

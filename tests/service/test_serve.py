@@ -22,11 +22,11 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 from live import samples_of, send_paced, until
+from ports import free_port
 from service_world import (
     KEY,
     calls_of,
     check_audio,
-    free_port,
     serving,
     stand_in,
 )
@@ -45,10 +45,10 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
-async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, mode: str) -> None:
+async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, port_range: range, mode: str) -> None:
     port = free_port()
     # 60 ports suffice for 50 calls only if they are given back
-    first = 20_000 + os.getpid() % 100 * 100
+    first = port_range[0]
     ports = ("--mode", mode, "--ports", f"{first}-{first + 59}") if mode == "rx_tx" else ()
     faults = WebhookFaults(duplicate=0.3, reorder=True, delay_s=0.15, retry_s=0.1, retries=7)
     api = stand_in(port, calls=50, arrive_s=0.06, ring_s=0.1, seconds=1.3, webhook_faults=faults)
