@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -19,6 +20,16 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began - (_waited_s() - self._waited)
+
+
+def run_delay_s(pid: int) -> float:
+    """How long the threads of a process have waited for a processor since they began; 0 where the kernel does not tell.
+    What a process promises within a second it cannot do in one that others had."""
+    waited = 0.0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            waited += int(path.read_text().split()[1]) / 1e9
+    return waited
 
 
 def _waited_s() -> float:

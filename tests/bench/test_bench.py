@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from strep import ConfigurationError
 from strep._edge.pcap import PcapReader
 from strep._model.exceptions import StrepError
-from strep.bench import WORKLOADS, Settings, run_workload
+from strep.bench import WORKLOADS, Settings, run_workload, stages
 from strep.bench._histogram import Histogram
 from strep.bench._outcome import spread
 from strep.bench._trial import RECEIVERS, Load, is_right, run_trial
@@ -165,7 +165,12 @@ def test_the_capture_for_offline_holds_the_load(tmp_path: Path) -> None:
     assert np.diff(arrival).tolist() == pytest.approx([1e9 / 350] * 349, abs=1)
 
 
-def test_stages_add_up_to_packets_that_were_delivered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [100, pytest.param(5000, marks=pytest.mark.slow)])
+def test_stages_add_up_to_packets_that_were_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    monkeypatch.setattr(stages, "_STREAMS", streams)
+    monkeypatch.setattr(stages, "_RATE", streams * 50.0)
     outcome = run_workload("stages", Settings(quick=True, directory=tmp_path))
     assert outcome.wrong == []
     assert [row[0] for row in outcome.rows] == [1, 16, 256, 4096]
