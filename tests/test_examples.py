@@ -42,12 +42,12 @@ async def run_example(command: list[str], cwd: Path) -> str:
     )
     assert process.stdout
     try:
-        first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        first = (await asyncio.wait_for(process.stdout.readline(), 100)).decode()
         assert first.startswith("listening on"), (await process.communicate())[1].decode()
         port = int(first.rpartition(":")[2])
         traffic = make_traffic(calls=2, duration_s=1.5, impairments=Impairments(loss=0.1, protect_first=3), seed=2)
         await play(traffic, f"udp:127.0.0.1:{port}")
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 100)
     finally:
         if process.returncode is None:
             process.kill()
@@ -87,7 +87,7 @@ async def test_the_example_that_forks_a_call(tmp_path: Path) -> None:
             cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "TELNYX_API_KEY": api.api_key, "TELNYX_BASE_URL": api.base_url},
         )  # fmt: skip
-        out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 30))
+        out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 100))
         assert (process.returncode, err) == (0, "")
         sent = {truth.direction.label: truth.packets for truth in api.truth(call.call_leg_id)}
         assert call.fork is None
@@ -120,11 +120,11 @@ async def test_the_code_in_the_readme(tmp_path: Path) -> None:
     )
     assert process.stdout
     try:
-        port = int((await asyncio.wait_for(process.stdout.readline(), 30)).decode().rpartition(":")[2])
+        port = int((await asyncio.wait_for(process.stdout.readline(), 100)).decode().rpartition(":")[2])
         sending = asyncio.create_task(play(make_traffic(calls=1, duration_s=1.5, seed=2), f"udp:127.0.0.1:{port}"))
         text = ""
         while text.count("None") < 20:  # the gap of each frame
-            text += (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+            text += (await asyncio.wait_for(process.stdout.readline(), 100)).decode()
         await sending
         assert process.returncode is None
     finally:

@@ -179,7 +179,7 @@ def test_capture_serves_metrics_and_ends_in_order(tmp_path: Path) -> None:
             text = httpx.get(url, trust_env=False).text
             process.send_signal(signal.SIGTERM)
             process.stderr.read()
-            assert process.wait(10) == 0
+            assert process.wait(100) == 0
         finally:
             process.kill()
     assert value(samples(text), "strep_streams") == 0

@@ -81,7 +81,7 @@ def test_the_command_prints_a_table_and_writes_everything(tmp_path: Path) -> Non
         [sys.executable, "-m", "strep", "bench", "ratio", *load, "--out", str(tmp_path), "--json", str(report)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("monitor", "arrays", "wav", "10 streams", "1,000 packets/s"))
@@ -94,9 +94,9 @@ def test_the_command_prints_a_table_and_writes_everything(tmp_path: Path) -> Non
 
 def test_the_command_lists_its_workloads_and_refuses_others() -> None:
     command = [sys.executable, "-m", "strep", "bench"]
-    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=60)
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=100)
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(WORKLOADS)
-    refused = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=60)
+    refused = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=100)
     assert refused.returncode == 2
     assert "no workload 'speed': choose from stages" in refused.stderr
 

@@ -31,7 +31,7 @@ pytestmark = [
 def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     load = ["--streams", "10", "--duration", "0.5", "--rounds", "1"]
     command = [sys.executable, str(BENCHMARKS / "compare.py"), *load, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, env={**os.environ, **environment})
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
 
 
 def test_strep_and_asyncio_receive_everything(tmp_path: Path) -> None:

@@ -559,7 +559,7 @@ def test_the_command_line_as_a_process(api: ApiServer, tmp_path: Path) -> None:
     }
     command = [sys.executable, "-X", "dev", "-m", "strep", "fork", "stop", CALL, "--json"]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=100, check=False
     )
     assert (done.returncode, json.loads(done.stdout)["attempts"]) == (0, 2)
     assert KEY not in done.stdout + done.stderr

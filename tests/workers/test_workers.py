@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from live import port_of, samples_of, until
 from places import TESTS
+from stopwatch import Stopwatch
 from support import LEG, packet, payload_of, pcmu
 from worker_sinks import Recording, Stuck, contradicting, dying, failing, raising
 
@@ -298,13 +299,14 @@ async def test_a_worker_that_cannot_go_on_is_replaced_and_what_waited_is_receive
         assert int(mark.read_text()) == first[1]
         assert (supervisor.healthy, supervisor.problems()) == (True, [])
         await asyncio.sleep(0.7)
-        began = time.monotonic()
+        began, watch = time.monotonic(), Stopwatch()
         sent = await load(supervisor, streams=20, rate=1000, duration_s=1.0)
         if how != "silent":
             assert supervisor.totals().datagrams < sent.sent
         await until(lambda: not supervisor.healthy)
         await until(lambda: supervisor.workers[1].restarts)
-        assert 3.5 < time.monotonic() - began < 9
+        assert time.monotonic() - began > 3.5
+        assert watch.seconds < 9
         await until(lambda: supervisor.workers[1].state == "running")
         if how != "silent":  # that one had received all of it, and told nobody
             await until(lambda: supervisor.totals().datagrams == sent.sent)
@@ -423,13 +425,13 @@ def test_a_main_module_without_a_guard_says_so(tmp_path: Path) -> None:
         """)
     )
     command = [sys.executable, str(tmp_path / "program.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert 'if __name__ == "__main__"' in done.stderr.splitlines()[-1]
     (tmp_path / "program.py").write_text(
         (tmp_path / "program.py").read_text().replace("\nasyncio", '\nif __name__ == "__main__":\n    asyncio')
     )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "running\n", "")
 
 
@@ -461,13 +463,13 @@ def test_a_signal_finishes_everything(tmp_path: Path, everybody: bool) -> None:
     """Ctrl-C reaches the whole process group; a service manager's SIGTERM the parent."""
     with capturing("--workers", 2, "--out", tmp_path) as (process, port):
         sent = send_load(f"udp:127.0.0.1:{port}", streams=40, rate=4000, duration_s=0.5)
-        began = time.monotonic()
+        watch = Stopwatch()
         if everybody:
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=10)
-        took = time.monotonic() - began
+        out, err = process.communicate(timeout=100)
+        took = watch.seconds
     assert process.returncode == 0, err
     assert took <= 2
     assert "Traceback" not in err
@@ -492,7 +494,7 @@ def test_a_signal_finishes_everything(tmp_path: Path, everybody: bool) -> None:
 
 def strep_capture(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "strep", "capture", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
@@ -513,7 +515,7 @@ def test_a_sink_that_failed_in_one_worker_is_exit_code_6(tmp_path: Path) -> None
         (tmp_path / f"{call_leg_id_of(0)}{number}").touch()  # files where a directory should be
     with capturing("--workers", 2, "--out", tmp_path, "--duration", 1.5) as (process, port):
         send_load(f"udp:127.0.0.1:{port}", streams=8, rate=800, duration_s=0.5)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=100)
     assert process.returncode == 6
     assert "wav: EEXIST" in err
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -58,7 +58,7 @@ class Calls:
             self.dispatcher.handle(self.engine.receive(batch_of(arrivals)))
             self.until(lambda: not (self.sink._jobs or self.sink._waiting or self.sink._writer.busy))
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 100) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline

@@ -81,7 +81,7 @@ def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_p
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         zygote.stdin.close()  # type: ignore[union-attr]
-        zygote.wait(10)
+        zygote.wait(100)
         zygote.stdout.close()  # type: ignore[union-attr]
 
 
@@ -93,7 +93,7 @@ def _start(zygote: Any, folder: Path, rng: random.Random) -> tuple[int, int, Pat
     zygote.stdin.write(f"{port} {folder} {encoding} {layout}\n")
     pid = int(zygote.stdout.readline())
     ready = folder.with_name(folder.name + ".ready")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not ready.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -236,7 +236,7 @@ def test_a_full_disk_pauses_the_files_and_they_go_on(small_disk: Path, monkeypat
     four_programs_read([path])
 
 
-def _until(condition: Callable[[], object], seconds: float = 20) -> None:
+def _until(condition: Callable[[], object], seconds: float = 100) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ from captures import record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import hashes, samples_of
+from stopwatch import Stopwatch
 from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run, steady
 
 from strep._delivery.dispatcher import Dispatcher
@@ -382,7 +383,7 @@ def test_a_call_has_its_file_before_those_who_send_a_packet_now_and_then(
     arrivals += steady(30, start_ns=T0 + 400 * MS, call=leg_id(200))
     events = crowd.engine.receive(batch_of(sorted(arrivals, key=lambda a: a.ns)))
     crowd.dispatcher.handle(events + crowd.engine.advance(T0 + 1400 * MS))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 100
     while not list(tmp_path.glob(f"{leg_id(200)}/*.wav")):
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -411,14 +412,14 @@ def test_what_is_not_written_at_the_end_is_counted(
     monkeypatch.setattr(WavLanes, "write", slowly)
     for start in range(130, 430, 10):
         crowd.feed([(n, start, 10) for n in range(10)])
-    began = time.monotonic()
+    watch = Stopwatch()
     crowd.end(0.6)
-    assert time.monotonic() - began < 2.0
+    assert watch.seconds < 2.0
     report = crowd.sink.report()
     assert report["failed"]
     time.sleep(0.05 if hangs else 0)
     over.set()
-    crowd.sink._thread.join(10)
+    crowd.sink._thread.join(100)
     written = sum(soundfile.info(p).frames for p in tmp_path.rglob("*.wav"))
     assert crowd.sink.report()["dropped_frames"] == report["dropped_frames"] > 0
     if hangs:  # what was in the kernel's hands may have been written behind our back
