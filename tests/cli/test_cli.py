@@ -29,6 +29,7 @@ from strep._receiver.summary import write_summary
 # --- capture ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_files_and_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
@@ -65,6 +66,7 @@ def test_a_signal_finishes_files_and_loses_nothing(tmp_path: Path, number: signa
     assert twice["totals"] == summary["totals"]
 
 
+@pytest.mark.sockets
 def test_duration_ends_a_capture_and_a_monitor_writes_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [*STREP, "capture", "--listen", "127.0.0.1:0", "--duration", "0.3"],
@@ -75,6 +77,7 @@ def test_duration_ends_a_capture_and_a_monitor_writes_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sockets
 def test_rx_and_tx_of_a_named_leg_as_stereo(tmp_path: Path) -> None:
     options = (
         "--rx",
@@ -99,6 +102,7 @@ def test_rx_and_tx_of_a_named_leg_as_stereo(tmp_path: Path) -> None:
     assert 2 * 16_000 <= len(both) <= 2 * 16_000 + 1600
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals as of POSIX")
 @pytest.mark.parametrize("color", [True, False])
 def test_a_terminal_shows_a_table_that_lives(color: bool) -> None:
@@ -195,6 +199,7 @@ def test_dynamic_payload_types_are_named(tmp_path: Path) -> None:
 # --- simulate, demo, doctor ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 def test_simulate_into_capture(tmp_path: Path) -> None:
     with running("--listen", "127.0.0.1:0", "--out", tmp_path / "out") as (process, (port,)):
         done = strep_command(
@@ -215,6 +220,7 @@ def test_simulate_into_capture(tmp_path: Path) -> None:
     assert {s["codec"] for s in summary["streams"]} == {"PCMA"}
 
 
+@pytest.mark.sockets
 def test_the_demo_does_it_all(tmp_path: Path) -> None:
     done = strep_command("demo", "--calls", 2, "--seconds", 2, "--out", tmp_path / "demo", "--seed", 1)
     assert done.returncode == 0, done.stderr
@@ -226,6 +232,7 @@ def test_the_demo_does_it_all(tmp_path: Path) -> None:
     assert "call.answered" in done.stderr  # it was asked for through the API
 
 
+@pytest.mark.sockets
 def test_the_demo_without_the_extra_forks_straight(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['uvicorn'] = None; from strep.cli import main; "
@@ -237,6 +244,7 @@ def test_the_demo_without_the_extra_forks_straight(tmp_path: Path) -> None:
     assert "strep-rtp[serve]" in done.stderr
 
 
+@pytest.mark.sockets
 def test_doctor_tells_line_by_line(tmp_path: Path) -> None:
     done = strep_command("doctor", "--listen", "127.0.0.1:0", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -279,6 +287,7 @@ def test_a_session_in_one_file(tmp_path: Path) -> None:
 # --- wrong use: exit codes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -316,6 +325,7 @@ def test_wrong_use_says_what_would_be_right(tmp_path: Path, arguments: list[str]
     assert done.stdout == ""
 
 
+@pytest.mark.sockets
 def test_a_taken_port_is_exit_code_4() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -323,6 +333,7 @@ def test_a_taken_port_is_exit_code_4() -> None:
     assert (done.returncode, "taken by another program" in done.stderr) == (4, True)
 
 
+@pytest.mark.sockets
 def test_a_sink_that_failed_is_exit_code_6(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for number in ("", *(f"-{n}" for n in range(2, 1000))):
@@ -337,6 +348,7 @@ def test_a_sink_that_failed_is_exit_code_6(tmp_path: Path) -> None:
     assert summary["sinks"][0]["dropped_frames"] == 40 * 160
 
 
+@pytest.mark.sockets
 def test_a_summary_that_cannot_be_written_is_said_and_the_rest_is_told(tmp_path: Path) -> None:
     """As on a full disk."""
     out, pcap = tmp_path / "out", tmp_path / "raw.pcap"

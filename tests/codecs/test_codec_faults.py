@@ -431,6 +431,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("name", ["G722", "GSM"])
 def test_without_the_extra_a_stream_is_told_counted_and_kept(tmp_path: Path, name: str) -> None:
     call = call_of(name)

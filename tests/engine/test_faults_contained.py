@@ -15,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
@@ -252,7 +253,7 @@ def undisturbed(seed: int, how: int, live: bool, prompt: bool) -> Outcome:
     prompt=st.booleans(), who=st.integers(0, 11), hit=st.integers(1, 30), lines=st.integers(0, 150) | st.just(1 << 30),
     once=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(30, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_fault_of_one_stream_costs_no_other_anything(
     place: tuple[Any, str], seed: int, how: int, live: bool, prompt: bool, who: int, hit: int, lines: int, once: bool
 ) -> None:

@@ -223,6 +223,7 @@ class HangingClose(Hanging):
         self.let_go.wait()
 
 
+@pytest.mark.sockets
 def test_sinks_that_are_slow_raise_or_hang_cost_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,6 +280,7 @@ class Wrong(BaseSink):
         raise ValueError("files")
 
 
+@pytest.mark.sockets
 def test_a_sink_may_fail_in_every_call(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> dict[str, Any]:
         async with strep.Receiver("127.0.0.1:0", sinks=[Wrong(), ArraySink()]) as receiver:

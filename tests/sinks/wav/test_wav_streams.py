@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from captures import record
+from depth import one_or_all, usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import hashes, samples_of
@@ -252,10 +253,12 @@ def traffic(draw: st.DrawFn) -> list[Arrival]:
     return sorted(arrivals, key=lambda a: a.ns)
 
 
-@given(traffic())
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_timestamps_make_a_long_file(tmp_path_factory: pytest.TempPathFactory, arrivals: list[Arrival]) -> None:
-    for n, options in enumerate(LAYOUTS):
+@given(traffic(), st.integers(0, 1 << 32))
+@settings(max_examples=usual_or_slow(14, 20), deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_timestamps_make_a_long_file(
+    tmp_path_factory: pytest.TempPathFactory, arrivals: list[Arrival], seed: int
+) -> None:
+    for n, options in enumerate(one_or_all(LAYOUTS, np.random.default_rng(seed))):
         folder = tmp_path_factory.mktemp("long") / str(n)
         replayed = record(folder, arrivals, shortest_s=0, **options)
         reports = replayed.reports()
