@@ -54,7 +54,11 @@ class World:
         assert all(call.fork is None for call in self.api.calls)
 
     def commands(self, name: str) -> int:
-        return sum(record.name == name for record in self.api._calls.records)
+        """How many commands had an effect. A request that is sent again, because its answer took too long, has none."""
+        ids = [record.command_id for record in self.api._calls.records if record.name == name]
+        assert None not in ids
+        assert len(set(ids)) == len(ids)
+        return len(ids)
 
 
 @contextlib.asynccontextmanager

@@ -275,6 +275,36 @@ async def test_our_client_has_one_effect_a_command_through_any_trouble():
             assert event.client_state == b"bye"
 
 
+async def test_a_request_whose_client_goes_before_it_is_whole_does_nothing():
+    """Its command_id has not come yet: done now, it would be done again when the client sends it again."""
+    async with StandIn(port=None, calls=1, seed=1) as api:
+        (call,) = api.calls
+        sent: list[Any] = []
+        command = json.dumps({"command_id": "once"}).encode()
+
+        async def ask(action: str, *messages: dict[str, Any]) -> None:
+            coming = iter(messages)
+
+            async def receive() -> dict[str, Any]:
+                return next(coming)
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            path = f"/v2/calls/{call.call_control_id}/actions/{action}"
+            headers = [(b"authorization", f"Bearer {api.api_key}".encode())]
+            await api.app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+
+        gone = {"type": "http.disconnect"}
+        await ask("hangup", gone)
+        await ask("hangup", {"type": "http.request", "body": command[:5], "more_body": True}, gone)
+        assert (call.alive, sent, api.app.requests) == (True, [], 2)
+        await ask("hangup", {"type": "http.request", "body": command, "more_body": False})
+        assert (call.alive, sent[0]["status"]) == (False, 200)
+        names = [(record.name, record.command_id) for record in api._calls.records if record.type == "command"]
+        assert names == [("hangup", "once")]
+
+
 async def test_what_hangs_has_taken_effect_and_hangs_until_the_client_goes_or_the_server_ends():
     async with StandIn(calls=2, seed=1) as api:
         one, two = api.calls
