@@ -15,7 +15,7 @@ import pytest
 from attacks.kinds import KINDS
 from attacks.targets import Outcome, attacked, replayed
 from attacks.wire import Hostile
-from test_serve import calls_of, check_audio, free_port, serving, stand_in
+from service_world import calls_of, check_audio, free_port, serving, stand_in
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg")
 

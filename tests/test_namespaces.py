@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from places import TESTS
-from test_witnesses import tshark_streams
+from programs import tshark_streams
 
 pytestmark = pytest.mark.witness
 

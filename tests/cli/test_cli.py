@@ -13,59 +13,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from captures import capture_file
+from commands import STREP, running, send, strep_command
 from live import hashes, samples_of
-from support import LEG, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, steady
+from support import LEG, T0, leg_id, packet, payload_of, pcmu, steady
 
-from strep._edge.pcap import PcapWriter
 from strep._receiver.summary import write_summary
-
-STREP = [sys.executable, "-m", "strep"]
-
-
-def strep_command(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **(env or {})}
-    command = [*STREP, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
-
-
-def capture_file(path: Path, arrivals: list[Arrival] | None = None) -> Path:
-    writer = PcapWriter(path)
-    arrivals = arrivals or [a for d in (0, 1) for a in steady(100, direction=d)]
-    writer.write(batch_of(sorted(arrivals, key=lambda a: a.ns), width=1024))
-    writer.close()
-    return path
-
-
-@contextlib.contextmanager
-def running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A capture in the background, listening: the process and its ports."""
-    command = [*STREP, "capture", *map(str, arguments), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        first = process.stdout.readline()  # type: ignore[union-attr]
-        assert first, process.stderr.read()  # type: ignore[union-attr]
-        event = json.loads(first)
-        assert event["event"] == "listening"
-        yield process, [int(s["address"].rpartition(":")[2]) for s in event["sockets"]]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def send(port: int, datagrams: list[bytes], chunk: int = 20) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
-        for begin in range(0, len(datagrams), chunk):
-            for data in datagrams[begin : begin + chunk]:
-                plain.sendto(data, ("127.0.0.1", port))
-            time.sleep(0.012)  # the window of a stream is 44 packets a tick
-
 
 # --- capture ---------------------------------------------------------------------------------------------------------
 

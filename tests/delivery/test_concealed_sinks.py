@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captures import capture_file
+from commands import strep_command
 from live import listening, run_on, samples_of, send_paced, until
 from support import MS, T0, Arrival, batch_of, packet, payload_of, pcmu, steady
-from test_cli import capture_file, strep_command
 
 import strep
 from strep import BlockBatch, ConfigurationError, Mask

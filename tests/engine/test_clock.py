@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, packet
-from test_engine_invariance import traffic
+from traffic import traffic
 
 from strep._engine.engine import Engine
 from strep._engine.streams.clock import ClockFilter

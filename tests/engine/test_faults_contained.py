@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
-from test_engine_invariance import traffic
+from traffic import traffic
 
 import strep
 from strep._delivery.dispatcher import Dispatcher

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from block_batches import Part, batch_of_blocks, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_bank import Part, batch_of_blocks, stream
 
 from strep.simulate.speech import bundled_voices
 from strep.sinks import LevelMeter

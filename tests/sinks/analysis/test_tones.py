@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from block_batches import Part, batch_of_blocks, stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keypad import digit, int16, listen, silence, through_g711
+from programs import needs
 from speechlike import chords, hour
 from support import T0
-from test_bank import Part, batch_of_blocks, stream
-from test_dtmf import digit, int16, listen, needs, silence, through_g711
 
 import strep
 from strep._model.types import StreamEvent

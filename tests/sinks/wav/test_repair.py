@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from live import hashes, samples_of
 from places import TESTS
+from programs import four_programs_read
 from support import batch_of, payload_of, pcmu, steady
-from test_wav_faults import four_programs_read
 
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine

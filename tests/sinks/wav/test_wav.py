@@ -11,29 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from captures import record
 from live import hashes, samples_of
-from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, steady
+from support import LEG, MS, T0, Arrival, leg_id, packet, payload_of, pcmu, steady
 
 import strep
 from strep._codecs.g711 import PCMA, PCMU, decode, encode
-from strep._edge.pcap import PcapWriter
 from strep.resample import resample
 from strep.sinks import WavSink
 from strep.sinks.wav.file import WavFormat
 from strep.sinks.wav.lanes import WavLanes
 from strep.sinks.wav.tree import WavTree
-
-
-def record(
-    folder: Path, arrivals: list[Arrival], replay_options: dict[str, Any] | None = None, **options: Any
-) -> strep.Replay:
-    """The arrivals as a capture file, replayed into WAV files below ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder.parent / f"{folder.name}.pcap"
-    writer = PcapWriter(path)
-    writer.write(batch_of(sorted(arrivals, key=lambda a: a.ns), width=2048))
-    writer.close()
-    return strep.replay(path, sinks=[WavSink(folder, **options)], **(replay_options or {}))
 
 
 def expected(count: int, missing: set[int] = frozenset(), first: int = 0) -> np.ndarray:  # type: ignore[assignment]

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 import soundfile
 from live import hashes, samples_of
 from places import TESTS
+from programs import four_programs_read
 from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run, steady
 
 from strep._delivery.dispatcher import Dispatcher
@@ -58,28 +58,6 @@ for line in sys.stdin:
         child(*line.split())
     print(pid, flush=True)
 """
-
-
-def four_programs_read(paths: list[Path]) -> dict[Path, int]:
-    """Frames in each file; `wave` or libsndfile raise, ffmpeg and sox complain, when one is not sound."""
-    frames = {}
-    for path in paths:
-        info = soundfile.info(path)
-        frames[path] = info.frames
-        if info.subtype == "PCM_16":  # `wave` knows no G.711
-            with wave.open(str(path)) as file:
-                assert file.getnframes() == info.frames
-                assert len(file.readframes(info.frames)) == info.frames * 2 * info.channels
-    if shutil.which("sox"):
-        told = subprocess.run(["soxi", "-s", *map(str, paths)], capture_output=True, text=True, check=True)
-        assert not told.stderr
-        assert [int(n) for n in told.stdout.split()] == [frames[p] for p in paths]
-    if shutil.which("ffmpeg"):
-        inputs = [a for p in paths for a in ("-i", str(p))]
-        maps = [a for i in range(len(paths)) for a in ("-map", str(i))]
-        command = ["ffmpeg", "-v", "error", "-nostdin", *inputs, *maps, "-f", "null", "-"]
-        assert not subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return frames
 
 
 @pytest.mark.witness

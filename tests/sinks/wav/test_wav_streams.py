@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from captures import record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import hashes, samples_of
 from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run, steady
-from test_wav import record
 
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine, EngineConfig
