@@ -6,25 +6,26 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from socket import socketpair
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from .._delivery.dispatcher import Dispatcher
 from .._delivery.in_order import InOrder
 from .._delivery.stream import Stream, StreamHub, Watcher, WatchKey
-from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, parse_address, transport_named
-from .._engine.engine import Engine, EngineConfig
-from .._engine.sources.admission import PortBinding, PortRole
+from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, transport_named
+from .._engine.engine import Engine
+from .._engine.sources.admission import PortRole
+from .._model.call_legs import parse_call_leg_id, require_call_leg_id
 from .._model.datagrams import DatagramBatch, merged
 from .._model.events import Event
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
 from .._model.time import TICK_NS
-from .._model.types import Codec, StreamEvent, StreamInfo
+from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
 from ..sinks.base import Sink
 from .ending import read_now, read_rest
@@ -32,7 +33,14 @@ from .pacing import Pacing
 from .pairs import PairSockets, PortPair, PortPool, parse_ports
 from .problems import SinkProblems
 from .recorder import Recorder
-from .settings import engine_options, leg_of, parse_call_leg_id
+from .settings import (
+    LATENCY_MS,
+    LATENCY_WITHOUT_SINKS_MS,
+    ReceiverOptions,
+    Settings,
+    bindings_of,
+    shows_settings,
+)
 from .troubles import SocketTroubles
 from .watchdog import Watchdog
 
@@ -96,57 +104,24 @@ class Receiver:
     Raises ConfigurationError for wrong arguments, BindError from :meth:`start`.
     """
 
+    @shows_settings("Receiver")
     def __init__(
-        self,
-        listen: str | None = None,
-        *,
-        rx: str | None = None,
-        tx: str | None = None,
-        call_leg_id: uuid.UUID | str | None = None,
-        pairs: str | None = None,
-        sinks: Sequence[Sink] = (),
-        latency_ms: float | None = None,
-        payload_types: Mapping[int, str | Codec] | None = None,
-        allow: Sequence[str] = (),
-        call_legs: Iterable[uuid.UUID | str] | None = None,
-        announced_only: bool = False,
-        pending_s: float = 5.0,
-        max_streams: int = 20_000,
-        idle_timeout_s: float = 60.0,
-        pin: str = "address",
-        pcap: str | PathLike[str] | None = None,
-        transport: str = "auto",
-        receive_buffer: int = 128 << 20,
-        drain_s: float = 0.0,
-        redact: bool = False,
+        self, listen: str | None = None, *, sinks: Sequence[Sink] = (), **options: Unpack[ReceiverOptions]
     ) -> None:
-        if listen is None and rx is None and tx is None and pairs is None:
-            raise ConfigurationError(
-                'no port to receive on: give listen="udp:0.0.0.0:9000", rx= and tx=, or pairs="udp:0.0.0.0:20000-20999"'
-            )
-        if not 0 < pending_s <= 60:
-            raise ConfigurationError(f"pending_s={pending_s:g}: more than 0 and at most 60 s")
-        if not 0 <= drain_s <= 3600:
-            raise ConfigurationError(f"drain_s={drain_s:g}: 0 to 3600 s")
-        if transport not in ("auto", "recvmmsg", "portable"):
-            raise ConfigurationError(f'transport {transport!r}: "auto", "recvmmsg" or "portable"')
-        self._addresses = [
-            (parse_address(text), role)
-            for text, role in ((listen, PortRole.LISTEN), (rx, PortRole.RX), (tx, PortRole.TX))
-            if text is not None
-        ]
-        self._call_leg_id = parse_call_leg_id(call_leg_id)
-        self._options = engine_options(
-            latency_ms=200.0 if latency_ms is None and sinks else 60.0 if latency_ms is None else latency_ms,
-            payload_types=payload_types,
-            allow=allow,
-            call_legs=call_legs,
-            max_streams=max_streams,
-            idle_timeout_s=idle_timeout_s,
-            pin=pin,
-        )
-        self._options["pending_ns"] = round(pending_s * 1e9) if announced_only else None
-        self._pool = PortPool(*parse_ports(pairs or "udp:0.0.0.0:0"))
+        self._set_up(Settings(listen, **options), sinks)
+
+    @classmethod
+    def of(cls, settings: Settings, sinks: Sequence[Sink] = ()) -> Self:
+        """A receiver with settings that exist already."""
+        receiver = cls.__new__(cls)
+        receiver._set_up(settings, sinks)
+        return receiver
+
+    def _set_up(self, settings: Settings, sinks: Sequence[Sink]) -> None:
+        settings.refuse_for("Receiver")
+        self._settings = settings
+        self._addresses = settings.addresses()
+        self._pool = PortPool(*parse_ports(settings.pairs or "udp:0.0.0.0:0"))
         self._pairs = PairSockets(watching=False)
         self._clock = SteadyClock()
         self._incidents = Incidents(self._clock.now_ns)
@@ -154,11 +129,11 @@ class Receiver:
         self._troubles = SocketTroubles(self._incidents)
         self._sink_problems = SinkProblems()
         self._sinks = list(sinks)
-        self._pcap = pcap
-        self._transport = transport
-        self._receive_buffer = receive_buffer
-        self._drain_s = drain_s
-        self._redact = redact
+        self._pcap = settings.pcap
+        self._transport = settings.transport
+        self._receive_buffer = settings.receive_buffer
+        self._drain_s = settings.drain_s
+        self._redact = settings.redact
         self._sockets: list[tuple[UdpSocket, PortRole]] = []
         self._first: list[UdpSocket] = []  # of them, those that were opened at the start
         self._engine: Engine | None = None
@@ -202,12 +177,14 @@ class Receiver:
         try:
             self._open_sockets()
             self._first = [socket for socket, _ in self._sockets]
-            bindings = self._bindings()
-            self._engine = Engine(EngineConfig(**self._options, bindings=bindings), self._order.add)
+            ports = ((socket.local_port, role) for socket, role in self._sockets)
+            bindings = bindings_of(ports, self._settings.leg)
+            config = self._settings.engine_config(bindings, LATENCY_MS if self._sinks else LATENCY_WITHOUT_SINKS_MS)
+            self._engine = Engine(config, self._order.add)
             listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
             self._engine.audio = bool(listeners)
             self._pacing = Pacing(
-                self._options["latency_ns"],
+                config.latency_ns,
                 prompt=any(getattr(sink, "prompt", True) for sink in listeners),
                 buffer=min((socket.granted_buffer for socket, _ in self._sockets), default=0),
             )
@@ -237,15 +214,8 @@ class Receiver:
             ) from error
 
     def _open_sockets(self) -> None:
-        by_address: dict[tuple[str, int], int] = {}
         for address, role in self._addresses:
-            same = by_address.get((address.host, address.port))
-            if same is not None and address.port and role == PortRole.TX and self._sockets[same][1] == PortRole.RX:
-                self._sockets[same] = (self._sockets[same][0], PortRole.BOTH)
-                continue
-            socket = self._open_socket(address)
-            by_address[(address.host, address.port)] = len(self._sockets)
-            self._sockets.append((socket, role))
+            self._sockets.append((self._open_socket(address), role))
         ports = [socket.local_port for socket, _ in self._sockets]
         if len(set(ports)) < len(ports):
             raise ConfigurationError(
@@ -255,13 +225,6 @@ class Receiver:
     def _open_socket(self, address: UdpAddress) -> UdpSocket:
         transport = self._transport if self._watching else "portable"
         return open_socket(address, transport=transport, receive_buffer=self._receive_buffer, clock=self._clock)
-
-    def _bindings(self) -> dict[int, PortBinding]:
-        pair = min((s.local_port for s, role in self._sockets if role), default=0)
-        return {
-            s.local_port: PortBinding(role, pair if role else 0, self._call_leg_id if role else None)
-            for s, role in self._sockets
-        }
 
     async def stop(self, timeout_s: float = _STOP_S) -> None:
         """Let nothing more in, read what has come before, finish all streams and sinks: in ``timeout_s`` and the
@@ -368,7 +331,7 @@ class Receiver:
         Raises ConfigurationError when as many legs are announced as there may be streams.
         """
         engine, dispatcher = self._running()
-        leg = leg_of(call_leg_id)
+        leg = require_call_leg_id(call_leg_id)
         announcements = engine.registry.announcements
         dispatcher.handle(engine.announce(leg))
         if announcements is not None and not announcements.known(*divmod(leg.int, 1 << 64)):
@@ -376,12 +339,12 @@ class Receiver:
 
     def forget(self, call_leg_id: uuid.UUID | str) -> None:
         """Take an announcement back. Streams that live go on."""
-        self._running()[0].forget(leg_of(call_leg_id))
+        self._running()[0].forget(require_call_leg_id(call_leg_id))
 
     def expect_source(self, call_leg_id: uuid.UUID | str, within_s: float = 5.0) -> None:
         """The media of a leg is about to come from another address (it was bridged, or forked anew): within that time
         that one need not wait until the present one has been silent for 1 s."""
-        self._running()[0].expect_source(leg_of(call_leg_id), self._now_ns() + round(within_s * 1e9))
+        self._running()[0].expect_source(require_call_leg_id(call_leg_id), self._now_ns() + round(within_s * 1e9))
 
     def end(self, call_leg_id: uuid.UUID | str, *, linger_s: float = 2.0) -> int:
         """End the streams of a leg now, for the reason "stopped", so that files are closed; returns how many.
@@ -390,7 +353,7 @@ class Receiver:
         announced anew.
         """
         engine, dispatcher = self._running()
-        leg = leg_of(call_leg_id)
+        leg = require_call_leg_id(call_leg_id)
         self._drain()
         streams = [info for info in engine.registry.live() if info.call_leg_id == leg]
         engine.registry.shut_out(leg, self._now_ns() + round(linger_s * 1e9), self._now_ns())
@@ -429,11 +392,7 @@ class Receiver:
             self._running()
         rx, tx = sockets
         pair = PortPair(self._pool.host, rx.local_port, tx.local_port, leg)
-        number = min(pair.ports)
-        bindings = {
-            port: PortBinding(role, number, leg)
-            for port, role in zip(pair.ports, (PortRole.RX, PortRole.TX), strict=True)
-        }
+        bindings = bindings_of(zip(pair.ports, (PortRole.RX, PortRole.TX), strict=True), leg)
         engine.registry.bind(bindings)
         if leg is not None:
             self.announce(leg)
@@ -537,7 +496,7 @@ class Receiver:
 
     @property
     def idle_timeout_s(self) -> float:
-        return float(self._options["idle_ns"] / 1e9)
+        return self._settings.idle_timeout_s
 
     # --- figures --------------------------------------------------------------------------------------------------
 

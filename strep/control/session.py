@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from .._delivery.stream import Stream
 from .._edge.udp import UdpAddress, parse_address
+from .._model.call_legs import parse_call_leg_id
 from .._model.exceptions import ConfigurationError, StrepError
 from .._model.types import Direction
 from .._receiver.pairs import PortPair
 from .._receiver.receiver import Receiver
-from .._receiver.settings import parse_call_leg_id
 from ._diagnosis import Diagnosis, Facts, diagnose
 from ._errors import CallEndedError
 from ._fork_state import (
