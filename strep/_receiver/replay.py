@@ -10,11 +10,13 @@ from .._delivery.dispatcher import Dispatcher
 from .._delivery.in_order import InOrder
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine
+from .._engine.release import Release
 from .._engine.sources.admission import PortRole
 from .._model.events import Event
 from .._model.report import StreamReport, Totals, summary_of
-from ..sinks.base import Sink
-from .settings import LATENCY_MS, ReplayOptions, Settings, bindings_of, shows_settings
+from ..sinks.base import Sink, as_sink
+from .bindings import bindings_of
+from .settings import LATENCY_MS, ReplayOptions, Settings, shows_settings
 
 __all__ = ["Replay", "replay", "replay_with"]
 
@@ -28,8 +30,8 @@ class Replay:
         self._engine = engine
         self._dispatcher = dispatcher
         self.capture = capture
-        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not fit
-        between those of their neighbours."""
+        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not
+        fit between those of their neighbours."""
 
     def totals(self) -> Totals:
         """What became of every datagram of the file."""
@@ -100,11 +102,11 @@ def replay_with(
     """
     settings.refuse_for("replay")
     given = settings.replayed_bindings()
+    consumers = [as_sink(sink) for sink in sinks]
     with PcapReader(path) as reader:
-        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add)
-        engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
-        engine.forgo_payloads()
-        dispatcher = Dispatcher(sinks, lossless=True, redact=settings.redact)
+        release = Release(audio=any(sink.wants_audio for sink in consumers), payloads=False)
+        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add, release=release)
+        dispatcher = Dispatcher(consumers, lossless=True, redact=settings.redact)
         try:
             for batch in reader.batches():
                 if reader.roles and not given:

@@ -22,6 +22,7 @@ from .._model.addresses import SourceFilter
 from .._model.call_legs import parse_call_leg_id
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
+from .bindings import bindings_of
 
 __all__ = [
     "LATENCY_MS",
@@ -33,7 +34,6 @@ __all__ = [
     "ReplayOptions",
     "Settings",
     "SocketOptions",
-    "bindings_of",
     "shows_settings",
 ]
 
@@ -66,7 +66,7 @@ class Settings:
                         all addresses.
     ``latency_ms``      how long a hole waits for its packet, 0 to 800 ms. None: 200 ms with sinks and in replays, 60 ms
                         without sinks.
-    ``payload_types``   dynamic payload types, {96: "L16/16000"}, and what else :class:`PayloadTypes` takes.
+    ``payload_types``   dynamic payload types, {96: "L16/16000"}, or Codec objects for the texts.
     ``allow``           networks that may send, in CIDR notation. Empty: all.
     ``call_legs``       call_leg_ids that are admitted. None: all.
     ``announced_only``  admit STREP only of legs that were announced, and no plain RTP but on ports that are bound to a
@@ -296,7 +296,10 @@ class ReceiverOptions(SocketOptions, total=False):
 
 
 def shows_settings(way: str) -> Callable[[_F], _F]:
-    """Let a function that takes ``**options`` show them one by one, in ``help()`` and ``inspect.signature()``. ``way`` is a key of :data:`NOT_FOR`."""
+    """Let a function that takes ``**options`` show them one by one, in ``help()`` and ``inspect.signature()``.
+
+    ``way`` is a key of :data:`NOT_FOR`.
+    """
 
     def decorate(function: _F) -> _F:
         signature = inspect.signature(function)
@@ -314,13 +317,6 @@ def shows_settings(way: str) -> Callable[[_F], _F]:
 
 
 # --- ports ------------------------------------------------------------------------------------------------------------
-
-
-def bindings_of(ports: Iterable[tuple[int, PortRole]], leg: uuid.UUID | None) -> dict[int, PortBinding]:
-    """Bindings by port number. All ports with a direction are of one pair, and of the call leg ``leg`` if it is named."""
-    roles = dict(ports)
-    pair = min((port for port, role in roles.items() if role), default=0)
-    return {port: PortBinding(role, pair if role else 0, leg if role else None) for port, role in roles.items()}
 
 
 def _roles(rx: _T | None, tx: _T | None, *, may_share: bool = True) -> list[tuple[_T, PortRole]]:

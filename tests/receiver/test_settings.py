@@ -5,10 +5,10 @@ The tables below have an entry for each field of ``Settings``; a new field witho
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pickle
 import typing
-import uuid
 from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -16,14 +16,16 @@ from typing import Any
 
 import pytest
 from live import listening, port_of, send_paced, until
-from support import LEG, leg_id, packet
+from support import LEG, T0, Arrival, batch_of, leg_id, packet
 
 import strep
 from strep import ConfigurationError, Receiver, Supervisor
+from strep._edge.pcap import PcapWriter
 from strep._engine.sources.admission import PortRole
 from strep._receiver import settings as module
-from strep._receiver.settings import NOT_FOR, Settings, bindings_of
-from strep.sinks import ArraySink, WavSink
+from strep._receiver.bindings import bindings_of
+from strep._receiver.settings import NOT_FOR, Settings
+from strep.sinks import ArraySink
 
 FIELDS = [one.name for one in fields(Settings)]
 WAYS: dict[str, Any] = {"Receiver": Receiver, "replay": strep.replay, "Supervisor": Supervisor}
@@ -117,11 +119,12 @@ def test_what_is_wrong_is_refused_with_what_would_be_right(way: str, name: str, 
     if name in NOT_FOR[way]:
         pytest.skip(f"{way} does not take it")
     value, message = WRONG[name]
+    begin: dict[str, Callable[..., object]] = {
+        "Receiver": lambda **options: Receiver(**{"listen": "127.0.0.1:0", **options}),
+        "replay": lambda **options: strep.replay(tmp_path / "none.pcap", **options),
+    }
     with pytest.raises(ConfigurationError, match=message):
-        if way == "replay":
-            strep.replay(tmp_path / "none.pcap", **{name: value})
-        else:
-            Receiver(**{"listen": "127.0.0.1:0", name: value})
+        begin[way](**{name: value})
 
 
 @pytest.mark.parametrize("name", sorted(NOT_FOR["replay"]))
@@ -236,7 +239,7 @@ async def honours_pending_s(tmp_path: Path) -> None:
 
 
 async def honours_max_streams(tmp_path: Path) -> None:
-    receiver = await received([packet(k, call=leg_id(n)) for n in range(3) for k in range(9)], max_streams=2)
+    receiver = await received([packet(k, call=leg_id(n)) for n in range(3) for k in range(4)], max_streams=2)
     assert (receiver.totals().streams_started, receiver.totals().streams_refused) == (2, 1)
 
 
@@ -267,12 +270,32 @@ async def honours_receive_buffer(tmp_path: Path) -> None:
         assert [s.requested_buffer for s in receiver.sockets] == [1 << 16]
 
 
+async def honours_drain_s(tmp_path: Path) -> None:
+    """What it does when there is much to read: test_ending.py."""
+    assert Receiver("127.0.0.1:0", drain_s=1.5)._settings.drain_s == 1.5
+
+
 async def honours_redact(tmp_path: Path) -> None:
-    assert Receiver("127.0.0.1:0", redact=True).settings.redact
+    for redact, digit in ((False, "5"), (True, "•")):
+        receiver = Receiver("127.0.0.1:0", redact=redact, latency_ms=0)
+        async with receiver:
+            events = aiter(receiver.events())
+            told = asyncio.create_task(anext(events))
+            await asyncio.sleep(0)
+            await send_paced(listening(receiver), [*TRAFFIC, *presses(30)])
+            assert (await told).data["digit"] == digit
+
+
+def presses(first: int) -> list[bytes]:
+    """The key 5, told as RFC 4733 has it."""
+    events = [bytes([5, end | 10, *(160 * n).to_bytes(2, "big")]) for n, end in ((1, 0), (2, 0), (3, 128), (3, 128))]
+    options = {"payload_type": 101, "timestamp": 160 * first}
+    return [packet(first + k, payload=payload, **options) for k, payload in enumerate(events)]
 
 
 def inside(receiver: Receiver) -> Any:
-    return receiver._engine
+    assert receiver._parts is not None
+    return receiver._parts.engine
 
 
 HONOURED: dict[str, Callable[[Path], Any]] = {
@@ -293,5 +316,101 @@ HONOURED: dict[str, Callable[[Path], Any]] = {
     "pcap": honours_pcap,
     "transport": honours_transport,
     "receive_buffer": honours_receive_buffer,
+    "drain_s": honours_drain_s,
     "redact": honours_redact,
 }
+
+
+@pytest.mark.parametrize("name", FIELDS)
+async def test_a_receiver_honours_each(name: str, tmp_path: Path) -> None:
+    await HONOURED[name](tmp_path)
+
+
+# --- a replay ---------------------------------------------------------------------------------------------------------
+
+MS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two call legs from two addresses, a key press, and plain RTP to port 5004; then four seconds of one leg alone."""
+    arrivals = []
+    for k in range(300):
+        at = T0 + k * 20 * MS
+        arrivals.append(Arrival(at, packet(k), local_port=9000))
+        if k < 60:
+            other = packet(k, call=leg_id(1), payload_type=96)
+            arrivals.append(Arrival(at + MS, other, source=(0xFFFF_C000_0201, 4000), local_port=9000))
+            arrivals.append(Arrival(at + 2 * MS, packet(k, call=None), local_port=5004))
+    arrivals += [Arrival(T0 + (6000 + 20 * k) * MS, data, local_port=9000) for k, data in enumerate(presses(300))]
+    path = tmp_path_factory.mktemp("settings") / "a.pcap"
+    writer = PcapWriter(path)
+    writer.write(batch_of(arrivals))
+    writer.close()
+    return path
+
+
+def plain_of(replayed: strep.Replay) -> strep.StreamReport:
+    (report,) = [r for r in replayed.reports() if r.stream.local_port == 5004]
+    return report
+
+
+def other_of(replayed: strep.Replay) -> strep.StreamReport:
+    (report,) = [r for r in replayed.reports() if r.stream.call_leg_id == leg_id(1)]
+    return report
+
+
+def pressed(recording: Path, **options: Any) -> set[str]:
+    heard: list[str] = []
+
+    class Hearing(strep.sinks.BaseSink):
+        def event(self, event: strep.StreamEvent) -> None:
+            heard.append(event.data["digit"])
+
+    strep.replay(recording, sinks=[Hearing()], **options)
+    return set(heard)
+
+
+def latency_of(recording: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
+    configs: list[Any] = []
+    real = Settings.engine_config
+    monkeypatch.setattr(Settings, "engine_config", lambda *arguments: configs.append(real(*arguments)) or configs[-1])
+    strep.replay(recording, **options)
+    return int(configs[0].latency_ns // MS)
+
+
+# by field: what it changes, as (given, how to look, without it, with it)
+REPLAYED: dict[str, tuple[Any, Callable[[strep.Replay], Any], Any, Any]] = {
+    "rx": (5004, lambda r: plain_of(r).stream.direction.label, "inbound", "inbound"),
+    "tx": ("ADDR:5004", lambda r: plain_of(r).stream.direction.label, "inbound", "outbound"),
+    "payload_types": ({96: "L16/16000"}, lambda r: str(other_of(r).stream.codec).split("/")[0], "None", "L16"),
+    "allow": (["192.0.2.0/24"], lambda r: r.totals().rejected_by.get("source", 0) > 300, False, True),
+    "call_legs": ([leg_id(1)], lambda r: r.totals().rejected_by.get("call_leg", 0) >= 300, False, True),
+    "max_streams": (2, lambda r: r.totals().streams_started, 3, 2),
+    "idle_timeout_s": (2.0, lambda r: other_of(r).end, "closed", "idle"),
+}
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_a_replay_honours_each(name: str, recording: Path) -> None:
+    value, look, without, with_it = REPLAYED[name]
+    assert look(strep.replay(recording, sinks=[ArraySink()])) == without
+    assert look(strep.replay(recording, sinks=[ArraySink()], **{name: value})) == with_it
+
+
+def test_a_replay_honours_the_others(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(REPLAYED) | {"call_leg_id", "latency_ms", "pin", "redact"} == set(FIELDS) - set(NOT_FOR["replay"])
+    named = strep.replay(recording, rx=5004, call_leg_id=str(leg_id(7)))
+    assert plain_of(named).stream.call_leg_id == leg_id(7)
+    assert (pressed(recording), pressed(recording, redact=True)) == ({"5"}, {"•"})
+    assert latency_of(recording, monkeypatch) == 200
+    assert latency_of(recording, monkeypatch, latency_ms=40.0) == 40
+
+
+def test_a_replay_honours_who_a_stream_belongs_to(tmp_path: Path) -> None:
+    moved = [Arrival(T0 + k * 20 * MS, packet(k), source=(0xFFFF_7F00_0001 + (k % 3 == 2), 4000)) for k in range(100)]
+    writer = PcapWriter(tmp_path / "a.pcap")
+    writer.write(batch_of(moved))
+    writer.close()
+    foreign = [strep.replay(tmp_path / "a.pcap", pin=pin).totals().rejected_by for pin in ("address", "network", "off")]
+    assert [bool(rejected.get("foreign_source")) for rejected in foreign] == [True, False, False]

@@ -25,7 +25,7 @@ from ...resample import polyphase
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
-    from ..aside import SetAside
+    from ..exclusion import StreamExclusion
 
 __all__ = ["FrameBank", "FrameBatch", "Rows", "rows_of", "runs_of"]
 
@@ -151,7 +151,7 @@ class FrameBank:
         hop: int | None = None,
         rate: int = 8000,
         dtype: Literal["float32", "int16"] = "float32",
-        aside: SetAside | None = None,
+        aside: StreamExclusion | None = None,
     ) -> None:
         hop = size if hop is None else hop
         if size < 1 or not 1 <= hop <= size:

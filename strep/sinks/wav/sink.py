@@ -245,6 +245,9 @@ class WavSink(BaseSink):
     def files(self, stream: StreamInfo) -> list[str]:
         return self._writer.names.get(stream.serial) or []
 
+    def recording_directories(self) -> list[Path]:
+        return [self.directory]
+
     def settled(self, stream: StreamInfo) -> bool:
         """Whether the files of a stream that has ended are complete: also those that it shares with others."""
         return stream.serial not in self._unsettled or not self._thread.is_alive()
