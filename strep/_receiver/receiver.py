@@ -125,7 +125,11 @@ class Receiver:
         self._incidents = Incidents(edge.now_ns)
         self._incidents.listen(hooks.incident)
         self._watchdog = Watchdog(
-            self._incidents, self._resume, give_up=hooks.stalled, give_up_after_s=hooks.stalled_after_s
+            self._incidents,
+            self._resume,
+            give_up=hooks.stalled,
+            give_up_after_s=hooks.stalled_after_s,
+            clock_ns=edge.monotonic_ns,
         )
         self._troubles = SocketTroubles(self._incidents)
         self._sink_problems = SinkProblems(edge.monotonic_s)

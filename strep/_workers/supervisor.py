@@ -335,6 +335,7 @@ class Supervisor:
 
     @property
     def live_streams(self) -> int:
+        """How many streams live, in all workers; at most 0.1 s old."""
         return sum(process.live_streams for process in self._processes)
 
     def problems(self) -> list[str]:

@@ -80,5 +80,6 @@ class ForkRegistry:
         self._forks[fork.call_control_id] = fork
 
     def remove(self, fork: Fork) -> None:
+        """Forget a fork; safe to call twice."""
         if self._forks.get(fork.call_control_id) is fork:
             del self._forks[fork.call_control_id]

@@ -87,10 +87,12 @@ class Call:
 
     @property
     def alive(self) -> bool:
+        """Whether it has not ended."""
         return self.state in ("parked", "answered", "bridged")
 
     @property
     def talking(self) -> bool:
+        """Whether audio flows: answered or bridged."""
         return self.state in ("answered", "bridged")
 
     @property
@@ -100,6 +102,7 @@ class Call:
         return min(answered, default=self.initiated_ns)
 
     def ids(self) -> dict[str, str]:
+        """Its identifiers, as the API names them."""
         return {
             "call_control_id": self.call_control_id,
             "call_leg_id": str(self.call_leg_id),

@@ -28,12 +28,16 @@ class Edge:
         self._clock = clock or SteadyClock()
 
     def now_ns(self) -> int:
-        """UTC in nanoseconds: the clock of arrival times."""
+        """UTC in nanoseconds: the clock of arrival times. From any thread."""
         return self._clock.now_ns()
 
+    def monotonic_ns(self) -> int:
+        """Nanoseconds on a clock that nobody sets, for how long something takes. From any thread."""
+        return time.monotonic_ns()
+
     def monotonic_s(self) -> float:
-        """Seconds on a clock that nobody sets, for how long something takes."""
-        return time.monotonic()
+        """The same clock in seconds."""
+        return self.monotonic_ns() / 1e9
 
     def can_watch(self, loop: AbstractEventLoop) -> bool:
         """Whether the loop can tell when a socket of :meth:`open` is readable (Windows' proactor loop cannot).

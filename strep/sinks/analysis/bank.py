@@ -103,6 +103,7 @@ class FrameBatch:
 
     @property
     def time_ns(self) -> I64:
+        """When each frame begins, UTC ns, int64 (n,)."""
         return self._origin_ns + _ns(self.position, self._rate)
 
     @property

@@ -161,6 +161,7 @@ class WavSink(BaseSink):
 
     @property
     def directory(self) -> Path:
+        """The directory that files go to."""
         return self._tree.root
 
     # --- called by the receiver -----------------------------------------------------------------------------------
