@@ -50,7 +50,7 @@ class Daemon:
     def log(self) -> str:
         return self._log.read_text()
 
-    async def until(self, condition: Callable[[], object], seconds: float = 100) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 120) -> None:
         try:
             await until(condition, seconds)
         except AssertionError as error:

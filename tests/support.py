@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import strep
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.release import Release
 from strep._model.blocks import BlockBatch
 from strep._model.datagrams import DatagramBatch
 from strep._model.events import Ended, Event, Notice, Started
@@ -137,9 +138,7 @@ def run(
     waited behind a hole waits for company too; ``between`` is what else is done with it, by how many arrivals came
     before.
     """
-    engine = Engine(config)
-    engine.release_ns = 0 if live else 200 * MS
-    engine.prompt = prompt
+    engine = Engine(config, release=Release(0 if live else 200 * MS, prompt=prompt))
     result = Result()
     parts: dict[int, list[npt.NDArray[np.int16]]] = {}
     positions: dict[int, int] = {}

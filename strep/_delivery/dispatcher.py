@@ -17,7 +17,7 @@ from .._model.report import StreamReport
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.archive import Archive
 from .._threads.incidents import Incidents
-from ..sinks.base import Sink
+from ..sinks.base import BaseSink
 from .conceal import Concealer
 from .in_order import InOrder
 from .lane import Lane
@@ -42,7 +42,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        sinks: Sequence[Sink],
+        sinks: Sequence[BaseSink],
         *,
         lossless: bool = False,
         redact: bool = False,

@@ -10,7 +10,7 @@ from .._model.blocks import BlockBatch
 from .._model.events import Ended, Event, Started
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incidents
-from ..sinks.base import Sink
+from ..sinks.base import BaseSink, class_name
 from ..sinks.guarded import GuardedSink
 
 __all__ = ["Lane"]
@@ -21,9 +21,9 @@ _QUEUE_BYTES: Final = 64 << 20
 class Lane:
     """One sink: called in place when it says it never blocks (``inline``), otherwise from a thread of its own."""
 
-    def __init__(self, sink: Sink, incidents: Incidents, lossless: bool) -> None:
+    def __init__(self, sink: BaseSink, incidents: Incidents, lossless: bool) -> None:
         self.sink = sink
-        self.wants_audio = bool(getattr(sink, "wants_audio", True))
+        self.wants_audio = sink.wants_audio
         self._incidents = incidents
         self.guarded = GuardedSink(sink)
         self.guarded.report_to(incidents)
@@ -36,8 +36,8 @@ class Lane:
         self._untold: set[int] = set()  # serials of streams whose end waits in the queue
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
-        if not getattr(sink, "inline", False):
-            self._thread = threading.Thread(target=self._run, name=f"strep-{type(sink).__name__}", daemon=True)
+        if not sink.inline:
+            self._thread = threading.Thread(target=self._run, name=f"strep-{class_name(sink)}", daemon=True)
             self._thread.start()
 
     @property
@@ -47,8 +47,7 @@ class Lane:
     @property
     def conceals(self) -> bool | str:
         """What the sink wants now; a sink may change its mind."""
-        wish: bool | str = getattr(self.sink, "concealment", False)
-        return wish if self.wants_audio and self.failed is None else False
+        return self.sink.concealment if self.wants_audio and self.failed is None else False
 
     def put(self, event: Event) -> None:
         if self.failed is not None:
@@ -97,9 +96,9 @@ class Lane:
         elif isinstance(event, StreamEvent):
             guarded.event(event)
         elif isinstance(event, Started):
-            guarded.started(event.stream)
+            guarded.stream_started(event.stream)
         elif isinstance(event, Ended):
-            guarded.ended(event.stream, event.report)
+            guarded.stream_ended(event.stream, event.report)
 
     def settled(self, stream: StreamInfo) -> bool:
         """Whether the sink knows that the stream has ended and has nothing more to do for it."""

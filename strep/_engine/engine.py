@@ -30,6 +30,7 @@ from .intake import Intake, Part, ticks_of
 from .outlet.outlet import Later, Outlet, at_once
 from .packets import Bodies, Packets
 from .quarantine import Key
+from .release import Release
 from .sources.admission import PortBinding, Registry
 from .sources.announcements import Announcements, Keys
 from .sources.pinning import SourcePins
@@ -68,19 +69,53 @@ class EngineConfig:
 
 
 class Engine:
-    """Feed it batches with :meth:`receive`, tell it the time with :meth:`advance`, and take the events.
+    """Datagrams in, events out: streams that begin and end, blocks of audio, key presses, notices, faults.
 
-    Every call returns the events it caused, in order. Nothing that came from the network makes one raise: what goes
-    wrong is a :class:`Fault` among the events, and costs at most the stream in which it did (see ``_containment``).
+    The engine owns no socket, no clock and no thread. Whoever drives it calls four methods, from one thread:
+
+    ``receive``           takes a batch of datagrams. Batches come in order of arrival; how they are cut does not matter
+    ``advance``           tells that every datagram that arrived before a time has been received. Only then are lost
+                          packets given up, idle streams ended, and what is ready sent off
+    ``next_deadline_ns``  when ``advance`` should be called at the latest, if nothing comes. Earlier calls do no harm
+    ``flush``             ends all streams: the last call
+
+    Times are UTC nanoseconds, as ``DatagramBatch.arrival_ns``. They never go back: an earlier one counts as the present
+    one. Each call returns the events that it caused, in order: a stream's ``Started`` comes first, then its blocks and
+    notices, then its ``Ended``. A :class:`Release` says how promptly blocks come, and whether anybody wants them; it is
+    given with a call, and applies until a call brings another. Nothing else is set from outside. When audio begins or
+    stops to be wanted, packets that have left their jitter ring and waited for company go by the policy before.
+
+    Nothing that comes from the network makes a call raise. What goes wrong inside is a ``Fault`` among the events, and
+    costs at most the stream in which it happened (see ``containment``).
+
+    The loop that drives it, here with recorded ``reads``: pairs of a time and the batch that was read at that time.
+
+    >>> def drive(engine, reads, handle, release):
+    ...     for now_ns, batch in reads:
+    ...         # nothing came until the deadline: a timer
+    ...         while (deadline_ns := engine.next_deadline_ns()) is not None and deadline_ns < now_ns:
+    ...             handle(engine.advance(deadline_ns, release))
+    ...         # everything that had come until now is in this batch
+    ...         handle(engine.receive(batch, now_ns, release))
+    ...         handle(engine.advance(now_ns, release))
+    ...     handle(engine.flush())
+
+    >>> found = []
+    >>> engine = Engine()
+    >>> drive(engine, reads, found.extend, Release(within_ns=100_000_000))
+    >>> [type(event).__name__ for event in found]
+    ['Started', 'BlockBatch', 'BlockBatch', 'BlockBatch', 'Ended']
+    >>> sum(len(event.samples) for event in found if isinstance(event, BlockBatch))
+    1600
+    >>> found[-1].report.packets_lost, engine.totals().unaccounted
+    (0, 0)
     """
 
-    # how often what is ready is sent off; 0: at once. Changes when blocks come, never what is in them
-    release_ns = 200_000_000
-    prompt = True  # what waited behind a hole leaves at its deadline, not with the next release
-    release_groups = 1  # streams take turns within that time: smaller batches, which stay in the cache
-
-    def __init__(self, config: EngineConfig | None = None, later: Later = at_once) -> None:
-        """``later`` puts decoding off that must be done in order."""
+    def __init__(
+        self, config: EngineConfig | None = None, later: Later = at_once, *, release: Release | None = None
+    ) -> None:
+        """``later`` defers decoding that must be done in order (see ``_delivery.in_order``). ``release`` applies until
+        a call brings another; None: ``Release()``."""
         self.config = config = config or EngineConfig()
         types = config.payload_types
         announcements = None if config.pending_ns is None else Announcements(config.max_streams, config.pending_ns)
@@ -107,6 +142,7 @@ class Engine:
             tell=self._tell,
         )
         self._outlet = Outlet(self.state, self.accounts, types, later)
+        self._policy = Release()
         self._codec_of_type = types.index_of
         self._tick = 0
         self._touched: list[I64] = []
@@ -119,25 +155,29 @@ class Engine:
         self._retries = 0
         self._last_arrival_ns = 0
         self._apart_until_ns = 0
+        self._adopt(release)
 
     # --- the three things that happen -----------------------------------------------------------------------------
 
-    def receive(self, batch: DatagramBatch, now_ns: int | None = None) -> list[Event]:
+    def receive(self, batch: DatagramBatch, now_ns: int | None = None, release: Release | None = None) -> list[Event]:
         """Take a batch. Its ``arrival_ns`` is clamped in place to not before the engine's present tick, nor after
-        ``now_ns``, where that is known: no time that is wrong carries the engine away."""
-        if not len(batch):
-            return []
-        self.accounts.datagrams += len(batch)
-        self._retries = _RETRIES
-        try:
-            self._receive(batch, now_ns)
-        except Exception as error:
-            self._survive(error, int(batch.arrival_ns[-1]) // TICK_NS)
+        ``now_ns``, where that is known: no time that is wrong carries the engine away. ``release`` applies from now on;
+        None: as before."""
+        self._adopt(release)
+        if len(batch):
+            self.accounts.datagrams += len(batch)
+            self._retries = _RETRIES
+            try:
+                self._receive(batch, now_ns)
+            except Exception as error:
+                self._survive(error, int(batch.arrival_ns[-1]) // TICK_NS)
         return self._take_events()
 
-    def advance(self, now_ns: int) -> list[Event]:
-        """Tell that every datagram that arrived before ``now_ns`` has been received."""
-        tick = now_ns // TICK_NS
+    def advance(self, until_ns: int, release: Release | None = None) -> list[Event]:
+        """Tell that every datagram that arrived before ``until_ns`` has been received. ``release`` applies from now on;
+        None: as before."""
+        self._adopt(release)
+        tick = until_ns // TICK_NS
         if tick > self._tick:
             self._attempt(tick, lambda: self._boundary(tick))
         return self._take_events()
@@ -215,25 +255,28 @@ class Engine:
         """Beginning of the present tick."""
         return self._tick * TICK_NS
 
-    @property
-    def audio(self) -> bool:
-        """Whether blocks are made; False: figures only."""
-        return self._outlet.wanted
-
-    @audio.setter
-    def audio(self, wanted: bool) -> None:
-        self._send_leaving()
-        self._outlet.want_blocks(wanted)
-
-    def forgo_payloads(self) -> None:
-        """While ``audio`` is False keep no payloads either; set to True, blocks then begin with the packets to come."""
-        self._outlet.forgo_payloads()
+    def _adopt(self, release: Release | None) -> None:
+        """Follow another policy. What has left the ring is placed before audio begins, or stops, to be made of it."""
+        if release is None or release == self._policy:
+            return
+        if release.audio != self._policy.audio:
+            self._send_leaving()
+        self._policy = release
+        self._outlet.want(audio=release.audio, payloads=release.payloads)
 
     # --- figures --------------------------------------------------------------------------------------------------
 
     @property
     def live_streams(self) -> int:
         return len(self._table)
+
+    def write_off(self, datagrams: int) -> int:
+        """To be called when a call has raised all the same, though none should: of ``datagrams`` received in all, those
+        that no account knows of were lost. Returns how many."""
+        self.accounts.datagrams = max(self.accounts.datagrams, datagrams)
+        lost = max(self.totals().unaccounted, 0)
+        self.accounts.drop("fault", lost)
+        return lost
 
     def totals(self) -> Totals:
         self._sources.settle_accounts()
@@ -534,8 +577,8 @@ class Engine:
     def _release(self) -> None:
         """Send off all that is ready in the rows whose turn it is."""
         self._send_leaving()
-        groups = self.release_groups
-        self._next_release_tick = self._tick + self.release_ns // TICK_NS // groups
+        groups = self._policy.groups
+        self._next_release_tick = self._tick + self._policy.within_ns // TICK_NS // groups
         self._unreleased = min(self._unreleased, groups) - 1
         self._turn = (self._turn + 1) % groups
         present = self._ring.present[self._turn : len(self.registry.info) : groups]
@@ -549,7 +592,7 @@ class Engine:
             left: list[Popped] = []
             self._take_run(rows, left)
             ring.skip_hole(rows, self.config.latency_ns)
-            if self.prompt:
+            if self._policy.prompt:
                 self._take_run(rows, left)  # what waited behind a hole has waited long enough
             popped.extend(left)
 
@@ -559,8 +602,8 @@ class Engine:
             if not rows.size:
                 break
             self._containment.run("ring", rows, give_up)
-            if not self.prompt:
-                self._unreleased = self.release_groups
+            if not self._policy.prompt:
+                self._unreleased = self._policy.groups
             self._touched.append(rows)
         ring.earliest_deadline_ns = int(deadlines.min()) if len(deadlines) else NEVER
 
@@ -653,7 +696,7 @@ class Engine:
 
             self._containment.isolate("insert", error, row, again, packets=True)
         self._undo.clear()
-        if not self.release_ns:
+        if not self._policy.within_ns:
             self._pop_ready(row if different else np.unique(row))
 
     def _judge_and_put(self, bodies: Bodies, row: I64, ext: I64, ahead: npt.NDArray[np.int16]) -> bool:
@@ -744,8 +787,8 @@ class Engine:
             different,
         )
         self._touched.append(row)
-        if self.release_ns:
-            self._unreleased = self.release_groups
+        if self._policy.within_ns:
+            self._unreleased = self._policy.groups
 
     def _make_room(self, length: npt.NDArray[np.int32], row: I64) -> npt.NDArray[np.bool_]:
         """Move streams to larger slots where packets need them; tells which packets fit at all."""
@@ -863,14 +906,14 @@ class Engine:
         if not popped:
             return
         self._leaving += popped
-        if self.prompt or not self.release_ns:
+        if self._policy.prompt or not self._policy.within_ns:
             self._send_leaving()
             return
         for part in popped:
             first = part.starts()
             rows = part.row[first]
             self._oldest[rows] = np.minimum(self._oldest.take(rows), part.ext[first])
-        self._unreleased = self.release_groups
+        self._unreleased = self._policy.groups
 
     def _end(self, rows: I64, reason: str) -> None:
         if not rows.size:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .exceptions import ConfigurationError
 
-__all__ = ["MAPPED_PREFIX", "SourceFilter", "format_address"]
+__all__ = ["MAPPED_PREFIX", "SourceFilter", "format_address", "host_and_port"]
 
 MAPPED_PREFIX = 0xFFFF_0000_0000  # the upper half of the lower 64 bits of ::ffff:0:0/96
 _LOW = 0xFFFF_FFFF_FFFF_FFFF
@@ -23,6 +23,11 @@ def format_address(hi: int, lo: int) -> str:
     if hi == 0 and lo >> 32 == MAPPED_PREFIX >> 32:
         return str(ipaddress.IPv4Address(lo & 0xFFFF_FFFF))
     return str(ipaddress.IPv6Address(hi << 64 | lo))
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Text of an address and a port: "127.0.0.1:9000", "[::1]:9000"."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class SourceFilter:

@@ -147,6 +147,7 @@ class BlockBatch:
 
     @property
     def samples(self) -> npt.NDArray[np.int16]:
+        """All blocks' samples, one block after the other: int16, shape as told above. Decoded when first asked for."""
         if self._samples is None:
             try:
                 self._samples = self._decode()
@@ -157,6 +158,7 @@ class BlockBatch:
 
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
+        """Where each sample frame comes from: codes of :class:`Mask`, uint8, shape (frames,)."""
         if self._mask is None:
             mask = np.full(int(self.frames.sum()), Mask.RECEIVED, np.uint8)
             if failed := sorted(self.failed):
@@ -168,12 +170,14 @@ class BlockBatch:
 
     @property
     def failed(self) -> Collection[int]:
+        """Indices of packets that could not be decoded: their samples are zeros."""
         if self._samples is None:
             self._samples = self._decode()
         return self._failed
 
     @property
     def own_fill(self) -> dict[int, npt.NDArray[np.int16]]:
+        """By packet index: what its decoder made up for it, int16."""
         return {} if self._own_fill is None else self._own_fill()
 
     @property
@@ -183,6 +187,7 @@ class BlockBatch:
 
     @property
     def filled(self) -> BlockBatch:
+        """The same blocks with gaps concealed, if anybody conceals them; otherwise this batch."""
         filled = None if self.fill is None else self.fill()
         return self if filled is None else filled
 

@@ -68,6 +68,7 @@ class StreamReport:
 
     @property
     def duration_s(self) -> float:
+        """Seconds of audio; 0 while the codec is unknown."""
         rate = self.stream.sample_rate
         return self.samples / rate if rate else 0.0
 

@@ -19,6 +19,7 @@ class Leg(enum.IntEnum):
 
     @property
     def label(self) -> str:
+        """ "a" or "b"."""
         return "ab"[self]
 
 
@@ -30,6 +31,7 @@ class Direction(enum.IntEnum):
 
     @property
     def label(self) -> str:
+        """ "inbound" or "outbound"."""
         return ("inbound", "outbound")[self]
 
 
@@ -49,6 +51,7 @@ class DatagramKind(enum.IntEnum):
 
     @property
     def label(self) -> str:
+        """The name in lower case, as reports have it."""
         return self.name.lower()
 
 
@@ -64,6 +67,7 @@ class GapCause(enum.IntEnum):
 
     @property
     def label(self) -> str:
+        """The name in lower case, as reports have it."""
         return self.name.lower()
 
 
@@ -77,6 +81,7 @@ class Mask(enum.IntEnum):
 
     @property
     def label(self) -> str:
+        """The name in lower case."""
         return self.name.lower()
 
 
@@ -105,6 +110,7 @@ class Codec:
 
     @property
     def packed(self) -> bool:
+        """Whether payloads are frames of a codec with state, of no fixed size for each sample frame."""
         return not self.frame_bytes
 
     def __str__(self) -> str:
@@ -149,6 +155,7 @@ class StreamInfo:
 
     @property
     def channels(self) -> int:
+        """Channels of the blocks; 1 while the codec is unknown."""
         return self.codec.channels if self.codec else 1
 
     @property

@@ -1,4 +1,4 @@
-"""Pairs of ports for plain RTP of one call leg each: which there are, and which are free."""
+"""Pairs of ports for plain RTP of one call leg each: which are open, and which are free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .._edge.udp import UdpAddress, UdpSocket, parse_address
+from .._edge.udp.address import UdpAddress, parse_address
+from .._edge.udp.base import UdpSocket
 from .._model.exceptions import AddressError, BindError, ConfigurationError
 
 __all__ = ["PairSockets", "PortPair", "PortPool", "parse_ports"]
@@ -19,7 +20,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PortPair:
-    """Two bound ports: ``rx`` takes what the platform receives of a leg (inbound), ``tx`` what it transmits."""
+    """Two bound ports of one call leg: ``rx`` takes what the platform receives (inbound), ``tx`` what it transmits."""
 
     host: str
     rx: int
@@ -28,11 +29,12 @@ class PortPair:
 
     @property
     def ports(self) -> tuple[int, int]:
+        """Both port numbers, rx first."""
         return self.rx, self.tx
 
 
 def parse_ports(text: str) -> tuple[str, range]:
-    """ "udp:0.0.0.0:20000-20999" as a host and its ports; one port 0 stands for any free ones.
+    """ "udp:0.0.0.0:20000-20999" as a host and its ports. Port 0 alone stands for any free ports: an empty range.
 
     Raises AddressError.
     """
@@ -48,10 +50,9 @@ def parse_ports(text: str) -> tuple[str, range]:
 
 
 class PairSockets:
-    """The open pairs and their sockets. With a thousand of them, which have something is asked of the kernel at once.
+    """The open pairs and their sockets. There may be a thousand: one call asks the kernel which have something.
 
-    ``watching``: the loop can watch sockets. ``fileno`` is what it watches for all of them; None where there is no such
-    thing: then each socket is looked at.
+    ``watching``: the loop can watch file descriptors.
     """
 
     def __init__(self, watching: bool) -> None:
@@ -60,9 +61,12 @@ class PairSockets:
         self._selector: selectors.BaseSelector | None = None
 
     def fileno(self) -> int | None:
+        """A file descriptor that is readable when any of the sockets is; None where there is no such thing, or no pair:
+        then each socket is looked at."""
         return None if self._selector is None or not self.open else self._selector.fileno()  # type: ignore[attr-defined]
 
     def add(self, pair: PortPair, sockets: tuple[UdpSocket, UdpSocket]) -> None:
+        """Look at these too."""
         self.open[pair] = sockets
         if self._selects and self._selector is None:
             self._selector = selectors.DefaultSelector()  # a file descriptor: only who has pairs needs it
@@ -71,6 +75,7 @@ class PairSockets:
                 self._selector.register(socket.fileno(), selectors.EVENT_READ, socket)
 
     def remove(self, pair: PortPair) -> tuple[UdpSocket, UdpSocket]:
+        """Look at these no more. They are not closed."""
         sockets = self.open.pop(pair)
         if self._selector is not None:
             for socket in sockets:
@@ -78,7 +83,7 @@ class PairSockets:
         return sockets
 
     def ready(self) -> list[UdpSocket]:
-        """Those that have something, or might."""
+        """Sockets that have something, or may have."""
         if not self.open:
             return []
         if self._selector is None:
@@ -86,6 +91,7 @@ class PairSockets:
         return [key.data for key, _ in self._selector.select(0)]
 
     def close(self) -> None:
+        """Forget all pairs. Their sockets are not closed."""
         self.open.clear()
         if self._selector is not None:
             self._selector.close()
@@ -94,11 +100,14 @@ class PairSockets:
 
 @dataclass(slots=True)
 class PortPool:
-    """Ports of one address. A port that was given back is taken again as late as possible: what is still on its way to
-    its last leg would be taken for the next one's."""
+    """Ports of one address that can be taken and given back.
+
+    A port that was given back is taken again as late as possible: datagrams of its last leg that are still on their way
+    would be taken for those of the next one.
+    """
 
     host: str
-    ports: range  # empty: whatever the system has
+    ports: range  # empty: any that the system has
     taken: set[int] = field(default_factory=set)
     _free: deque[int] = field(default_factory=deque)
 
@@ -107,13 +116,14 @@ class PortPool:
 
     @property
     def free(self) -> int | None:
-        """How many are left; None: nobody counts them."""
+        """How many are left; None if they are any that the system has."""
         return len(self._free) if self.ports else None
 
     def take(self, bind: Callable[[UdpAddress], tuple[int, _T]]) -> tuple[int, _T]:
-        """The first port that ``bind`` does not raise BindError for, and what else it gives.
+        """The first free port that ``bind`` can bind, and what else ``bind`` returns.
 
-        Raises BindError when there is none.
+        ``bind`` raises BindError for a port that another program has: then the next one is tried. Raises BindError if
+        there is none.
         """
         if not self.ports:
             port, bound = bind(UdpAddress(self.host, 0))
@@ -140,6 +150,7 @@ class PortPool:
         )
 
     def give_back(self, port: int) -> None:
+        """The port is free again."""
         if port not in self.taken:
             raise ConfigurationError(f"port {port} is not one that was taken from here")
         self.taken.remove(port)

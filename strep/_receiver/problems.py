@@ -1,4 +1,4 @@
-"""What is wrong now, in words, out of what sinks report."""
+"""What is wrong with sinks now, in words."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Final
 
 __all__ = ["SinkProblems"]
 
-_LATELY_S: Final = 60.0
+_LATELY_S: Final = 60.0  # a stream that was refused is a problem for so long
 
 
 class SinkProblems:
-    """Remembers counters, to tell whether they have grown of late."""
+    """Remembers counters between calls, to tell whether they have grown lately. ``clock`` gives monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._refused: dict[str, tuple[int, float]] = {}  # by sink: how many streams so far, until when that counts
 
     def __call__(self, reports: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Problems that there are now, by what sinks report at the moment. A report that has a ``problem`` tells what
-        is wrong now; otherwise what ``failed`` does, which is for good."""
+        """The problems that there are now, a sentence each, from the present reports of sinks. A report's ``problem``
+        tells what is wrong now. A report without one has ``failed``: what is wrong for good."""
         problems = []
         for report in reports:
             kind = str(report.get("kind"))

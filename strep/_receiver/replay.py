@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Final, Unpack
 
 from .._delivery.dispatcher import Dispatcher
 from .._delivery.in_order import InOrder
 from .._edge.pcap import PcapReader
-from .._engine.engine import Engine, EngineConfig
-from .._engine.sources.admission import PortBinding, PortRole
+from .._engine.engine import Engine
+from .._engine.release import Release
+from .._engine.sources.admission import PortRole
 from .._model.events import Event
-from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
-from .._model.types import Codec
-from ..sinks.base import Sink
-from .settings import engine_options, parse_call_leg_id
+from ..sinks.base import Sink, as_sink
+from .bindings import bindings_of
+from .settings import LATENCY_MS, ReplayOptions, Settings, shows_settings
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "replay", "replay_with"]
+
+_CLOSING_S: Final = 60.0  # for all sinks to finish their files
 
 
 class Replay:
@@ -29,18 +30,21 @@ class Replay:
         self._engine = engine
         self._dispatcher = dispatcher
         self.capture = capture
-        """Of the file: ``frames``, ``skipped`` frames by cause, and ``retimed``, datagrams whose times made no sense
-        between the others'."""
+        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not
+        fit between those of their neighbours."""
 
     def totals(self) -> Totals:
+        """What became of every datagram of the file."""
         totals = self._engine.totals()
         totals.faults = self._dispatcher.incidents.faults()
         return totals
 
     def reports(self) -> list[StreamReport]:
+        """Figures of all streams, in order of admission."""
         return sorted(self._dispatcher.ended, key=lambda r: r.stream.serial)
 
     def sink_reports(self) -> list[dict[str, Any]]:
+        """What each sink says of itself."""
         return self._dispatcher.reports()
 
     def summary(self) -> dict[str, Any]:
@@ -52,59 +56,68 @@ class Replay:
         return summary
 
 
+@shows_settings("replay")
 def replay(
     path: str | PathLike[str],
     *,
     sinks: Sequence[Sink] = (),
-    rx: str | int | None = None,
-    tx: str | int | None = None,
-    call_leg_id: uuid.UUID | str | None = None,
-    latency_ms: float | None = None,
-    payload_types: Mapping[int, str | Codec] | None = None,
-    allow: Sequence[str] = (),
-    call_legs: Iterable[uuid.UUID | str] | None = None,
-    max_streams: int = 20_000,
-    idle_timeout_s: float = 60.0,
-    pin: str = "address",
-    redact: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[ReplayOptions],
+) -> Replay:
+    """Run a pcap or pcapng file through engine and sinks, as fast as it goes.
+
+    STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx`` and ``tx`` say which
+    direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the replay up;
+    nothing is dropped.
+
+    ``path``            the file; whether it is pcap or pcapng, it says itself.
+    ``sinks``           as of :class:`strep.Receiver`.
+    ``rx``, ``tx``      ports of plain RTP, inbound and outbound: 5004, "5004" or "ADDR:5004"; both may be the same.
+    ``call_leg_id``     UUID: names the leg of those ports, whether they are given here or in the file.
+    ``latency_ms``      how long a hole waits for its packet, in the recording's time: 0 to 800; default 200.
+    ``payload_types``   dynamic types, {96: "L16/16000"}.
+    ``allow``           networks that may send, as CIDR. Default: all.
+    ``call_legs``       call_leg_ids that are admitted. Default: all.
+    ``max_streams``     newer streams are refused beyond this: 1 to 1,000,000; default 20,000.
+    ``idle_timeout_s``  ends streams that fell silent, in the recording's time: 1 s or more; default 60.
+    ``pin``             "address", "network" or "off", as of :class:`strep.Receiver`.
+    ``redact``          events do not tell which keys were pressed.
+    ``progress``        is called after each batch with (bytes done, bytes in all).
+
+    Raises CaptureFileError if the file is not a capture, ConfigurationError if an argument is wrong.
+    """
+    return replay_with(Settings(**options), path, sinks=sinks, progress=progress)
+
+
+def replay_with(
+    settings: Settings,
+    path: str | PathLike[str],
+    *,
+    sinks: Sequence[Sink] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
-    """Run a pcap or pcapng file through engine and sinks.
+    """:func:`replay` for settings that exist already.
 
-    STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx``/``tx`` (ports) say which
-    direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. Sinks hold the replay up when
-    they are slow, nothing is dropped. ``pin`` as of :class:`strep.Receiver`. ``redact``: events do not tell which keys
-    were pressed.
-    ``progress`` is called with (bytes done, bytes in all).
-
-    Raises CaptureFileError when the file is not a capture, ConfigurationError for wrong arguments.
+    Raises CaptureFileError, and ConfigurationError if something is set that is not for replays.
     """
-    options = engine_options(
-        latency_ms=200.0 if latency_ms is None else latency_ms,
-        payload_types=payload_types,
-        allow=allow,
-        call_legs=call_legs,
-        max_streams=max_streams,
-        idle_timeout_s=idle_timeout_s,
-        pin=pin,
-    )
-    leg = parse_call_leg_id(call_leg_id)
-    given = _given_bindings(rx, tx, leg)
+    settings.refuse_for("replay")
+    given = settings.replayed_bindings()
+    consumers = [as_sink(sink) for sink in sinks]
     with PcapReader(path) as reader:
-        engine = Engine(EngineConfig(**options, bindings=given), InOrder().add)
-        engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
-        engine.forgo_payloads()
-        dispatcher = Dispatcher(sinks, lossless=True, redact=redact)
+        release = Release(audio=any(sink.wants_audio for sink in consumers), payloads=False)
+        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add, release=release)
+        dispatcher = Dispatcher(consumers, lossless=True, redact=settings.redact)
         try:
             for batch in reader.batches():
                 if reader.roles and not given:
-                    engine.registry.bind(_recorded_bindings(reader.roles, leg))
+                    recorded = ((port, PortRole(role)) for port, role in reader.roles.items())
+                    engine.registry.bind(bindings_of(recorded, settings.leg))
                 _hand_on(dispatcher, engine.receive(batch))
                 if progress is not None:
                     progress(reader.position_bytes, reader.size_bytes)
             _hand_on(dispatcher, engine.flush())
         finally:
-            dispatcher.close(60.0)
+            dispatcher.close(_CLOSING_S)
         dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
         capture = {
             "frames": reader.frames,
@@ -125,24 +138,3 @@ def _hand_on(dispatcher: Dispatcher, events: list[Event]) -> None:
         dispatcher.settle()
     except Exception as error:
         dispatcher.incidents.fault("replay", error)
-
-
-def _given_bindings(rx: str | int | None, tx: str | int | None, leg: uuid.UUID | None) -> dict[int, PortBinding]:
-    ports = {role: _port(value) for role, value in ((PortRole.RX, rx), (PortRole.TX, tx)) if value is not None}
-    if len(ports) == 2 and ports[PortRole.RX] == ports[PortRole.TX]:
-        return {ports[PortRole.RX]: PortBinding(PortRole.BOTH, ports[PortRole.RX], leg)}
-    return {port: PortBinding(role, min(ports.values()), leg) for role, port in ports.items()}
-
-
-def _recorded_bindings(roles: Mapping[int, int], leg: uuid.UUID | None) -> dict[int, PortBinding]:
-    pair = min((port for port, role in roles.items() if role), default=0)
-    return {
-        port: PortBinding(PortRole(role), pair if role else 0, leg if role else None) for port, role in roles.items()
-    }
-
-
-def _port(value: str | int) -> int:
-    text = str(value).rpartition(":")[2]
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise ConfigurationError(f"{value!r} names no UDP port: give 5004, or ADDR:5004")
-    return int(text)

@@ -1,9 +1,9 @@
-"""Sees that media wait in the sockets while nobody reads them. From a thread of its own, for the event loop may be what
-is stuck.
+"""Notices that media wait in the sockets while nobody reads them. It has a thread of its own, because the event loop
+may be what is stuck.
 
-The pump notes each look at its sockets, which costs one assignment. While it looks, that is all there is to see; when
-it does not, one system call tells whether anything waits in any socket. What waits is no fault while the pump sleeps,
-for it is about to wake; when it has not looked a second later, it does not.
+The pump notes each look at its sockets, which costs one assignment. While it looks, there is nothing more to check.
+When it does not, one system call tells whether anything waits in any socket. That alone is no fault: a sleeping pump is
+about to wake up. If it has not looked a second later, it has stalled.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ __all__ = ["Watchdog"]
 
 _log = logging.getLogger("strep")
 
-_TICK_S: Final = 0.25
-_STALLED_NS: Final = 1_000_000_000
+_LOOK_EVERY_S: Final = 0.25
+_STALLED_NS: Final = 1_000_000_000  # media wait for so long and are not read
 
 
 class Watchdog:
-    """``resume`` is called, from this thread, when the pump has stalled, and again each second: its timer may be lost.
-
-    ``give_up`` is called once with what is wrong when it has stalled for ``limit_s``.
+    """``resume`` is called, from the watchdog's thread, when the pump has stalled, and again each second: its timer may
+    be lost. ``give_up`` is called once, from there too, with what is wrong, when it has stalled for so long.
     """
 
     def __init__(
@@ -37,10 +36,12 @@ class Watchdog:
         incidents: Incidents,
         resume: Callable[[], object],
         *,
+        give_up: Callable[[str], object] = lambda why: None,
+        give_up_after_s: float = float("inf"),
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.limit_s = float("inf")
-        self.give_up: Callable[[str], object] = lambda why: None
+        self._give_up = give_up
+        self._give_up_after_s = give_up_after_s
         self._incidents = incidents
         self._resume = resume
         self._clock_ns = clock_ns
@@ -53,9 +54,9 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="strep-watchdog", daemon=True)
 
     def watch(self, sockets: Iterable[int]) -> None:
-        """The file descriptors in which media may wait, from now on."""
+        """From now on media may wait in these file descriptors; numbers below 0 are left out."""
         if not hasattr(select, "poll"):
-            return  # Windows: nothing to be known
+            return  # Windows: there is no way to know
         poll = select.poll()
         for number in sockets:
             if number >= 0:
@@ -63,6 +64,7 @@ class Watchdog:
         self._poll = poll
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -76,11 +78,12 @@ class Watchdog:
 
     @property
     def seconds_since_look(self) -> float:
+        """How long ago the pump has read its sockets."""
         return (self._clock_ns() - self._looked_ns) / 1e9
 
     @property
     def problem(self) -> str | None:
-        """What is wrong now."""
+        """What is wrong now, as a sentence; None: nothing."""
         since = self._since_ns
         if since is None or self._looked_ns != self._seen_ns:
             return None
@@ -92,14 +95,14 @@ class Watchdog:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._end.wait(_TICK_S):
+        while not self._end.wait(_LOOK_EVERY_S):
             try:
                 self.look()
             except Exception as error:
                 self._incidents.fault("watchdog", error)
 
     def look(self) -> None:
-        """One look; a test may take it instead of the thread."""
+        """What the thread does each time. Tests call it without the thread."""
         looked = self._looked_ns
         if looked != self._seen_ns or not self._waiting():
             self._seen_ns = looked
@@ -120,9 +123,9 @@ class Watchdog:
             self._incidents.tell("stalled", problem)
         with contextlib.suppress(RuntimeError):  # a loop that has been closed
             self._resume()
-        if now - self._since_ns >= self.limit_s * 1e9:
-            self.limit_s = float("inf")
-            self.give_up(problem)
+        if now - self._since_ns >= self._give_up_after_s * 1e9:
+            self._give_up_after_s = float("inf")
+            self._give_up(problem)
 
     def _waiting(self) -> bool:
         return self._poll is not None and any(event & select.POLLIN for _, event in self._poll.poll(0))

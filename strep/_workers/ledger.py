@@ -14,7 +14,7 @@ from ..sinks import BaseSink
 from .board import Columns, Snapshot
 
 if TYPE_CHECKING:
-    from .worker import AdoptingReceiver
+    from .worker import _Worker
 
 __all__ = ["Ledger", "packets_between"]
 
@@ -41,7 +41,7 @@ class Ledger(BaseSink):
     inline = True
     wants_audio = False
 
-    def __init__(self, receiver: AdoptingReceiver, before: Snapshot) -> None:
+    def __init__(self, receiver: _Worker, before: Snapshot) -> None:
         self._receiver = receiver
         self._left = _left_streams(before.columns) if len(before) else {}
         self._serial = np.zeros(256, np.int64)
@@ -90,7 +90,7 @@ class Ledger(BaseSink):
         later: Additions = {}
         for _ in range(len(self._unfiled)):
             stream, tries = self._unfiled.popleft()
-            if found := self._receiver.files(stream):
+            if found := self._receiver.dispatcher.files(stream):
                 later[stream.serial] = {"files": found}
             elif tries < _TRIES:
                 self._unfiled.append((stream, tries + 1))
@@ -100,7 +100,7 @@ class Ledger(BaseSink):
             stream, tries = self._untold.popleft()
             if tries < _SETTLED:
                 self._untold.append((stream, tries + 1))
-            elif figures := self._receiver.figures(stream):
+            elif figures := self._receiver.dispatcher.figures(stream):
                 later.setdefault(stream.serial, {}).update(figures)
         return started, ended, later
 
@@ -108,9 +108,11 @@ class Ledger(BaseSink):
         """What is left at the very end: sinks are closed, everything is known."""
         ended = self._take_ended()
         streams = [*self._forgotten, *(stream for stream, _ in self._unfiled)]
-        later: Additions = {s.serial: {"files": found} for s in streams if (found := self._receiver.files(s))}
+        later: Additions = {
+            s.serial: {"files": found} for s in streams if (found := self._receiver.dispatcher.files(s))
+        }
         for stream, _ in self._untold:
-            if figures := self._receiver.figures(stream):
+            if figures := self._receiver.dispatcher.figures(stream):
                 later.setdefault(stream.serial, {}).update(figures)
         return ended, later
 

@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .._edge.udp import UdpAddress, UdpSocket, open_socket
+from .._delivery.dispatcher import Dispatcher
+from .._edge.udp import UdpAddress
+from .._edge.udp.edge import Edge
 from .._engine.engine import Engine
 from .._model.exceptions import ConfigurationError, StrepError
-from .._model.types import StreamInfo
+from .._receiver.hooks import Hooks
 from .._receiver.receiver import Receiver
-from .._threads.incidents import Incident
-from ..sinks import Sink, WavSink
+from .._receiver.settings import Settings
+from ..sinks.base import BaseSink, Sink, as_sink
 from .board import Board
 from .ledger import Ledger
 from .messages import Post, PostedLogs
 
-__all__ = ["AdoptingReceiver", "Spec", "loop_factory", "main", "recording_of"]
+__all__ = ["Spec", "loop_factory", "main", "recording_of"]
 
 _PUBLISH_S: Final = 0.1
 _STOP_S: Final = 1.8  # the parent has 2 s for everything
@@ -80,57 +82,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-class AdoptingReceiver(Receiver):
-    """A receiver on sockets that are bound already, which keeps a ledger."""
-
-    bound: dict[tuple[str, int], socket.socket]
-    publish: Callable[[], None]
-
-    def _open_socket(self, address: UdpAddress) -> UdpSocket:
-        return open_socket(
-            address,
-            transport=self._transport,
-            receive_buffer=self._receive_buffer,
-            clock=self._clock,
-            bound=self.bound[(address.host, address.port)],
-        )
-
-    def keep(self, ledger: Ledger) -> None:
-        self._sinks.append(ledger)
-
-    def _shut(self, sockets: Sequence[UdpSocket]) -> None:
-        """The sockets are the parent's: it shuts them at the very end. If only this worker ends, another goes on."""
-
-    def _count_unread(self) -> int:
-        """What waits in them is the parent's, or the successor's."""
-        return sum(socket.held_back for socket, _ in self._sockets)
-
-    def listen_to_incidents(self, listener: Callable[[Incident], object]) -> None:
-        self._incidents.listen(listener)
-
-    def contain(self, place: str, error: Exception) -> None:
-        self._incidents.fault(place, error)
-
-    def when_stalled(self, seconds: float, give_up: Callable[[str], object]) -> None:
-        """Call ``give_up``, in a thread, when media have waited for so long and nothing was read."""
-        self._watchdog.limit_s, self._watchdog.give_up = seconds, give_up
-
-    def _received_all(self) -> None:
-        self.publish()
-
-    @property
-    def engine(self) -> Engine:
-        if self._engine is None:
-            raise RuntimeError("before the start there is no engine")
-        return self._engine
-
-    def files(self, stream: StreamInfo) -> list[str]:
-        return self._dispatcher.files(stream) if self._dispatcher else []
-
-    def figures(self, stream: StreamInfo) -> dict[str, Any]:
-        return self._dispatcher.figures(stream) if self._dispatcher else {}
-
-
 class _Worker:
     def __init__(
         self, spec: Spec, index: int, generation: int, channel: socket.socket, post: Post, fds: list[int]
@@ -142,31 +93,63 @@ class _Worker:
         self._post = post
         self._board = Board(spec.rows, fds[0])
         self._sinks = self._make_sinks()
-        self._receiver = AdoptingReceiver(
+        self._engine: Engine | None = None
+        self._dispatcher: Dispatcher | None = None
+        sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
+        bound = {UdpAddress(*sock.getsockname()[:2]): sock for sock in sockets}
+        self._ledger = Ledger(self, self._board.read())
+        settings = Settings(
             **dict(spec.ports[index]),  # type: ignore[arg-type]
-            sinks=self._sinks,
             pcap=None if spec.pcap is None else recording_of(spec.pcap, index, generation),
             **spec.options,
         )
-        sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
-        self._receiver.bound = {sock.getsockname()[:2]: sock for sock in sockets}
-        self._ledger = Ledger(self._receiver, self._board.read())
-        self._receiver.keep(self._ledger)
-        self._receiver.listen_to_incidents(lambda incident: post.put("incident", incident))
-        self._receiver.when_stalled(_STALLED_S, self._give_up)
+        self._receiver = Receiver.of(
+            settings,
+            [*self._sinks, self._ledger],
+            edge=Edge(bound=bound),
+            hooks=Hooks(
+                started=self._started,
+                received_all=self._received_all,
+                incident=lambda incident: post.put("incident", incident),
+                stalled=self._give_up,
+                stalled_after_s=_STALLED_S,
+            ),
+        )
         self._stop = asyncio.Event()
 
-    def _make_sinks(self) -> list[Sink]:
+    def _make_sinks(self) -> list[BaseSink]:
         if self._spec.sinks is None:
             return []
         try:
-            return list(self._spec.sinks(self._index))
+            return [as_sink(sink) for sink in self._spec.sinks(self._index)]
         except StrepError:
             raise
         except Exception as error:
             raise ConfigurationError(
                 f"sinks failed in worker {self._index}: {type(error).__name__}: {error}"
             ) from error
+
+    def _started(self, engine: Engine, dispatcher: Dispatcher) -> None:
+        self._engine, self._dispatcher = engine, dispatcher
+
+    def _received_all(self) -> None:
+        """Once more, for who goes on from here."""
+        if self._stop.is_set():
+            self._publish()
+
+    @property
+    def engine(self) -> Engine:
+        """The receiver's, from its start on."""
+        if self._engine is None:
+            raise RuntimeError("before the start there is no engine")
+        return self._engine
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The receiver's, from its start on."""
+        if self._dispatcher is None:
+            raise RuntimeError("before the start there is no dispatcher")
+        return self._dispatcher
 
     def _give_up(self, why: str) -> None:
         """It cannot go on, and perhaps cannot even end in order: whoever takes over has the sockets."""
@@ -179,17 +162,16 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_reader(self._channel.fileno(), self._hear)
         await self._receiver.start()
-        roots = [str(sink.directory) for sink in self._sinks if isinstance(sink, WavSink)]
+        roots = [str(root) for sink in self._sinks for root in sink.recording_directories()]
         self._post.put("ready", os.getpid(), roots)
         while not self._stop.is_set():
             try:
                 self._publish()
             except Exception as error:  # the parent ends who does not publish for some seconds
-                self._receiver.contain("publish", error)
+                self.dispatcher.incidents.fault("publish", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
         self._post.put("stopping")
-        self._receiver.publish = self._publish  # once more, for who goes on from here
         await self._receiver.stop(_STOP_S)
         ended, later = self._ledger.take_all()
         figures = json.loads(json.dumps(self._figures(), default=str))  # sinks may report what cannot be pickled
@@ -211,7 +193,7 @@ class _Worker:
             self._post.put("ended", ended)
         if later:
             self._post.put("later", later)
-        state = self._receiver.engine.state
+        state = self.engine.state
         rows = state.table.live()
         columns = state.columns(rows)
         columns["hi"], columns["lo"], columns["tag"] = state.table.keys(rows)

@@ -15,6 +15,7 @@ import numpy as np
 from .._engine import intake as _intake
 from .._engine.engine import Engine, EngineConfig
 from .._engine.outlet import outlet as _outlet
+from .._engine.release import Release
 from .._model.blocks import BlockBatch
 from .._model.datagrams import DatagramBatch
 from .._model.events import Ended, Started
@@ -106,8 +107,7 @@ def _watched(engine: Engine, stopwatch: _Stopwatch) -> Iterator[None]:
 
 def _run(size: int, directory: Path) -> dict[str, float]:
     """ns per packet by stage."""
-    engine = Engine(EngineConfig(latency_ns=60_000_000))
-    engine.release_ns = 0
+    engine = Engine(EngineConfig(latency_ns=60_000_000), release=Release(0))
     sinks: dict[str, Sink] = {"LevelMeter": LevelMeter(), "ArraySink": ArraySink(1.0), "WavSink": WavSink(directory)}
     for event in (e for batch in _batches(0, _HOPS, 4096) for e in engine.receive(batch)):
         _tell(sinks, event)

@@ -65,6 +65,7 @@ class Diagnosis:
 
     @property
     def codes(self) -> tuple[str, ...]:
+        """Codes of the findings, in their order."""
         return tuple(finding.code for finding in self.findings)
 
     def __str__(self) -> str:
@@ -74,6 +75,7 @@ class Diagnosis:
         return "\n".join([head, *(f"- {finding}" for finding in self.findings)])
 
     def as_dict(self) -> dict[str, Any]:
+        """Everything, JSON-ready."""
         return {"media": self.media, "findings": [asdict(f) for f in self.findings], "facts": asdict(self.facts)}
 
 

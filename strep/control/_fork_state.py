@@ -62,6 +62,7 @@ class ForkPhase(StrEnum):
 
     @property
     def over(self) -> bool:
+        """Whether nothing comes after this phase."""
         return self in (ForkPhase.STOPPED, ForkPhase.FAILED)
 
 

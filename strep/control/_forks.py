@@ -6,14 +6,12 @@ import asyncio
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .._model.exceptions import ConfigurationError
+from ._fork import Fork
 from ._fork_state import ForkPhase
 from .events import CallHangup, WebhookEvent
-
-if TYPE_CHECKING:
-    from .session import Fork
 
 __all__ = ["ForkRegistry"]
 
@@ -82,5 +80,6 @@ class ForkRegistry:
         self._forks[fork.call_control_id] = fork
 
     def remove(self, fork: Fork) -> None:
+        """Forget a fork; safe to call twice."""
         if self._forks.get(fork.call_control_id) is fork:
             del self._forks[fork.call_control_id]

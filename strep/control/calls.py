@@ -103,18 +103,22 @@ class CallState:
 
     @property
     def call_control_id(self) -> str | None:
+        """What commands to this leg of the call name; None: no event has told it."""
         return self._value("call_control_id")  # type: ignore[no-any-return]
 
     @property
     def call_leg_id(self) -> uuid.UUID | None:
+        """The UUID that STREP carries; None: no event has told it."""
         return self._value("call_leg_id")  # type: ignore[no-any-return]
 
     @property
     def call_session_id(self) -> str | None:
+        """What all legs of one session have in common; None: no event has told it."""
         return self._value("call_session_id")  # type: ignore[no-any-return]
 
     @property
     def connection_id(self) -> str | None:
+        """The connection or application that the call came by; None: no event has told it."""
         return self._value("connection_id")  # type: ignore[no-any-return]
 
     @property
@@ -124,10 +128,12 @@ class CallState:
 
     @property
     def from_(self) -> str | None:
+        """The calling number or SIP URI."""
         return self._value("from")  # type: ignore[no-any-return]
 
     @property
     def to(self) -> str | None:
+        """The called number or SIP URI."""
         return self._value("to")  # type: ignore[no-any-return]
 
     @property
@@ -137,26 +143,32 @@ class CallState:
 
     @property
     def initiated_at(self) -> datetime | None:
+        """When the call began, UTC."""
         return self._value("INITIATED")  # type: ignore[no-any-return]
 
     @property
     def answered_at(self) -> datetime | None:
+        """When it was answered, UTC; None: not yet."""
         return self._value("ANSWERED")  # type: ignore[no-any-return]
 
     @property
     def bridged_at(self) -> datetime | None:
+        """When it was bridged, UTC; None: not yet."""
         return self._value("BRIDGED")  # type: ignore[no-any-return]
 
     @property
     def ended_at(self) -> datetime | None:
+        """When it ended, UTC; None: not yet."""
         return self._value("ENDED")  # type: ignore[no-any-return]
 
     @property
     def hangup_cause(self) -> str | None:
+        """Why it ended, in the platform's words."""
         return self._value("hangup_cause")  # type: ignore[no-any-return]
 
     @property
     def hangup_source(self) -> str | None:
+        """Who ended it, in the platform's words."""
         return self._value("hangup_source")  # type: ignore[no-any-return]
 
     @property
@@ -166,6 +178,7 @@ class CallState:
 
     @property
     def ended(self) -> bool:
+        """Whether the call is over."""
         return self.phase is CallPhase.ENDED
 
     @property

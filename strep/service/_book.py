@@ -84,6 +84,7 @@ class CallBook:
                 del self._sessions[state.call_session_id or ""]
 
     def get(self, control_id: str) -> CallState | None:
+        """The state of the leg with this call_control_id; None: it is not known."""
         found = self._states.get(control_id)
         return None if found is None else found[0]
 
@@ -106,6 +107,7 @@ class CallBook:
         return begun and self.wants_leg(state)
 
     def wants_leg(self, state: CallState) -> bool:
+        """Whether legs of this kind are recorded."""
         return self._record_legs == "both" or self.leg_of(state).label == self._record_legs
 
     def is_sure_of_leg(self, state: CallState) -> bool:

@@ -40,6 +40,7 @@ class Health:
         self.serving = False  # True while calls are taken
 
     def beat(self) -> None:
+        """Look at the disk and the receiver. To be called regularly: that it is called is part of being healthy."""
         try:
             self._free, self._disk_error = shutil.disk_usage(self._directory).free, None
         except OSError as error:
@@ -48,6 +49,7 @@ class Health:
         self._beat_s = self._clock()
 
     def check(self) -> tuple[int, dict[str, Any]]:
+        """Status code and body of the health page."""
         receiver = self._receiver
         problems = receiver.problems()
         if not self.serving:

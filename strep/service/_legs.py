@@ -63,12 +63,15 @@ class LegStreams(BaseSink):
             self.on_silent(leg)
 
     def live(self, call_leg_id: uuid.UUID) -> list[StreamInfo]:
+        """Streams of a leg that live."""
         return list(self._live.get(call_leg_id, {}).values())
 
     def ended(self, call_leg_id: uuid.UUID) -> list[StreamReport]:
+        """Reports of streams of a leg that have ended."""
         return list(self._ended.get(call_leg_id, ()))
 
     def forget(self, call_leg_id: uuid.UUID) -> None:
+        """Forget the reports of a leg."""
         self._ended.pop(call_leg_id, None)
 
 

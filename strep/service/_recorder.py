@@ -161,6 +161,7 @@ class CallRecorder:
     # --- webhooks -----------------------------------------------------------------------------------------------------
 
     def on_event(self, event: WebhookEvent) -> None:
+        """A webhook has come."""
         state = self._book.take(event, self._clock())
         if state is None or state.call_control_id is None:
             return

@@ -42,6 +42,7 @@ class SimulationReport:
 
     @property
     def duplicates(self) -> int:
+        """Packets sent twice, of all streams."""
         return sum(t.duplicates for t in self.streams)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .aside import HOPELESS, SetAside, Unusable
+from .._model.exceptions import SinkError
 from .base import BaseSink
+from .exclusion import FAILURES_UNTIL_QUARANTINE, StreamExclusion
 
 if TYPE_CHECKING:
     from .._model.blocks import Block, BlockBatch
@@ -35,7 +36,7 @@ class CallbackSink(BaseSink):
         self._on_block = on_block
         self._on_started = on_started
         self._on_ended = on_ended
-        self._aside = SetAside(f"sink {self.kind}")
+        self._aside = StreamExclusion(f"sink {self.kind}")
         self._in_a_row: set[int] = set()  # serials of streams it raised for since it last did not
 
     def report_to(self, incidents: Incidents) -> None:
@@ -60,13 +61,13 @@ class CallbackSink(BaseSink):
                 aside.put(block.stream, error)
                 aside.dropped_frames += len(block.samples)
                 self._in_a_row.add(block.stream.serial)
-                hopeless = error if len(self._in_a_row) >= HOPELESS else None
+                hopeless = error if len(self._in_a_row) >= FAILURES_UNTIL_QUARANTINE else None
             else:
                 if self._in_a_row:
                     self._in_a_row.clear()
         aside.fresh.clear()
         if hopeless is not None:
-            raise Unusable from hopeless
+            raise SinkError from hopeless
 
     def report(self) -> dict[str, Any]:
         return {**super().report(), **self._aside.figures()}

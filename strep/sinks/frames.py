@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from .._model.exceptions import SinkError
 from .analysis.bank import FrameBank, FrameBatch
-from .aside import HOPELESS, Unusable
+from .exclusion import FAILURES_UNTIL_QUARANTINE
 from .isolating import IsolatingSink
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class FrameSink(IsolatingSink):
             stream = frames.stream(0)
             self.aside.put(stream, error)
             self._in_a_row.add(stream.serial)
-            if len(self._in_a_row) >= HOPELESS:
-                raise Unusable from error
+            if len(self._in_a_row) >= FAILURES_UNTIL_QUARANTINE:
+                raise SinkError from error
         else:
             if self._in_a_row:
                 self._in_a_row.clear()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .aside import SetAside
 from .base import BaseSink
+from .exclusion import StreamExclusion
 
 if TYPE_CHECKING:
     from .._model.blocks import BlockBatch
@@ -24,7 +24,7 @@ class IsolatingSink(BaseSink):
     """
 
     def __init__(self) -> None:
-        self.aside = SetAside(f"sink {self.kind}")
+        self.aside = StreamExclusion(f"sink {self.kind}")
 
     def report_to(self, incidents: Incidents) -> None:
         self.aside.incidents = incidents

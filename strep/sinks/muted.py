@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._model.exceptions import ConfigurationError
-from .base import BaseSink
+from .base import BaseSink, as_sink
 from .guarded import GuardedSink
 from .muting import MuteKeys
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .._model.blocks import BlockBatch
     from .._model.report import StreamReport
     from .._model.types import StreamEvent, StreamInfo
@@ -34,14 +36,14 @@ class MutedSink(BaseSink):
         if not sinks:
             raise ConfigurationError("MutedSink needs sinks to give audio to: MutedSink([SpeechMeter()])")
         self.sinks = list(sinks)
-        self.prompt = any(getattr(sink, "prompt", True) for sink in sinks)
-        self.wants_audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
-        self._guarded = [GuardedSink(sink) for sink in sinks]
+        self._guarded = [GuardedSink(as_sink(sink)) for sink in sinks]
+        self.prompt = any(guarded.prompt for guarded in self._guarded)
+        self.wants_audio = any(guarded.wants_audio for guarded in self._guarded)
         self._mute = MuteKeys()
 
     @property
     def concealment(self) -> bool:  # type: ignore[override]  # sinks may change their minds
-        return any(getattr(sink, "concealment", False) for sink in self.sinks)
+        return any(guarded.concealment for guarded in self._guarded)
 
     def report_to(self, incidents: Incidents) -> None:
         self._mute.aside.incidents = incidents
@@ -49,13 +51,12 @@ class MutedSink(BaseSink):
             guarded.report_to(incidents)
 
     def connect(self, publish: Callable[[StreamEvent], object]) -> None:
-        """For the dispatcher: where analyzers among the sinks tell their events."""
         for guarded in self._guarded:
             guarded.connect(publish)
 
     def stream_started(self, stream: StreamInfo) -> None:
         for guarded in self._guarded:
-            guarded.started(stream)
+            guarded.stream_started(stream)
 
     def blocks(self, batch: BlockBatch) -> None:
         self._hand_on(self._mute.process(batch))
@@ -63,24 +64,22 @@ class MutedSink(BaseSink):
     def _hand_on(self, batch: BlockBatch | None) -> None:
         if batch is not None and len(batch):
             for guarded in self._guarded:
-                if getattr(guarded.sink, "wants_audio", True):
+                if guarded.wants_audio:
                     guarded.blocks(batch)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         self._hand_on(self._mute.end(stream))
         for guarded in self._guarded:
-            guarded.ended(stream, report)
+            guarded.stream_ended(stream, report)
 
     def event(self, event: StreamEvent) -> None:
         for guarded in self._guarded:
             guarded.event(event)
 
     def settled(self, stream: StreamInfo) -> bool:
-        """Whether all of the sinks are done with a stream that has ended."""
         return all(guarded.settled(stream) for guarded in self._guarded)
 
     def wait_for_room(self) -> None:
-        """Wait until those that write behind have room again."""
         for guarded in self._guarded:
             guarded.wait_for_room()
 
@@ -115,3 +114,6 @@ class MutedSink(BaseSink):
 
     def files(self, stream: StreamInfo) -> list[str]:
         return [path for guarded in self._guarded for path in guarded.files(stream)]
+
+    def recording_directories(self) -> list[Path]:
+        return [path for guarded in self._guarded for path in guarded.recording_directories()]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .._model.blocks import BlockBatch
 from .._model.types import Mask
 from .analysis.keys import HOP, RATE, KeyFinder, key_bank
-from .aside import SetAside
+from .exclusion import StreamExclusion
 
 if TYPE_CHECKING:
     from .._model.types import StreamInfo
@@ -86,7 +86,7 @@ class MuteKeys:
     """
 
     def __init__(self) -> None:
-        self.aside = SetAside("mute keys")
+        self.aside = StreamExclusion("mute keys")
         self._bank = key_bank(self.aside)
         self._finder = KeyFinder(self.aside)
         self._held: dict[int, list[_Part]] = {}

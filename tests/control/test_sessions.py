@@ -35,6 +35,8 @@ from strep.standin import Call, StandIn, WebhookFaults
 
 Mode = Literal["target", "rx_tx"]
 MODES: list[Mode] = ["target", "rx_tx"]
+# real time is the machine's: where it is slow, nothing is given up or begun again that a test does not give up
+PATIENT = ForkLimits(no_media_s=120, stall_s=120, idle_s=120, stop_s=120)
 AGAIN = ForkLimits(no_media_s=0.4, stall_s=0.3, backoff_s=0.1, idle_s=30, stop_s=4)
 
 
@@ -46,7 +48,7 @@ class World:
     tasks: set[asyncio.Task[Any]]
 
     def fork(self, call: Call, mode: Mode = "target", **options: Any) -> Fork:
-        return self.control.fork(call.call_control_id, self.receiver, mode=mode, **options)
+        return self.control.fork(call.call_control_id, self.receiver, mode=mode, **{"limits": PATIENT, **options})
 
     def check_left_nothing(self) -> None:
         assert len(self.control.forks) == 0
@@ -54,7 +56,11 @@ class World:
         assert all(call.fork is None for call in self.api.calls)
 
     def commands(self, name: str) -> int:
-        return sum(record.name == name for record in self.api._calls.records)
+        """How many commands had an effect. A request that is sent again, because its answer took too long, has none."""
+        ids = [record.command_id for record in self.api._calls.records if record.name == name]
+        assert None not in ids
+        assert len(set(ids)) == len(ids)
+        return len(ids)
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +80,7 @@ async def world(
     try:
         async with (
             standin as api,
-            CallControl(api.api_key, base_url=api.base_url, policy=RetryPolicy(timeout_s=2)) as control,
+            CallControl(api.api_key, base_url=api.base_url, policy=RetryPolicy(timeout_s=30)) as control,
             strep.Receiver(
                 "udp:127.0.0.1:0", **({"pairs": "udp:127.0.0.1:0", "sinks": sinks} | (receiver or {}))
             ) as one,
@@ -137,7 +143,7 @@ async def test_fifty_calls_at_once(mode: Mode, tmp_path: Path) -> None:
 
         async def record(call: Call) -> None:
             async with w.fork(call, mode, call_leg_id=call.call_leg_id) as fork:
-                await until(lambda: fork.diagnosis().facts.inbound > 40, 40)
+                await until(lambda: fork.diagnosis().facts.inbound > 40)
 
         await asyncio.gather(*(record(call) for call in w.api.calls))
         w.check_left_nothing()
@@ -189,7 +195,7 @@ async def test_cancellation_stops_the_fork_however_often_it_comes(mode: Mode, ag
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(body())
-        await asyncio.wait_for(entered.wait(), 20)
+        await asyncio.wait_for(entered.wait(), 120)
         task.cancel()
         for _ in range(again):
             await asyncio.sleep(0)
@@ -238,7 +244,7 @@ async def test_a_hang_up_that_nobody_tells_of_is_found_out_by_the_next_start() -
         async with w.fork(call, limits=AGAIN) as fork:
             await media(fork)
             await w.control.hangup(call.call_control_id)
-            await asyncio.wait_for(fork.wait(), 10)
+            await asyncio.wait_for(fork.wait(), 120)
             assert fork.state.call_ended
         assert w.commands("fork_stop") == 0
         w.check_left_nothing()
@@ -272,7 +278,7 @@ async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any
             await media(fork)
             last = asyncio.get_running_loop().time()
             await w.control.fork_stop(call.call_control_id)
-            await asyncio.wait_for(fork.wait(), 10)
+            await asyncio.wait_for(fork.wait(), 120)
             assert "idle" in str(fork.state.leaving)
             assert fork.state.media_s is not None
             assert fork.state.media_s >= last - 0.2

@@ -19,6 +19,7 @@ from strep import BlockBatch, ConfigurationError, Mask
 from strep._delivery.conceal import Concealer
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep.sinks import ArraySink, BaseSink, WavSink
 
 MISSING = {20, 21, 33, *range(40, 45)}
@@ -53,8 +54,7 @@ class Keeping(BaseSink):
 
 
 def feed(sinks: list[Any], concealer: Concealer, arrivals: list[Arrival] = LOSSY) -> list[strep.StreamInfo]:
-    engine = Engine()
-    engine.release_ns = 40 * MS
+    engine = Engine(release=Release(40 * MS))
     dispatcher = Dispatcher(sinks, concealer=concealer)
     for begin in range(0, len(arrivals), 4):
         dispatcher.handle(engine.receive(batch_of(arrivals[begin : begin + 4])))

@@ -19,6 +19,7 @@ from strep._codecs.g711 import encode
 from strep._delivery.conceal import Concealer
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._model.blocks import BlockBatch, joined
 from strep._model.events import Ended, Event, Started
 from strep._model.types import Codec, StreamEvent, StreamInfo
@@ -75,8 +76,7 @@ def audio_of(stream: int) -> npt.NDArray[np.int16]:
 
 def make_events() -> list[Event]:
     """What an engine tells of eight streams, with a loss here and there."""
-    engine = Engine()
-    engine.release_ns = 60 * MS
+    engine = Engine(release=Release(60 * MS))
     payloads = [encode(PCMU, audio_of(n)).tobytes() for n in range(STREAMS)]
     events: list[Event] = []
     for k in range(PACKETS):

@@ -14,6 +14,7 @@ from support import MS, T0, Arrival, batch_of, packet
 from traffic import traffic
 
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._engine.streams.clock import ClockFilter
 from strep._engine.streams.timeline import Placed
 from strep._model.blocks import BlockBatch
@@ -32,8 +33,7 @@ def times(
     arrivals: Sequence[Arrival], cuts: Sequence[int] = (), *, live: bool = False, ticking: bool = False
 ) -> tuple[dict[int, dict[int, int]], list[StreamReport]]:
     """By stream: of each packet's position the time it is mapped to; and the final reports."""
-    engine = Engine()
-    engine.release_ns = 0 if live else 200 * MS
+    engine = Engine(release=Release(0 if live else 200 * MS))
     found: dict[int, dict[int, int]] = {}
     events = []
     done = 0

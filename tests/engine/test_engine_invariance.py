@@ -11,6 +11,7 @@ from support import MS, T0, Arrival, batch_of, leg_id, packet, run, steady
 from traffic import traffic
 
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._engine.streams.ring import HISTORY, MISORDER
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended
@@ -108,14 +109,9 @@ def test_audio_wanted_later_begins_with_whole_packets(release_ns: int, forgone: 
     arrivals = traffic(seed, 4, 0.03)
     whole = run(arrivals)
     middle = int(share * len(arrivals))
-    engine = Engine()
-    engine.release_ns = release_ns
-    engine.audio = False
-    if forgone:
-        engine.forgo_payloads()
+    engine = Engine(release=Release(release_ns, audio=False, payloads=not forgone))
     assert not [e for e in engine.receive(batch_of(arrivals[:middle])) if isinstance(e, BlockBatch)]
-    engine.audio = True
-    events = [*engine.receive(batch_of(arrivals[middle:])), *engine.flush()]
+    events = [*engine.receive(batch_of(arrivals[middle:]), release=Release(release_ns)), *engine.flush()]
     end: dict[int, int] = {}
     for batch in (e for e in events if isinstance(e, BlockBatch)):
         for block in batch:

@@ -32,6 +32,7 @@ from strep._engine.outlet.outlet import Outlet
 from strep._engine.outlet.presses import KeyPresses
 from strep._engine.outlet.sorter import Sorter
 from strep._engine.quarantine import Quarantine
+from strep._engine.release import Release
 from strep._engine.sources.admission import Registry
 from strep._engine.sources.key_table import KeyTable
 from strep._engine.sources.sources import Sources
@@ -77,9 +78,7 @@ def run(
     before: Callable[[Engine], None] | None = None,
     width: int = 256,
 ) -> Outcome:
-    engine = Engine(config)
-    engine.release_ns = 0 if live else 200 * MS
-    engine.prompt = prompt
+    engine = Engine(config, release=Release(0 if live else 200 * MS, prompt=prompt))
     if before is not None:
         before(engine)
     outcome, heard = Outcome(), dict[int, Heard]()
@@ -462,9 +461,7 @@ def test_absurd_values_are_nobodys_fault(seed: int, begin: int, live: bool, prom
             ssrc=7 if chance[4] > 0.01 else 8,
         )
         arrivals.append(Arrival(at, data))
-    engine = Engine(EngineConfig(idle_ns=idle_s * 10**9))
-    engine.release_ns = 0 if live else 200 * MS
-    engine.prompt = prompt
+    engine = Engine(EngineConfig(idle_ns=idle_s * 10**9), release=Release(0 if live else 200 * MS, prompt=prompt))
     events: list[Event] = []
     for done in range(0, len(arrivals), 50):
         events += engine.receive(batch_of(arrivals[done : done + 50], width=4096))

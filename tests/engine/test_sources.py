@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run, steady
 
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.release import Release
 from strep._engine.sources.limits import AdmissionLimits
 from strep._engine.sources.pinning import SourcePins
 from strep._engine.streams import reception as reception_module
@@ -397,8 +398,7 @@ def test_a_flood_of_pairs_is_told_once_with_its_address() -> None:
 
 def test_a_stream_that_sends_far_too_much_for_long_is_throttled_and_told() -> None:
     """10,000 packets a second in sequence: refused after five seconds of them, taken again after ten calm ones."""
-    engine = Engine()
-    engine.release_ns = 100 * MS
+    engine = Engine(release=Release(100 * MS))
     notices: list[str] = []
     for tick in range(700):
         arrivals = [Arrival(T0 + tick * 10 * MS + k * 100_000, packet(tick * 100 + k)) for k in range(100)]
@@ -415,8 +415,7 @@ def test_a_stream_that_sends_far_too_much_for_long_is_throttled_and_told() -> No
 
 def test_long_packets_are_throttled_by_their_audio() -> None:
     """G.729 in packets of 0.4 s, 500 a second: 200 s of audio a second."""
-    engine = Engine()
-    engine.release_ns = 100 * MS
+    engine = Engine(release=Release(100 * MS))
     for tick in range(1200):
         arrivals = [
             Arrival(T0 + tick * 10 * MS + n, packet(5 * tick + n, payload_type=18, payload=bytes(400), frames=3200))

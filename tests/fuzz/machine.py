@@ -21,6 +21,7 @@ from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.dispatcher import Dispatcher
 from strep._delivery.in_order import InOrder
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.release import Release
 from strep._engine.sources.admission import PortBinding, PortRole
 from strep._model.datagrams import DatagramBatch
 from strep._model.events import Ended, Fault, Started
@@ -224,8 +225,8 @@ class _Machine:
             bindings=bindings,
             pending_ns=2_000_000_000 if setup.announced else None,
         )
-        self._engine = engine = Engine(config, InOrder().add)
-        engine.release_ns, engine.prompt, engine.release_groups = setup.release_ns, setup.prompt, setup.groups
+        release = Release(setup.release_ns, setup.groups, prompt=setup.prompt)
+        self._engine = Engine(config, InOrder().add, release=release)
         self._listeners = Listeners(setup.variant, directory) if setup.listen else None
         self._now_ns = START_NS
         self._incidents = Incidents(lambda: self._now_ns)

@@ -51,7 +51,7 @@ def test_nothing_gets_in_and_what_is_in_stays(transport: str, host: str) -> None
         ours.shut()
         for k in range(50):
             plain.send(packet(k))
-        batch = ours.receive(most=30)
+        batch = ours.receive(limit=30)
         assert batch is not None
         assert len(batch) == 30
         assert ours.count_rest(time.monotonic() + 5) == 70
@@ -70,7 +70,7 @@ def test_what_is_left_is_counted_whatever_it_is(transport: str) -> None:
         plain.send(bytes(60_000))
         held = 0
         if transport == "recvmmsg":
-            assert ours.receive(before_ns=0, most=100) is None
+            assert ours.receive(before_ns=0, limit=100) is None
             held = ours.held_back
             assert held == 100
         assert ours.count_rest(time.monotonic() + 5) == 2501
@@ -78,6 +78,11 @@ def test_what_is_left_is_counted_whatever_it_is(transport: str) -> None:
 
 
 # --- the receiver -----------------------------------------------------------------------------------------------------
+
+
+def sockets_of(receiver: strep.Receiver) -> Any:
+    assert receiver._parts is not None
+    return receiver._parts.sockets
 
 
 class Flood(threading.Thread):
@@ -112,7 +117,7 @@ def flooded(receiver: strep.Receiver, until_counted: Callable[[], int]) -> Itera
         flood.stop()
         return count()
 
-    receiver._count_unread = end  # type: ignore[method-assign]
+    sockets_of(receiver).count_unread = end
     flood.start()
     yield flood
 
@@ -123,7 +128,7 @@ def test_a_sender_who_goes_on_ends_no_later_and_is_accounted(transport: str, loo
     async def main() -> None:
         receiver = strep.Receiver("127.0.0.1:0", transport=transport)
         await receiver.start()
-        with flooded(receiver, receiver._count_unread) as flood:
+        with flooded(receiver, sockets_of(receiver).count_unread) as flood:
             await asyncio.sleep(0.3)
             began = time.monotonic()
             await receiver.stop()
@@ -139,8 +144,8 @@ def test_a_sender_who_goes_on_ends_no_later_and_is_accounted(transport: str, loo
 
 def slow_engine(receiver: strep.Receiver, seconds: float) -> None:
     """Each batch takes so long, as strangers' may."""
-    engine = receiver._engine
-    assert engine is not None
+    assert receiver._parts is not None
+    engine = receiver._parts.engine
     real = engine.receive
 
     def receive(*arguments: Any) -> Any:

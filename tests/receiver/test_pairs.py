@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live import EDGES, listening, run_on, samples_of, send_paced, until
+import virtual
+from live import EDGES, run_on, samples_of, send_paced, until
 from support import LEG, leg_id, packet, payload_of, pcmu
+from virtual import edge_of, in_memory, run_virtually, send
 
 import strep
 from strep._edge.udp import UdpAddress
@@ -152,38 +154,44 @@ async def test_a_recording_knows_the_roles_of_ports_that_were_opened_later(tmp_p
     assert [(r.stream.stem, r.packets_received) for r in again.reports()] == [("inbound", 30), ("outbound", 30)]
 
 
-async def test_legs_are_announced_forgotten_and_ended(tmp_path: Path) -> None:
-    sink = WavSink(tmp_path)
-    async with strep.Receiver("udp:127.0.0.1:0", sinks=[sink], announced_only=True) as receiver:
-        await send_paced(listening(receiver), [packet(k) for k in range(30)])
-        await until(lambda: receiver.totals().buffered == 30)
-        assert receiver.live_streams == 0
-        receiver.announce(str(LEG))
-        assert receiver.live_streams == 1  # at once, with what had come
-        await send_paced(listening(receiver), [packet(k) for k in range(30, 60)])
-        await delivered(receiver, 60)
-        assert receiver.end(LEG) == 1
-        assert [(r.packets_received, r.end) for r in receiver.reports()] == [(60, "stopped")]
-        await send_paced(listening(receiver), [packet(k) for k in range(60, 70)])
-        await until(lambda: receiver.totals().rejected_by.get("ended") == 10)
-        receiver.forget(LEG)
-        with pytest.raises(ConfigurationError, match="UUID"):
-            receiver.announce("no uuid")
-    np.testing.assert_array_equal(samples_of(tmp_path / str(LEG) / "a-inbound.wav"), audio_of(range(60)))
-    with pytest.raises(ConfigurationError, match="pending_s"):
-        strep.Receiver("udp:127.0.0.1:0", pending_s=0)
+def test_legs_are_announced_forgotten_and_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        sink = WavSink(tmp_path)
+        async with in_memory(sinks=[sink], announced_only=True) as receiver:
+            await send(receiver, [packet(k) for k in range(30)])
+            await virtual.until(lambda: receiver.totals().buffered == 30)
+            assert receiver.live_streams == 0
+            receiver.announce(str(LEG))
+            assert receiver.live_streams == 1  # at once, with what had come
+            await send(receiver, [packet(k) for k in range(30, 60)])
+            await virtual.until(lambda: receiver.totals().delivered >= 60)
+            assert receiver.end(LEG) == 1
+            assert [(r.packets_received, r.end) for r in receiver.reports()] == [(60, "stopped")]
+            await send(receiver, [packet(k) for k in range(60, 70)])
+            await virtual.until(lambda: receiver.totals().rejected_by.get("ended") == 10)
+            receiver.forget(LEG)
+            with pytest.raises(ConfigurationError, match="UUID"):
+                receiver.announce("no uuid")
+        np.testing.assert_array_equal(samples_of(tmp_path / str(LEG) / "a-inbound.wav"), audio_of(range(60)))
+        with pytest.raises(ConfigurationError, match="pending_s"):
+            in_memory(pending_s=0)
+
+    run_virtually(main())
 
 
-async def test_who_sends_to_a_pair_before_anything_is_forked_to_it_is_a_stranger(tmp_path: Path) -> None:
-    async with strep.Receiver(pairs="udp:127.0.0.1:0", sinks=[WavSink(tmp_path)]) as receiver:
-        pair = await receiver.open_pair(LEG)
-        for port in pair.ports:
-            await send_paced(("127.0.0.1", port), plain(4))
-        await until(lambda: receiver.live_streams == 2)
-        assert receiver.end_strangers(pair) == 2
-        assert receiver.end_strangers(pair) == 0
-        await send_paced(("127.0.0.1", pair.rx), plain(40, 100, ssrc=9))
-        await until(lambda: receiver.totals().datagrams == 48)
-    assert [r.end for r in receiver.reports()] == ["evicted", "evicted", "closed"]
-    assert receiver.sinks[0].files(receiver.reports()[2].stream) == [f"{LEG}/a-inbound.wav"]
-    assert receiver.sinks[0].report()["files"] == 1
+def test_who_sends_to_a_pair_before_anything_is_forked_to_it_is_a_stranger(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with in_memory(None, pairs="udp:127.0.0.1:0", sinks=[WavSink(tmp_path)]) as receiver:
+            pair = await receiver.open_pair(LEG)
+            for port in pair.ports:
+                await edge_of(receiver).send_paced(("127.0.0.1", port), plain(4))
+            await virtual.until(lambda: receiver.live_streams == 2)
+            assert receiver.end_strangers(pair) == 2
+            assert receiver.end_strangers(pair) == 0
+            await edge_of(receiver).send_paced(("127.0.0.1", pair.rx), plain(40, 100, ssrc=9))
+            await virtual.until(lambda: receiver.totals().datagrams == 48)
+        assert [r.end for r in receiver.reports()] == ["evicted", "evicted", "closed"]
+        assert receiver.sinks[0].files(receiver.reports()[2].stream) == [f"{LEG}/a-inbound.wav"]
+        assert receiver.sinks[0].report()["files"] == 1
+
+    run_virtually(main())

@@ -18,12 +18,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import live
 import pytest
-from live import LOOPS, listening, port_of, run_on, send_paced, until
+from live import LOOPS, listening, port_of, send_paced
 from support import leg_id, packet
+from virtual import MemoryEdge, VirtualLoop, edge_of, run_virtually, until
 
 import strep
 from strep import Incident
+from strep._receiver.receiver import Receiver
+from strep._receiver.settings import Settings
 from strep._receiver.watchdog import Watchdog
 from strep._threads.incidents import Incidents
 from strep.sinks import ArraySink
@@ -54,7 +58,8 @@ class Failing:
 @asynccontextmanager
 async def receiving(**options: Any) -> AsyncIterator[tuple[strep.Receiver, list[Incident], ArraySink]]:
     sink = ArraySink()
-    receiver = strep.Receiver("127.0.0.1:0", **{"sinks": [sink], **options})
+    virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
+    receiver = Receiver.of(Settings("127.0.0.1:0", **options), [sink], edge=MemoryEdge() if virtual else None)
     await receiver.start()
     told: list[Incident] = []
 
@@ -71,6 +76,31 @@ async def receiving(**options: Any) -> AsyncIterator[tuple[strep.Receiver, list[
         await hearing
 
 
+def run_on(loop: str, main: Any) -> None:
+    if loop == "virtual":
+        run_virtually(main)
+    else:
+        live.run_on(loop, main)
+
+
+async def send(receiver: Receiver, datagrams: list[bytes], role: str = "listen", **options: Any) -> None:
+    """To the socket of that role: in memory, in virtual time, or to a real one."""
+    address = "127.0.0.1", port_of(receiver, role)
+    if isinstance(receiver._edge, MemoryEdge):
+        await edge_of(receiver).send_paced(address, datagrams, **options)
+    else:
+        await send_paced(address, datagrams, **options)
+
+
+def inside(receiver: strep.Receiver) -> Any:
+    """What there is from the start on."""
+    return receiver._parts
+
+
+def troubles_of(receiver: strep.Receiver) -> Any:
+    return receiver._troubles
+
+
 def accounts(receiver: strep.Receiver) -> tuple[int, int, int, dict[str, int]]:
     totals = receiver.totals()
     return totals.datagrams, totals.unaccounted, totals.dropped_by.get("fault", 0), totals.faults
@@ -79,30 +109,29 @@ def accounts(receiver: strep.Receiver) -> tuple[int, int, int, dict[str, int]]:
 @pytest.mark.parametrize(
     ("loop", "place"),
     [
-        *((loop, place) for loop in LOOPS if loop != "endpoint" for place in ("_drain", "_listen")),
-        *(("asyncio", place) for place in ("pause_s", "release", "next_deadline_ns", "ready")),
+        *((loop, place) for loop in LOOPS if loop != "endpoint" for place in ("drain", "_sleep")),
+        *(("virtual", place) for place in ("drain", "_sleep", "pause_s", "release", "next_deadline_ns", "ready")),
     ],
 )
 def test_whatever_raises_in_a_look_there_is_a_next_one(loop: str, place: str) -> None:
     async def main() -> None:
         async with receiving() as (receiver, told, _):
-            address = listening(receiver)
-            await send_paced(address, [packet(k) for k in range(10)])
+            await send(receiver, [packet(k) for k in range(10)])
             await until(lambda: receiver.totals().datagrams == 10)
-            inside: Any = receiver
-            holders: dict[str, tuple[Any, str]] = {
-                "pause_s": (inside._pacing, "pause_s"),
-                "release": (inside._pacing, "release"),
-                "next_deadline_ns": (inside._engine, "next_deadline_ns"),
-                "ready": (inside._pairs, "ready"),
+            parts = inside(receiver)
+            holders: dict[str, Any] = {
+                "pause_s": parts.pacing,
+                "release": parts.pacing,
+                "next_deadline_ns": parts.engine,
+                "ready": parts.sockets._pairs,
             }
-            holder, name = holders.get(place, (inside, place))
-            failing = Failing(getattr(holder, name))
+            holder = holders.get(place, parts.pump)
+            failing = Failing(getattr(holder, place))
             failing.left = 5
-            setattr(holder, name, failing)
-            await send_paced(address, [packet(10), packet(11)])
+            setattr(holder, place, failing)
+            await send(receiver, [packet(10), packet(11)])
             await until(lambda: not failing.left)
-            await send_paced(address, [packet(k) for k in range(12, 40)])
+            await send(receiver, [packet(k) for k in range(12, 40)])
             await until(lambda: receiver.totals().datagrams == 40)
             assert accounts(receiver) == (40, 0, 0, {"pump": 5})
             assert receiver.healthy
@@ -119,23 +148,21 @@ def test_what_the_engine_raises_for_is_accounted(begun: bool) -> None:
 
     async def main() -> None:
         async with receiving() as (receiver, told, sink):
-            inside: Any = receiver
-            engine = inside._engine
+            engine = inside(receiver).engine
             streams: list[strep.StreamInfo] = []
-            await send_paced(listening(receiver), [packet(k) for k in range(20)])
+            await send(receiver, [packet(k) for k in range(20)])
             await until(lambda: receiver.totals().datagrams == 20)
             streams += engine.registry.live()
-            holder = engine if begun else inside._engine._intake
+            holder = engine if begun else engine._intake
             name = "_take_ticks" if begun else "packets_of"
             failing = Failing(getattr(holder, name))
             failing.left = 1
             setattr(holder, name, failing)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
-                plain.sendto(packet(20), listening(receiver))
+            await send(receiver, [packet(20)])
             await until(lambda: not failing.left)
             await until(lambda: receiver.totals().datagrams == 21)
             assert accounts(receiver) == (21, 0, 1, {place: 1})
-            await send_paced(listening(receiver), [packet(k) for k in range(21, 40)])
+            await send(receiver, [packet(k) for k in range(21, 40)])
             await until(lambda: receiver.totals().datagrams == 40)
         assert accounts(receiver) == (40, 0, 1, {place: 1})
         assert receiver.totals().delivered == 39
@@ -144,60 +171,58 @@ def test_what_the_engine_raises_for_is_accounted(begun: bool) -> None:
         found = sink.get(streams[0])
         assert (len(found.samples), int(found.mask.sum())) == (40 * 160, 39 * 160)
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 def test_an_engine_that_raises_at_each_boundary_costs_time_not_the_pump() -> None:
     async def main() -> None:
         async with receiving() as (receiver, _, _):
-            inside: Any = receiver
-            failing = Failing(inside._engine.advance)
+            engine = inside(receiver).engine
+            failing = Failing(engine.advance)
             failing.left = 10
-            inside._engine.advance = failing
-            await send_paced(listening(receiver), [packet(k) for k in range(50)], chunk=2)
+            engine.advance = failing
+            await send(receiver, [packet(k) for k in range(50)], chunk=2)
             await until(lambda: not failing.left)
         assert accounts(receiver) == (50, 0, 0, {"engine": 10})
         assert receiver.totals().delivered == 50
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 def test_a_socket_that_cannot_be_read_is_told_and_tried_again_and_the_other_goes_on() -> None:
     async def main() -> None:
         async with receiving(rx="127.0.0.1:0") as (receiver, told, _):
-            inside: Any = receiver
-            (broken,) = [s for s, role in inside._sockets if not role]
+            (broken,) = [s for s, role in inside(receiver).sockets._roles.items() if not role]
             failing = Failing(broken.receive, OSError(errno.ENETDOWN, "Network is down"))
             failing.left = 3
             broken.receive = failing
-            other = "127.0.0.1", port_of(receiver, "rx")
-            began = time.monotonic()
-            await send_paced(listening(receiver), [packet(0)])
-            await until(lambda: inside._troubles)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await send(receiver, [packet(0)])
+            await until(lambda: troubles_of(receiver))
             assert "Network is down" in receiver.problems()[0]
             assert not receiver.healthy
-            await send_paced(other, [packet(k, call=None) for k in range(40)])
+            await send(receiver, [packet(k, call=None) for k in range(40)], "rx")
             await until(lambda: receiver.totals().datagrams == 40)
-            assert inside._troubles
+            assert troubles_of(receiver)
             await until(lambda: receiver.totals().datagrams == 41)
             # tried again after 0.1 s, 0.2 s, 0.4 s; not at every look
-            assert 0.6 < time.monotonic() - began < 5
+            assert loop.time() - began == pytest.approx(0.7, abs=0.1)
             assert failing.calls < 30
             assert (receiver.problems(), receiver.totals().faults) == ([], {"socket": 3})
-            await send_paced(listening(receiver), [packet(k) for k in range(1, 20)])
+            await send(receiver, [packet(k) for k in range(1, 20)])
             await until(lambda: receiver.totals().datagrams == 60)
         assert [i.kind for i in told] == ["fault", "socket_failed", "socket_recovered"]
         assert receiver.totals().unaccounted == 0
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 @pytest.mark.parametrize("loop", [name for name in LOOPS if name != "endpoint"])
 def test_a_descriptor_that_somebody_closed_stops_nothing(loop: str) -> None:
     async def main() -> None:
         async with receiving(rx="127.0.0.1:0") as (receiver, told, _):
-            inside: Any = receiver
-            (broken,) = [s for s, role in inside._sockets if not role]
+            (broken,) = [s for s, role in inside(receiver).sockets._roles.items() if not role]
             other = "127.0.0.1", port_of(receiver, "rx")
             spare = os.dup(broken.fileno())
             os.close(broken.fileno())
@@ -220,7 +245,7 @@ def test_a_descriptor_that_somebody_closed_stops_nothing(loop: str) -> None:
 def test_a_recorder_that_fails_costs_the_recording(where: str, tmp_path: Path) -> None:
     async def main() -> None:
         async with receiving(pcap=tmp_path / "a.pcap") as (receiver, told, _):
-            recorder: Any = receiver._recorder
+            recorder = inside(receiver).recorder
             await send_paced(listening(receiver), [packet(k) for k in range(10)])
             await until(lambda: recorder.written == 10)
             if where == "_writer":
@@ -258,13 +283,13 @@ def test_what_watches_a_call_may_raise() -> None:
         async with receiving() as (receiver, _, _):
             watcher = Watcher()
             receiver.watch(leg_id(0), watcher)
-            await send_paced(listening(receiver), [packet(k) for k in range(10)])
+            await send(receiver, [packet(k) for k in range(10)])
             await until(lambda: receiver.live_streams == 1)
         assert watcher.heard == 2
         assert accounts(receiver) == (10, 0, 0, {"watcher": 2})
         assert receiver.totals().delivered == 10
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 # --- the watchdog ----------------------------------------------------------------------------------------------------
@@ -285,7 +310,11 @@ def watched() -> Any:
     told: list[Incident] = []
     incidents.listen(told.append)
     resumed: list[int] = []
-    dog = Watchdog(incidents, lambda: resumed.append(clock.ns), clock_ns=clock)
+    given_up: list[str] = []
+    dog: Any = Watchdog(
+        incidents, lambda: resumed.append(clock.ns), give_up=given_up.append, give_up_after_s=5.0, clock_ns=clock
+    )
+    dog.given_up = given_up
     here, there = socket.socketpair()
     dog.watch([here.fileno()])
 
@@ -345,8 +374,7 @@ def test_who_reads_slowly_but_reads_has_not_stalled(watched: Any) -> None:
 
 def test_after_its_limit_it_gives_up_once(watched: Any) -> None:
     dog, step, _, there, _, _ = watched
-    given_up: list[str] = []
-    dog.limit_s, dog.give_up = 5.0, given_up.append
+    given_up = dog.given_up
     there.send(b"media")
     for _ in range(4 * 5):
         step()
@@ -404,7 +432,7 @@ def test_a_pump_whose_timer_was_lost_is_started_again(loop: str) -> None:
         async with receiving() as (receiver, told, _):
             await send_paced(listening(receiver), [packet(k) for k in range(20)])
             await until(lambda: receiver.totals().datagrams == 20)
-            receiver._unlisten()  # whoever does it: readers off, no timer
+            inside(receiver).pump._disarm()  # whoever does it: readers off, no timer
             await send_paced(listening(receiver), [packet(k) for k in range(20, 60)])
             assert receiver.totals().datagrams == 20
             await until(lambda: receiver.totals().datagrams == 60, 5)

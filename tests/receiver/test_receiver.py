@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import virtual
 from live import EDGES, check_truth, hashes, listening, port_of, run_on, samples_of, send_paced, until
 from support import LEG, leg_id, packet, payload_of, pcmu
+from virtual import in_memory, run_virtually, send
 
 import strep
 from strep.simulate import Impairments, make_traffic, play
@@ -190,16 +192,16 @@ def test_sources_and_call_legs_that_are_not_allowed() -> None:
 
 def test_the_newest_streams_are_refused() -> None:
     async def main() -> None:
-        async with strep.Receiver("127.0.0.1:0", max_streams=2) as receiver:
+        async with in_memory(max_streams=2) as receiver:
             for n in range(3):
-                await send_paced(listening(receiver), [packet(k, call=leg_id(n)) for k in range(4)])
-            await until(lambda: receiver.totals().datagrams == 12)
+                await send(receiver, [packet(k, call=leg_id(n)) for k in range(4)])
+            await virtual.until(lambda: receiver.totals().datagrams == 12)
         totals = receiver.totals()
         assert (totals.streams_started, totals.streams_refused) == (2, 1)
         assert totals.rejected == 4
         assert totals.unaccounted == 0
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 # --- iteration -------------------------------------------------------------------------------------------------------
@@ -253,33 +255,33 @@ def test_streams_and_frames(transport: str, loop: str, rate: int | None, dtype: 
 
 def test_who_comes_late_finds_the_streams_that_live() -> None:
     async def main() -> None:
-        async with strep.Receiver("127.0.0.1:0", latency_ms=0) as receiver:
-            await send_paced(listening(receiver), [packet(k) for k in range(10)])
-            await until(lambda: receiver.totals().datagrams == 10)
+        async with in_memory(latency_ms=0) as receiver:
+            await send(receiver, [packet(k) for k in range(10)])
+            await virtual.until(lambda: receiver.totals().datagrams == 10)
             stream = await anext(aiter(receiver))
             assert stream.call_leg_id == LEG
-            await send_paced(listening(receiver), [packet(k) for k in range(10, 20)])
-            await until(lambda: receiver.totals().datagrams == 20)
+            await send(receiver, [packet(k) for k in range(10, 20)])
+            await virtual.until(lambda: receiver.totals().datagrams == 20)
         blocks = [block async for block in stream.blocks()]
         assert blocks[-1].position + len(blocks[-1].samples) == 20 * 160
         assert blocks[0].gap is None
         report = await stream.wait_ended()
         assert (report.packets_received, report.end, stream.ended) == (20, "closed", True)
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 def test_what_a_slow_consumer_misses_is_counted_on_the_next_frame() -> None:
     async def main() -> None:
-        async with strep.Receiver("127.0.0.1:0", latency_ms=0) as receiver:
+        async with in_memory(latency_ms=0) as receiver:
             streams = aiter(receiver)
-            await send_paced(listening(receiver), [packet(k) for k in range(5)])
+            await send(receiver, [packet(k) for k in range(5)])
             frames = (await anext(streams)).frames(ms=20, queue_s=0.5)
             first = await anext(frames)
             assert first.missed == 0
             # half a second fits; three are sent while nobody takes any
-            await send_paced(listening(receiver), [packet(k) for k in range(5, 150)], chunk=10)
-            await until(lambda: receiver.totals().datagrams == 150)
+            await send(receiver, [packet(k) for k in range(5, 150)], chunk=10)
+            await virtual.until(lambda: receiver.totals().datagrams == 150)
         rest = [frame async for frame in frames]
         missed = [f for f in rest if f.missed]
         assert len(missed) == 1
@@ -292,20 +294,20 @@ def test_what_a_slow_consumer_misses_is_counted_on_the_next_frame() -> None:
         assert there + missed[0].missed >= 150 * 160
         np.testing.assert_array_equal(rest[-1].samples, pcmu(payload_of(149)))
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 @pytest.mark.parametrize("wrong", [{"ms": 0}, {"ms": 0.3}, {"ms": 20, "rate": 11_025}, {"dtype": "int8"}])
 def test_frames_that_cannot_be(wrong: dict[str, Any]) -> None:
     async def main() -> None:
-        async with strep.Receiver("127.0.0.1:0", latency_ms=0) as receiver:
+        async with in_memory(latency_ms=0) as receiver:
             streams = aiter(receiver)
-            await send_paced(listening(receiver), [packet(k) for k in range(5)])
+            await send(receiver, [packet(k) for k in range(5)])
             stream = await anext(streams)
             with pytest.raises(strep.ConfigurationError):
                 await anext(stream.frames(**wrong))
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 # --- life ------------------------------------------------------------------------------------------------------------
@@ -332,14 +334,14 @@ def test_stop_takes_what_has_arrived_and_may_be_called_twice() -> None:
 
 def test_an_idle_stream_ends_by_itself() -> None:
     async def main() -> None:
-        async with strep.Receiver("127.0.0.1:0", idle_timeout_s=1) as receiver:
+        async with in_memory(idle_timeout_s=1) as receiver:
             streams = aiter(receiver)
-            await send_paced(listening(receiver), [packet(k) for k in range(5)])
+            await send(receiver, [packet(k) for k in range(5)])
             stream = await anext(streams)
             report = await stream.wait_ended()
             assert (report.end, receiver.live_streams) == ("idle", 0)
 
-    run_on("asyncio", main())
+    run_virtually(main())
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ import strep
 import strep._delivery.dispatcher
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep.sinks import ArraySink, BaseSink, BatchCallbackSink, CallbackSink, LevelMeter, WavSink
 
 ALL = np.concatenate([pcmu(payload_of(k)) for k in range(100)])
 
 
 def feed(sinks: list[Any], arrivals: list[Arrival], *, end: bool = True, step: int = 25) -> list[strep.StreamInfo]:
-    engine = Engine()
-    engine.release_ns = 40 * MS
+    engine = Engine(release=Release(40 * MS))
     dispatcher = Dispatcher(sinks)
     arrivals = sorted(arrivals, key=lambda a: a.ns)
     for begin in range(0, len(arrivals), step):

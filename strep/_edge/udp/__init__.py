@@ -30,15 +30,19 @@ def open_socket(
     *,
     transport: str = "auto",
     receive_buffer: int = 128 << 20,
+    rows: int | None = None,
     clock: SteadyClock | None = None,
     bound: socket.socket | None = None,
 ) -> UdpSocket:
     """A bound socket of the named transport, or that transport on a socket that is ``bound`` already.
 
+    ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its transport likes.
     Raises BindError, ConfigurationError.
     """
     kind = transport_named(transport)
-    return kind(address, receive_buffer=receive_buffer, clock=clock, bound=bound)
+    if rows is None:
+        return kind(address, receive_buffer=receive_buffer, clock=clock, bound=bound)
+    return kind(address, receive_buffer=receive_buffer, rows=rows, clock=clock, bound=bound)
 
 
 def transport_named(name: str) -> type[MmsgSocket] | type[PortableSocket]:

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
+from ..._model.addresses import host_and_port
 from ..._model.exceptions import AddressError
 
 __all__ = ["UdpAddress", "parse_address"]
@@ -13,6 +14,8 @@ __all__ = ["UdpAddress", "parse_address"]
 
 @dataclass(frozen=True, slots=True)
 class UdpAddress:
+    """Where a UDP socket is bound; ``str()`` gives HOST:PORT, with brackets around IPv6."""
+
     host: str  # a numeric address
     port: int
 
@@ -21,7 +24,7 @@ class UdpAddress:
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
 
 def parse_address(text: str) -> UdpAddress:

@@ -7,8 +7,9 @@ import errno
 import socket
 import struct
 import sys
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,61 @@ _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8  # index of SK_MEMINFO_DROPS in the array of uint32
 
 
-class SocketBase:
-    """A non-blocking UDP socket. ``receive()`` gives a batch, valid until the next call, or None.
+class UdpSocket(Protocol):
+    """A bound socket that gives datagrams in batches and never blocks. What a receiver reads from.
 
-    ``bound`` is a socket that somebody has bound already (:func:`bind_socket`) and keeps: ``close`` closes only ours.
+    ``address``           (host, port) that it is bound to; ``local_port`` is that port.
+    ``transport``         how it reads: "recvmmsg", "portable".
+    ``requested_buffer``, ``granted_buffer``  bytes of receive buffer: asked for, and as the kernel counts them.
+    ``full``              whether the last :meth:`receive` stopped for lack of room: there may be more. May be set.
+    """
+
+    transport: str
+    address: tuple[str, int]
+    local_port: int
+    requested_buffer: int
+    granted_buffer: int
+    full: bool
+
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
+        """What has arrived: as much as there is room for, or about ``limit`` datagrams. None if nothing has arrived.
+
+        The batch is valid until the next call. ``before_ns`` is a wish: datagrams that arrived at or after it should
+        wait for the next batch, together with what follows them. Raises OSError.
+        """
+
+    @property
+    def held_back(self) -> int:
+        """How many datagrams were read but wait for the next :meth:`receive`, because of ``before_ns``."""
+
+    def fileno(self) -> int:
+        """The file descriptor that a loop can watch; below 0 if there is none."""
+
+    async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
+        """For loops that cannot watch file descriptors: call ``wake`` when a first datagram waits, from now on."""
+
+    def now_ns(self) -> int:
+        """UTC nanoseconds on the clock of ``arrival_ns``."""
+
+    def kernel_dropped(self) -> int:
+        """Datagrams that were lost before anybody could read them, because the buffer was full."""
+
+    def shut(self) -> None:
+        """Let no more datagrams in. Those that have arrived can still be received."""
+
+    def count_rest(self, until_s: float) -> int:
+        """How many datagrams have arrived and were not received. They are thrown away. Counting stops at ``until_s`` on
+        the monotonic clock."""
+
+    def close(self) -> None:
+        """Give the port and all memory back."""
+
+
+class SocketBase:
+    """A real socket: see :class:`UdpSocket`.
+
+    ``bound`` is a socket that another process has bound (:func:`bind_socket`), holds too and will go on with: then
+    ``shut`` and ``count_rest`` leave what waits in it to that process, and ``close`` closes only ours.
     """
 
     transport = "base"
@@ -49,53 +101,46 @@ class SocketBase:
         self._rows = rows
         self._width = width
         self._clock = clock
+        self._lent = bound is not None
         self._socket = bind_socket(address, receive_buffer) if bound is None else bound
         name = self._socket.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
         self.local_port: int = name[1]
         self.granted_buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self.truncated = 0
-        self.full = False  # the last receive() filled all rows: there is more
+        self.full = False
         self._slab = aligned_slab(rows, width)
         self._ports = np.full(rows, self.local_port, np.uint16)
 
-    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
-        """What has arrived, as much as there is room for, or about ``most``; None when nothing has.
-
-        ``before_ns`` is a wish: what arrived since then should rather stand in the next batch, with what follows it.
-        """
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
         raise NotImplementedError
 
     @property
     def held_back(self) -> int:
-        """Datagrams that the next receive() gives first."""
         return 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
+        raise NotImplementedError(f"the {self.transport} transport needs a loop that watches file descriptors")
+
     def now_ns(self) -> int:
-        """The clock of ``arrival_ns``."""
         return self._clock.now_ns()
 
     def kernel_dropped(self) -> int:
-        """Datagrams the kernel threw away because the buffer was full (Linux; 0 elsewhere)."""
+        """Linux counts them; elsewhere this is 0."""
         return dropped_by_kernel(self._socket)
 
     def shut(self) -> None:
-        """Let no datagram in any more; what has come before is still received."""
-        shut(self._socket)
+        if not self._lent:
+            shut(self._socket)
 
     def count_rest(self, until_s: float) -> int:
-        """How many datagrams nobody has received: those in the kernel's queue and those held back. They are gone then.
-        Ends at ``until_s`` on the monotonic clock."""
-        return self.held_back + count_waiting(self._socket, until_s)
+        return self.held_back + (0 if self._lent else count_waiting(self._socket, until_s))
 
     def close(self) -> None:
         self._socket.close()
-
-
-UdpSocket = SocketBase
 
 
 def aligned_slab(rows: int, width: int) -> npt.NDArray[np.uint8]:

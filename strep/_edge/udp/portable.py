@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -56,8 +57,8 @@ class PortableSocket(SocketBase):
         self._count = 0
         self._transport: asyncio.DatagramTransport | None = None
 
-    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
-        room = min(most or self._rows, self._rows)
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
+        room = min(limit or self._rows, self._rows)
         if self._transport is None:
             self._receive_all(room)
         count, self._count = self._count, 0
@@ -131,7 +132,7 @@ class PortableSocket(SocketBase):
 
     # --- event loops without add_reader (Windows' proactor): a datagram endpoint fills the same rows ---------------
 
-    async def attach(self, loop: asyncio.AbstractEventLoop, wake: Any) -> None:
+    async def attach(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], object]) -> None:
         """Let the loop receive; ``wake()`` is called when a first datagram waits."""
         transport, _ = await loop.create_datagram_endpoint(lambda: _Filler(self, wake), sock=self._socket)
         self._transport = transport
@@ -165,7 +166,7 @@ class PortableSocket(SocketBase):
 
 
 class _Filler(asyncio.DatagramProtocol):
-    def __init__(self, owner: PortableSocket, wake: Any) -> None:
+    def __init__(self, owner: PortableSocket, wake: Callable[[], object]) -> None:
         self._owner = owner
         self._wake = wake
 

@@ -34,9 +34,10 @@ _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20  # as a flag: tell the length on the wire, not what fitted
 _NAME_BYTES: Final = 32
 _CONTROL_BYTES: Final = 64
-_DENSE: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
-_MANY: Final = 4  # a quarter of a batch larger than the dense slab: rows become whole
-_FEW: Final = 16  # a sixteenth: dense again
+_DENSE_BYTES: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
+# rows become whole when more than one datagram of so many is larger than a dense row,
+_WHOLE_IF_LARGE_1_IN: Final = 4
+_DENSE_IF_LARGE_1_IN: Final = 16  # and dense again when fewer than one of so many is
 
 _MMSGHDR: Final = np.dtype(
     {
@@ -59,6 +60,8 @@ def recvmmsg_available() -> bool:
 
 
 class MmsgSocket(SocketBase):
+    """``recvmmsg``: one system call for up to ``rows`` datagrams of at most ``width`` bytes."""
+
     transport = "recvmmsg"
 
     def __init__(
@@ -79,8 +82,8 @@ class MmsgSocket(SocketBase):
         self._names = np.zeros((rows, _NAME_BYTES), np.uint8)
         self._controls = np.zeros((rows, _CONTROL_BYTES), np.uint8)
         self._iovecs = np.zeros((rows, 2), np.dtype([("base", "u8"), ("len", "u8")]))
-        self._dense = aligned_slab(rows, min(_DENSE, width))
-        self._rest = np.empty((rows, max(width - _DENSE, 0)), np.uint8)
+        self._dense = aligned_slab(rows, min(_DENSE_BYTES, width))
+        self._rest = np.empty((rows, max(width - _DENSE_BYTES, 0)), np.uint8)
         self._messages = np.zeros(rows, _MMSGHDR)
         order = np.arange(rows, dtype=np.uint64)
         self._messages["name"] = self._names.ctypes.data + order * np.uint64(_NAME_BYTES)
@@ -120,19 +123,19 @@ class MmsgSocket(SocketBase):
     def _gathered(self, length: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
         """The slab of what has been received, with rows as long as the longest datagram needs."""
         count = len(length)
-        small = length <= _DENSE
+        small = length <= _DENSE_BYTES
         if self._whole_rows:
             self._whole_slab = True
-            if count - int(np.count_nonzero(small)) < count // _FEW:
+            if count - int(np.count_nonzero(small)) < count // _DENSE_IF_LARGE_1_IN:
                 self._scatter(False)
             return self._slab[:count]
         self._whole_slab = not small.all()
         if not self._whole_slab:
             return self._dense[:count]
         large = np.flatnonzero(~small)
-        self._slab[:count, :_DENSE] = self._dense[:count]
-        self._slab[large, _DENSE:] = self._rest[large]
-        if len(large) > count // _MANY:
+        self._slab[:count, :_DENSE_BYTES] = self._dense[:count]
+        self._slab[large, _DENSE_BYTES:] = self._rest[large]
+        if len(large) > count // _WHOLE_IF_LARGE_1_IN:
             self._scatter(True)
         return self._slab[:count]
 
@@ -151,20 +154,20 @@ class MmsgSocket(SocketBase):
         elif self._whole_rows:
             self._slab[here] = self._slab[there]
         else:
-            self._dense[here] = self._slab[there, :_DENSE]
-            self._rest[here] = self._slab[there, _DENSE:]
+            self._dense[here] = self._slab[there, :_DENSE_BYTES]
+            self._rest[here] = self._slab[there, _DENSE_BYTES:]
         return count
 
     @property
     def held_back(self) -> int:
         return self._held[1] - self._held[0]
 
-    def _receive_behind(self, held: int, most: int) -> int:
-        """Let the kernel fill ``most`` rows from ``held`` on; returns how many rows there are then."""
+    def _receive_behind(self, held: int, limit: int) -> int:
+        """Let the kernel fill up to ``limit`` rows from ``held`` on; returns how many rows are filled then."""
         # the kernel writes into both what it used; rows not used since are as they were
         self._namelen[held : self._used] = _NAME_BYTES
         self._controllen[held : self._used] = _CONTROL_BYTES
-        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, most)
+        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, limit)
         count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
         self.full = count == room
         if count < 0:
@@ -190,10 +193,10 @@ class MmsgSocket(SocketBase):
         arrival = self._stamps.take(stamps, not self.full)
         return np.concatenate([self._held_arrival, arrival]) if held else arrival
 
-    def receive(self, before_ns: int | None = None, most: int | None = None) -> DatagramBatch | None:
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
         self._stamps.begin()
         held = self._bring_forward()
-        count = self._receive_behind(held, most or self._rows)
+        count = self._receive_behind(held, limit or self._rows)
         arrival = self._arrival(held, count)
         if not count:
             return None

@@ -105,21 +105,19 @@ class Outlet:
         # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
         self._since: tuple[I64, I64] | None = None
 
-    def want_blocks(self, wanted: bool) -> None:
-        """Whether blocks are made; otherwise packets are placed and counted only."""
+    def want(self, *, audio: bool, payloads: bool) -> None:
+        """``audio``: blocks are made; otherwise packets are placed and counted only. ``payloads``: even then payloads
+        are kept, for blocks that may be wanted before those packets leave."""
         ring = self._state.ring
-        if wanted and not ring.keep_payloads:
-            ring.keep_payloads = True
+        keep = audio or payloads
+        if keep and not ring.keep_payloads:
             waiting = np.flatnonzero(ring.present)
             if waiting.size:
                 ext = np.full(len(ring.present), -1, np.int64)
                 ext[waiting] = ring.highest(waiting)
                 self._since = ext, self._state.restarts.copy()
-        self.wanted = wanted
-
-    def forgo_payloads(self) -> None:
-        """While no blocks are made: do not even copy what they would be made of, if nobody must look into it."""
-        self._state.ring.keep_payloads = self.wanted
+        ring.keep_payloads = keep
+        self.wanted = audio
 
     def emit(self, popped: Popped) -> list[Event]:
         """Place packets and make their blocks; tell the keys that were pressed. What this changes is noted in the

@@ -36,6 +36,7 @@ class Analyzer(IsolatingSink):
         self._publish = publish
 
     def tell(self, event: StreamEvent) -> None:
+        """Publish an event that this analyzer found."""
         if self.on_event is not None:
             try:
                 self.on_event(event)

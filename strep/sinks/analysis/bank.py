@@ -25,7 +25,7 @@ from ...resample import polyphase
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
-    from ..aside import SetAside
+    from ..exclusion import StreamExclusion
 
 __all__ = ["FrameBank", "FrameBatch", "Rows", "rows_of", "runs_of"]
 
@@ -103,6 +103,7 @@ class FrameBatch:
 
     @property
     def time_ns(self) -> I64:
+        """When each frame begins, UTC ns, int64 (n,)."""
         return self._origin_ns + _ns(self.position, self._rate)
 
     @property
@@ -151,7 +152,7 @@ class FrameBank:
         hop: int | None = None,
         rate: int = 8000,
         dtype: Literal["float32", "int16"] = "float32",
-        aside: SetAside | None = None,
+        aside: StreamExclusion | None = None,
     ) -> None:
         hop = size if hop is None else hop
         if size < 1 or not 1 <= hop <= size:

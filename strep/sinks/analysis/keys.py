@@ -32,7 +32,7 @@ import numpy.typing as npt
 from .bank import FrameBank
 
 if TYPE_CHECKING:
-    from ..aside import SetAside
+    from ..exclusion import StreamExclusion
     from .bank import FrameBatch
 
 __all__ = ["DBM0_OF_FULL_SCALE", "HOP", "RATE", "WINDOW", "FoundKey", "KeyFinder", "key_bank"]
@@ -107,7 +107,7 @@ class _Hits:
     high: F64
 
 
-def key_bank(aside: SetAside | None = None) -> FrameBank:
+def key_bank(aside: StreamExclusion | None = None) -> FrameBank:
     """What cuts frames for a :class:`KeyFinder`."""
     return FrameBank(WINDOW, HOP, RATE, aside=aside)
 
@@ -120,7 +120,7 @@ class KeyFinder:
     digits make it raise is set aside.
     """
 
-    def __init__(self, aside: SetAside) -> None:
+    def __init__(self, aside: StreamExclusion) -> None:
         self._aside = aside
         self._basis = _goertzel()
         self._halves = _tapered_halves()

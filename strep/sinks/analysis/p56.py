@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..aside import SetAside
+from ..exclusion import StreamExclusion
 from .bank import FrameBatch, rows_of, runs_of
 
 __all__ = ["ActiveLevel", "Envelope"]
@@ -112,7 +112,7 @@ class ActiveLevel:
         self._head[row] = 0
         self._count[row] = 0
 
-    def push(self, frames: list[FrameBatch], rate: int, aside: SetAside, ready: Envelope | None = None) -> None:
+    def push(self, frames: list[FrameBatch], rate: int, aside: StreamExclusion, ready: Envelope | None = None) -> None:
         keys: list[tuple[npt.NDArray[np.int32], F32]] = []
         for run, samples in runs_of(frames):
             try:

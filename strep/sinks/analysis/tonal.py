@@ -18,7 +18,7 @@ from .bank import FrameBank
 from .keys import DBM0_OF_FULL_SCALE
 
 if TYPE_CHECKING:
-    from ..aside import SetAside
+    from ..exclusion import StreamExclusion
     from .bank import FrameBatch
 
 __all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "Tonal", "dbm0", "find_tones", "tone_bank"]
@@ -52,7 +52,7 @@ class Tonal:
     purity: F32
 
 
-def tone_bank(aside: SetAside | None = None) -> FrameBank:
+def tone_bank(aside: StreamExclusion | None = None) -> FrameBank:
     """What cuts frames for :func:`find_tones`."""
     import scipy.fft  # noqa: F401  # now, in the caller's thread, and not where nobody listens for tones
 

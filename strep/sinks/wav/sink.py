@@ -161,6 +161,7 @@ class WavSink(BaseSink):
 
     @property
     def directory(self) -> Path:
+        """The directory that files go to."""
         return self._tree.root
 
     # --- called by the receiver -----------------------------------------------------------------------------------
@@ -244,6 +245,9 @@ class WavSink(BaseSink):
 
     def files(self, stream: StreamInfo) -> list[str]:
         return self._writer.names.get(stream.serial) or []
+
+    def recording_directories(self) -> list[Path]:
+        return [self.directory]
 
     def settled(self, stream: StreamInfo) -> bool:
         """Whether the files of a stream that has ended are complete: also those that it shares with others."""

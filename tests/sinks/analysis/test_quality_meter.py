@@ -15,6 +15,7 @@ import strep
 from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.release import Release
 from strep._model.blocks import BlockBatch
 from strep.quality import impairment_of, mos_from_r, r_factor
 from strep.simulate import Impairments, make_traffic
@@ -26,8 +27,7 @@ def feed(
     meter: QualityMeter, arrivals: list[Arrival], *, step: int = 25, types: dict[int, str] | None = None
 ) -> list[dict[str, Any]]:
     """Figures of all streams, in order of their beginning."""
-    engine = Engine(EngineConfig(payload_types=PayloadTypes(types)) if types else None)
-    engine.release_ns = 40 * MS
+    engine = Engine(EngineConfig(payload_types=PayloadTypes(types)) if types else None, release=Release(40 * MS))
     dispatcher = Dispatcher([meter])
     arrivals = sorted(arrivals, key=lambda a: a.ns)
     for begin in range(0, len(arrivals), step):

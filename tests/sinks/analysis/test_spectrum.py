@@ -10,13 +10,13 @@ from support import MS, Arrival, batch_of, leg_id, payload_of, pcmu, steady
 import strep
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._model.exceptions import ConfigurationError
 from strep.sinks import Spectrum
 
 
 def feed(sink: Spectrum, arrivals: list[Arrival], step: int = 40) -> list[strep.StreamInfo]:
-    engine = Engine()
-    engine.release_ns = 40 * MS
+    engine = Engine(release=Release(40 * MS))
     dispatcher = Dispatcher([sink])
     arrivals = sorted(arrivals, key=lambda a: a.ns)
     for begin in range(0, len(arrivals), step):

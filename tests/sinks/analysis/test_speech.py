@@ -19,6 +19,7 @@ import strep
 from strep._codecs.g711 import PCMU, encode
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._model.types import Codec, Direction, Leg, StreamEvent, StreamInfo
 from strep.simulate.speech import bundled_voices
 from strep.sinks import BaseSink, LevelMeter, SpeechMeter
@@ -311,8 +312,7 @@ def test_a_call_through_the_engine() -> None:
             arrivals.append(Arrival(T0 + 20 * k * MS + 5 * MS * direction, data))
     arrivals.sort(key=lambda a: a.ns)
     meter, level = SpeechMeter(), LevelMeter()
-    engine, dispatcher = Engine(), Dispatcher([meter, level, Ears()], lossless=True)
-    engine.release_ns = 100 * MS
+    engine, dispatcher = Engine(release=Release(100 * MS)), Dispatcher([meter, level, Ears()], lossless=True)
     for begin in range(0, len(arrivals), 50):
         dispatcher.handle(engine.receive(batch_of(arrivals[begin : begin + 50])))
     streams = sorted(engine.registry.live(), key=lambda s: s.direction)

@@ -22,6 +22,7 @@ from support import LEG, T0, leg_id
 from strep._codecs.g711 import PCMA, PCMU, encode
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._model.datagrams import DatagramBatch
 from strep._model.exceptions import ConfigurationError
 from strep._model.report import StreamReport
@@ -139,8 +140,7 @@ def receive(
     jitter_ms: float,
     release_ns: int = 200_000_000,
 ) -> tuple[list[StreamReport], Dispatcher]:
-    engine = Engine()
-    engine.release_ns = release_ns
+    engine = Engine(release=Release(release_ns))
     dispatcher = Dispatcher(sinks, lossless=True)
     for batch in batches(senders, seconds, jitter_ms):
         dispatcher.handle(engine.receive(batch))

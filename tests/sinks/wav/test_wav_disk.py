@@ -22,6 +22,7 @@ import strep
 from strep._delivery.dispatcher import Dispatcher
 from strep._edge.pcap import PcapWriter
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._threads.incidents import Incident
 from strep.cli import cli
 from strep.sinks import WavSink
@@ -41,8 +42,7 @@ class Calls:
 
     def __init__(self, sink: WavSink, count: int = 3) -> None:
         self.sink = sink
-        self.engine = Engine()
-        self.engine.release_ns = 20 * MS
+        self.engine = Engine(release=Release(20 * MS))
         self.dispatcher = Dispatcher([sink])
         self.told: list[Incident] = []
         self.dispatcher.incidents.listen(self.told.append)

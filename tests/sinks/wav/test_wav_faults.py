@@ -28,6 +28,7 @@ from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu,
 
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep._threads.incidents import Incident
 from strep.sinks import WavSink
 from strep.sinks.wav import disk as _wavdisk
@@ -193,8 +194,7 @@ def test_a_full_disk_pauses_the_files_and_they_go_on(small_disk: Path, monkeypat
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(400 << 10))
     sink = WavSink(small_disk / "out")
-    engine = Engine()
-    engine.release_ns = 20 * MS
+    engine = Engine(release=Release(20 * MS))
     dispatcher = Dispatcher([sink])
     told: list[Incident] = []
     dispatcher.incidents.listen(told.append)
@@ -272,6 +272,7 @@ from pathlib import Path
 import strep
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
+from strep._engine.release import Release
 from strep.sinks import WavSink
 from support import Arrival, T0, MS, batch_of, leg_id, packet
 engine, sink = Engine(), WavSink({out!r})
@@ -348,8 +349,7 @@ def test_a_slow_disk_loses_blocks_of_files_and_nothing_else(tmp_path: Path, monk
         write(*arguments)
 
     monkeypatch.setattr(sink._writer, "write", slow)
-    engine, dispatcher = Engine(), Dispatcher([sink])
-    engine.release_ns = 20 * MS
+    engine, dispatcher = Engine(release=Release(20 * MS)), Dispatcher([sink])
     arrivals = steady(1000)
     watch = Stopwatch()
     for begin in range(0, 1000, 10):

@@ -20,6 +20,7 @@ from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, 
 
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.release import Release
 from strep._model.blocks import BlockBatch
 from strep.sinks import WavSink
 from strep.sinks.wav.bound import SLACK_S
@@ -51,8 +52,7 @@ LAYOUTS: list[dict[str, Any]] = [
 def test_what_falls_silent_at_once_leaves_nothing(tmp_path: Path, options: dict[str, Any], release_ms: int) -> None:
     """Of streams with 2 to 40 packets those have a file that lasted for half a second; and all of theirs is in it."""
     sink = WavSink(tmp_path / "out", **options)
-    engine = Engine(EngineConfig(idle_ns=2 * SECOND))
-    engine.release_ns = release_ms * MS
+    engine = Engine(EngineConfig(idle_ns=2 * SECOND), release=Release(release_ms * MS))
     dispatcher = Dispatcher([sink])
     counts = [2, 3, 10, 24, 25, 26, 40]
     arrivals = [a for n, count in enumerate(counts) for a in steady(count, call=leg_id(n + 1))]
@@ -115,8 +115,7 @@ def test_without_a_shortest_time_every_stream_has_a_file(tmp_path: Path) -> None
 def test_one_direction_ends_while_the_other_waits(tmp_path: Path) -> None:
     """One file for both, though the first was over before the second had lasted."""
     sink = WavSink(tmp_path, layout="stereo", drift_correction=False)
-    engine, dispatcher = Engine(), Dispatcher([sink])
-    engine.release_ns = 0
+    engine, dispatcher = Engine(release=Release(0)), Dispatcher([sink])
     arrivals = [*steady(50), *steady(10, direction=1, start_ns=T0 + 800 * MS)]
     dispatcher.handle(engine.receive(batch_of(sorted(arrivals, key=lambda a: a.ns))))
     dispatcher.handle(engine.end([i for i in engine.registry.live() if i.direction == 0], "stopped"))
@@ -170,8 +169,7 @@ def test_a_stream_s_fault_costs_its_own_blocks(
     frames: dict[bool, int] = {}
     for fails in (False, True):
         sink = WavSink(tmp_path / str(fails), **options)
-        engine, dispatcher = Engine(), Dispatcher([sink])
-        engine.release_ns = 20 * MS
+        engine, dispatcher = Engine(release=Release(20 * MS)), Dispatcher([sink])
         lost = 0
         for step in range(20):
             guilty.active = fails and 8 <= step < 12
@@ -320,8 +318,7 @@ class Crowd:
 
     def __init__(self, folder: Path, real: int, strangers: int) -> None:
         self.sink = WavSink(folder)
-        self.engine = Engine()
-        self.engine.release_ns = 20 * MS
+        self.engine = Engine(release=Release(20 * MS))
         self.dispatcher = Dispatcher([self.sink])
         self.frames = 0
         for start in range(0, 100, 20):

@@ -1,0 +1,60 @@
+"""Where a receiver's datagrams and its time come from. The one thing to hand in for a receiver to run elsewhere."""
+
+from __future__ import annotations
+
+import socket
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Mapping
+
+from . import open_socket
+from .address import UdpAddress
+from .base import UdpSocket
+from .clock import SteadyClock
+
+__all__ = ["Edge"]
+
+
+class Edge:
+    """Makes a receiver's sockets, and is its clock: of this machine. Tests have one of their own, in virtual time.
+
+    ``bound``  sockets that another process has bound already and holds too, by address: they are used instead of new
+               ones. Then nothing that this process does at its end takes anything from them: whoever goes on has it.
+    ``clock``  gives UTC that does not step.
+    """
+
+    def __init__(self, *, bound: Mapping[UdpAddress, socket.socket] | None = None, clock: SteadyClock | None = None):
+        self._bound = dict(bound or {})
+        self._clock = clock or SteadyClock()
+
+    def now_ns(self) -> int:
+        """UTC in nanoseconds: the clock of arrival times. From any thread."""
+        return self._clock.now_ns()
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds on a clock that nobody sets, for how long something takes. From any thread."""
+        return time.monotonic_ns()
+
+    def monotonic_s(self) -> float:
+        """The same clock in seconds."""
+        return self.monotonic_ns() / 1e9
+
+    def can_watch(self, loop: AbstractEventLoop) -> bool:
+        """Whether the loop can tell when a socket of :meth:`open` is readable (Windows' proactor loop cannot).
+        Otherwise :meth:`UdpSocket.attach` is used."""
+        ours, other = socket.socketpair()
+        with ours, other:
+            try:
+                loop.add_reader(ours.fileno(), int)
+            except NotImplementedError:
+                return False
+            loop.remove_reader(ours.fileno())
+            return True
+
+    def open(self, address: UdpAddress, *, transport: str, receive_buffer: int, rows: int | None = None) -> UdpSocket:
+        """A bound socket. ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its
+        transport likes. Raises BindError, ConfigurationError."""
+        bound = self._bound.get(address)
+        return open_socket(
+            address, transport=transport, receive_buffer=receive_buffer, rows=rows, clock=self._clock, bound=bound
+        )

@@ -1,0 +1,235 @@
+"""When sockets are looked at, and what is done then.
+
+Asleep, the pump watches its sockets, and a timer is set for the engine's next deadline. Woken up, it stops watching and
+looks again every few milliseconds, because a batch of many datagrams costs hardly more than one of few. When two looks
+found nothing it sleeps again.
+
+Whatever a look raises, the next one is arranged for: ``_poll`` always ends in ``_arm``, and ``_arm`` cannot fail to
+set a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from .._edge.udp import UdpSocket
+from .._engine.release import Release
+from .._model.datagrams import DatagramBatch
+from .._model.time import TICK_NS
+from .._threads.incidents import Incidents
+from .pacing import Pacing
+from .sockets import SocketSet
+from .troubles import SocketTroubles
+from .watchdog import Watchdog
+
+__all__ = ["Pump"]
+
+_BATCHES_A_LOOK: Final = 8  # of each socket, so that timers still run under flood
+_RETRY_S: Final = 0.01  # until the next look, after one that failed
+_GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
+_SHORTEST_SLEEP_S: Final = 0.001
+
+
+class Downstream(Protocol):
+    """Where datagrams go: the engine, and what drives it."""
+
+    @property
+    def live_streams(self) -> int:
+        """How many streams live."""
+
+    def take_all(self, received: list[DatagramBatch], release: Release) -> int:
+        """Take what several sockets gave; returns how many datagrams."""
+
+    def advance(self, until_ns: int, release: Release) -> None:
+        """Everything that arrived before ``until_ns`` has been taken."""
+
+    def next_deadline_ns(self) -> int | None:
+        """When :meth:`advance` is due at the latest; None: not before the next datagram."""
+
+
+class Pump:
+    """Everything that it touches is handed in, so it runs in any loop and on any clock.
+
+    ``loop``        timers and readers.
+    ``now_ns``      the clock of arrival times.
+    ``sockets``     what is read; ``troubles`` remembers those that cannot be read.
+    ``downstream``  takes what was read.
+    ``pacing``      says how long to wait, and how promptly the engine is to release what is ready.
+    ``watchdog``    is told of each look.
+    ``consumed``    says whether somebody may read audio.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now_ns: Callable[[], int],
+        sockets: SocketSet,
+        downstream: Downstream,
+        pacing: Pacing,
+        *,
+        troubles: SocketTroubles,
+        watchdog: Watchdog,
+        incidents: Incidents,
+        consumed: Callable[[], bool],
+    ) -> None:
+        self._loop = loop
+        self._now_ns = now_ns
+        self._sockets = sockets
+        self._downstream = downstream
+        self._pacing = pacing
+        self._troubles = troubles
+        self._watchdog = watchdog
+        self._incidents = incidents
+        self._consumed = consumed
+        self._timer: asyncio.TimerHandle | None = None
+        self._asleep = False
+        self._watched: set[int] = set()  # file descriptors, while it is asleep
+        self._looks_in_vain = 0
+        self._datagrams = 0  # found by the last look
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to look. What came before is found at once."""
+        self._watchdog.watch(self._sockets.descriptors())
+        self._watchdog.start()
+        self._arm(None)
+        self.wake()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped = True
+        self._disarm()
+        self._watchdog.close()
+
+    def wake(self) -> None:
+        """Something has come."""
+        if not self._asleep:
+            return  # an endpoint's first datagram, but the timer looks anyway
+        self._disarm()
+        self._looks_in_vain = 0
+        self._poll()
+
+    def resume(self) -> None:
+        """From any thread: look, whether a timer is set or not."""
+        self._loop.call_soon_threadsafe(self._look_now)
+
+    def _look_now(self) -> None:
+        self._disarm()
+        self._poll()
+
+    def _poll(self) -> None:
+        if self._stopped:
+            return
+        pause_s: float | None = _RETRY_S
+        try:
+            pause_s = self._look()
+        except Exception as error:
+            self._incidents.fault("pump", error)
+        finally:
+            self._arm(pause_s)
+
+    def _arm(self, pause_s: float | None) -> None:
+        """See to it that there is a next look: after ``pause_s``, or (None) when something comes."""
+        try:
+            if pause_s is None:
+                self._sleep()
+                return
+        except Exception as error:
+            self._incidents.fault("pump", error)
+            self._disarm()
+        self._timer = self._loop.call_later(_RETRY_S if pause_s is None else pause_s, self._poll)
+
+    def _look(self) -> float | None:
+        """Take what has come; returns how long to wait before the next look, None: until something comes."""
+        now_ns = self._now_ns()
+        tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._datagrams) else None
+        self._datagrams = count = self.drain(tick_ns)
+        if count or any(socket.held_back for socket in self._sockets.first):
+            self._looks_in_vain = 0
+        else:
+            self._looks_in_vain += 1
+            if self._looks_in_vain > 1:
+                return None
+        return self._pacing.pause_s(count, self._now_ns())
+
+    # --- sleeping -------------------------------------------------------------------------------------------------
+
+    def _sleep(self) -> None:
+        """Watch the sockets, and set a timer for what is due without a datagram."""
+        self._asleep = True
+        self._watch()
+        times = (self._downstream.next_deadline_ns(), self._troubles.next_ns())
+        deadline_ns = min((time for time in times if time is not None), default=None)
+        if deadline_ns is not None:
+            wait_s = (deadline_ns + _GUARD_NS - self._now_ns()) / 1e9
+            self._timer = self._loop.call_later(max(wait_s, _SHORTEST_SLEEP_S), self.wake)
+
+    def _disarm(self) -> None:
+        """No timer, and nothing watched."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._asleep = False
+        for number in self._watched:
+            with contextlib.suppress(OSError, ValueError):
+                self._loop.remove_reader(number)
+        self._watched = set()
+
+    def _watch(self) -> None:
+        """Watch what is to be watched by now, and nothing else."""
+        before, now = self._watched, self._sockets.watched(without=self._troubles)
+        for number in before - now:
+            self._loop.remove_reader(number)
+        self._watched = before & now
+        for number in now - before:
+            self._loop.add_reader(number, self.wake)
+            self._watched.add(number)
+
+    @contextlib.contextmanager
+    def changing_sockets(self) -> Iterator[None]:
+        """Around what adds sockets or removes them: afterwards those are watched that there are."""
+        yield
+        if self._asleep:
+            self._watch()
+        self._watchdog.watch(self._sockets.descriptors())
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def drain(self, before_ns: int | None = None) -> int:
+        """Take what the sockets hold, at most a few batches each, if possible only what came before ``before_ns``;
+        returns how many datagrams."""
+        now_ns = self._now_ns()
+        release = self._pacing.release(self._downstream.live_streams, consumed=self._consumed())
+        first = self._sockets.first
+        total = 0
+        for _ in range(_BATCHES_A_LOOK):
+            pairs = self._sockets.ready_pairs()
+            # a pair holds nothing back: nobody would say that it does
+            received = [*(self._read(s, before_ns) for s in first), *(self._read(s, None) for s in pairs)]
+            self._watchdog.looked()
+            total += self._downstream.take_all([b for b in received if b is not None and len(b)], release)
+            if not any(socket.full for socket in (*first, *pairs)):
+                # everything stamped before has been read
+                until_ns = now_ns - _GUARD_NS
+                if before_ns is not None:
+                    until_ns = min(until_ns, before_ns)
+                self._downstream.advance(until_ns, release)
+                break
+        return total
+
+    def _read(self, socket: UdpSocket, before_ns: int | None) -> DatagramBatch | None:
+        troubles = self._troubles
+        if troubles and troubles.wait(socket, self._now_ns()):
+            return None
+        try:
+            batch = socket.receive(before_ns)
+        except Exception as error:
+            socket.full = False
+            troubles.raised(socket, error, self._now_ns())
+            return None
+        if troubles:
+            troubles.went_well(socket)
+        return batch
