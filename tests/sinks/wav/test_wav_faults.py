@@ -64,6 +64,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.sockets
 @pytest.mark.witness
 @pytest.mark.timeout(300)
 def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_path: Path) -> None:
