@@ -12,6 +12,8 @@ import depth
 import pytest
 from ports import reserved
 
+from strep._edge import udp
+
 try:
     import fcntl
 except ImportError:  # Windows: nobody runs tests in parallel there
@@ -71,6 +73,21 @@ class Machine:
             file.close()
             with contextlib.suppress(FileNotFoundError):  # the other one was faster
                 path.unlink()
+
+
+@pytest.fixture(autouse=True)
+def _marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Who receives on a transport that he did not choose says so, or the portable pass would leave him out."""
+    genuine = udp.transport_named
+
+    def named(name: str) -> Any:
+        assert name != "auto", "this test receives on the transport of the machine's choice: mark it `sockets`"
+        return genuine(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("sockets"):
+            patch.setattr(udp, "transport_named", named)
+        yield
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """An adversary over real sockets, 10 real calls beside it: every sample of theirs is there, and the accounts are whole.
 
-With ``STREP_ATTACKS=full`` every kind on its own at 10,000 packets/s, as ``.ci/nightly`` has it.
+With ``--run-slow`` every kind on its own at 10,000 packets/s.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from pathlib import Path
@@ -15,13 +14,16 @@ import pytest
 from attacks.kinds import KINDS
 from attacks.targets import Outcome, attacked, replayed
 from attacks.wire import Hostile
+from depth import usual_or_slow
 from ports import free_port
 from service_world import calls_of, check_audio, serving, stand_in
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg"),
+    pytest.mark.xdist_group("load"),
+]
 
-FULL = os.environ.get("STREP_ATTACKS") == "full"
-RATE = 10_000 if FULL else 4000
+RATE = usual_or_slow(4000, 10_000)
 LEGS = 10
 SECONDS = 8.0
 LIMIT_US = 10.0  # a packet
@@ -80,7 +82,8 @@ async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, port_
     assert not totals["faults"]
 
 
-@pytest.mark.skipif(not FULL, reason="STREP_ATTACKS=full: minutes")
+@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_hostile_packet_is_dear(tmp_path: Path, kind: str) -> None:
     """At 10,000 packets/s: 10 µs of the receiver's CPU for each, or a quarter of a core."""

@@ -31,9 +31,12 @@ from strep.bench.search import bisect
 from strep.bench.stages import SINKS, STAGES
 from strep.simulate.load import call_leg_id_of, expected_samples
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="strep bench needs Linux and two cores"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="strep bench needs Linux and two cores"
+    ),
+    pytest.mark.xdist_group("load"),
+]
 LISTEN = [sys.executable, "-m", "strep.bench._listen"]
 
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and des
 
 # --- SIGKILL: FAULTS 31 ----------------------------------------------------------------------------------------------
 
-KILLS = int(os.environ.get("STREP_KILLS", "0")) or usual_or_slow(40, 200)
+KILLS = usual_or_slow(40, 200)
 STREAMS = 4
 AT_ONCE = 20
 
@@ -66,7 +66,8 @@ for line in sys.stdin:
 
 @pytest.mark.sockets
 @pytest.mark.witness
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("load")
 def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_path: Path) -> None:
     rng = random.Random(31)
     zygote = subprocess.Popen(
