@@ -265,7 +265,7 @@ async def _record_calls(settings: Settings, options: dict[str, Any], lock: Direc
 
 def _check_reach(control: CallControl, settings: Settings) -> None:
     """Refuse now what the API's client would refuse for each call. Raises ConfigurationError."""
-    from ..control.session import advertised
+    from ..control._fork_route import advertised
 
     host, port = advertised(settings.advertise)
     where = f"udp:[{host}]:{port or 9}" if ":" in host else f"udp:{host}:{port or 9}"
