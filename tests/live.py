@@ -54,7 +54,7 @@ EDGES = [
 ]
 
 
-def run_on(loop: str, main: Coroutine[Any, Any, T], seconds: float = 60) -> T:
+def run_on(loop: str, main: Coroutine[Any, Any, T], seconds: float = 120) -> T:
     async def bounded() -> T:
         return await asyncio.wait_for(main, seconds)
 
@@ -62,7 +62,7 @@ def run_on(loop: str, main: Coroutine[Any, Any, T], seconds: float = 60) -> T:
         return runner.run(bounded())
 
 
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait for something that happens elsewhere; its own error when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():

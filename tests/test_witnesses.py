@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import shutil
 import subprocess
 import wave
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from live import port_of, run_on, samples_of, until
+from programs import needs, tshark_streams
 from support import MS, T0, Arrival, batch_of, packet, steady
 
 import strep
@@ -22,10 +21,6 @@ from strep.resample import resample
 from strep.sinks import WavSink
 
 pytestmark = pytest.mark.witness
-
-
-def needs(program: str, what: str = "") -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not shutil.which(program), reason=f"{what or program} is not installed")
 
 
 def speech(path: Path, rate: int = 8000, seconds: float = 3.0) -> npt.NDArray[np.int16]:
@@ -105,6 +100,7 @@ async def record(folder: Path, command_of: object, packets: int) -> strep.Receiv
     return receiver
 
 
+@pytest.mark.sockets
 @needs("ffmpeg")
 @pytest.mark.parametrize(("encoder", "codec"), [("pcm_mulaw", "PCMU"), ("pcm_alaw", "PCMA")])
 def test_ffmpeg_sends(tmp_path: Path, encoder: str, codec: str) -> None:
@@ -129,6 +125,7 @@ def test_ffmpeg_sends(tmp_path: Path, encoder: str, codec: str) -> None:
     # ffmpeg also sends RTCP sender reports to the port above: they are not ours
 
 
+@pytest.mark.sockets
 @needs("gst-launch-1.0", "GStreamer")
 @pytest.mark.parametrize(("elements", "codec"), [("mulawenc ! rtppcmupay", "PCMU"), ("alawenc ! rtppcmapay", "PCMA")])
 def test_gstreamer_sends(tmp_path: Path, elements: str, codec: str) -> None:
@@ -153,6 +150,7 @@ def test_gstreamer_sends(tmp_path: Path, elements: str, codec: str) -> None:
         np.testing.assert_array_equal(ours, np.frombuffer(raw.read_bytes(), "<i2"))
 
 
+@pytest.mark.sockets
 @needs("gst-launch-1.0", "GStreamer")
 def test_gstreamer_sends_linear(tmp_path: Path) -> None:
     """L16 at 44.1 kHz, the static payload type 11."""
@@ -182,28 +180,6 @@ def capture(path: Path, arrivals: list[Arrival]) -> Path:
     writer.write(batch_of(sorted(arrivals, key=lambda a: a.ns), width=1024))
     writer.close()
     return path
-
-
-def tshark_streams(path: Path) -> list[dict[str, float]]:
-    """`-z rtp,streams`, a row per SSRC."""
-    command = ["tshark", "-r", str(path), "-q", "-d", "udp.port==9000,rtp", "-z", "rtp,streams"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = []
-    for line in out.splitlines():
-        match = re.search(
-            r"0x(?P<ssrc>[0-9A-F]{8})\s.*?\s(?P<packets>\d+)\s+(?P<lost>-?\d+)\s+\(.*?%\)\s+(?P<rest>[\d.\s]+)", line
-        )
-        if match:
-            numbers = [float(x) for x in match["rest"].split()]
-            rows.append(
-                {
-                    "ssrc": int(match["ssrc"], 16),
-                    "packets": int(match["packets"]),
-                    "lost": int(match["lost"]),
-                    "jitter": numbers[-3:],  # type: ignore[dict-item]
-                }
-            )
-    return rows
 
 
 SCENES = ["clean", "loss", "burst", "wrap", "jitter", "duplicates", "reordered"]

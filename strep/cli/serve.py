@@ -237,7 +237,7 @@ def _servers(plan: _Plan, hooks: Any, health: Health, metrics: Any) -> list[Http
 
 def _check_reach(control: CallControl, own: ServeOptions) -> None:
     """Refuse now what the API's client would refuse for each call. Raises ConfigurationError."""
-    from ..control.session import advertised
+    from ..control._fork_route import advertised
 
     host, port = advertised(own.advertise)
     where = f"udp:{UdpAddress(host, port or _ANY_PORT)}"

@@ -30,10 +30,13 @@ from ._errors import (
     UnprocessableEntityError,
     WebhookError,
 )
+from ._fork import Fork
+from ._fork_event import ForkEvent
+from ._fork_state import ForkLimits, ForkPhase
+from ._forks import ForkRegistry
 from ._retry import RetryPolicy
 from ._secret import Secret
 from .calls import CallPhase, CallState
-from .session import Fork, ForkEvent, ForkLimits, ForkPhase, ForkRegistry
 
 __all__ = [
     "APIConnectionError",

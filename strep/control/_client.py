@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -25,15 +25,14 @@ from . import _requests
 from ._answers import Answer
 from ._exchange import Broken, Exchange, Received
 from ._figures import RequestFigures
+from ._fork import Fork
+from ._fork_event import ForkEvent
+from ._fork_state import ForkLimits
+from ._forks import ForkRegistry
+from ._protocols import MediaReceiver
 from ._requests import DEFAULT_BASE_URL, Request, Site
 from ._retry import RetryPolicy
 from ._secret import Secret
-
-if TYPE_CHECKING:
-    from .._receiver.receiver import Receiver
-    from ._fork_state import ForkLimits
-    from ._forks import ForkRegistry
-    from .session import Fork, ForkEvent
 
 __all__ = ["CallControl", "SyncCallControl"]
 
@@ -182,7 +181,7 @@ class CallControl(_Common):
         super().__init__(api_key, base_url, allow_private, policy, clock, wall, random)
         self._sleep = sleep
         self._owned = client is None
-        self._forks: ForkRegistry | None = None
+        self._forks = ForkRegistry()
         self._slots = asyncio.Semaphore(_AT_ONCE)
         # a proxy of the environment's is not asked for what is on this machine
         self._client = client or httpx.AsyncClient(trust_env=not self._site.loopback)
@@ -198,16 +197,12 @@ class CallControl(_Common):
     @property
     def forks(self) -> ForkRegistry:
         """The forks that :meth:`fork` has under way; its ``webhook`` takes the events that concern them."""
-        if self._forks is None:
-            from ._forks import ForkRegistry
-
-            self._forks = ForkRegistry()
         return self._forks
 
     def fork(
         self,
         call_control_id: str,
-        receiver: Receiver,
+        receiver: MediaReceiver,
         *,
         call_leg_id: uuid.UUID | str | None = None,
         advertise: str | None = None,
@@ -220,14 +215,13 @@ class CallControl(_Common):
     ) -> Fork:
         """A session: fork a call to a receiver of this process, and stop that in the end.
 
-        advertise: "IP" or "IP:PORT" as the platform reaches the receiver (default: the address it is bound to); in mode
-        "rx_tx" the ports are those of the pair, and a PORT is not used. limits: how long to wait for what, and how
-        often to start again. registry: instead of ``forks``. on_event: is told what happens, and must not block; with
-        it the log says so as information, without it what is wrong is a warning.
+        receiver: a running :class:`strep.Receiver`. advertise: "IP" or "IP:PORT" as the platform reaches the receiver
+        (default: the address it is bound to); in mode "rx_tx" the ports are those of the pair, and a PORT is not used.
+        limits: how long to wait for what, and how often to start again. registry: instead of ``forks``. on_event: is
+        told what happens, and must not block; with it the log says so as information, without it what is wrong is a
+        warning.
         See :class:`strep.control.session.Fork`.
         """
-        from .session import Fork
-
         return Fork(
             self, call_control_id, receiver, call_leg_id=call_leg_id, advertise=advertise, mode=mode,
             stream_type=stream_type, client_state=client_state, limits=limits, registry=registry, on_event=on_event,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from .._delivery.stream import Stream
 from .._model.report import StreamReport
 from .._model.types import Direction, StreamInfo
-from .._receiver.receiver import Receiver
+from ._protocols import MediaReceiver
 
 __all__ = ["ForkStreams"]
 
@@ -19,7 +19,7 @@ __all__ = ["ForkStreams"]
 class ForkStreams:
     """``heard`` is called, in the midst of the receiver's work, when a stream begins."""
 
-    def __init__(self, receiver: Receiver, heard: Callable[[], None]) -> None:
+    def __init__(self, receiver: MediaReceiver, heard: Callable[[], None]) -> None:
         self._receiver = receiver
         self._heard = heard
         self._keys: list[uuid.UUID | int] = []

@@ -6,14 +6,12 @@ import asyncio
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .._model.exceptions import ConfigurationError
+from ._fork import Fork
 from ._fork_state import ForkPhase
 from .events import CallHangup, WebhookEvent
-
-if TYPE_CHECKING:
-    from .session import Fork
 
 __all__ = ["ForkRegistry"]
 

@@ -7,13 +7,14 @@ from typing import Final
 from .._model.exceptions import ConfigurationError
 from ._errors import APIError, APIStatusError, CallEndedError
 
-__all__ = ["call_is_over", "may_have_had_effect", "told"]
+__all__ = ["call_is_over", "error_text", "may_have_had_effect"]
 
 _NO_CALL: Final = "90015"  # invalid call_control_id
 _UNDECIDED: Final = (408, 409, 429)  # of 4xx
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
+    """What it says, for logs and events."""
     return error.message if isinstance(error, APIError) else f"{type(error).__name__}: {error}"
 
 

@@ -51,6 +51,7 @@ class ArrayView:
 
     @property
     def received(self) -> npt.NDArray[np.bool_]:
+        """bool (n,): True where a frame was received."""
         return self.mask
 
 

@@ -49,8 +49,11 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        body = await _read(receive)
         self.requests += 1
+        try:
+            body = await _read(receive)
+        except _ClientGoneError:
+            return
         faults = self._misfortune.faults
         if faults.latency_ms:
             await asyncio.sleep(faults.latency_ms / 1000)
@@ -119,13 +122,17 @@ class App:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+class _ClientGoneError(Exception):
+    """The client went before its request was whole: nothing is done, for what it asked for is not known."""
+
+
 async def _read(receive: Receive) -> bytes | None:
-    """The body; None for one that is too long."""
+    """The body; None for one that is too long. Raises _ClientGoneError."""
     parts, size, more = [], 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            break
+            raise _ClientGoneError
         part = message.get("body", b"")
         size += len(part)
         if size <= _MOST_BYTES:

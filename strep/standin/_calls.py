@@ -134,7 +134,9 @@ Effect = Webhook | ForkStarted | ForkStopped
 
 @dataclass(slots=True)
 class CallRecord:
-    """An entry of ``/call_events``. ``status``: whether a webhook was delivered, None while that is open."""
+    """An entry of ``/call_events``. ``status``: whether a webhook was delivered, None while that is open.
+    ``command_id``: of a command that had one; each is there once, however often it was sent.
+    """
 
     call: Call
     name: str
@@ -142,6 +144,7 @@ class CallRecord:
     time_ns: int
     metadata: dict[str, Any] = field(default_factory=dict)
     status: Literal["delivered", "failed"] | None = None
+    command_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -301,7 +304,7 @@ class Calls:
             call.length_ns = min(call.length_ns, request.time_limit_s * 10**9)
         answer = Answer(200, {"data": {"record_type": "call", **call.ids(), "is_alive": False}})
         self._remember("", request.command, now_ns, answer)
-        self.records.append(CallRecord(call, "dial", "command", now_ns))
+        self.records.append(CallRecord(call, "dial", "command", now_ns, command_id=request.command.command_id))
         return answer, self.advance(now_ns)
 
     def retrieve(self, call_control_id: str, now_ns: int) -> Answer:
@@ -387,7 +390,7 @@ class Calls:
         before = call.client_state
         if command.client_state is not None:
             call.client_state = command.client_state
-        self.records.append(CallRecord(call, name, "command", now_ns))
+        self.records.append(CallRecord(call, name, "command", now_ns, command_id=command.command_id))
         try:
             effects = act(call)
         except Refused:

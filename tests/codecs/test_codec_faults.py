@@ -432,6 +432,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("name", ["G722", "GSM"])
 def test_without_the_extra_a_stream_is_told_counted_and_kept(tmp_path: Path, name: str) -> None:
     call = call_of(name)
@@ -439,7 +440,7 @@ def test_without_the_extra_a_stream_is_told_counted_and_kept(tmp_path: Path, nam
     packets = [HEADER + p for p in numbered(said, 160, sent(name)[0][1] & 127)]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, str(tmp_path)], input="\n".join(p.hex() for p in packets),
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=100, check=True,
     )  # fmt: skip
     summary = json.loads(done.stdout)
     (stream,) = summary["streams"]

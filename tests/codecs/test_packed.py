@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from amr_payloads import SPELLED, amr_payloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_witness import elements, ffmpeg, ffmpeg_decodes, ffmpeg_encoders, gst, ogg_of, sent_by, snr_db
-from test_packed_counts import SPELLED, amr_payloads
 
 from strep._codecs import amr, libav, libopus
 from strep._codecs.annexb import sid_gain

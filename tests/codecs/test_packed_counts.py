@@ -6,6 +6,7 @@ import ctypes
 
 import numpy as np
 import pytest
+from amr_payloads import SPELLED, amr_payloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,12 +14,6 @@ from strep._codecs import amr, libopus
 from strep._codecs.counts import HEAD_BYTES, frame_count, frame_counts
 from strep._codecs.facts import CODECS, parse_codec
 from strep._model.exceptions import ConfigurationError
-
-SPELLED = [
-    "G722/8000", "G729/8000", "opus/48000", "opus/48000/2", "AMR/8000", "AMR/8000;octet-align=0",
-    "AMR/8000;octet-align=1", "AMR-WB/16000", "AMR-WB/16000;octet-align=0", "AMR-WB/16000;octet-align=1", "GSM/8000",
-    "iLBC/8000",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("spelled", SPELLED)
@@ -74,22 +69,6 @@ def matrix(payloads: list[bytes], garbage: int) -> tuple[np.ndarray, np.ndarray]
     for row, payload in zip(heads, payloads, strict=True):
         row[: len(payload)] = np.frombuffer(payload[: len(row)], np.uint8)
     return heads, np.array([len(p) for p in payloads], np.int64)
-
-
-def amr_payloads(wide: bool) -> st.SearchStrategy[bytes]:
-    """Sound ones of either format, whole and cut."""
-    sizes = amr.SPEECH_BITS[wide]
-    kinds = st.sampled_from([kind for kind, bits in enumerate(sizes) if bits >= 0])
-
-    def frame(kind: int, sound: bool, fill: int) -> amr.AmrFrame:
-        number = fill % (1 << sizes[kind]) if sizes[kind] else 0
-        size = -(-sizes[kind] // 8)
-        return amr.AmrFrame(kind, sound, (number << 8 * size - sizes[kind]).to_bytes(size, "big"))
-
-    frames = st.lists(st.builds(frame, kinds, st.booleans(), st.integers(0, 1 << 477)), min_size=1, max_size=15)
-    whole = st.builds(lambda f, a, c: amr.pack(f, wide=wide, octet_aligned=a, mode_request=c), frames, st.booleans(),
-                      st.integers(0, 15))  # fmt: skip
-    return st.one_of(whole, st.builds(lambda p, n: p[:n], whole, st.integers(0, 70)))
 
 
 PAYLOADS = st.one_of(

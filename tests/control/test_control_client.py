@@ -236,17 +236,20 @@ def test_connections_that_break_have_one_effect(kind: str, api: ApiServer, how: 
 def test_a_server_that_hangs_is_given_up_and_asked_again(kind: str, api: ApiServer) -> None:
     api.script = [Reply(how="hang"), Reply(how="hang")]
     result = start(kind, api, client_options=SHORT)
-    assert (result.attempts, len(api.seen)) == (3, 3)
+    assert result.attempts >= 3  # a slow machine may give up more of them
+    assert {seen.body["command_id"] for seen in api.seen} == {result.command_id}  # type: ignore[index]
     assert dict(api.effects) == {result.command_id: 1}
 
 
 @BOTH
 def test_a_server_that_always_hangs_is_a_timeout(kind: str, api: ApiServer) -> None:
     api.script = [Reply(how="hang")] * 9
-    policy = RetryPolicy(timeout_s=0.05, max_retries=2)
+    policy = RetryPolicy(timeout_s=0.2, max_retries=2)
     with pytest.raises(APITimeoutError, match="3 attempts") as caught:
         start(kind, api, client_options={"policy": policy})
-    assert (caught.value.attempts, len(api.seen)) == (3, 3)
+    assert caught.value.attempts == 3
+    assert len(api.seen) <= 3  # a slow machine may give one up before it has been sent
+    assert len({seen.body["command_id"] for seen in api.seen}) == 1  # type: ignore[index]
 
 
 @BOTH
@@ -412,7 +415,7 @@ SCRIPTS: dict[str, list[Reply]] = {
 def test_the_key_is_never_shown(kind: str, case: str, api: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     api.script = list(SCRIPTS[case])
-    options = {"policy": RetryPolicy(timeout_s=0.05 if case == "hang" else 5.0, max_retries=1)}
+    options = {"policy": RetryPolicy(timeout_s=0.2 if case == "hang" else 5.0, max_retries=1)}
     with pytest.raises(APIError) as caught:
         start(kind, api, client_options=options)
     assert api.seen[0].headers["authorization"] == f"Bearer {KEY}"
@@ -559,7 +562,7 @@ def test_the_command_line_as_a_process(api: ApiServer, tmp_path: Path) -> None:
     }
     command = [sys.executable, "-X", "dev", "-m", "strep", "fork", "stop", CALL, "--json"]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, check=False
     )
     assert (done.returncode, json.loads(done.stdout)["attempts"]) == (0, 2)
     assert KEY not in done.stdout + done.stderr
@@ -596,10 +599,18 @@ def test_no_more_than_fifty_requests_are_under_way_at_once() -> None:
 async def test_a_client_that_is_closed_ends_its_commands_quietly(api: ApiServer) -> None:
     """Those under way, those that wait for their next attempt, and those that come later."""
     api.script = [Reply(how="hang"), Reply(status=503, headers={"retry-after": "0.3"})]
-    control = CallControl(KEY, base_url=api.url, policy=RetryPolicy(timeout_s=1.0))
+    waiting, closed = asyncio.Event(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waiting.set()
+        await closed.wait()
+
+    control = CallControl(KEY, base_url=api.url, policy=RetryPolicy(timeout_s=50.0), sleep=sleep)
     commands = [asyncio.create_task(control.fork_stop(CALL)) for _ in range(2)]
     await until(lambda: len(api.seen) == 2)
+    await asyncio.wait_for(waiting.wait(), 120)
     await control.aclose()
+    closed.set()
     for outcome in await asyncio.gather(*commands, return_exceptions=True):
         assert isinstance(outcome, APIConnectionError)
     with pytest.raises(APIConnectionError, match="the client has been closed"):

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from test_sessions import world
+from control.test_sessions import world
 
 from strep.control import Diagnosis, Facts
 from strep.control._diagnosis import diagnose
@@ -83,10 +83,11 @@ async def doctor(*arguments: str, key: str, url: str) -> tuple[int, str, str]:
         sys.executable, "-m", "strep", "doctor", "--base-url", url, *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "TELNYX_API_KEY": key},
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 40)
+    out, err = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode or 0, out.decode(), err.decode()
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
 async def test_doctor_forks_a_call_and_tells(mode: str) -> None:
     async with world(2, hooks=False) as w:

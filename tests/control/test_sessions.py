@@ -35,6 +35,8 @@ from strep.standin import Call, StandIn, WebhookFaults
 
 Mode = Literal["target", "rx_tx"]
 MODES: list[Mode] = ["target", "rx_tx"]
+# real time is the machine's: where it is slow, nothing is given up or begun again that a test does not give up
+PATIENT = ForkLimits(no_media_s=120, stall_s=120, idle_s=120, stop_s=120)
 AGAIN = ForkLimits(no_media_s=0.4, stall_s=0.3, backoff_s=0.1, idle_s=30, stop_s=4)
 
 
@@ -46,7 +48,7 @@ class World:
     tasks: set[asyncio.Task[Any]]
 
     def fork(self, call: Call, mode: Mode = "target", **options: Any) -> Fork:
-        return self.control.fork(call.call_control_id, self.receiver, mode=mode, **options)
+        return self.control.fork(call.call_control_id, self.receiver, mode=mode, **{"limits": PATIENT, **options})
 
     def check_left_nothing(self) -> None:
         assert len(self.control.forks) == 0
@@ -54,7 +56,11 @@ class World:
         assert all(call.fork is None for call in self.api.calls)
 
     def commands(self, name: str) -> int:
-        return sum(record.name == name for record in self.api._calls.records)
+        """How many commands had an effect. A request that is sent again, because its answer took too long, has none."""
+        ids = [record.command_id for record in self.api._calls.records if record.name == name]
+        assert None not in ids
+        assert len(set(ids)) == len(ids)
+        return len(ids)
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +80,7 @@ async def world(
     try:
         async with (
             standin as api,
-            CallControl(api.api_key, base_url=api.base_url, policy=RetryPolicy(timeout_s=2)) as control,
+            CallControl(api.api_key, base_url=api.base_url, policy=RetryPolicy(timeout_s=30)) as control,
             strep.Receiver(
                 "udp:127.0.0.1:0", **({"pairs": "udp:127.0.0.1:0", "sinks": sinks} | (receiver or {}))
             ) as one,
@@ -91,6 +97,7 @@ async def media(fork: Fork) -> None:
     await until(lambda: fork.diagnosis().facts.inbound > 4 and fork.diagnosis().facts.outbound > 4)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("announced_only", [False, True])
 async def test_a_fork_gives_both_directions_whole_and_is_stopped(mode: Mode, announced_only: bool) -> None:
@@ -131,13 +138,14 @@ async def test_a_fork_gives_both_directions_whole_and_is_stopped(mode: Mode, ann
             await fork.__aenter__()
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 async def test_fifty_calls_at_once(mode: Mode, tmp_path: Path) -> None:
     async with world(50, sinks=[WavSink(tmp_path)], receiver={"announced_only": True}) as w:
 
         async def record(call: Call) -> None:
             async with w.fork(call, mode, call_leg_id=call.call_leg_id) as fork:
-                await until(lambda: fork.diagnosis().facts.inbound > 40, 40)
+                await until(lambda: fork.diagnosis().facts.inbound > 40)
 
         await asyncio.gather(*(record(call) for call in w.api.calls))
         w.check_left_nothing()
@@ -157,6 +165,7 @@ class Boom(Exception):
     pass
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_error_in_the_body_stops_the_fork_and_goes_on_its_way(mode: Mode) -> None:
     async with world() as w:
@@ -175,6 +184,7 @@ async def test_an_error_in_the_body_stops_the_fork_and_goes_on_its_way(mode: Mod
         assert "Boom" in str(fork.state.leaving)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("again", [0, 3])
 async def test_cancellation_stops_the_fork_however_often_it_comes(mode: Mode, again: int) -> None:
@@ -189,7 +199,7 @@ async def test_cancellation_stops_the_fork_however_often_it_comes(mode: Mode, ag
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(body())
-        await asyncio.wait_for(entered.wait(), 20)
+        await asyncio.wait_for(entered.wait(), 120)
         task.cancel()
         for _ in range(again):
             await asyncio.sleep(0)
@@ -200,6 +210,7 @@ async def test_cancellation_stops_the_fork_however_often_it_comes(mode: Mode, ag
         assert w.commands("fork_stop") == 1
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("turns", [1, 2, 5, 20, 60])
 async def test_cancellation_while_it_starts_leaves_nothing(mode: Mode, turns: int) -> None:
@@ -216,6 +227,7 @@ async def test_cancellation_while_it_starts_leaves_nothing(mode: Mode, turns: in
         assert w.commands("fork_stop") == w.commands("fork_start")
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_hang_up_ends_the_streams_and_closes_the_files(mode: Mode, tmp_path: Path) -> None:
     async with world(sinks=[WavSink(tmp_path)], receiver={"announced_only": True}) as w:
@@ -232,18 +244,20 @@ async def test_a_hang_up_ends_the_streams_and_closes_the_files(mode: Mode, tmp_p
         w.check_left_nothing()
 
 
+@pytest.mark.sockets
 async def test_a_hang_up_that_nobody_tells_of_is_found_out_by_the_next_start() -> None:
     async with world(hooks=False) as w:
         (call,) = w.api.calls
         async with w.fork(call, limits=AGAIN) as fork:
             await media(fork)
             await w.control.hangup(call.call_control_id)
-            await asyncio.wait_for(fork.wait(), 10)
+            await asyncio.wait_for(fork.wait(), 120)
             assert fork.state.call_ended
         assert w.commands("fork_stop") == 0
         w.check_left_nothing()
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_fork_that_falls_silent_is_started_again(mode: Mode) -> None:
     told: list[str] = []
@@ -263,6 +277,7 @@ async def test_a_fork_that_falls_silent_is_started_again(mode: Mode) -> None:
         assert len(w.receiver.reports()) == 2  # the streams went on
 
 
+@pytest.mark.sockets
 async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any_more() -> None:
     """No webhook, no media, and the API says ok to everything: an orphan."""
     limits = ForkLimits(no_media_s=0.2, stall_s=0.2, max_restarts=0, backoff_s=0.1, idle_s=0.8, stop_s=2)
@@ -272,7 +287,7 @@ async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any
             await media(fork)
             last = asyncio.get_running_loop().time()
             await w.control.fork_stop(call.call_control_id)
-            await asyncio.wait_for(fork.wait(), 10)
+            await asyncio.wait_for(fork.wait(), 120)
             assert "idle" in str(fork.state.leaving)
             assert fork.state.media_s is not None
             assert fork.state.media_s >= last - 0.2
@@ -281,6 +296,7 @@ async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any
         w.check_left_nothing()
 
 
+@pytest.mark.sockets
 async def test_the_leg_is_learned_from_webhooks_where_the_api_does_not_tell() -> None:
     async with world(receiver={"announced_only": True}) as w:
         (call,) = w.api.calls
@@ -294,6 +310,7 @@ async def test_the_leg_is_learned_from_webhooks_where_the_api_does_not_tell() ->
             check_truth(one, reports[one.direction])
 
 
+@pytest.mark.sockets
 async def test_media_that_comes_before_the_leg_is_known_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(hooks=False, receiver={"announced_only": True}) as w:
         (call,) = w.api.calls
@@ -316,6 +333,7 @@ async def test_media_that_comes_before_the_leg_is_known_waits(monkeypatch: pytes
             check_truth(one, reports[one.direction])
 
 
+@pytest.mark.sockets
 async def test_calls_that_cannot_be_forked() -> None:
     async with world(2) as w:
         call, other = w.api.calls
@@ -334,6 +352,7 @@ async def test_calls_that_cannot_be_forked() -> None:
         assert w.commands("fork_stop") == 1
 
 
+@pytest.mark.sockets
 async def test_a_start_whose_answer_never_comes_is_stopped_all_the_same() -> None:
     async with world(hooks=False) as w:
         (call,) = w.api.calls
@@ -348,6 +367,7 @@ async def test_a_start_whose_answer_never_comes_is_stopped_all_the_same() -> Non
         assert w.commands("fork_stop") == 1
 
 
+@pytest.mark.sockets
 async def test_an_api_that_is_gone_does_not_hold_anybody_up(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "strep.control")
     async with world(hooks=False) as w:
@@ -363,6 +383,7 @@ async def test_an_api_that_is_gone_does_not_hold_anybody_up(caplog: pytest.LogCa
     assert "given up" in caplog.text
 
 
+@pytest.mark.sockets
 async def test_no_media_is_diagnosed_once(caplog: pytest.LogCaptureFixture) -> None:
     told: list[ForkEvent] = []
     async with world(webhook_faults=WebhookFaults(drop=0.0)) as w:
@@ -381,6 +402,7 @@ async def test_no_media_is_diagnosed_once(caplog: pytest.LogCaptureFixture) -> N
         w.check_left_nothing()
 
 
+@pytest.mark.sockets
 async def test_a_receiver_that_stops_first_is_no_trouble() -> None:
     async with world(hooks=False) as w:
         (call,) = w.api.calls
@@ -394,6 +416,7 @@ async def test_a_receiver_that_stops_first_is_no_trouble() -> None:
                 raise AssertionError
 
 
+@pytest.mark.sockets
 async def test_all_forks_can_be_stopped_from_outside() -> None:
     async with world(4) as w:
         forks = [w.fork(call, MODES[n % 2]) for n, call in enumerate(w.api.calls)]
@@ -423,6 +446,7 @@ async def test_what_cannot_be_meant_is_refused_at_once(options: dict[str, Any], 
             control.fork("v3:a", receiver, **options)
 
 
+@pytest.mark.sockets
 async def test_a_receiver_on_all_addresses_needs_to_be_told_which_is_reached() -> None:
     async with (
         CallControl("KEY", base_url="http://127.0.0.1:1/v2") as control,
@@ -438,6 +462,7 @@ async def test_a_receiver_on_all_addresses_needs_to_be_told_which_is_reached() -
         assert fork.addresses == {"target": f"udp:203.0.113.7:{port_of(receiver)}"}
 
 
+@pytest.mark.sockets
 async def test_arrays_and_forks_go_together() -> None:
     sink = ArraySink(seconds=2)
     async with world(sinks=[sink]) as w:
@@ -454,6 +479,7 @@ async def test_arrays_and_forks_go_together() -> None:
         w.check_left_nothing()
 
 
+@pytest.mark.sockets
 async def test_the_receiver_hears_of_it_when_media_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told are webhooks after which another server may send, and each start; nothing else."""
     moved: list[uuid.UUID | str] = []

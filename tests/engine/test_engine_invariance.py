@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from depth import one_or_all, usual_or_slow
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, leg_id, packet, run, steady
+from traffic import traffic
 
 from strep._engine.engine import Engine
 from strep._engine.release import Release
@@ -15,66 +17,23 @@ from strep._model.blocks import BlockBatch
 from strep._model.events import Ended
 
 
-def traffic(seed: int, streams: int, trouble: float, packets: int = 150) -> list[Arrival]:
-    """Streams with loss, duplicates, reordering, jitter, DTX, SSRC changes, restarts, jumps, outages and wraps."""
-    rng = np.random.default_rng(seed)
-    arrivals: list[Arrival] = []
-    for s in range(streams):
-        sequence = int(rng.integers(65_400, 65_536)) if s % 2 else int(rng.integers(0, 65_536))
-        timestamp, ssrc = int(rng.integers(0, 1 << 32)), s + 1
-        start = T0 + int(rng.integers(0, 20 * MS))
-        for k in range(packets):
-            chance = rng.random(10)
-            if chance[0] >= trouble:
-                ns = start + k * 20 * MS + int(rng.integers(0, 15 * MS))
-                if chance[1] < trouble:
-                    ns += int(rng.integers(0, 60 * MS if rng.random() < 0.7 else 1500 * MS))
-                data = packet(
-                    sequence,
-                    timestamp=timestamp,
-                    ssrc=ssrc,
-                    call=leg_id(s // 2),
-                    direction=s % 2,
-                    payload_type=101 if chance[2] < trouble / 5 else 8 if chance[2] > 1 - trouble / 5 else 0,
-                )
-                arrivals.append(Arrival(ns, data))
-                if chance[3] < trouble:
-                    arrivals.append(Arrival(ns + int(rng.integers(0, 50 * MS)), data))
-            sequence, timestamp = sequence + 1, timestamp + 160
-            rare = trouble / 10
-            if chance[4] < rare:
-                ssrc += 1000
-                sequence, timestamp = int(rng.integers(0, 65_536)), int(rng.integers(0, 1 << 32))
-            if chance[5] < rare:
-                sequence = int(rng.integers(0, 65_536))
-            if chance[6] < rare:
-                timestamp += int(rng.integers(0, 1 << 31))
-            if chance[7] < rare:
-                timestamp += 1600
-            if chance[8] < rare:
-                lost = int(rng.integers(10, 400))
-                sequence, timestamp = sequence + lost, timestamp + lost * 160
-            if chance[9] < rare:
-                arrivals.append(Arrival(start + k * 20 * MS, rng.bytes(int(rng.integers(0, 80)))))
-    return sorted(arrivals, key=lambda a: a.ns)
-
-
 @pytest.mark.parametrize(("streams", "trouble"), [(1, 0.1), (3, 0.05), (14, 0.004), (14, 0.0), (40, 0.01)])
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(8, 40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_seed: int) -> None:
     arrivals = traffic(seed, streams, trouble)
     rng = np.random.default_rng(cut_seed)
     whole = run(arrivals)
     few = sorted(rng.integers(0, len(arrivals), 20).tolist())
     many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 2).tolist())
-    for cuts, live, ticking, prompt in (
+    ways = [
         (few, True, False, True),
         (few, False, False, False),
         (many, False, True, True),
         (many, False, True, False),
         (many, True, True, True),
-    ):
+    ]
+    for cuts, live, ticking, prompt in one_or_all(ways, rng):
         other = run(arrivals, cuts=cuts, live=live, ticking=ticking, prompt=prompt)
         assert other.totals == whole.totals
         assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
@@ -85,7 +44,7 @@ def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_s
 
 
 @given(seed=st.integers(0, 1 << 32))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(30, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_bursts_are_judged_the_same_however_they_are_cut(seed: int) -> None:
     """20 packets of each stream at once, now and then several such bursts in a tick: more than a window, more than a
     ring has room for if they came in one batch."""
@@ -145,7 +104,7 @@ def test_arrival_times_that_go_back_are_clamped() -> None:
 @pytest.mark.parametrize(("release_ns", "forgone"), [(0, True), (200 * MS, True), (200 * MS, False)])
 @given(seed=st.integers(0, 1 << 32), share=st.floats(0.05, 0.9))
 @example(seed=410, share=0.5)  # a packet that was kept fills the hole before one that was not
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(8, 40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_audio_wanted_later_begins_with_whole_packets(release_ns: int, forgone: bool, seed: int, share: float) -> None:
     arrivals = traffic(seed, 4, 0.03)
     whole = run(arrivals)

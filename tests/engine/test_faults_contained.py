@@ -15,10 +15,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
-from test_engine_invariance import traffic
+from traffic import traffic
 
 import strep
 from strep._delivery.dispatcher import Dispatcher
@@ -276,7 +277,7 @@ def undisturbed(seed: int, how: int, live: bool, prompt: bool) -> Outcome:
     prompt=st.booleans(), who=st.integers(0, 11), hit=st.integers(1, 30), lines=st.integers(0, 150) | st.just(1 << 30),
     once=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(30, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_fault_of_one_stream_costs_no_other_anything(
     place: tuple[Any, str], seed: int, how: int, live: bool, prompt: bool, who: int, hit: int, lines: int, once: bool
 ) -> None:

@@ -12,8 +12,6 @@ import socket
 import sys
 import uuid
 import wave
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,157 +22,34 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 from live import samples_of, send_paced, until
+from ports import free_port
+from service_world import (
+    KEY,
+    calls_of,
+    check_audio,
+    serving,
+    stand_in,
+)
 from support import leg_id, packet
 
 from strep.cli import cli
-from strep.standin import Call, Faults, StandIn, WebhookFaults
+from strep.standin import Faults, WebhookFaults
 from strep.standin._requests import Command
 
 pytest.importorskip("uvicorn", reason="extra serve")
 pytest.importorskip("cryptography", reason="extra serve")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
-KEY = "KEY0189_serve_canary"
-
-
-def free_port() -> int:
-    with socket.socket() as plain:
-        plain.bind(("127.0.0.1", 0))
-        return int(plain.getsockname()[1])
-
-
-def stand_in(port: int, **options: Any) -> StandIn:
-    """One whose webhooks go to that port. It is to be entered when the daemon is there to hear of its calls."""
-    faults = options.pop("webhook_faults", WebhookFaults(retry_s=0.1, retries=7))
-    url = f"http://127.0.0.1:{port}/webhooks"
-    return StandIn(port=free_port(), webhook=url, api_key=KEY, seed=1, webhook_faults=faults, **options)
-
-
-class Daemon:
-    """A running strep serve: the events that it prints, what it answers over HTTP."""
-
-    def __init__(self, process: asyncio.subprocess.Process, port: int, out: Path, log: Path) -> None:
-        self.process, self.out, self._log = process, out, log
-        self.events: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{port}"
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        async for line in self.process.stdout:
-            self.events.append(json.loads(line))
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["event"] == kind]
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    async def until(self, condition: Callable[[], object], seconds: float = 25) -> None:
-        try:
-            await until(condition, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log}\n{[e['event'] for e in self.events][-40:]}") from None
-
-    async def get(self, path: str) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return await client.get(self.url + path)
-
-    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        code = await self.process.wait()
-        await self._reading
-        return code
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return json.loads((self.out / "summary.json").read_text())
-
-    def leg(self, call: Call, name: str = "leg.json") -> dict[str, Any]:
-        return json.loads((self.out / str(call.call_leg_id) / name).read_text())
-
-
-@asynccontextmanager
-async def serving(
-    api: StandIn, port: int, out: Path, *arguments: str, descriptors: int | None = None
-) -> AsyncIterator[Daemon]:
-    """``descriptors``: as many files and sockets may it open."""
-    keys = {"TELNYX_API_KEY": KEY, "TELNYX_PUBLIC_KEY": api.public_key,
-            "TELNYX_BASE_URL": f"http://127.0.0.1:{api._address[1]}/v2"}  # fmt: skip
-    command = ["-m", "strep", "serve", "--listen", "127.0.0.1:0", "--webhook-listen", f"127.0.0.1:{port}",
-               "--advertise", "127.0.0.1", "--out", str(out), "--json", *arguments]  # fmt: skip
-    log = out.with_suffix(f".{uuid.uuid4().hex[:6]}.log")
-    with log.open("w") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", *command, env={**os.environ, **keys, "NO_COLOR": "1"},
-            stdout=asyncio.subprocess.PIPE, stderr=stderr, limit=1 << 24,
-            preexec_fn=None if descriptors is None else lambda: limit_descriptors(descriptors),
-        )  # fmt: skip
-    daemon = Daemon(process, port, out, log)
-    try:
-        await daemon.until(lambda: daemon.of("serving") or process.returncode is not None)
-        yield daemon
-        if process.returncode is None:
-            assert await daemon.end() == 0, daemon.log
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        await daemon._reading
-    assert "Traceback" not in daemon.log, daemon.log
-    check_secrecy(daemon, log)
-
-
-def limit_descriptors(number: int) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
-
-
-def check_secrecy(daemon: Daemon, log: Path) -> None:
-    """The API key is nowhere. FAULTS row 47."""
-    files = [path for path in [*daemon.out.rglob("*"), log] if path.is_file()]
-    assert files
-    assert not [path for path in files if KEY.encode() in path.read_bytes()]
-    assert KEY not in json.dumps(daemon.events)
-
-
-@asynccontextmanager
-async def calls_of(api: StandIn, daemon: Daemon) -> AsyncIterator[None]:
-    """The stand-in's calls, from now on; in the end the daemon is to end first, and well."""
-    async with api:
-        yield
-        assert await daemon.end() == 0, daemon.log
-
-
-def check_audio(api: StandIn, daemon: Daemon, calls: list[Call]) -> None:
-    """Every leg has both directions, with the very samples that were sent, and a file that tells of it."""
-    for call in calls:
-        truths = api.truth(call.call_leg_id)
-        assert len(truths) == 2
-        told = daemon.leg(call)
-        entries = {entry["direction"]: entry for entry in told["streams"]}
-        for truth in truths:
-            entry = entries[truth.direction.label]
-            (file,) = entry["files"]
-            assert samples_of(daemon.out / file).tolist() == truth.audio().tolist()
-            assert truth.packets >= 3
-            assert entry["packets_lost"] == 0
-        assert told["call_control_id"] == call.call_control_id
-        assert told["call_session_id"] == str(call.call_session_id)
-        assert (told["from"], told["to"]) == (call.from_, call.to)
-    assert not list(daemon.out.rglob("*.part*"))
-
 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
-async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, mode: str) -> None:
+async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, port_range: range, mode: str) -> None:
     port = free_port()
     # 60 ports suffice for 50 calls only if they are given back
-    first = 20_000 + os.getpid() % 100 * 100
+    first = port_range[0]
     ports = ("--mode", mode, "--ports", f"{first}-{first + 59}") if mode == "rx_tx" else ()
     faults = WebhookFaults(duplicate=0.3, reorder=True, delay_s=0.15, retry_s=0.1, retries=7)
     api = stand_in(port, calls=50, arrive_s=0.06, ring_s=0.1, seconds=1.3, webhook_faults=faults)
@@ -207,6 +82,7 @@ async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, mode: str) ->
             plain.bind(("127.0.0.1", number))
 
 
+@pytest.mark.sockets
 async def test_an_api_in_trouble_costs_no_call(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=12, seconds=60, faults=Faults(rate_429=0.2, rate_5xx=0.3, retry_after_s=0.05))
@@ -219,6 +95,7 @@ async def test_an_api_in_trouble_costs_no_call(tmp_path: Path) -> None:
     assert set(outcomes["fork_start"]) > {"200", "429"}
 
 
+@pytest.mark.sockets
 async def test_it_answers_if_it_is_to(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=2, ring_s=None, seconds=60)
@@ -228,6 +105,7 @@ async def test_it_answers_if_it_is_to(tmp_path: Path) -> None:
     assert daemon.summary["api_requests"]["answer"] == {"200": 2}
 
 
+@pytest.mark.sockets
 async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media, socket.create_server(("127.0.0.1", 0)) as hooks:
         media.bind(("127.0.0.1", 0))
@@ -240,6 +118,7 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             assert not (tmp_path / "out" / "summary.json").exists()
 
 
+@pytest.mark.sockets
 async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=2, seconds=60)
@@ -272,6 +151,7 @@ async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other
     assert summary["webhooks"]["forged"] == 1
 
 
+@pytest.mark.sockets
 async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=3, seconds=60)
@@ -282,6 +162,7 @@ async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> Non
     check_audio(api, daemon, api.calls)
 
 
+@pytest.mark.sockets
 async def test_an_end_while_forks_are_being_started_stops_them_in_time_and_quietly(tmp_path: Path) -> None:
     """FAULTS row 33: a command that is under way is given up; the calls are left to the next one."""
     port, out = free_port(), tmp_path / "out"
@@ -319,6 +200,7 @@ class Losing(httpx.AsyncBaseTransport):
         await self._through.aclose()
 
 
+@pytest.mark.sockets
 async def test_a_call_whose_end_nobody_tells_ends_by_itself(tmp_path: Path) -> None:
     """FAULTS row 42."""
     port, network = free_port(), Losing("call.hangup", "call.fork.stopped")
@@ -332,6 +214,7 @@ async def test_a_call_whose_end_nobody_tells_ends_by_itself(tmp_path: Path) -> N
     assert daemon.summary["calls"]["recorded"] == 3
 
 
+@pytest.mark.sockets
 async def test_a_call_whose_answer_nobody_tells_is_forked_all_the_same(tmp_path: Path) -> None:
     port, network = free_port(), Losing("call.answered")
     api = stand_in(port, calls=1, ring_s=0.5, seconds=60, webhook_transport=network)
@@ -342,6 +225,7 @@ async def test_a_call_whose_answer_nobody_tells_is_forked_all_the_same(tmp_path:
     check_audio(api, daemon, api.calls)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_calls_that_live_are_forked_again_by_the_next_one(tmp_path: Path, number: signal.Signals) -> None:
     port, out = free_port(), tmp_path / "out"
@@ -377,6 +261,7 @@ def readable(path: Path) -> npt.NDArray[np.int16]:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
+@pytest.mark.sockets
 async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> None:
     """FAULTS row 55: while the same 50 calls go on in further files."""
     port, out = free_port(), tmp_path / "out"
@@ -413,6 +298,7 @@ async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> No
             assert name in figures["names"]
 
 
+@pytest.mark.sockets
 async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
     """FAULTS row 54: it takes no call of the first, which goes on; nor does a capture write there."""
     port, out = free_port(), tmp_path / "out"
@@ -434,6 +320,7 @@ async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
     assert daemon.summary["api_requests"]["fork_start"] == {"200": 2}
 
 
+@pytest.mark.sockets
 async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path: Path) -> None:
     """What stands in the way is named; it is tried again until the end, and the other call is whole."""
     port, out = free_port(), tmp_path / "out"
@@ -455,6 +342,7 @@ async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path
     assert summary["leg_files_failed"] >= 1
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
 async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: str) -> None:
     """FAULTS row 57: twenty times as many connections as the process has descriptors; half of them begin a request."""
@@ -494,6 +382,7 @@ async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: 
     assert [report["errors"] for report in summary["sinks"] if report["kind"] == "wav"] == [{}]
 
 
+@pytest.mark.sockets
 async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> None:
     for allowed in (False, True):
         port, out = free_port(), tmp_path / f"out-{allowed}"
@@ -511,6 +400,7 @@ async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> N
         assert summary["totals"]["rejected_by"].get("unannounced", 0) == (0 if allowed else 50)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(("wanted", "legs"), [("b", {"b"}), ("both", {"a", "b"})])
 async def test_legs_of_a_session_as_one_file(tmp_path: Path, wanted: str, legs: set[str]) -> None:
     port, out = free_port(), tmp_path / "out"

@@ -17,7 +17,7 @@ __all__ = ["DecodingJob", "DecodingJobs", "Defer", "at_once"]
 I64 = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 
-# Puts work off until its result is asked for, and keeps its order: see ``_delivery.in_order``
+# Puts work off until its result is asked for, and keeps its order: see ``_delivery.ordered_work``
 Defer = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 

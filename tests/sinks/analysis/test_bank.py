@@ -2,76 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from block_batches import Part, batch_of_blocks, stream
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import T0
 
 import strep
-from strep._model.blocks import BlockBatch
-from strep._model.types import Codec, Direction, GapCause, Leg, Mask, StreamInfo
+from strep._model.types import Mask
 from strep.resample import resample
 from strep.sinks import FrameSink
 from strep.sinks.analysis.bank import FrameBank, FrameBatch
-
-T0 = 1_700_000_000_000_000_000
-
-
-def stream(index: int, rate: int = 8000, channels: int = 1, serial: int | None = None) -> StreamInfo:
-    number = index if serial is None else serial
-    codec = Codec("L16", rate, rate, channels, 2 * channels)
-    return StreamInfo(
-        index, number, uuid.UUID(int=number), Leg.A, Direction.INBOUND, f"s{number}", f"s{number}", "a-inbound",
-        9000, 1, ("127.0.0.1", 1), 96, T0, T0, codec,
-    )  # fmt: skip
-
-
-@dataclass
-class Part:
-    """A block of a stream, for :func:`batch_of_blocks`."""
-
-    stream: StreamInfo
-    position: int
-    gap: int
-    samples: np.ndarray
-    mask: np.ndarray | None = None
-
-
-def batch_of_blocks(parts: list[Part]) -> BlockBatch:
-    frames = np.array([len(p.samples) // p.stream.channels for p in parts], np.int64)
-    samples = np.concatenate([p.samples for p in parts]) if parts else np.zeros(0, np.int16)
-    position = np.array([p.position for p in parts], np.int64)
-    rate = np.array([p.stream.sample_rate for p in parts], np.int64)
-    masked = any(p.mask is not None for p in parts)
-    mask = np.concatenate(
-        [np.ones(n, np.uint8) if p.mask is None else p.mask for p, n in zip(parts, frames, strict=True)]
-    )
-    time_ns = T0 + position * 1_000_000_000 // rate
-    return BlockBatch(
-        streams=[p.stream for p in parts],
-        index=np.array([p.stream.index for p in parts], np.int64),
-        position=position,
-        frames=frames,
-        gap_frames=np.array([p.gap for p in parts], np.int64),
-        gap_cause=np.array([GapCause.LOSS if p.gap else 0 for p in parts], np.uint8),
-        rtp_timestamp=position.astype(np.uint32),
-        arrival_ns=time_ns,
-        time_ns=time_ns,
-        offset=np.r_[0, np.cumsum([len(p.samples) for p in parts])].astype(np.int64),
-        payload=np.zeros(0, np.uint8),
-        payload_offset=np.zeros(len(parts) + 1, np.int64),
-        packet_first=np.arange(len(parts) + 1),
-        packet_frames=frames,
-        packet_arrival_ns=time_ns,
-        packet_rtp_timestamp=position.astype(np.uint32),
-        decode=lambda: samples,
-        mask=mask if masked else None,
-    )
-
 
 Frame = tuple[int, int, np.ndarray, float]  # position, time, samples, real
 
@@ -167,7 +112,7 @@ def traffic(draw: st.DrawFn) -> tuple[list[list[Part]], int, int, int, str]:
     return batches, size, hop, rate, dtype
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=usual_or_slow(100, 600), deadline=None)
 @given(traffic())
 def test_frames_are_those_of_a_plain_loop(case: tuple[list[list[Part]], int, int, int, str]) -> None:
     batches, size, hop, rate, dtype = case

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from block_batches import Part, batch_of_blocks
 from places import ROOT
-from support import MS, Arrival, batch_of, packet
-from test_bank import T0, Part, batch_of_blocks
+from support import MS, T0, Arrival, batch_of, packet
 
 import strep
 from strep._codecs.g711 import PCMU, encode

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from live import hashes, samples_of
 from places import TESTS
+from programs import four_programs_read
 from support import batch_of, payload_of, pcmu, steady
-from test_wav_faults import four_programs_read
 
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
@@ -165,7 +165,7 @@ def test_what_is_being_written_is_left_alone(tmp_path: Path) -> None:
     sink = WavSink(tmp_path)
     engine, dispatcher = Engine(), Dispatcher([sink])
     dispatcher.handle(engine.receive(batch_of(steady(100))))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not (parts := [p for p in tmp_path.rglob("*.part.wav") if p.stat().st_size > 80]):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -58,7 +58,7 @@ class Calls:
             self.dispatcher.handle(self.engine.receive(batch_of(arrivals)))
             self.until(lambda: self.sink._thread.idle)
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 100) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline
