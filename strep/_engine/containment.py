@@ -29,8 +29,8 @@ __all__ = ["Containment"]
 
 I64 = npt.NDArray[np.int64]
 
-_ALONE: Final = 8  # streams, picked at random, that fail alone while no others did not: it is nobody's fault
-_ATTEMPTS: Final = 1000  # at one piece of work: so much at most that strangers can make us do
+_FAILING_ALONE: Final = 8  # streams, picked at random: if each of them fails alone, it is the fault of none
+_ATTEMPTS: Final = 1000  # at one piece of work, at most: a bound on the work that strangers can cause
 
 
 class Containment:
@@ -83,7 +83,7 @@ class Containment:
         guilty: list[tuple[int, Exception]] = []
         parts = [names] if len(names) == 1 else _halves(names)
         for _ in range(_ATTEMPTS):
-            if not parts or (len(guilty) == _ALONE and not done.any()):
+            if not parts or (len(guilty) == _FAILING_ALONE and not done.any()):
                 break
             part = parts.pop()
             which = np.isin(rows, part).nonzero()[0]

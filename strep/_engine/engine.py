@@ -134,16 +134,39 @@ class Engine:
         self.accounts = accounts = Accounts(state.undo)
         self._events: list[Event] = []  # of the present call: all below append to it
         events, pins = self._events, SourcePins(config.pin)
-        self._containment = contained = Containment(state.undo, state.ring, state.table, registry, accounts, events)
+        self._containment = contained = Containment(
+            undo=state.undo, ring=state.ring, table=state.table, registry=registry, accounts=accounts, events=events
+        )
         self._intake = Intake(accounts, registry, config.sources, pins)
         self._sources = Sources(state, accounts, pins)
         self._outlet = Outlet(state, accounts, types, defer)
         self._playout = Playout(state, contained, self._outlet.deliver, events, latency_ns=config.latency_ns)
-        self._endings = Endings(state, accounts, contained, self._playout, self._outlet.end, events)
+        self._endings = Endings(
+            state=state,
+            accounts=accounts,
+            containment=contained,
+            playout=self._playout,
+            last_events=self._outlet.end,
+            events=events,
+        )
         self._strangers = Strangers(accounts, contained.quarantine, self._offer)
-        self._insertion = Insertion(state, accounts, contained, self._playout, self._strangers, events)
+        self._insertion = Insertion(
+            state=state,
+            accounts=accounts,
+            containment=contained,
+            playout=self._playout,
+            strangers=self._strangers,
+            events=events,
+        )
         self._bulk = BulkInsertion(state, accounts, contained, self._playout, self._insertion)
-        self._changes = SourceChanges(state, contained, self._playout, self._endings, self._insertion.insert, events)
+        self._changes = SourceChanges(
+            state=state,
+            containment=contained,
+            playout=self._playout,
+            endings=self._endings,
+            insert=self._insertion.insert,
+            events=events,
+        )
         self._tick = 0
         self._last_arrival_ns = 0
         self._parse_retries = 0  # that are left for the present batch

@@ -28,7 +28,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted this long is no stranger's pair of packets
-_NO_TYPE: Final = 255
+_NO_TYPE: Final = 255  # no payload type has been seen yet
 
 
 class StreamState:

@@ -42,13 +42,13 @@ class DatagramBatch:
     def take(self, rows: npt.NDArray[np.intp] | slice) -> DatagramBatch:
         """A batch of the given rows (copies, unless ``rows`` is a slice)."""
         return DatagramBatch(
-            self.slab[rows],
-            self.length[rows],
-            self.arrival_ns[rows],
-            self.source_hi[rows],
-            self.source_lo[rows],
-            self.source_port[rows],
-            self.local_port[rows],
+            slab=self.slab[rows],
+            length=self.length[rows],
+            arrival_ns=self.arrival_ns[rows],
+            source_hi=self.source_hi[rows],
+            source_lo=self.source_lo[rows],
+            source_port=self.source_port[rows],
+            local_port=self.local_port[rows],
         )
 
 
@@ -68,12 +68,12 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
         slab[done : done + len(b), : b.slab.shape[1]] = b.slab
         done += len(b)
     one = DatagramBatch(
-        slab,
-        np.concatenate([b.length for b in batches]),
-        np.concatenate([b.arrival_ns for b in batches]),
-        np.concatenate([b.source_hi for b in batches]),
-        np.concatenate([b.source_lo for b in batches]),
-        np.concatenate([b.source_port for b in batches]),
-        np.concatenate([b.local_port for b in batches]),
+        slab=slab,
+        length=np.concatenate([b.length for b in batches]),
+        arrival_ns=np.concatenate([b.arrival_ns for b in batches]),
+        source_hi=np.concatenate([b.source_hi for b in batches]),
+        source_lo=np.concatenate([b.source_lo for b in batches]),
+        source_port=np.concatenate([b.source_port for b in batches]),
+        local_port=np.concatenate([b.local_port for b in batches]),
     )
     return [one.take(np.argsort(one.arrival_ns, kind="stable"))]

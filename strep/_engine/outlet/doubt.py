@@ -19,8 +19,8 @@ __all__ = ["Doubt"]
 
 I64 = npt.NDArray[np.int64]
 
-_PAIRS: Final = 100  # at a stream's beginning: beyond, it is believed
-_ENOUGH: Final = 4  # contradictions
+_PAIRS_LOOKED_AT: Final = 100  # of a stream, at its beginning: then it is believed
+_CONTRADICTIONS: Final = 4  # that make a stream look encrypted, if there are more of them than of pairs that agree
 
 
 class _Evidence:
@@ -42,7 +42,7 @@ class Doubt:
         self._seen: dict[int, _Evidence] = {}
 
     def open(self, rows: I64) -> None:
-        self.left[rows] = _PAIRS
+        self.left[rows] = _PAIRS_LOOKED_AT
         for row in rows.tolist():
             self._seen.pop(row, None)
 
@@ -65,7 +65,7 @@ class Doubt:
             seen.agreed += step == seen.ticks
             self.left[row] -= 1
         seen.ext, seen.timestamp, seen.ticks = ext, timestamp, ticks
-        enough = seen.contradicted >= _ENOUGH and seen.contradicted > seen.agreed
+        enough = seen.contradicted >= _CONTRADICTIONS and seen.contradicted > seen.agreed
         if enough:
             self.left[row] = 0
         if not self.left[row]:

@@ -28,14 +28,23 @@ def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools |
     begin = np.zeros(len(length) + 1, np.int64)
     np.cumsum(length, out=begin[1:])
     if not ring.any_large or not (large := ring.large.take(placed.row)).any():
-        return _gather(ring.payload_slab(False), placed.slot, skip, length, begin, None), begin
+        return _gather(
+            slab=ring.payload_slab(False), slot=placed.slot, skip=skip, length=length, begin=begin, out=None
+        ), begin
     out = np.empty(int(begin[-1]), np.uint8)
     for kind in (False, True):
         members = np.flatnonzero(large == kind)
         if members.size:
             part = None if skip is None else skip[members]
             slab = ring.payload_slab(kind)
-            _gather(slab, placed.slot[members], part, length[members], begin[:-1][members], out)
+            _gather(
+                slab=slab,
+                slot=placed.slot[members],
+                skip=part,
+                length=length[members],
+                begin=begin[:-1][members],
+                out=out,
+            )
     return out, begin
 
 

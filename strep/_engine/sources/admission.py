@@ -108,9 +108,18 @@ class Admission:
             mine = held.owner == i
             one = HeldPackets(held.columns[mine], np.zeros(int(mine.sum()), np.int64), held.slab[mine])
             this = slice(i, i + 1)
-            yield Takeover(np.array([place.row]), sources[this], ssrc[this], runs.lowest[this], one, each_key[i])
+            yield Takeover(
+                rows=np.array([place.row]),
+                sources=sources[this],
+                ssrc=ssrc[this],
+                lowest=runs.lowest[this],
+                held=one,
+                key=each_key[i],
+            )
         if new:
-            yield self._new_streams(np.array(new), stream_keys, sources, ssrc, places, held, runs)
+            yield self._new_streams(
+                new=np.array(new), keys=stream_keys, sources=sources, ssrc=ssrc, places=places, held=held, runs=runs
+            )
 
     def _new_streams(
         self,

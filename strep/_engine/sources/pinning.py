@@ -9,22 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
+from .keys import SOURCE_BITS
 
-__all__ = ["PIN_MODES", "SOURCE_BITS", "SourcePins"]
+__all__ = ["PIN_MODES", "SourcePins"]
 
 U64 = npt.NDArray[np.uint64]
 
 PIN_MODES: Final = ("address", "network", "off")
-# of a candidate's key these bits tell its source; a stream's own tag has zeros there
-SOURCE_BITS: Final = np.uint64(0x0000_0000_FFFF_FFF0)
 _MIXED: Final = np.uint64(32)  # the upper half of a product is the better mixed one
 _PORT_BITS: Final = np.uint64(16)
-_ALL: Final = 0xFFFF_FFFF_FFFF_FFFF
-_NETWORK_HI: Final = np.uint64(_ALL << 16 & _ALL)  # IPv6: /48, what one site gets (RFC 6177)
-_NETWORK_LO: Final = np.uint64(_ALL << 8 & _ALL)  # IPv4: /24
+_ALL_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
+_NETWORK_HI: Final = np.uint64(_ALL_BITS << 16 & _ALL_BITS)  # IPv6: /48, what one site gets (RFC 6177)
+_NETWORK_LO: Final = np.uint64(_ALL_BITS << 8 & _ALL_BITS)  # IPv4: /24
 _MAPPED: Final = np.uint64(0xFFFF)  # the upper half of the lower word of a mapped IPv4 address
 _IPV6: Final = np.uint64(1 << 47)  # marks a host that is a hash
-_HASH: Final = np.uint64((1 << 47) - 1)
+_HASH_BITS: Final = np.uint64((1 << 47) - 1)
 
 
 class SourcePins:
@@ -68,7 +67,7 @@ class SourcePins:
         mixed += lo
         mixed *= self._k2
         mixed >>= np.uint64(17)
-        return mixed & _HASH | _IPV6
+        return mixed & _HASH_BITS | _IPV6
 
     @staticmethod
     def hosts(words: U64) -> U64:

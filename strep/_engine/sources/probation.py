@@ -24,10 +24,11 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
-_PACKETS: Final = 32_768  # a generation
-_MANY_CHAINS: Final = 8  # from which on packets of all sources are looked up side by side
-_FEW: Final = 32  # packets, of which sources are told apart one by one
-_ARENA: Final = 12 << 20  # payload bytes a generation; touched as used
+_GENERATION_PACKETS: Final = 32_768
+_CHAINS_SIDE_BY_SIDE: Final = 8  # sources, from which on their packets are looked up as arrays
+_PACKETS_ONE_BY_ONE: Final = 32  # up to so many, sources are told apart in a loop: faster than as arrays
+_GENERATION_BYTES: Final = 12 << 20  # of payloads; memory is touched as it is used
+_SHAPES: Final = 32  # different lengths and offsets of payloads in a batch, up to which each is copied in one go
 
 HELD_COLUMNS: Final = np.dtype(
     [
@@ -82,17 +83,19 @@ class Proofs:
 
 class _Generation:
     def __init__(self, seed: int | None) -> None:
-        self.table = KeyTable(_PACKETS, seed)
+        self.table = KeyTable(_GENERATION_PACKETS, seed)
         self.candidates = 0
         self.packets = 0
         self.bytes = 0
-        self.last_sequence = np.zeros(_PACKETS, np.uint16)
-        self.last_arrival_ns = np.zeros(_PACKETS, np.int64)
-        self.holding = np.zeros(_PACKETS, np.bool_)  # the candidate's last packet may begin a pair
-        self.last_packet = np.zeros(_PACKETS, np.int64)  # row in `columns`, -1 if none
-        self.columns = np.zeros(_PACKETS, HELD_COLUMNS)
-        self.prior = np.zeros(_PACKETS, np.int64)  # a packet's predecessor of the same source here, -1 if none
-        self.arena = np.empty(_ARENA, np.uint8)
+        self.last_sequence = np.zeros(_GENERATION_PACKETS, np.uint16)
+        self.last_arrival_ns = np.zeros(_GENERATION_PACKETS, np.int64)
+        self.holding = np.zeros(_GENERATION_PACKETS, np.bool_)  # the candidate's last packet may begin a pair
+        self.last_packet = np.zeros(_GENERATION_PACKETS, np.int64)  # row in `columns`, -1 if none
+        self.columns = np.zeros(_GENERATION_PACKETS, HELD_COLUMNS)
+        self.prior = np.zeros(
+            _GENERATION_PACKETS, np.int64
+        )  # a packet's predecessor of the same source here, -1 if none
+        self.arena = np.empty(_GENERATION_BYTES, np.uint8)
         self.kept = 0  # packets not yet given back
         self.foreign = 0  # of them, those of foreign sources
 
@@ -101,7 +104,7 @@ class _Generation:
         owner = np.flatnonzero(candidates >= 0)
         packet = self.last_packet[candidates[owner]]
         packets, owners = [], []
-        while packet.size > _MANY_CHAINS:
+        while packet.size > _CHAINS_SIDE_BY_SIDE:
             there = packet >= 0
             packet, owner = packet[there], owner[there]
             packets.append(packet)
@@ -157,9 +160,9 @@ class _Generation:
         columns = self.columns[mine]
         width = max(64, int(columns["length"].max(initial=0)))
         # rows of one width: what stands behind a payload is never read
-        at = np.minimum(columns["at"], _ARENA - width)
+        at = np.minimum(columns["at"], _GENERATION_BYTES - width)
         shift = columns["at"] - at  # only for payloads at the arena's very end
-        items = np.ndarray((_ARENA - width + 1,), np.dtype((np.void, width)), self.arena, 0, (1,))
+        items = np.ndarray((_GENERATION_BYTES - width + 1,), np.dtype((np.void, width)), self.arena, 0, (1,))
         slab = items[at].view(np.uint8).reshape(len(at), width)
         for i in np.flatnonzero(shift).tolist():
             slab[i] = np.roll(slab[i], -int(shift[i]))
@@ -222,16 +225,22 @@ class Probation:
         done = 0
         while done < len(columns):
             generation = self._generations[self._current]
-            room = _PACKETS - generation.packets
+            room = _GENERATION_PACKETS - generation.packets
             ends = np.cumsum(columns["length"][done : done + room])
-            count = min(room, int(np.searchsorted(ends, _ARENA - generation.bytes, "right")))
+            count = min(room, int(np.searchsorted(ends, _GENERATION_BYTES - generation.bytes, "right")))
             if count <= 0:
                 self._current ^= 1
                 self._expire(self._generations[self._current].clear())
                 continue
             part = slice(done, done + count)
             proved = self._keep(
-                hi[part], lo[part], tag[part], columns[part], slab, slab_rows[part], payload_offset[part]
+                hi=hi[part],
+                lo=lo[part],
+                tag=tag[part],
+                columns=columns[part],
+                slab=slab,
+                slab_rows=slab_rows[part],
+                payload_offset=payload_offset[part],
             )
             if proved is not None:
                 proofs.append(proved)
@@ -252,7 +261,7 @@ class Probation:
         candidate = current.table.find(hi, lo, tag)
         unknown = np.flatnonzero(candidate < 0)
         if unknown.size:
-            self._adopt(current, hi, lo, tag, unknown, candidate)
+            self._adopt(current=current, hi=hi, lo=lo, tag=tag, unknown=unknown, candidate=candidate)
 
         first = current.packets
         length = columns["length"]
@@ -262,7 +271,7 @@ class Probation:
         kept["packet"] = self._serial + np.arange(len(columns))
         kept["at"] = at
         self._serial += len(columns)
-        _pack(current.arena, at, slab, slab_rows, payload_offset, length)
+        _pack(arena=current.arena, at=at, slab=slab, slab_rows=slab_rows, offset=payload_offset, length=length)
         current.packets += len(columns)
         current.bytes += int(length.sum())
         current.kept += len(columns)
@@ -299,12 +308,12 @@ class Probation:
         opening, closing = opening[in_order], closing[in_order]
         which = order[opening]
         return Proofs(
-            hi[which],
-            lo[which],
-            tag[which],
-            kept["source"][which],
-            prior[closing],
-            prior_arrival[closing],
+            hi=hi[which],
+            lo=lo[which],
+            tag=tag[which],
+            source=kept["source"][which],
+            last_sequence_number=prior[closing],
+            last_arrival_ns=prior_arrival[closing],
         )
 
     def _adopt(self, current: _Generation, hi: U64, lo: U64, tag: U64, unknown: I64, candidate: I64) -> None:
@@ -365,7 +374,7 @@ class Probation:
 
 def _distinct(hi: U64, lo: U64, tag: U64) -> tuple[I64, I64]:
     """Of keys the first of each, in order, and which of these each one is."""
-    if len(hi) <= _FEW:
+    if len(hi) <= _PACKETS_ONE_BY_ONE:
         known: dict[tuple[int, int, int], int] = {}
         keys = zip(hi.tolist(), lo.tolist(), tag.tolist(), strict=True)
         rank = np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
@@ -385,7 +394,7 @@ def _pack(arena: U8, at: I64, slab: U8, slab_rows: I64, offset: I64, length: I64
     """``arena[at:at+length] = slab[slab_rows, offset:offset+length]``, grouped by length and offset."""
     shape = length * 65_536 + offset
     distinct = np.unique(shape)
-    if len(distinct) > 32:
+    if len(distinct) > _SHAPES:
         total = int(length.sum())
         within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
         flat = slab.reshape(-1)
