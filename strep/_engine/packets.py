@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .bodies import Bodies
-from .sources.probation import HELD_COLUMNS, HeldPackets
+from .sources.held import HELD_COLUMNS, HeldPackets
 
 __all__ = ["Packets"]
 

@@ -16,10 +16,11 @@ from ..accounts import Accounts
 from ..state import StreamState
 from .beginnings import Runs, looks_encrypted, only, origins_ns
 from .decisions import Decision, Eviction, NewStreams, Takeover
+from .held import HeldPackets
 from .keys import KIND_SHARED, Key, Keys, kind_of, ssrc_of, stream_tag
 from .limits import AdmissionLimits
 from .pinning import SourcePins
-from .probation import HeldPackets, Probation, Proofs
+from .probation import Probation, Proofs
 from .shared_port import Replacement, SharedPorts
 
 __all__ = ["Admission", "first_of_each_stream"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..._codecs.payload_types import PayloadTypes
 from ..._model.time import NEVER_NS, SECOND_NS
 from ..streams.ring import MAX_DROPOUT, MISORDER
-from .probation import HeldPackets
+from .held import HeldPackets
 
 __all__ = ["Runs", "looks_encrypted", "only", "origins_ns"]
 
