@@ -54,13 +54,13 @@ class Containment:
         self.quarantine = Quarantine()
         self.aside: dict[int, str] = {}
         self.now_ns = 0  # the present tick's beginning
-        self.unsettled: list[tuple[str, Exception]] = []  # faults of which only the accounts can tell what they cost
+        self.unsettled: list[tuple[str, Exception]] = []  # what these errors cost is seen from the accounts only
 
     # --- work that can be undone ------------------------------------------------------------------------------------
 
     def run(self, place: str, rows: I64, work: Callable[[I64], object]) -> None:
-        """``work(rows)``, which may be done for any part of the rows as well. What it cannot be done for loses the
-        packets that wait in the ring."""
+        """Do ``work(rows)``, which can be done for any part of the rows as well. Rows for which it raises lose the
+        packets that wait in their rings."""
         self._undo.clear()
         try:
             work(rows)
@@ -124,7 +124,7 @@ class Containment:
             self._events.append(Fault(place, error, info, packets))
 
     def lost(self, place: str, error: Exception, packets: int) -> None:
-        """An error that is no one stream's cost so many packets."""
+        """An error that cannot be put down to one stream cost so many packets."""
         self._accounts.drop("fault", packets)
         self._events.append(Fault(place, error, None, packets))
 
@@ -144,7 +144,7 @@ class Containment:
         self.unsettled.append((place, error))
 
     def settle(self, missing: int) -> None:
-        """To be said when every datagram received should be accounted for: so many are not, and were lost."""
+        """Call this when every datagram received should be accounted for: ``missing`` are not, and were lost."""
         faults, self.unsettled = self.unsettled, []
         for place, error in faults:
             self.lost(place, error, missing)

@@ -1,4 +1,4 @@
-"""Datagrams become packets: which tick each is of, what of them is media, whose it is."""
+"""Datagrams become packets: they are cut into ticks and parsed, what is no media is counted, the rest gets its keys."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ticks_of(batch: DatagramBatch, present: int, latest_ns: int | None = None) -
 
 
 class Intake:
-    """Parses, counts what is refused, and gives the rest its keys. ``sources``: networks that may send; None: all."""
+    """``sources``: networks that may send; None: all."""
 
     def __init__(self, accounts: Accounts, registry: Registry, sources: SourceFilter | None, pins: SourcePins) -> None:
         self._pins = pins
@@ -110,5 +110,5 @@ class Intake:
             source=source,
         )
         if uniform is not None:
-            self._accounts.kinds[uniform] += count  # nothing can go wrong any more
+            self._accounts.kinds[uniform] += count  # only now, when nothing can go wrong any more
         return packets, rows

@@ -18,7 +18,7 @@ __all__ = ["Packets"]
 class Packets:
     """Columns of shape (n,). Payload i is ``slab[slab_rows[i], offset[i] : offset[i] + length[i]]``.
 
-    The source columns stand by row of the slab too: only who comes to probation is asked for them.
+    The source columns are by row of the slab: they are only read of packets that go on probation.
     """
 
     hi: npt.NDArray[np.uint64]

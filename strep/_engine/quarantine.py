@@ -1,4 +1,4 @@
-"""Streams in whose packets something failed again and again: what comes of them is refused for a while."""
+"""Keys in whose packets something failed again and again: what comes with them is refused for a while."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that send more than media ever do, for long, are refused until they have calmed down. Pure.
+"""Streams that send far more than media does, and for long, are refused until they have calmed down.
 
 What counts is the greater of two figures: packets, and audio in units of 20 ms, for a packet may hold much of it that
 has to be decoded, written and analyzed.
@@ -59,7 +59,7 @@ class Throttle:
         seconds[more < 0] = 0
         begins = ~throttled & ((debt > _DEBT_UNITS) & (seconds >= _LASTING_S) | (debt > _FLOOD_UNITS))
         throttled |= begins
-        # who is refused owes a calm time, no more
+        # a stream that is refused owes so much calm time, and no more
         debt[throttled] = np.minimum(debt[throttled], _CALM_S * _UNITS_A_SECOND)
         throttled &= debt > 0
         self.active = bool(throttled.any())

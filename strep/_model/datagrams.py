@@ -25,7 +25,7 @@ class DatagramBatch:
     ``source_hi, source_lo`` uint64, the source address as a 128-bit integer (IPv4 as ::ffff:a.b.c.d).
     ``source_port, local_port`` uint16.
 
-    The slab belongs to the edge and is overwritten by its next batch: nobody keeps a view of it.
+    The slab belongs to the edge, which overwrites it with its next batch. Do not keep a view of it.
     """
 
     slab: npt.NDArray[np.uint8]
@@ -53,8 +53,8 @@ class DatagramBatch:
 
 
 def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
-    """Batches of several sockets that were read together, as one in order of arrival when they reach over more than
-    10 ms: then their order among each other matters to the engine. Otherwise they are given back as they are."""
+    """Batches of several sockets that were read together. If they reach over a boundary of the engine's 10 ms ticks, they
+    come as one batch in order of arrival, for then that order matters; otherwise as they are."""
     if len(batches) < 2:
         return batches
     earliest = min(int(b.arrival_ns.min()) for b in batches)

@@ -1,8 +1,8 @@
 """Whether payloads that say how long they are (opus, AMR) look encrypted: most then say what cannot be.
 
 A packet lasts at most until the timestamp of the next one; a shorter one is followed by suppressed silence. Random
-bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and nearly all of AMR; by
-chance they are right in one of five.
+bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and in nearly all of AMR. By
+chance they agree in one of five.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONTRADICTIONS: Final = 4  # that make a stream look encrypted, if there are mo
 
 
 class _Evidence:
-    """A stream's packet before, and what its pairs have told."""
+    """A stream's last packet, and how many of its pairs agreed and contradicted."""
 
     __slots__ = ("agreed", "contradicted", "ext", "ticks", "timestamp")
 
@@ -47,7 +47,7 @@ class Doubt:
             self._seen.pop(row, None)
 
     def note(self, rows: I64) -> None:
-        """To be said of rows before :meth:`contradicts` is asked of them."""
+        """Call this for rows before :meth:`contradicts` is asked of them: it notes what may have to be undone."""
         self._undo.note((self.left, rows, self.left[rows]))
         for row in rows.tolist():
             seen = self._seen.get(row)
@@ -57,7 +57,8 @@ class Doubt:
                 self._undo.note((self._seen, row, copy(seen)))
 
     def contradicts(self, row: int, ext: int, timestamp: int, ticks: int) -> bool:
-        """A packet that claims to last so many RTP ticks, 0 for a malformed one; in order. True: it is enough."""
+        """Look at a stream's next packet, which claims to last so many RTP ticks; 0: it is malformed. True: the stream
+        looks encrypted."""
         seen = self._seen.setdefault(row, _Evidence())
         if ext == seen.ext + 1:
             step = (timestamp - seen.timestamp) & 0xFFFF_FFFF

@@ -18,7 +18,8 @@ U8 = npt.NDArray[np.uint8]
 def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools | None) -> tuple[U8, I64]:
     """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,).
 
-    Trimmed frames are left out, but of the packets that are ``whole`` (None: none), which a decoder needs entire."""
+    Frames that are to be trimmed are left out; not of the packets that are ``whole`` (None: none), which their decoder
+    needs entire."""
     bytes_a_frame = frame_bytes.take(placed.codec)
     length = placed.frames * bytes_a_frame
     skip = None if placed.trim is None else placed.trim * bytes_a_frame

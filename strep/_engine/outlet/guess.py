@@ -1,4 +1,4 @@
-"""What a payload type may be that nobody named: from payload sizes and timestamp steps. A guess, and told as one."""
+"""A guess at what an unknown payload type is, from payload sizes and timestamp steps. Users are told that it is one."""
 
 from __future__ import annotations
 

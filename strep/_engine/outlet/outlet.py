@@ -45,7 +45,7 @@ class Outlet:
         self._faults: deque[Fault] = deque()
         self._with_decoders: set[int] = set()  # serials of streams that have decoders of their own
         self.wanted = True
-        # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
+        # by row: up to which packet, and from which of the stream's sources, payloads may not have been kept
         self._since: tuple[I64, I64] | None = None
 
     def want(self, *, audio: bool, payloads: bool) -> None:

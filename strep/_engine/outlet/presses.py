@@ -44,7 +44,7 @@ class KeyPresses:
         return np.array(sorted(self._telephone.pending), np.int64)
 
     def anchors(self, popped: RingPackets, is_event: npt.NDArray[np.bool_]) -> dict[int, Anchor | None]:
-        """To be asked before packets are placed: where the streams stand that have telephone-events among them."""
+        """Where the streams stand that have telephone-events among these packets. Call it before they are placed."""
         return {row: self._state.timeline.anchor(row) for row in np.unique(popped.row[is_event]).tolist()}
 
     def take(

@@ -144,7 +144,7 @@ class TelephoneEvents:
         self.pending.discard(row)
 
     def note(self, rows: Iterable[int]) -> None:
-        """To be said of rows before anything is told of them, if that may have to be undone."""
+        """Call this for rows before anything changes in them that may have to be undone."""
         undo = self._undo
         undo.note((self.__dict__, "malformed", self.malformed))
         undo.note((self.__dict__, "repeated", self.repeated))

@@ -1,4 +1,4 @@
-"""Where the sequences of sources that proved themselves begin, among the packets that were held back."""
+"""Where, among the packets that were held back, the sequences of sources that proved themselves begin."""
 
 from __future__ import annotations
 

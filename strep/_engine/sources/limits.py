@@ -1,4 +1,4 @@
-"""How many streams may begin in a time, of one source and in all: a flood of pairs costs a bounded time."""
+"""How fast streams may begin, from one source and in all, so that a flood of pairs of packets costs a bounded time."""
 
 from __future__ import annotations
 

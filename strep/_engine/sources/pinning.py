@@ -27,13 +27,13 @@ _HASH_BITS: Final = np.uint64((1 << 47) - 1)
 
 
 class SourcePins:
-    """Turns source transport addresses into words, uint64 (n,), equal for what counts as one source.
+    """Turns source transport addresses into words, uint64 (n,), equal for addresses that count as one source.
 
     ``mode``  "address": the IP address and the port (RFC 3550's source transport address). "network": the address's
               /24 (IPv4) or /48 (IPv6), any port. "off": all sources count as one, which is 0.
 
     A word is 48 bits for the host (IPv4 as it is, IPv6 as a seeded hash: nobody outside can make two meet), and 16 for
-    the port. Raises ConfigurationError.
+    the port. Raises ConfigurationError if ``mode`` is none of these.
     """
 
     def __init__(self, mode: str = "address", seed: int | None = None) -> None:
@@ -71,11 +71,11 @@ class SourcePins:
 
     @staticmethod
     def hosts(words: U64) -> U64:
-        """What is equal for all ports of an address."""
+        """The part of words that is the same for all ports of an address, uint64 (n,)."""
         return words >> _PORT_BITS
 
     def bits(self, words: U64) -> U64:
-        """What of words stands in the keys of candidates: within :data:`SOURCE_BITS`."""
+        """A hash of words for the keys of sources on probation: within ``keys.SOURCE_BITS``."""
         mixed: U64 = words * self._k3
         mixed ^= mixed >> _MIXED
         mixed *= self._k1

@@ -1,8 +1,8 @@
-"""Sources that have not proved themselves: RFC 3550 A.1 with MIN_SEQUENTIAL = 2, for a whole batch at once.
+"""Sources that have not proved themselves, by RFC 3550 A.1 with MIN_SEQUENTIAL = 2. A whole batch at once.
 
 A packet of an unknown key, of another SSRC than its stream's, or far outside its stream's window comes here and is
 kept. When two packets in sequence have come, all that were kept are given back: a real source loses nothing.
-A flood of invented ids only turns a pair of bounded arenas over: no stream, no file, no growing table.
+A flood of invented ids only fills two buffers of fixed size in turn: it makes no stream, no file, no growing table.
 
 Candidates are kept in two generations. New ones enter the current generation; when it is full it becomes the previous
 one, and what the previous one still held is rejected. So a candidate lives for at least one full generation.
@@ -246,7 +246,7 @@ class Probation:
 
 
 def _distinct(hi: U64, lo: U64, tag: U64) -> tuple[I64, I64]:
-    """Of keys the first of each, in order, and which of these each one is."""
+    """The first of each distinct key, in order, as indices; and for each key, which of these it is."""
     if len(hi) <= _PACKETS_ONE_BY_ONE:
         known: dict[tuple[int, int, int], int] = {}
         keys = zip(hi.tolist(), lo.tolist(), tag.tolist(), strict=True)

@@ -181,7 +181,7 @@ class Reception:
         copies: npt.NDArray[np.bool_] | None,
         fresh: bool,
     ) -> None:
-        """``fresh``: what stands in these rows has not been noted yet."""
+        """At most one packet a row. ``fresh``: what these rows hold has not been noted in the journal yet."""
         note = self._note
         received, highest, arrivals = self.received.take(rows), self.max_ext.take(rows), self._arrivals.take(rows)
         if fresh:

@@ -6,7 +6,7 @@ says that packet next+i is here; bit i of ``history`` (two words) that packet ne
 
     next=3   present=0b1101  →  run=1 (3 may leave), hole at 4, 5 and 6 wait behind it
 
-A hole at the front is given up by deadline: arrival of the first packet that waits behind it + latency.
+A hole at the front is given up at a deadline: the arrival of the first packet that waits behind it, plus the latency.
 
 ``edge`` is next + run as it was at the last grid point of the clock. Whether a packet is in the window is judged
 against it, so the verdict does not depend on how the packets since then were cut into batches.
@@ -44,7 +44,7 @@ _LARGE_STREAMS_AT_FIRST: Final = 8
 
 
 class RingPackets:
-    """Packets that left the ring: columns of shape (p,), streams grouped, each in sequence order."""
+    """Packets that left the ring, columns (p,): by stream, and each stream's in sequence order."""
 
     __slots__ = ("arrival_ns", "ext", "length", "payload_type", "row", "slot", "timestamp")
 
@@ -86,7 +86,7 @@ class RingPackets:
 
     @classmethod
     def joined(cls, parts: list[RingPackets]) -> RingPackets:
-        """Several as one; what was popped earlier of a stream comes first."""
+        """Several as one; of a stream, what left the ring earlier comes first."""
         if len(parts) == 1:
             return parts[0]
         row = np.concatenate([part.row for part in parts])
@@ -112,13 +112,15 @@ class JitterRing:
         self.earliest_deadline_ns = NEVER_NS  # lower bound over all streams
         self.base = np.full(streams, -1)  # of a row's slots; -1: it has none
         self.large = np.zeros(streams, np.bool_)
-        # memory that nobody touched costs nothing: room for all streams of the usual size at once, as far as sane
+        # memory that was never touched costs nothing, so there is room for all streams of the usual size from the beginning
         self._small = PacketSlots(_SMALL_BYTES, min(streams, _STREAMS_AT_FIRST))
         self._large = PacketSlots(_LARGE_BYTES, min(streams, _LARGE_STREAMS_AT_FIRST))
         self._mark = np.zeros(streams, np.int64)
         self.any_large = 0
-        self.keep_payloads = True  # False: nobody will read them
-        self.peeked = np.zeros(128, np.bool_)  # payload types that are kept all the same: they must be looked into
+        self.keep_payloads = True  # False: they will not be read
+        self.peeked = np.zeros(
+            128, np.bool_
+        )  # payload types whose payloads are kept all the same, for they must be looked into
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -227,7 +229,9 @@ class JitterRing:
         waiting = self.next[rows] + _first_waiting(self.present[rows])
         slot = self.base[rows] + (waiting & (SLOTS - 1))
         arrival = self._meta_of(rows, slot)[:, 1].view(np.int64)
-        arrival = np.minimum(arrival, NEVER_NS - 1 - latency_ns)  # no clock that went wrong makes a deadline wrap
+        arrival = np.minimum(
+            arrival, NEVER_NS - 1 - latency_ns
+        )  # a clock that went wrong must not make a deadline wrap
         self.deadline_ns[rows] = arrival + latency_ns
         self.earliest_deadline_ns = min(self.earliest_deadline_ns, int(arrival.min()) + latency_ns)
 
@@ -256,7 +260,7 @@ class JitterRing:
         return self.next.take(rows) + np.bitwise_count(bits).astype(np.int64) - 1
 
     def settle(self, rows: I64) -> I64:
-        """At a grid point: move the edges of these rows up; returns their runs. Done twice it does the same."""
+        """At a grid point: move the edges of these rows up; returns their runs. Doing it twice changes nothing."""
         run = self.run(rows)
         self.edge[rows] = self.next.take(rows) + run
         return run
@@ -332,8 +336,8 @@ class JitterRing:
         np.bitwise_or.at(self._history_far, rows[~near], _ONE << (back[~near] & np.uint64(63)))
 
     def watch_holes(self, rows: I64, latency_ns: int) -> None:
-        """At a grid point: set the deadlines of rows into which packets came (several mentions are fine). Done twice it
-        does the same, so nothing is noted."""
+        """At a grid point: set the deadlines of rows into which packets came (several mentions are fine). Doing it
+        twice changes nothing, so nothing is noted."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
         if self.earliest_deadline_ns != NEVER_NS:
@@ -342,7 +346,7 @@ class JitterRing:
             self._note_holes(rows[holed], latency_ns)
 
     def note_earliest(self) -> None:
-        """To be said before ``earliest_deadline_ns`` is raised."""
+        """Call this before ``earliest_deadline_ns`` is raised."""
         self._note((self.__dict__, "earliest_deadline_ns", self.earliest_deadline_ns))
 
     def payload(self, popped: RingPackets, i: int) -> bytes:
