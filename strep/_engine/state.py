@@ -48,9 +48,8 @@ class StreamState:
         self._rates = np.array([c.sample_rate for c in types.codecs] + [1])  # the last one: no codec yet
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.source = np.zeros(rows, np.uint64)  # its address's word
-        self.former_source = np.zeros(
-            rows, np.uint64
-        )  # of the source before, which had fallen silent, and may come back; 0: none
+        # of the source before, which had fallen silent, and may come back; 0: none
+        self.former_source = np.zeros(rows, np.uint64)
         self.first_arrival_ns = np.zeros(rows, np.int64)  # 0: no stream in this row
         self.moving_until_ns = np.zeros(rows, np.int64)  # another address is expected until then
         self.restarts = np.zeros(rows, np.int64)

@@ -53,8 +53,8 @@ class DatagramBatch:
 
 
 def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
-    """Batches of several sockets that were read together. If they reach over a boundary of the engine's 10 ms ticks, they
-    come as one batch in order of arrival, for then that order matters; otherwise as they are."""
+    """Batches of several sockets that were read together. If they reach over a boundary of the engine's 10 ms
+    ticks, they come as one batch in order of arrival, for then that order matters; otherwise as they are."""
     if len(batches) < 2:
         return batches
     earliest = min(int(b.arrival_ns.min()) for b in batches)

@@ -112,7 +112,7 @@ class JitterRing:
         self.earliest_deadline_ns = NEVER_NS  # lower bound over all streams
         self.base = np.full(streams, -1)  # of a row's slots; -1: it has none
         self.large = np.zeros(streams, np.bool_)
-        # memory that was never touched costs nothing, so there is room for all streams of the usual size from the beginning
+        # memory that was never touched costs nothing, so there is room for all streams of the usual size at once
         self._small = PacketSlots(_SMALL_BYTES, min(streams, _STREAMS_AT_FIRST))
         self._large = PacketSlots(_LARGE_BYTES, min(streams, _LARGE_STREAMS_AT_FIRST))
         self._mark = np.zeros(streams, np.int64)
