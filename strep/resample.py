@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ._model.exceptions import ConfigurationError
+from ._model.rates import can_resample
 
 __all__ = ["Resampler", "can_resample", "polyphase", "prepare", "resample"]
 
 _SIDE: Final = 16  # samples of the lower rate on each side
 _BETA: Final = 5.9  # Kaiser: more than 60 dB
-_MOST_PHASES: Final = 1000
 
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
@@ -46,11 +46,6 @@ def _filter(up: int, down: int) -> tuple[npt.NDArray[np.float64], int]:
     taps = _signal().firwin(2 * half + 1, 1 / widest, window=("kaiser", _BETA)) * up
     pad = -half % down
     return np.concatenate([np.zeros(pad), taps]), half + pad
-
-
-def can_resample(rate_in: int, rate_out: int) -> bool:
-    """Whether :class:`Resampler` takes these rates, in Hz."""
-    return min(rate_in, rate_out) > 0 and max(rate_in, rate_out) // gcd(rate_in, rate_out) <= _MOST_PHASES
 
 
 def polyphase(rate_in: int, rate_out: int) -> tuple[int, int, npt.NDArray[np.float64], int]:

@@ -60,7 +60,7 @@ class Accounts:
         self.kinds += np.bincount(kind, minlength=len(DatagramKind))
 
     def leave_unread(self, count: int) -> None:
-        """Datagrams that had come when the end did, and that nobody has looked into."""
+        """Count datagrams that had arrived when the receiver ended, and that were never read."""
         self.datagrams += count
         self.drop("unread", count)
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from .._model.time import TICK_NS
 from .accounts import Accounts
+from .bodies import Bodies
 from .containment import Containment
 from .insertion import Insertion
-from .packets import Bodies, Packets
+from .packets import Packets
 from .playout import Playout
 from .state import StreamState
 from .streams.ring import WINDOW
@@ -106,7 +107,15 @@ class BulkInsertion:
             insertion.note_types(row[which], mine.payload_type)
             timed = insertion.timed(mine.payload_type)
             again = np.flatnonzero(rank[which])
-            self._state.reception.arrived(row[which], ext[which], mine.timestamp, mine.arrival_ns, timed, None, again)
+            self._state.reception.arrived(
+                rows=row[which],
+                ext=ext[which],
+                timestamp=mine.timestamp,
+                arrival_ns=mine.arrival_ns,
+                timed=timed,
+                copies=None,
+                again=again,
+            )
 
         self._undo.clear()
         there = np.ones(len(row), np.bool_)

@@ -29,8 +29,8 @@ __all__ = ["Containment"]
 
 I64 = npt.NDArray[np.int64]
 
-_ALONE: Final = 8  # streams, picked at random, that fail alone while no others did not: it is nobody's fault
-_ATTEMPTS: Final = 1000  # at one piece of work: so much at most that strangers can make us do
+_FAILING_ALONE: Final = 8  # streams, picked at random: if each of them fails alone, it is the fault of none
+_ATTEMPTS: Final = 1000  # at one piece of work, at most: a bound on the work that strangers can cause
 
 
 class Containment:
@@ -54,13 +54,13 @@ class Containment:
         self.quarantine = Quarantine()
         self.aside: dict[int, str] = {}
         self.now_ns = 0  # the present tick's beginning
-        self.unsettled: list[tuple[str, Exception]] = []  # faults of which only the accounts can tell what they cost
+        self.unsettled: list[tuple[str, Exception]] = []  # what these errors cost is seen from the accounts only
 
     # --- work that can be undone ------------------------------------------------------------------------------------
 
     def run(self, place: str, rows: I64, work: Callable[[I64], object]) -> None:
-        """``work(rows)``, which may be done for any part of the rows as well. What it cannot be done for loses the
-        packets that wait in the ring."""
+        """Do ``work(rows)``, which can be done for any part of the rows as well. Rows for which it raises lose the
+        packets that wait in their rings."""
         self._undo.clear()
         try:
             work(rows)
@@ -83,7 +83,7 @@ class Containment:
         guilty: list[tuple[int, Exception]] = []
         parts = [names] if len(names) == 1 else _halves(names)
         for _ in range(_ATTEMPTS):
-            if not parts or (len(guilty) == _ALONE and not done.any()):
+            if not parts or (len(guilty) == _FAILING_ALONE and not done.any()):
                 break
             part = parts.pop()
             which = np.isin(rows, part).nonzero()[0]
@@ -124,7 +124,7 @@ class Containment:
             self._events.append(Fault(place, error, info, packets))
 
     def lost(self, place: str, error: Exception, packets: int) -> None:
-        """An error that is no one stream's cost so many packets."""
+        """An error that cannot be put down to one stream cost so many packets."""
         self._accounts.drop("fault", packets)
         self._events.append(Fault(place, error, None, packets))
 
@@ -144,7 +144,7 @@ class Containment:
         self.unsettled.append((place, error))
 
     def settle(self, missing: int) -> None:
-        """To be said when every datagram received should be accounted for: so many are not, and were lost."""
+        """Call this when every datagram received should be accounted for: ``missing`` are not, and were lost."""
         faults, self.unsettled = self.unsettled, []
         for place, error in faults:
             self.lost(place, error, missing)

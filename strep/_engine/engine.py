@@ -13,7 +13,7 @@ The way of a packet, with the module that does it:
     boundary   sources that proved themselves begin streams, or take them over          sources, changes
                it leaves the ring, in sequence, or behind a packet that is given up     playout
                it is placed on its stream's timeline, and becomes part of a block       outlet
-               streams that are silent end                                              endings
+               once a second: streams that are silent end, floods are refused           seconds, endings
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy.typing as npt
 from .._codecs.payload_types import PayloadTypes
 from .._model.addresses import SourceFilter
 from .._model.datagrams import DatagramBatch
-from .._model.events import Event, Notice
+from .._model.events import Event
 from .._model.report import StreamReport, Totals
 from .._model.time import NEVER_NS, SECOND_NS, TICK_NS
 from .._model.types import StreamInfo
@@ -46,6 +46,7 @@ from .outlet.outlet import Outlet
 from .packets import Packets
 from .playout import Playout
 from .release import Release
+from .seconds import EachSecond
 from .sources.announcements import Announcements
 from .sources.decisions import Decision
 from .sources.pinning import SourcePins
@@ -59,7 +60,7 @@ __all__ = ["Engine", "EngineConfig"]
 
 I64 = npt.NDArray[np.int64]
 
-_BRIEF_SILENCE_NS: Final = 2 * SECOND_NS  # a stream of a few packets that is silent for so long was none
+_BRIEF_SILENCE_NS: Final = 2 * SECOND_NS  # a stream of a few packets that has been silent for so long was no real one
 _PARSE_RETRIES: Final = 256  # so many parts of a batch are tried when it cannot be parsed
 
 
@@ -74,7 +75,7 @@ class EngineConfig:
     sources: SourceFilter | None = None  # networks that may send; None: all
     call_legs: frozenset[int] | None = None  # call_leg_ids, as integers, that may have streams; None: all
     bindings: Mapping[int, PortBinding] = field(default_factory=dict)  # by local port
-    pin: str = "address"  # what of a source address a stream is pinned to: "address", "network" or "off"
+    pin: str = "address"  # which part of its source address a stream is pinned to: "address", "network" or "off"
     pending_ns: int | None = None  # how long packets of legs wait that were not announced; None: none need be
 
 
@@ -84,8 +85,9 @@ class Engine:
     The engine owns no socket, no clock and no thread. Whoever drives it calls four methods, from one thread:
 
     ``receive``           takes a batch of datagrams. Batches come in order of arrival; how they are cut does not matter
-    ``advance``           tells that every datagram that arrived before a time has been received. Only then are lost
-                          packets given up, idle streams ended, and what is ready sent off
+    ``advance``           tells that every datagram that arrived before a time has been received. As time passes, lost
+                          packets are given up, idle streams end, and what is ready is sent off. Datagrams that are
+                          received make time pass too; ``advance`` is for when none come
     ``next_deadline_ns``  when ``advance`` should be called at the latest, if nothing comes. Earlier calls do no harm
     ``flush``             ends all streams: the last call
 
@@ -134,16 +136,49 @@ class Engine:
         self.accounts = accounts = Accounts(state.undo)
         self._events: list[Event] = []  # of the present call: all below append to it
         events, pins = self._events, SourcePins(config.pin)
-        self._containment = contained = Containment(state.undo, state.ring, state.table, registry, accounts, events)
+        self._containment = contained = Containment(
+            undo=state.undo, ring=state.ring, table=state.table, registry=registry, accounts=accounts, events=events
+        )
         self._intake = Intake(accounts, registry, config.sources, pins)
         self._sources = Sources(state, accounts, pins)
         self._outlet = Outlet(state, accounts, types, defer)
         self._playout = Playout(state, contained, self._outlet.deliver, events, latency_ns=config.latency_ns)
-        self._endings = Endings(state, accounts, contained, self._playout, self._outlet.end, events)
+        self._endings = Endings(
+            state=state,
+            accounts=accounts,
+            containment=contained,
+            playout=self._playout,
+            last_events=self._outlet.end,
+            events=events,
+        )
         self._strangers = Strangers(accounts, contained.quarantine, self._offer)
-        self._insertion = Insertion(state, accounts, contained, self._playout, self._strangers, events)
+        self._insertion = Insertion(
+            state=state,
+            accounts=accounts,
+            containment=contained,
+            playout=self._playout,
+            strangers=self._strangers,
+            events=events,
+        )
         self._bulk = BulkInsertion(state, accounts, contained, self._playout, self._insertion)
-        self._changes = SourceChanges(state, contained, self._playout, self._endings, self._insertion.insert, events)
+        self._changes = SourceChanges(
+            state=state,
+            containment=contained,
+            playout=self._playout,
+            endings=self._endings,
+            insert=self._insertion.insert,
+            events=events,
+        )
+        self._each_second = EachSecond(
+            state=state,
+            containment=contained,
+            playout=self._playout,
+            endings=self._endings,
+            pressed_rows=self._outlet.pressed_rows,
+            overdue=self._outlet.advance,
+            events=events,
+            idle_ns=config.idle_ns,
+        )
         self._tick = 0
         self._last_arrival_ns = 0
         self._parse_retries = 0  # that are left for the present batch
@@ -385,34 +420,7 @@ class Engine:
         self._containment.now_ns = now_ns
         self._playout.boundary(tick)
         if now_ns // SECOND_NS > before_s and self.live_streams:
-            # told by the second, and with all that came before: whatever was sent off when
-            self._playout.hand_over_waiting()
-            self._tell_overdue(now_ns // SECOND_NS * SECOND_NS)
-            self._endings.end_idle(now_ns - self.config.idle_ns)
-            self._throttle()
-
-    def _tell_overdue(self, now_ns: int) -> None:
-        """Tell key presses whose end was never told."""
-        pressed = self._outlet.pressed_rows()
-        if pressed.size:
-            self._playout.send_ready(pressed)
-
-            def tell(rows: I64) -> None:
-                self._events.extend(self._outlet.advance(now_ns, rows))
-
-            self._containment.run("presses", self._outlet.pressed_rows(), tell)
-
-    def _throttle(self) -> None:
-        """Once a second: streams that have sent far too much for long."""
-        infos = self.registry.info
-        rows = slice(len(infos))
-        received, audio_s = self.state.reception.received[rows], self.state.audio_s(rows)
-        for row in self.state.throttle.second(received, audio_s).tolist():
-            info = infos[row]
-            if info is not None:
-                text = "sends more than 1,000 packets or 20 s of audio a second for long: refused until it is calm"
-                info.notes.append(text)
-                self._events.append(Notice(info, text))
+            self._each_second.boundary(now_ns)
 
     # --- what goes wrong --------------------------------------------------------------------------------------------
 

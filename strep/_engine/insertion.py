@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from .._model.events import Event, Notice
 from .accounts import Accounts
+from .bodies import Bodies
 from .containment import Containment
-from .packets import Bodies, Packets
+from .packets import Packets
 from .playout import Playout
 from .state import StreamState
 from .strangers import Strangers
@@ -117,7 +118,15 @@ class Insertion:
             copied = np.zeros(len(row), np.bool_)
             copied[some] = copies
             self._accounts.count("duplicate", int(np.count_nonzero(copies)))
-        self._reception.arrived(row, ext, bodies.timestamp, bodies.arrival_ns, timed, copied, some[again])
+        self._reception.arrived(
+            rows=row,
+            ext=ext,
+            timestamp=bodies.timestamp,
+            arrival_ns=bodies.arrival_ns,
+            timed=timed,
+            copies=copied,
+            again=some[again],
+        )
         if np.count_nonzero(late):
             self._reception.came_late(row[some[late]])
             self._accounts.count("late", int(np.count_nonzero(late)))
@@ -185,18 +194,7 @@ class Insertion:
 
     def put(self, bodies: Bodies, row: I64, ext: I64, *, different: bool) -> None:
         """Put packets into the ring. ``different``: at most one a row."""
-        self._ring.insert(
-            row,
-            ext,
-            bodies.timestamp,
-            bodies.payload_type,
-            bodies.arrival_ns,
-            bodies.slab,
-            bodies.slab_rows,
-            bodies.offset,
-            bodies.length,
-            different,
-        )
+        self._ring.insert(row, ext, bodies, different=different)
         self._playout.put_into(row)
 
     def timed(self, types: npt.NDArray[np.uint8]) -> Bools | None:

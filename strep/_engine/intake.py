@@ -1,4 +1,4 @@
-"""Datagrams become packets: which tick each is of, what of them is media, whose it is."""
+"""Datagrams become packets: they are cut into ticks and parsed, what is no media is counted, the rest gets its keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Intake", "TickPart", "ticks_of"]
 
 I64 = npt.NDArray[np.int64]
 
-_SHORT: Final = 1000  # ticks of a batch that came as one does live
+_LIVE_BATCH_TICKS: Final = 1000  # longer ones are cut by a slower way, which takes no time for each empty tick
 
 TickPart = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
@@ -32,7 +32,7 @@ def ticks_of(batch: DatagramBatch, present: int, latest_ns: int | None = None) -
     arrival = batch.arrival_ns
     first, last = int(arrival[0]) // TICK_NS, int(arrival[-1]) // TICK_NS
     early = latest_ns is None or int(arrival[-1]) <= latest_ns
-    if present <= first and last - first < _SHORT and early and (arrival[1:] >= arrival[:-1]).all():
+    if present <= first and last - first < _LIVE_BATCH_TICKS and early and (arrival[1:] >= arrival[:-1]).all():
         grid = np.arange(first + 1, last + 1) * TICK_NS
         cuts = [0, *arrival.searchsorted(grid).tolist(), len(arrival)]
         return [(first + i, cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1) if cuts[i] < cuts[i + 1]]
@@ -45,7 +45,7 @@ def ticks_of(batch: DatagramBatch, present: int, latest_ns: int | None = None) -
 
 
 class Intake:
-    """Parses, counts what is refused, and gives the rest its keys. ``sources``: networks that may send; None: all."""
+    """``sources``: networks that may send; None: all."""
 
     def __init__(self, accounts: Accounts, registry: Registry, sources: SourceFilter | None, pins: SourcePins) -> None:
         self._pins = pins
@@ -84,29 +84,31 @@ class Intake:
         strep = None if columns.uniform == DatagramKind.STREP else columns.kind == DatagramKind.STREP
         if strep is not None and not strep.all():
             port = batch.local_port if rows is None else batch.local_port[rows]
-            self._registry.key_words(strep, columns.call_leg_hi, columns.call_leg_lo, tag, columns.ssrc, port)
+            self._registry.key_words(
+                strep=strep, hi=columns.call_leg_hi, lo=columns.call_leg_lo, tag=tag, ssrc=columns.ssrc, local_port=port
+            )
 
         hi, lo, port = batch.source_hi, batch.source_lo, batch.source_port
         source = self._pins.words(*((hi, lo, port) if rows is None else (hi[rows], lo[rows], port[rows])))
         packets = Packets(
-            columns.call_leg_hi,
-            columns.call_leg_lo,
-            tag,
-            columns.sequence_number,
-            columns.rtp_timestamp,
-            columns.ssrc,
-            columns.payload_type,
-            batch.arrival_ns if rows is None else batch.arrival_ns[rows],
-            columns.payload_offset,
-            columns.payload_length,
-            rows,
-            batch.slab,
-            batch.source_hi,
-            batch.source_lo,
-            batch.source_port,
-            batch.local_port,
-            source,
+            hi=columns.call_leg_hi,
+            lo=columns.call_leg_lo,
+            tag=tag,
+            sequence_number=columns.sequence_number,
+            timestamp=columns.rtp_timestamp,
+            ssrc=columns.ssrc,
+            payload_type=columns.payload_type,
+            arrival_ns=batch.arrival_ns if rows is None else batch.arrival_ns[rows],
+            offset=columns.payload_offset,
+            length=columns.payload_length,
+            slab_rows=rows,
+            slab=batch.slab,
+            source_hi=batch.source_hi,
+            source_lo=batch.source_lo,
+            source_port=batch.source_port,
+            local_port=batch.local_port,
+            source=source,
         )
         if uniform is not None:
-            self._accounts.kinds[uniform] += count  # nothing can go wrong any more
+            self._accounts.kinds[uniform] += count  # only now, when nothing can go wrong any more
         return packets, rows

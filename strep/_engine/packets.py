@@ -8,42 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .sources.probation import HELD_COLUMNS, HeldPackets
+from .bodies import Bodies
+from .sources.held import HELD_COLUMNS, HeldPackets
 
-__all__ = ["Bodies", "Packets"]
-
-Rows = npt.NDArray[np.int64]
-
-
-@dataclass(slots=True)
-class Bodies:
-    """What of packets goes into the ring, once it is known whose they are. Columns as in :class:`Packets`."""
-
-    timestamp: npt.NDArray[np.uint32]
-    payload_type: npt.NDArray[np.uint8]
-    arrival_ns: Rows
-    offset: npt.NDArray[np.int32]
-    length: npt.NDArray[np.int32]
-    slab_rows: Rows | None
-    slab: npt.NDArray[np.uint8]
-
-    def take(self, rows: Rows) -> Bodies:
-        return Bodies(
-            self.timestamp[rows],
-            self.payload_type[rows],
-            self.arrival_ns[rows],
-            self.offset[rows],
-            self.length[rows],
-            rows if self.slab_rows is None else self.slab_rows[rows],
-            self.slab,
-        )
+__all__ = ["Packets"]
 
 
 @dataclass(slots=True)
 class Packets:
     """Columns of shape (n,). Payload i is ``slab[slab_rows[i], offset[i] : offset[i] + length[i]]``.
 
-    The source columns stand by row of the slab too: only who comes to probation is asked for them.
+    The source columns are by row of the slab: they are only read of packets that go on probation.
     """
 
     hi: npt.NDArray[np.uint64]
@@ -68,35 +43,45 @@ class Packets:
         return len(self.hi)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Packets:
-        slab, chosen = self.slab, self.slab_rows
-        sources = self.source_hi, self.source_lo, self.source_port, self.local_port
-        if chosen is not None:
-            chosen = chosen[rows]
+        """The packets of these rows: views where ``rows`` is a slice, copies otherwise. The slab is never copied."""
+        slab, slab_rows = self.slab, self.slab_rows
+        hi, lo, port, local_port = self.source_hi, self.source_lo, self.source_port, self.local_port
+        if slab_rows is not None:
+            slab_rows = slab_rows[rows]
         elif isinstance(rows, slice):
-            slab = slab[rows]
-            sources = sources[0][rows], sources[1][rows], sources[2][rows], sources[3][rows]
+            slab, hi, lo, port, local_port = slab[rows], hi[rows], lo[rows], port[rows], local_port[rows]
         else:
-            chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64, copy=False)
+            slab_rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64, copy=False)
         return Packets(
-            self.hi[rows],
-            self.lo[rows],
-            self.tag[rows],
-            self.sequence_number[rows],
-            self.timestamp[rows],
-            self.ssrc[rows],
-            self.payload_type[rows],
-            self.arrival_ns[rows],
-            self.offset[rows],
-            self.length[rows],
-            chosen,
-            slab,
-            *sources,
-            self.source[rows],
+            hi=self.hi[rows],
+            lo=self.lo[rows],
+            tag=self.tag[rows],
+            sequence_number=self.sequence_number[rows],
+            timestamp=self.timestamp[rows],
+            ssrc=self.ssrc[rows],
+            payload_type=self.payload_type[rows],
+            arrival_ns=self.arrival_ns[rows],
+            offset=self.offset[rows],
+            length=self.length[rows],
+            slab_rows=slab_rows,
+            slab=slab,
+            source_hi=hi,
+            source_lo=lo,
+            source_port=port,
+            local_port=local_port,
+            source=self.source[rows],
         )
 
     def bodies(self) -> Bodies:
+        """What of them goes into the ring."""
         return Bodies(
-            self.timestamp, self.payload_type, self.arrival_ns, self.offset, self.length, self.slab_rows, self.slab
+            timestamp=self.timestamp,
+            payload_type=self.payload_type,
+            arrival_ns=self.arrival_ns,
+            offset=self.offset,
+            length=self.length,
+            slab_rows=self.slab_rows,
+            slab=self.slab,
         )
 
     def rows(self) -> npt.NDArray[np.int64]:

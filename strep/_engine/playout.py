@@ -19,7 +19,8 @@ from .._model.time import NEVER_NS, TICK_NS
 from .containment import Containment
 from .release import Release
 from .state import StreamState
-from .streams.ring import LONG_RUN, SLOTS, RingPackets
+from .streams.ring import LONG_RUN, RingPackets
+from .streams.slots import SLOTS
 
 __all__ = ["Playout"]
 

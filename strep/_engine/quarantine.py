@@ -1,4 +1,4 @@
-"""Streams in whose packets something failed again and again: what comes of them is refused for a while."""
+"""Keys in whose packets something failed again and again: what comes with them is refused for a while."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ U64 = npt.NDArray[np.uint64]
 _T = TypeVar("_T")
 Key = tuple[int, int, int]  # of a stream: the three words by which it is looked up
 
-_FAULTS: Final = 3
-_WITHIN_NS: Final = 10_000_000_000
+_FAULTS: Final = 3  # of a key, within the time below: then it is shut out
+_FAULTS_WITHIN_NS: Final = 10_000_000_000
 _SHUT_OUT_NS: Final = 30_000_000_000
-_KEPT: Final = 256  # keys; the oldest make way
+_KEYS_KEPT: Final = 256  # the oldest make way
 
 
 class Quarantine:
@@ -32,7 +32,7 @@ class Quarantine:
 
     def fault(self, key: Key, now_ns: int) -> None:
         """Something failed in a stream."""
-        recent = [at for at in self._faults.pop(key, []) if at > now_ns - _WITHIN_NS]
+        recent = [at for at in self._faults.pop(key, []) if at > now_ns - _FAULTS_WITHIN_NS]
         if len(recent) + 1 < _FAULTS:
             _keep(self._faults, key, [*recent, now_ns])
         else:
@@ -50,6 +50,6 @@ class Quarantine:
 
 
 def _keep(kept: dict[Key, _T], key: Key, value: _T) -> None:
-    while len(kept) >= _KEPT:
+    while len(kept) >= _KEYS_KEPT:
         del kept[next(iter(kept))]
     kept[key] = value

@@ -1,4 +1,4 @@
-"""All that is known of all streams: one struct of arrays per concern, one row a stream."""
+"""All that is known of all streams: arrays with one row a stream, in one object for each concern."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["ESTABLISHED_NS", "StreamState"]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted this long is no stranger's pair of packets
-_NO_TYPE: Final = 255
+ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted so long is more than a stray pair of packets
+_NO_TYPE: Final = 255  # no payload type has been seen yet
 
 
 class StreamState:
     def __init__(self, rows: int, types: PayloadTypes, registry: Registry) -> None:
         self.types = types
         self.registry = registry
-        self.undo = undo = Undo()  # what all those below note
+        self.undo = undo = Undo()  # all objects below note in it what they overwrite
         self.table = KeyTable(rows)
         self.ring = JitterRing(rows, undo)
         self.ring.peeked = types.peeked
@@ -48,7 +48,8 @@ class StreamState:
         self._rates = np.array([c.sample_rate for c in types.codecs] + [1])  # the last one: no codec yet
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.source = np.zeros(rows, np.uint64)  # its address's word
-        self.former_source = np.zeros(rows, np.uint64)  # of the one that it came in for when that fell silent; 0: none
+        # of the source before, which had fallen silent, and may come back; 0: none
+        self.former_source = np.zeros(rows, np.uint64)
         self.first_arrival_ns = np.zeros(rows, np.int64)  # 0: no stream in this row
         self.moving_until_ns = np.zeros(rows, np.int64)  # another address is expected until then
         self.restarts = np.zeros(rows, np.int64)
@@ -134,14 +135,14 @@ class StreamState:
         return seconds
 
     def is_brief(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
-        """Which streams were but a few packets, and nothing has come of them since then."""
+        """Which streams were only a few packets, and have been silent since then. Bool (n,)."""
         last_ns = self.reception.last_arrival_ns[rows]
         brief: npt.NDArray[np.bool_] = last_ns - self.first_arrival_ns[rows] < ESTABLISHED_NS
         return brief & (last_ns <= silent_since_ns)
 
     def is_sparse(self, rows: I64, silent_since_ns: int) -> npt.NDArray[np.bool_]:
-        """Which streams have had less than a packet a second, and nothing has come of them since then. No call is
-        like that, whatever it suppresses: who only wants to keep a place is."""
+        """Which streams have had less than a packet a second, and have been silent since then. Bool (n,). No call sends
+        so little, even with silence suppression: only somebody who wants to occupy a row does."""
         lasted_ns = silent_since_ns - self.first_arrival_ns[rows]
         sparse: npt.NDArray[np.bool_] = self.reception.received[rows] * SECOND_NS < lasted_ns
         return sparse & (self.reception.last_arrival_ns[rows] <= silent_since_ns)
@@ -159,7 +160,7 @@ class StreamState:
             self.reception.tick_rate[row] = self.types.codecs[codec].clock_rate / 1e9
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
-        """Note the payload types of packets; tells the unknown ones that a stream shows for the first time."""
+        """Note the payload types of packets. Returns the unknown types that a stream has for the first time."""
         if not np.count_nonzero(self._last_type.take(row) != payload_type):
             return []
         seen = self.types_seen[row, payload_type]
@@ -170,7 +171,7 @@ class StreamState:
         unknown = []
         new = np.flatnonzero(~seen)
         pairs, first = np.unique(np.stack([row[new], payload_type[new]]), axis=1, return_index=True)
-        for r, pt in pairs.T[np.argsort(first)].tolist():  # in order: the first one's clock is the stream's
+        for r, pt in pairs.T[np.argsort(first)].tolist():  # in order: the clock of a stream is that of its first type
             self.undo.note((self.types_seen, (r, pt), False))
             self.types_seen[r, pt] = True
             index = int(self.codec_of_type[pt])
@@ -188,7 +189,7 @@ class StreamState:
         return report_of(stream, {**figures, "expected": self.reception.expected(np.array([row]))[0]}, end)
 
     def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
-        """What :meth:`report` is made of, of many streams at once: an array a figure, shape (n, ...)."""
+        """The figures that :meth:`report` is made of, for many streams at once: arrays of shape (n, ...)."""
         columns = {name: figure[rows] for name, figure in self._figures.items()}
         return {**columns, "expected": self.reception.expected(rows)}
 

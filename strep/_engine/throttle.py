@@ -1,4 +1,4 @@
-"""Streams that send more than media ever do, for long, are refused until they have calmed down. Pure.
+"""Streams that send far more than media does, and for long, are refused until they have calmed down.
 
 What counts is the greater of two figures: packets, and audio in units of 20 ms, for a packet may hold much of it that
 has to be decoded, written and analyzed.
@@ -16,12 +16,14 @@ __all__ = ["Throttle"]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_A_SECOND: Final = 1000  # units: two and a half times what 2.5 ms packets are
-_DEBT: Final = 10_000  # units beyond that rate, in seconds each of which had too many, and
-_LASTING_S: Final = 5  # so many of them: then a stream is refused. What a sender brings at once is no flood
-_FLOOD: Final = 100_000  # units, half an hour of audio, that are one however soon they come
+_UNITS_A_SECOND: Final = 1000  # that a stream may bring: two and a half times what packets of 2.5 ms are
+# a stream is refused when it has brought so many units beyond that rate, in so many seconds on end that each had too
+# many: what a sender brings at once is no flood
+_DEBT_UNITS: Final = 10_000
+_LASTING_S: Final = 5
+_FLOOD_UNITS: Final = 100_000  # half an hour of audio beyond that rate: a flood however soon it comes
 _CALM_S: Final = 10  # of silence, or of a sane rate, after which a stream is taken again
-_UNIT_S: Final = 0.02
+_UNIT_S: Final = 0.02  # seconds of audio that count as much as a packet
 
 
 class Throttle:
@@ -49,16 +51,16 @@ class Throttle:
         packets = received - self._packets[rows] + self._refused[rows]
         units = audio - self._audio[rows]
         self._packets[rows], self._audio[rows], self._refused[rows] = received, audio, 0
-        more = np.maximum(packets, units) - _A_SECOND
+        more = np.maximum(packets, units) - _UNITS_A_SECOND
         debt, seconds, throttled = self._debt[rows], self._seconds[rows], self.throttled[rows]
         debt += more
         np.maximum(debt, 0, out=debt)
         seconds += 1
         seconds[more < 0] = 0
-        begins = ~throttled & ((debt > _DEBT) & (seconds >= _LASTING_S) | (debt > _FLOOD))
+        begins = ~throttled & ((debt > _DEBT_UNITS) & (seconds >= _LASTING_S) | (debt > _FLOOD_UNITS))
         throttled |= begins
-        # who is refused owes a calm time, no more
-        debt[throttled] = np.minimum(debt[throttled], _CALM_S * _A_SECOND)
+        # a stream that is refused owes so much calm time, and no more
+        debt[throttled] = np.minimum(debt[throttled], _CALM_S * _UNITS_A_SECOND)
         throttled &= debt > 0
         self.active = bool(throttled.any())
         return np.flatnonzero(begins)

@@ -33,7 +33,7 @@ def host_and_port(host: str, port: int) -> str:
 class SourceFilter:
     """Networks that may send.
 
-    Raises ConfigurationError for what is no network in CIDR notation.
+    Raises ConfigurationError if one of them is no network in CIDR notation.
     """
 
     def __init__(self, networks: Sequence[str]) -> None:

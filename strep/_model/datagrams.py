@@ -25,7 +25,7 @@ class DatagramBatch:
     ``source_hi, source_lo`` uint64, the source address as a 128-bit integer (IPv4 as ::ffff:a.b.c.d).
     ``source_port, local_port`` uint16.
 
-    The slab belongs to the edge and is overwritten by its next batch: nobody keeps a view of it.
+    The slab belongs to the edge, which overwrites it with its next batch. Do not keep a view of it.
     """
 
     slab: npt.NDArray[np.uint8]
@@ -42,19 +42,19 @@ class DatagramBatch:
     def take(self, rows: npt.NDArray[np.intp] | slice) -> DatagramBatch:
         """A batch of the given rows (copies, unless ``rows`` is a slice)."""
         return DatagramBatch(
-            self.slab[rows],
-            self.length[rows],
-            self.arrival_ns[rows],
-            self.source_hi[rows],
-            self.source_lo[rows],
-            self.source_port[rows],
-            self.local_port[rows],
+            slab=self.slab[rows],
+            length=self.length[rows],
+            arrival_ns=self.arrival_ns[rows],
+            source_hi=self.source_hi[rows],
+            source_lo=self.source_lo[rows],
+            source_port=self.source_port[rows],
+            local_port=self.local_port[rows],
         )
 
 
 def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
-    """Batches of several sockets that were read together, as one in order of arrival when they reach over more than
-    10 ms: then their order among each other matters to the engine. Otherwise they are given back as they are."""
+    """Batches of several sockets that were read together. If they reach over a boundary of the engine's 10 ms
+    ticks, they come as one batch in order of arrival, for then that order matters; otherwise as they are."""
     if len(batches) < 2:
         return batches
     earliest = min(int(b.arrival_ns.min()) for b in batches)
@@ -68,12 +68,12 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
         slab[done : done + len(b), : b.slab.shape[1]] = b.slab
         done += len(b)
     one = DatagramBatch(
-        slab,
-        np.concatenate([b.length for b in batches]),
-        np.concatenate([b.arrival_ns for b in batches]),
-        np.concatenate([b.source_hi for b in batches]),
-        np.concatenate([b.source_lo for b in batches]),
-        np.concatenate([b.source_port for b in batches]),
-        np.concatenate([b.local_port for b in batches]),
+        slab=slab,
+        length=np.concatenate([b.length for b in batches]),
+        arrival_ns=np.concatenate([b.arrival_ns for b in batches]),
+        source_hi=np.concatenate([b.source_hi for b in batches]),
+        source_lo=np.concatenate([b.source_lo for b in batches]),
+        source_port=np.concatenate([b.source_port for b in batches]),
+        local_port=np.concatenate([b.local_port for b in batches]),
     )
     return [one.take(np.argsort(one.arrival_ns, kind="stable"))]

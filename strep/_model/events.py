@@ -1,4 +1,4 @@
-"""What an engine tells: streams that begin and end, notices, blocks."""
+"""The events of an engine: streams begin and end, faults, limits, notices, blocks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ __all__ = ["Ended", "Event", "Fault", "Limited", "Notice", "Started"]
 
 @dataclass(frozen=True, slots=True)
 class Started:
+    """A stream begins."""
+
     stream: StreamInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
+    """A stream has ended; these are its last figures."""
+
     stream: StreamInfo
     report: StreamReport
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something about a stream that is worth one line, said once."""
+    """Something about a stream that is worth one line. It is told once, and stands in the notes of the stream too."""
 
     stream: StreamInfo
     text: str
@@ -42,8 +46,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """New streams are being refused: ``limit`` is "streams", there are as many as may be, or "source", one address
-    begins them faster than may be. ``address`` is where one of them comes from."""
+    """New streams are being refused. ``limit`` says why: "streams", there are as many as are allowed; or "source", one
+    address begins them too fast. ``address``: where one of them comes from."""
 
     limit: str
     address: str

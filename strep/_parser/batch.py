@@ -18,7 +18,7 @@ from .layout import (
     DTLS_FIRST,
     DTLS_LAST,
     KEEPALIVE_BYTES,
-    KEEPALIVE_MOST,
+    KEEPALIVE_LONGEST,
     RTCP_FIRST,
     RTCP_LAST,
     RTP_FIXED,
@@ -40,8 +40,8 @@ I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 
-_PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED
-_MOST: Final = 4096
+_PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED  # bytes of both headers without options
+_CONSTANT_ROWS: Final = 4096  # up to which a column of one value is shared
 
 
 def parse_batch(slab: U8, length: I32) -> PacketColumns:
@@ -92,14 +92,14 @@ def _column(slab: U8, at: int, kind: npt.DTypeLike) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=16)
 def _constants(value: int, kind: str) -> npt.NDArray[Any]:
-    constants = np.full(_MOST, value, kind)
+    constants = np.full(_CONSTANT_ROWS, value, kind)
     constants.flags.writeable = False
     return constants
 
 
 def _constant(value: int, kind: str, n: int) -> npt.NDArray[Any]:
     """The same value ``n`` times; shared, not to be written to."""
-    return _constants(value, kind)[:n] if n <= _MOST else np.full(n, value, kind)
+    return _constants(value, kind)[:n] if n <= _CONSTANT_ROWS else np.full(n, value, kind)
 
 
 def _bits(two: bytes) -> np.uint16:
@@ -249,10 +249,10 @@ def _tell_from_t38(slab: U8, length: I32, byte0: U8, cookie: U32, kind: U8) -> N
     kind[stun] = DatagramKind.STUN
     zrtp = (byte0 >= ZRTP_FIRST) & (byte0 <= ZRTP_LAST) & (cookie == ZRTP_COOKIE) & (length >= ZRTP_HEADER)
     kind[zrtp] = DatagramKind.ZRTP
-    short = np.flatnonzero((length <= KEEPALIVE_MOST) & (kind == _T38))
+    short = np.flatnonzero((length <= KEEPALIVE_LONGEST) & (kind == _T38))
     if short.size:
-        quiet = _QUIET.take(slab[short, :KEEPALIVE_MOST])
-        quiet |= np.arange(KEEPALIVE_MOST) >= length[short, None]
+        quiet = _QUIET.take(slab[short, :KEEPALIVE_LONGEST])
+        quiet |= np.arange(KEEPALIVE_LONGEST) >= length[short, None]
         kind[short[quiet.all(axis=1)]] = _KEEPALIVE
 
 

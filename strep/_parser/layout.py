@@ -40,7 +40,7 @@ from typing import Final, Literal
 
 __all__ = ["RTP_FIXED", "RTP_VERSION", "STREP_LENGTH", "STREP_VERSION", "Status"]
 
-STREP_LENGTH: Final = 24
+STREP_LENGTH: Final = 24  # bytes, as RTP_FIXED
 STREP_VERSION: Final = 1
 RTP_FIXED: Final = 12
 RTP_VERSION: Final = 2
@@ -55,7 +55,7 @@ ZRTP_FIRST: Final = 16
 ZRTP_LAST: Final = 19
 ZRTP_COOKIE: Final = 0x5A52_5450
 ZRTP_HEADER: Final = 12
-KEEPALIVE_MOST: Final = 4  # bytes; the shortest UDPTL packet has more
+KEEPALIVE_LONGEST: Final = 4  # bytes; the shortest UDPTL packet has more
 KEEPALIVE_BYTES: Final = b"\r\n\0"
 
 

@@ -10,7 +10,7 @@ from .._model.exceptions import ParseError
 from .._model.types import DatagramKind, Direction, Leg
 from .layout import (
     KEEPALIVE_BYTES,
-    KEEPALIVE_MOST,
+    KEEPALIVE_LONGEST,
     STUN_COOKIE,
     STUN_HEADER,
     STUN_LAST,
@@ -64,7 +64,7 @@ class Inspection:
 
 def classify(data: bytes | bytearray | memoryview) -> DatagramKind:
     """What a datagram is by its first bytes (STREP magic, RFC 7983, RFC 5761, magic cookies)."""
-    if len(data) <= KEEPALIVE_MOST and all(byte in KEEPALIVE_BYTES for byte in data):
+    if len(data) <= KEEPALIVE_LONGEST and all(byte in KEEPALIVE_BYTES for byte in data):
         return DatagramKind.KEEPALIVE
     first = data[0]
     match first >> 6:

@@ -464,7 +464,7 @@ def test_packets_of_one_stream_are_counted_one_by_one_as_in_arrays(data: st.Data
         again = np.sort(order[1:][rows[order][1:] == rows[order][:-1]])
         for reception, many in ((one, 4), (other, 1000)):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(reception_module, "_MANY", many)
+                patch.setattr(reception_module, "_PACKETS_SIDE_BY_SIDE", many)
                 reception.arrived(rows, ext, timestamp, arrival_ns, timed, copies, again)
         for name, array in vars(one).items():
             if isinstance(array, np.ndarray):

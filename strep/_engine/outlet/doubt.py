@@ -1,8 +1,8 @@
 """Whether payloads that say how long they are (opus, AMR) look encrypted: most then say what cannot be.
 
 A packet lasts at most until the timestamp of the next one; a shorter one is followed by suppressed silence. Random
-bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and nearly all of AMR; by
-chance they are right in one of five.
+bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and in nearly all of AMR. By
+chance they agree in one of five.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Doubt"]
 
 I64 = npt.NDArray[np.int64]
 
-_PAIRS: Final = 100  # at a stream's beginning: beyond, it is believed
-_ENOUGH: Final = 4  # contradictions
+_PAIRS_LOOKED_AT: Final = 100  # of a stream, at its beginning: then it is believed
+_CONTRADICTIONS: Final = 4  # that make a stream look encrypted, if there are more of them than of pairs that agree
 
 
 class _Evidence:
-    """A stream's packet before, and what its pairs have told."""
+    """A stream's last packet, and how many of its pairs agreed and contradicted."""
 
     __slots__ = ("agreed", "contradicted", "ext", "ticks", "timestamp")
 
@@ -42,12 +42,12 @@ class Doubt:
         self._seen: dict[int, _Evidence] = {}
 
     def open(self, rows: I64) -> None:
-        self.left[rows] = _PAIRS
+        self.left[rows] = _PAIRS_LOOKED_AT
         for row in rows.tolist():
             self._seen.pop(row, None)
 
     def note(self, rows: I64) -> None:
-        """To be said of rows before :meth:`contradicts` is asked of them."""
+        """Call this for rows before :meth:`contradicts` is asked of them: it notes what may have to be undone."""
         self._undo.note((self.left, rows, self.left[rows]))
         for row in rows.tolist():
             seen = self._seen.get(row)
@@ -57,7 +57,8 @@ class Doubt:
                 self._undo.note((self._seen, row, copy(seen)))
 
     def contradicts(self, row: int, ext: int, timestamp: int, ticks: int) -> bool:
-        """A packet that claims to last so many RTP ticks, 0 for a malformed one; in order. True: it is enough."""
+        """Look at a stream's next packet, which claims to last so many RTP ticks; 0: it is malformed. True: the stream
+        looks encrypted."""
         seen = self._seen.setdefault(row, _Evidence())
         if ext == seen.ext + 1:
             step = (timestamp - seen.timestamp) & 0xFFFF_FFFF
@@ -65,7 +66,7 @@ class Doubt:
             seen.agreed += step == seen.ticks
             self.left[row] -= 1
         seen.ext, seen.timestamp, seen.ticks = ext, timestamp, ticks
-        enough = seen.contradicted >= _ENOUGH and seen.contradicted > seen.agreed
+        enough = seen.contradicted >= _CONTRADICTIONS and seen.contradicted > seen.agreed
         if enough:
             self.left[row] = 0
         if not self.left[row]:

@@ -18,7 +18,8 @@ U8 = npt.NDArray[np.uint8]
 def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools | None) -> tuple[U8, I64]:
     """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,).
 
-    Trimmed frames are left out, but of the packets that are ``whole`` (None: none), which a decoder needs entire."""
+    Frames that are to be trimmed are left out; not of the packets that are ``whole`` (None: none), which their decoder
+    needs entire."""
     bytes_a_frame = frame_bytes.take(placed.codec)
     length = placed.frames * bytes_a_frame
     skip = None if placed.trim is None else placed.trim * bytes_a_frame
@@ -28,14 +29,23 @@ def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools |
     begin = np.zeros(len(length) + 1, np.int64)
     np.cumsum(length, out=begin[1:])
     if not ring.any_large or not (large := ring.large.take(placed.row)).any():
-        return _gather(ring.payload_slab(False), placed.slot, skip, length, begin, None), begin
+        return _gather(
+            slab=ring.payload_slab(False), slot=placed.slot, skip=skip, length=length, begin=begin, out=None
+        ), begin
     out = np.empty(int(begin[-1]), np.uint8)
     for kind in (False, True):
         members = np.flatnonzero(large == kind)
         if members.size:
             part = None if skip is None else skip[members]
             slab = ring.payload_slab(kind)
-            _gather(slab, placed.slot[members], part, length[members], begin[:-1][members], out)
+            _gather(
+                slab=slab,
+                slot=placed.slot[members],
+                skip=part,
+                length=length[members],
+                begin=begin[:-1][members],
+                out=out,
+            )
     return out, begin
 
 

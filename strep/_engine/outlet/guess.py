@@ -1,4 +1,4 @@
-"""What a payload type may be that nobody named: from payload sizes and timestamp steps. A guess, and told as one."""
+"""A guess at what an unknown payload type is, from payload sizes and timestamp steps. Users are told that it is one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..._model.types import Codec
 
 __all__ = ["PACKETS_TO_GIVE_UP", "PACKETS_TO_GUESS", "Observation", "guess"]
 
-PACKETS_TO_GUESS: Final = 5  # packets, the first of which cost their audio
-PACKETS_TO_GIVE_UP: Final = 25
+PACKETS_TO_GUESS: Final = 5  # that a guess is made from; their audio is lost
+PACKETS_TO_GIVE_UP: Final = 25  # without a guess: then the type is told, and looked at no more
 _EVENT_BYTES: Final = 4  # RFC 4733: one report
-_USUAL_PACKETS: Final = 50  # a second
+_USUAL_PACKETS_A_SECOND: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def guess(seen: Sequence[Observation], candidates: Sequence[Codec]) -> Codec | s
         frames = frame_counts(codec, heads, length)
         if (frames * codec.clock_rate == steps * codec.sample_rate).all():
             return codec
-    rate = int(steps[0]) * _USUAL_PACKETS
+    rate = int(steps[0]) * _USUAL_PACKETS_A_SECOND
     if (steps == steps[0]).all():
         for row in CODECS.values():
             if rate in row.guessed_rates and (length == row.sample_bytes * steps).all():

@@ -45,7 +45,7 @@ class Outlet:
         self._faults: deque[Fault] = deque()
         self._with_decoders: set[int] = set()  # serials of streams that have decoders of their own
         self.wanted = True
-        # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
+        # by row: up to which packet, and from which of the stream's sources, payloads may not have been kept
         self._since: tuple[I64, I64] | None = None
 
     def want(self, *, audio: bool, payloads: bool) -> None:
@@ -173,7 +173,14 @@ class Outlet:
             careful = decoder.careful(placed.codec, stream_codec)
             payload, begin = gather(state.ring, placed, decoder.frame_bytes, careful if careful.any() else None)
             if careful.any():
-                work = self._decode_later(payload, begin, placed, stream_codec, careful, streams)
+                work = self._decode_later(
+                    payload=payload,
+                    begin=begin,
+                    placed=placed,
+                    stream_codec=stream_codec,
+                    careful=careful,
+                    streams=streams,
+                )
                 own_fill = partial(_by_block, work, first)
             else:
                 work = partial(decoder.decode_mixed, payload, begin, placed)
@@ -237,7 +244,11 @@ class Outlet:
             gap=gap,
             lost=lost,
         )
-        return self._jobs.add(DecodingJob(self._decoder, payload, begin, placed, context, careful))
+        return self._jobs.add(
+            DecodingJob(
+                decoder=self._decoder, payload=payload, begin=begin, placed=placed, context=context, careful=careful
+            )
+        )
 
     def _samples(
         self, work: Callable[[], PacketSamples], failed: dict[int, Exception], streams: list[StreamInfo], first: I64

@@ -44,7 +44,7 @@ class KeyPresses:
         return np.array(sorted(self._telephone.pending), np.int64)
 
     def anchors(self, popped: RingPackets, is_event: npt.NDArray[np.bool_]) -> dict[int, Anchor | None]:
-        """To be asked before packets are placed: where the streams stand that have telephone-events among them."""
+        """Where the streams stand that have telephone-events among these packets. Call it before they are placed."""
         return {row: self._state.timeline.anchor(row) for row in np.unique(popped.row[is_event]).tolist()}
 
     def take(
@@ -88,13 +88,13 @@ class KeyPresses:
             self._sources[row] = source
         clock, rate = (anchor.codec.clock_rate, anchor.codec.sample_rate) if anchor is not None else (8000, 8000)
         told = self._telephone.packet(
-            row,
-            int(popped.ext[i]),
-            timestamp,
-            False,
-            self._state.ring.payload(popped, i),
-            anchor.position_of(timestamp) if anchor is not None else 0,
-            int(popped.arrival_ns[i]),
+            row=row,
+            ext=int(popped.ext[i]),
+            timestamp=timestamp,
+            marker=False,
+            payload=self._state.ring.payload(popped, i),
+            position=anchor.position_of(timestamp) if anchor is not None else 0,
+            arrival_ns=int(popped.arrival_ns[i]),
             clock_rate=clock,
             sample_rate=rate,
         )
@@ -133,12 +133,12 @@ class KeyPresses:
     def _told(info: StreamInfo, presses: Iterable[KeyPress]) -> list[Event]:
         return [
             StreamEvent(
-                info,
-                "dtmf" if press.is_key else "telephone_event",
-                press.position,
-                press.arrival_ns,
-                press.duration_s,
-                {
+                stream=info,
+                kind="dtmf" if press.is_key else "telephone_event",
+                position=press.position,
+                time_ns=press.arrival_ns,
+                duration_s=press.duration_s,
+                data={
                     "digit" if press.is_key else "name": press.key,
                     "source": "rfc4733",
                     "level_dbm0": press.volume_dbm0,

@@ -23,7 +23,8 @@ __all__ = ["Sorter"]
 
 I64 = npt.NDArray[np.int64]
 
-_TYPES_GUESSED: Final = 4  # of a stream: a sender that makes up more is not worth the memory
+_TYPES_GUESSED: Final = 4  # of a stream, at most: a sender that makes up more is not worth the memory
+_LONGEST_PACKET_S: Final = 0.5  # of audio: no sender of media makes longer ones, so they count as corrupt
 
 
 @dataclass(slots=True)
@@ -34,9 +35,6 @@ class _UnknownType:
     count: int = 0
     index: int = UNKNOWN
     decided: bool = False
-
-
-_MOST_AUDIO_S: Final = 0.5  # a packet with more is no sender's of media: as good as corrupt
 
 
 class Sorter:
@@ -83,7 +81,7 @@ class Sorter:
                 at = packed[members]
                 one_codec = self._types.codecs[index]
                 count = frame_counts(one_codec, heads[members], popped.length[at])
-                frames[at] = np.where(count > _MOST_AUDIO_S * one_codec.sample_rate, 0, count)
+                frames[at] = np.where(count > _LONGEST_PACKET_S * one_codec.sample_rate, 0, count)
             doubtful = self._types.measured.take(of) & (self._state.doubt.left.take(popped.row[packed]) > 0)
             if doubtful.any():
                 self._doubt(popped, codec, frames, packed[doubtful])

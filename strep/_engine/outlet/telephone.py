@@ -33,9 +33,9 @@ from ..undo import Undo
 
 __all__ = ["KeyPress", "TelephoneEvents", "event_name"]
 
-_SEGMENT: Final = 0xFFFF  # the longest duration that a report can say
-_REPORTS: Final = 16  # reports in a payload; nobody packs more
-_REMEMBERED: Final = 8  # presses of a stream that are still known after they were told
+_SEGMENT_TICKS: Final = 0xFFFF  # the longest duration that a report can tell, in timestamp units
+_REPORTS_A_PAYLOAD: Final = 16  # nobody packs more
+_PRESSES_REMEMBERED: Final = 8  # of a stream, after they were told
 _SILENT_NS: Final = 500_000_000  # ten update intervals of 50 ms (2.5.1.2)
 _AUDIO_BEHIND_MS: Final = 100  # some senders go on with audio between reports, just where these are
 
@@ -113,9 +113,11 @@ class _Press:
 
 
 @dataclass(slots=True)
-class _Row:
+class _StreamPresses:
+    """The press that goes on, and the last ones that were told."""
+
     press: _Press | None = None
-    told: deque[_Press] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    told: deque[_Press] = field(default_factory=lambda: deque(maxlen=_PRESSES_REMEMBERED))
 
 
 class TelephoneEvents:
@@ -131,7 +133,7 @@ class TelephoneEvents:
 
     def __init__(self, undo: Undo | None = None) -> None:
         self._undo = undo or Undo(keep=False)
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, _StreamPresses] = {}
         self.pending: set[int] = set()
         self.malformed = 0
         self.repeated = 0
@@ -142,7 +144,7 @@ class TelephoneEvents:
         self.pending.discard(row)
 
     def note(self, rows: Iterable[int]) -> None:
-        """To be said of rows before anything is told of them, if that may have to be undone."""
+        """Call this for rows before anything changes in them that may have to be undone."""
         undo = self._undo
         undo.note((self.__dict__, "malformed", self.malformed))
         undo.note((self.__dict__, "repeated", self.repeated))
@@ -152,7 +154,7 @@ class TelephoneEvents:
             if state is None:
                 undo.call(self._rows.pop, row, None)
             else:
-                undo.note((self._rows, row, _Row(copy(state.press), state.told.copy())))
+                undo.note((self._rows, row, _StreamPresses(copy(state.press), state.told.copy())))
 
     def packet(
         self,
@@ -170,11 +172,11 @@ class TelephoneEvents:
         """A packet of a payload type that is telephone-event/``clock_rate``. ``ext``, its extended sequence number, and
         ``marker`` are not needed so far. ``position``: of ``timestamp`` on the stream's timeline, whose frames are
         ``sample_rate`` a second (default: the clock rate). Gives the presses that are complete now."""
-        if not payload or len(payload) % 4 or len(payload) > 4 * _REPORTS:
+        if not payload or len(payload) % 4 or len(payload) > 4 * _REPORTS_A_PAYLOAD:
             # 14 bytes, for example, are a report in SRTP: noise, not a key
             self.malformed += 1
             return []
-        state = self._rows.setdefault(row, _Row())
+        state = self._rows.setdefault(row, _StreamPresses())
         told: list[KeyPress] = []
         offset = 0
         for at in range(0, len(payload), 4):
@@ -182,24 +184,24 @@ class TelephoneEvents:
             duration = payload[at + 2] << 8 | payload[at + 3]
             start = (timestamp + offset) & 0xFFFF_FFFF
             new = _Press(
-                event,
-                start,
-                start + duration,
-                start,
-                position + offset * (sample_rate or clock_rate) // clock_rate,
-                flags & 0x3F,
-                clock_rate,
-                arrival_ns,
-                arrival_ns,
+                event=event,
+                start=start,
+                end=start + duration,
+                segment=start,
+                position=position + offset * (sample_rate or clock_rate) // clock_rate,
+                volume=flags & 0x3F,
+                clock_rate=clock_rate,
+                first_ns=arrival_ns,
+                last_ns=arrival_ns,
                 # what another report follows in the same payload is complete
-                bool(flags & 0x80) or at + 4 < len(payload),
-                1,
+                ended=bool(flags & 0x80) or at + 4 < len(payload),
+                packets=1,
             )
             self._report(row, state, new, told)
             offset += duration
         return told
 
-    def _report(self, row: int, state: _Row, new: _Press, told: list[KeyPress]) -> None:
+    def _report(self, row: int, state: _StreamPresses, new: _Press, told: list[KeyPress]) -> None:
         press = state.press
         if press is not None and _same(press, new):
             _merge(press, new)
@@ -255,21 +257,21 @@ class TelephoneEvents:
         press = self._rows[row].press
         return press.last_ns if press is not None else 0
 
-    def _tell(self, row: int, state: _Row, press: _Press, told: list[KeyPress]) -> None:
+    def _tell(self, row: int, state: _StreamPresses, press: _Press, told: list[KeyPress]) -> None:
         state.told.append(press)
         duration = press.end - press.start
         told.append(
             KeyPress(
-                row,
-                press.event,
-                press.start & 0xFFFF_FFFF,
-                press.position,
-                press.first_ns,
-                duration,
-                duration / press.clock_rate,
-                -press.volume,
-                press.ended,
-                press.packets,
+                row=row,
+                event=press.event,
+                timestamp=press.start & 0xFFFF_FFFF,
+                position=press.position,
+                arrival_ns=press.first_ns,
+                duration=duration,
+                duration_s=duration / press.clock_rate,
+                volume_dbm0=-press.volume,
+                ended=press.ended,
+                packets=press.packets,
             )
         )
 
@@ -284,10 +286,10 @@ def _same(press: _Press, new: _Press) -> bool:
     length = press.end - press.start
     if delta < 0:
         # an earlier segment that comes late: such a one has no E and does not end within the press
-        return not new.ended and delta % _SEGMENT == 0
+        return not new.ended and delta % _SEGMENT_TICKS == 0
     if delta < length or (press.ended and new.start == press.segment & 0xFFFF_FFFF):
         return True
-    return not press.ended and (delta == length or delta % _SEGMENT == 0)
+    return not press.ended and (delta == length or delta % _SEGMENT_TICKS == 0)
 
 
 def _merge(press: _Press, new: _Press) -> None:

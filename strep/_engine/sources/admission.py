@@ -16,10 +16,11 @@ from ..accounts import Accounts
 from ..state import StreamState
 from .beginnings import Runs, looks_encrypted, only, origins_ns
 from .decisions import Decision, Eviction, NewStreams, Takeover
+from .held import HeldPackets
 from .keys import KIND_SHARED, Key, Keys, kind_of, ssrc_of, stream_tag
 from .limits import AdmissionLimits
 from .pinning import SourcePins
-from .probation import HeldPackets, Probation, Proofs
+from .probation import Probation, Proofs
 from .shared_port import Replacement, SharedPorts
 
 __all__ = ["Admission", "first_of_each_stream"]
@@ -108,9 +109,18 @@ class Admission:
             mine = held.owner == i
             one = HeldPackets(held.columns[mine], np.zeros(int(mine.sum()), np.int64), held.slab[mine])
             this = slice(i, i + 1)
-            yield Takeover(np.array([place.row]), sources[this], ssrc[this], runs.lowest[this], one, each_key[i])
+            yield Takeover(
+                rows=np.array([place.row]),
+                sources=sources[this],
+                ssrc=ssrc[this],
+                lowest=runs.lowest[this],
+                held=one,
+                key=each_key[i],
+            )
         if new:
-            yield self._new_streams(np.array(new), stream_keys, sources, ssrc, places, held, runs)
+            yield self._new_streams(
+                new=np.array(new), keys=stream_keys, sources=sources, ssrc=ssrc, places=places, held=held, runs=runs
+            )
 
     def _new_streams(
         self,

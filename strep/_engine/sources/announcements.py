@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.time import NEVER_NS
 from .key_table import KeyTable
 from .keys import KIND_AUTO, KIND_CALL_LEG
 
@@ -16,8 +17,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Keys = tuple[U64, U64, U64]  # of sources: hi, lo and the tag with the SSRC
 
-_WAITING: Final = 4096  # sources; what comes beyond is rejected at once
-_NEVER: Final = np.iinfo(np.int64).max
+_SOURCES_WAITING: Final = 4096  # at most; what comes beyond is rejected at once
 
 
 class Announcements:
@@ -29,10 +29,10 @@ class Announcements:
         self._rows: dict[tuple[int, int], int] = {}
         self._free = list(range(legs - 1, -1, -1))
         self._legs = KeyTable(legs)
-        self._sources = KeyTable(_WAITING)
-        self._free_sources = list(range(_WAITING - 1, -1, -1))
-        self._since_ns = np.full(_WAITING, _NEVER, np.int64)
-        self.earliest_ns = _NEVER  # when the first of the waiting sources has waited long enough
+        self._sources = KeyTable(_SOURCES_WAITING)
+        self._free_sources = list(range(_SOURCES_WAITING - 1, -1, -1))
+        self._since_ns = np.full(_SOURCES_WAITING, NEVER_NS, np.int64)
+        self.earliest_ns = NEVER_NS  # when the first of the waiting sources has waited long enough
 
     def announce(self, hi: int, lo: int) -> Keys | None:
         """Admit a leg from now on. Gives the sources of it that wait; None when there is no room for one more leg."""
@@ -86,7 +86,7 @@ class Announcements:
         if rows.size:
             self._sources.remove(rows)
             self._free_sources += rows.tolist()
-            self._since_ns[rows] = _NEVER
+            self._since_ns[rows] = NEVER_NS
             first = int(self._since_ns.min())
-            self.earliest_ns = _NEVER if first == _NEVER else first + self._pending_ns
+            self.earliest_ns = NEVER_NS if first == NEVER_NS else first + self._pending_ns
         return keys

@@ -1,4 +1,4 @@
-"""Where the sequences of sources that proved themselves begin, among the packets that were held back."""
+"""Where, among the packets that were held back, the sequences of sources that proved themselves begin."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 from ..._codecs.payload_types import PayloadTypes
 from ..._model.time import NEVER_NS, SECOND_NS
 from ..streams.ring import MAX_DROPOUT, MISORDER
-from .probation import HeldPackets
+from .held import HeldPackets
 
 __all__ = ["Runs", "looks_encrypted", "only", "origins_ns"]
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_NEAR: Final = 32  # what came before the proving pair belongs to it if no further from it in sequence
-_SRTP_TAGS: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
+_NEAR_PACKETS: Final = 32  # what came before the proving pair belongs to it if no further from it in sequence
+_SRTP_TAG_BYTES: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
 
 
 class Runs:
@@ -66,7 +66,7 @@ class Runs:
         at[~self.proven] = 0
         ahead = (sequence - sequence[at].take(owner)).view(np.int16).astype(np.int64)
         before = index <= at.take(owner)
-        near = (ahead >= -_NEAR - 1) & (ahead <= _NEAR)
+        near = (ahead >= -_NEAR_PACKETS - 1) & (ahead <= _NEAR_PACKETS)
         self.kept = kept & (near | ~before) & self.proven.take(owner)
         self.opening = self.kept & before & (ahead <= 0)
         lowest = np.zeros(owners, np.int64)
@@ -118,7 +118,7 @@ def looks_encrypted(held: HeldPackets, runs: Runs, types: PayloadTypes) -> Bools
         pair &= a["payload_type"] == b["payload_type"]
         extra = a["length"] - step // np.maximum(ticks, 1)
         np.add.at(pairs, owner[:-1][pair], 1)
-        hit = pair & np.isin(extra, _SRTP_TAGS) & (a["length"] == b["length"])
+        hit = pair & np.isin(extra, _SRTP_TAG_BYTES) & (a["length"] == b["length"])
         np.add.at(hits, owner[:-1][hit], 1)
     encrypted: Bools = (hits > 0) & (hits == pairs)
     return encrypted

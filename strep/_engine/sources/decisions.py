@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from ..._model.events import Limited
 from ..._model.types import Direction
+from .held import HeldPackets
 from .keys import Key, Keys
-from .probation import HeldPackets
 
 __all__ = ["Decision", "Eviction", "NewStreams", "Takeover"]
 

@@ -13,10 +13,11 @@ __all__ = ["KeyTable"]
 U64 = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 
+# in place of a row, in a slot
 _EMPTY: Final = -1
-_REMOVED: Final = -2
-_SMALLEST: Final = 1024  # slots
-_STEPS: Final = np.arange(1, 9)
+_REMOVED: Final = -2  # there was a key: a search goes on behind it
+_FEWEST_SLOTS: Final = 1024
+_SLOTS_AHEAD: Final = np.arange(1, 9)  # that are looked at together when a key is not in its first slot
 
 
 class KeyTable:
@@ -27,7 +28,7 @@ class KeyTable:
     """
 
     def __init__(self, capacity: int, seed: int | None = None) -> None:
-        self._resize(_SMALLEST)
+        self._resize(_FEWEST_SLOTS)
         # np.zeros is lazily backed by the kernel: a table for 20,000 streams costs what is used of it
         self._hi = np.zeros(capacity, np.uint64)
         self._lo = np.zeros(capacity, np.uint64)
@@ -88,7 +89,7 @@ class KeyTable:
 
     def _search(self, place: Rows, hi: U64, lo: U64, tag: U64) -> Rows:
         """Rows of keys that do not stand in their first slot, a few slots of all of them at a time."""
-        row = self._slots.take((place[:, None] + _STEPS) & (self._size - 1))
+        row = self._slots.take((place[:, None] + _SLOTS_AHEAD) & (self._size - 1))
         miss = self._hi.take(row, mode="clip") ^ hi[:, None]
         miss |= self._lo.take(row, mode="clip") ^ lo[:, None]
         miss |= self._tag.take(row, mode="clip") ^ tag[:, None]
@@ -97,7 +98,7 @@ class KeyTable:
         if todo.size:
             todo = todo[(row[todo] != _EMPTY).all(axis=1)]
         if todo.size:
-            found[todo] = self._search(place[todo] + len(_STEPS), hi[todo], lo[todo], tag[todo])
+            found[todo] = self._search(place[todo] + len(_SLOTS_AHEAD), hi[todo], lo[todo], tag[todo])
         return found
 
     def add(self, rows: Rows, hi: U64, lo: U64, tag: U64) -> None:

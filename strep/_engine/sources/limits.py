@@ -1,4 +1,4 @@
-"""How many streams may begin in a time, of one source and in all: a flood of pairs costs a bounded time."""
+"""How fast streams may begin, from one source and in all, so that a flood of pairs of packets costs a bounded time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ..._model.time import SECOND_NS
 
 __all__ = ["AdmissionLimits"]
 
-_A_SECOND: Final = 1000  # new streams of one source, in the long run: 250 calls a second
-_ALL_A_SECOND: Final = 2000  # of all sources together
-_LEAST_BURST: Final = 256
-_SOURCES: Final = 4096  # whose new streams are counted; of more, those whose last one is longest ago are forgotten
+_STREAMS_A_SECOND: Final = 1000  # of one source, in the long run: 250 calls a second
+_ALL_STREAMS_A_SECOND: Final = 2000  # of all sources together
+_LEAST_BURST_STREAMS: Final = 256  # that may begin at once, however few there may be in all
+_SOURCES_KEPT: Final = 4096  # of more, those whose last new stream is longest ago are forgotten
 
 
 class AdmissionLimits:
@@ -19,8 +19,8 @@ class AdmissionLimits:
     sources together ``max_streams``."""
 
     def __init__(self, max_streams: int) -> None:
-        self._burst = max(_LEAST_BURST, max_streams // 2)
-        self._all_burst = max(_LEAST_BURST, max_streams)
+        self._burst = max(_LEAST_BURST_STREAMS, max_streams // 2)
+        self._all_burst = max(_LEAST_BURST_STREAMS, max_streams)
         self._all = float(self._all_burst)
         self._at_ns = 0
         self._sources: dict[int, tuple[float, int]] = {}  # by host: tokens, and when; the latest last
@@ -29,7 +29,7 @@ class AdmissionLimits:
         """Whether a stream may begin, for each of the hosts, one after the other. 0: of a host that is not known."""
         passed_s = max(now_ns - self._at_ns, 0) / SECOND_NS
         self._at_ns = max(now_ns, self._at_ns)
-        self._all = min(self._all + passed_s * _ALL_A_SECOND, self._all_burst)
+        self._all = min(self._all + passed_s * _ALL_STREAMS_A_SECOND, self._all_burst)
         granted = []
         for source in sources:
             if not source:
@@ -37,13 +37,13 @@ class AdmissionLimits:
                 self._all -= granted[-1]
                 continue
             tokens, at_ns = self._sources.pop(source, (float(self._burst), now_ns))
-            tokens = min(tokens + max(now_ns - at_ns, 0) / SECOND_NS * _A_SECOND, self._burst)
+            tokens = min(tokens + max(now_ns - at_ns, 0) / SECOND_NS * _STREAMS_A_SECOND, self._burst)
             grant = tokens >= 1 and self._all >= 1
             if grant:
                 tokens -= 1
                 self._all -= 1
             granted.append(grant)
             self._sources[source] = tokens, now_ns
-        while len(self._sources) > _SOURCES:
+        while len(self._sources) > _SOURCES_KEPT:
             del self._sources[next(iter(self._sources))]
         return granted

@@ -9,32 +9,31 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
+from .keys import SOURCE_BITS
 
-__all__ = ["PIN_MODES", "SOURCE_BITS", "SourcePins"]
+__all__ = ["PIN_MODES", "SourcePins"]
 
 U64 = npt.NDArray[np.uint64]
 
 PIN_MODES: Final = ("address", "network", "off")
-# of a candidate's key these bits tell its source; a stream's own tag has zeros there
-SOURCE_BITS: Final = np.uint64(0x0000_0000_FFFF_FFF0)
 _MIXED: Final = np.uint64(32)  # the upper half of a product is the better mixed one
 _PORT_BITS: Final = np.uint64(16)
-_ALL: Final = 0xFFFF_FFFF_FFFF_FFFF
-_NETWORK_HI: Final = np.uint64(_ALL << 16 & _ALL)  # IPv6: /48, what one site gets (RFC 6177)
-_NETWORK_LO: Final = np.uint64(_ALL << 8 & _ALL)  # IPv4: /24
+_ALL_BITS: Final = 0xFFFF_FFFF_FFFF_FFFF
+_NETWORK_HI: Final = np.uint64(_ALL_BITS << 16 & _ALL_BITS)  # IPv6: /48, what one site gets (RFC 6177)
+_NETWORK_LO: Final = np.uint64(_ALL_BITS << 8 & _ALL_BITS)  # IPv4: /24
 _MAPPED: Final = np.uint64(0xFFFF)  # the upper half of the lower word of a mapped IPv4 address
 _IPV6: Final = np.uint64(1 << 47)  # marks a host that is a hash
-_HASH: Final = np.uint64((1 << 47) - 1)
+_HASH_BITS: Final = np.uint64((1 << 47) - 1)
 
 
 class SourcePins:
-    """Turns source transport addresses into words, uint64 (n,), equal for what counts as one source.
+    """Turns source transport addresses into words, uint64 (n,), equal for addresses that count as one source.
 
     ``mode``  "address": the IP address and the port (RFC 3550's source transport address). "network": the address's
               /24 (IPv4) or /48 (IPv6), any port. "off": all sources count as one, which is 0.
 
     A word is 48 bits for the host (IPv4 as it is, IPv6 as a seeded hash: nobody outside can make two meet), and 16 for
-    the port. Raises ConfigurationError.
+    the port. Raises ConfigurationError if ``mode`` is none of these.
     """
 
     def __init__(self, mode: str = "address", seed: int | None = None) -> None:
@@ -68,15 +67,15 @@ class SourcePins:
         mixed += lo
         mixed *= self._k2
         mixed >>= np.uint64(17)
-        return mixed & _HASH | _IPV6
+        return mixed & _HASH_BITS | _IPV6
 
     @staticmethod
     def hosts(words: U64) -> U64:
-        """What is equal for all ports of an address."""
+        """The part of words that is the same for all ports of an address, uint64 (n,)."""
         return words >> _PORT_BITS
 
     def bits(self, words: U64) -> U64:
-        """What of words stands in the keys of candidates: within :data:`SOURCE_BITS`."""
+        """A hash of words for the keys of sources on probation: within ``keys.SOURCE_BITS``."""
         mixed: U64 = words * self._k3
         mixed ^= mixed >> _MIXED
         mixed *= self._k1

@@ -6,6 +6,7 @@ import enum
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ __all__ = ["PortBinding", "PortKeys", "PortRole"]
 
 U64 = npt.NDArray[np.uint64]
 
-_PORTS = 65_536
+_PORTS: Final = 65_536
 
 
 class PortRole(enum.IntEnum):

@@ -93,7 +93,9 @@ class Sources:
             slab_rows, offset = slab_rows[fits], offset[fits]
             if not len(hi):
                 return
-        for proofs in self._probation.offer(hi, lo, tag, columns, packets.slab, slab_rows, offset):
+        for proofs in self._probation.offer(
+            hi=hi, lo=lo, tag=tag, columns=columns, slab=packets.slab, slab_rows=slab_rows, payload_offset=offset
+        ):
             known = self._state.table.find(proofs.hi, proofs.lo, stream_tag(proofs.tag)) >= 0
             if known.any():
                 self._challengers.note(proofs.take(np.flatnonzero(known)))

@@ -44,17 +44,17 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
-_QUIET_NS: Final = 100_000_000
-_SILENT_NS: Final = SECOND_NS  # of another host
+_QUIET_NS: Final = 100_000_000  # of the same host: a present source that has been silent for so long may be followed
+_SILENT_NS: Final = SECOND_NS  # likewise of another host
 _SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends
-_YOUNG_NS: Final = 10 * SECOND_NS
-_INTRUDER_SILENT_NS: Final = 10 * SECOND_NS
+_YOUNG_NS: Final = 10 * SECOND_NS  # the age of a stream up to which its address is settled by standing
+_INTRUDER_SILENT_NS: Final = 10 * SECOND_NS  # after which an intruder may take over
 _BESIDE_NS: Final = SECOND_NS // 2  # who sends this long beside the present source is an intruder
-_FORGOTTEN_NS: Final = 2 * SECOND_NS
-_MOST: Final = 1024  # that wait at a time
-_MOST_A_STREAM: Final = 16
-_MOST_BESIDE: Final = 4096  # addresses that are known to have sent beside a stream's own
-_RACES: Final = 8  # that are looked into at one boundary
+_FORGOTTEN_NS: Final = 2 * SECOND_NS  # after its last pair
+_CHALLENGERS: Final = 1024  # that wait, at most
+_CHALLENGERS_A_STREAM: Final = 16
+_ADDRESSES_BESIDE: Final = 4096  # at most, that are known to have sent beside a stream's own
+_RACES_A_TICK: Final = 8  # that are looked into
 _DIRECTION: Final = np.uint64(2)  # a stream's tag with this bit changed is its leg's other direction
 
 
@@ -100,7 +100,7 @@ class Challengers:
         for key, (sequence_number, pair_ns, source) in zip(keys, last, strict=True):
             one = self._waiting.get(key)
             if one is None:
-                if len(self._waiting) >= _MOST:
+                if len(self._waiting) >= _CHALLENGERS:
                     continue
                 one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source)
             one.sequence_number, one.pair_ns, one.new = sequence_number, pair_ns, True
@@ -135,14 +135,14 @@ class Challengers:
         intruder = np.array([self.is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
         near = self._pins.hosts(sources) == self._pins.hosts(self._state.source[rows])
         ready, first = self._ready(
-            now_ns,
-            hi,
-            lo,
-            tag,
-            rows,
-            sources,
-            sequence_number,
-            pair_ns,
+            now_ns=now_ns,
+            hi=hi,
+            lo=lo,
+            tag=tag,
+            rows=rows,
+            sources=sources,
+            sequence_number=sequence_number,
+            pair_ns=pair_ns,
             alive=alive,
             near=near,
             intruder=intruder,
@@ -155,7 +155,7 @@ class Challengers:
         rank = np.arange(len(rows)) - np.flatnonzero(best)[np.cumsum(best) - 1]
         winners = order[best & ready[order]]
         crowded = np.zeros(len(rows), np.bool_)
-        crowded[order[rank >= _MOST_A_STREAM]] = True
+        crowded[order[rank >= _CHALLENGERS_A_STREAM]] = True
         old = now_ns - pair_ns > _FORGOTTEN_NS
         keys = list(self._waiting)
         for i in (*winners.tolist(), *np.flatnonzero((crowded | old) & ~ready).tolist()):
@@ -206,7 +206,7 @@ class Challengers:
         ready &= near | moving | (now_ns - pair_ns <= _SENDING_NS)
         ready |= owner
         racing = np.flatnonzero(~same & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
-        racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES]
+        racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES_A_TICK]
         for i in racing.tolist():
             ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], int(sources[i]))
         return ready, owner
@@ -220,7 +220,7 @@ class Challengers:
             if since_ns < state.first_arrival_ns[rows[i]]:
                 since_ns = now_ns  # the row had another stream then
             self._beside[who] = since_ns, now_ns
-        while len(self._beside) > _MOST_BESIDE:
+        while len(self._beside) > _ADDRESSES_BESIDE:
             del self._beside[next(iter(self._beside))]
 
     def _shut_out(self, row: int, source: int, now_ns: int) -> None:

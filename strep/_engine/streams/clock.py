@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.time import SECOND_NS, position_ns
+from ..._model.time import NEVER_NS, SECOND_NS, position_ns
 from ..undo import Undo
 from .placement import Placement
 
@@ -36,15 +36,14 @@ __all__ = ["WINDOW_S", "ClockFilter"]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-WINDOW_S: Final = 10
+WINDOW_S: Final = 10  # of stream position
 _EARLY_TENTHS: Final = (5, 10, 20, 50)  # of a second: when a segment's first window speaks before it is complete
-_ENOUGH: Final = 20  # packets that a window must have; with fewer it goes on into the next
+_WINDOW_PACKETS: Final = 20  # at least; with fewer a window goes on into the next
 _STEP_NS: Final = 5e6  # what stands further off the line is not drift
-_DRIFT_NS: Final = 1e6  # a second: 1000 ppm, which may be drift that is not known yet
-_LINE: Final = 3  # windows that make a line
-_GAIN: Final = 0.125  # of a window in the level
-_NEVER: Final = np.iinfo(np.int64).max
-_FAR: Final = 1 << 44  # beyond any position
+_DRIFT_NS_A_SECOND: Final = 1e6  # 1000 ppm, which may be drift that is not known yet
+_LINE_WINDOWS: Final = 3  # that make a line
+_WINDOW_GAIN: Final = 0.125  # the weight of a window in the level
+_FAR_FRAMES: Final = 1 << 44  # beyond any position
 
 
 class ClockFilter:
@@ -181,7 +180,7 @@ class ClockFilter:
         base = self._base[rows]
         if placed.anew is not None:
             base = np.where(placed.anew, placed.position, base)
-            group = np.cumsum(np.r_[False, rows[1:] != rows[:-1]]) * _FAR
+            group = np.cumsum(np.r_[False, rows[1:] != rows[:-1]]) * _FAR_FRAMES
             base = np.maximum.accumulate(base + group) - group
         size = np.diff(placed.packet_first)
         window = _window_of(_packet_positions(placed) - np.repeat(base, size), self._rate[placed.row])
@@ -210,13 +209,13 @@ class ClockFilter:
         self._base[rows] = self._from[rows] = position
         self._edge[rows] = position + _EARLY_TENTHS[0] * rate // 10
         self._until[rows] = position + WINDOW_S * rate
-        self._low[rows] = _NEVER
+        self._low[rows] = NEVER_NS
         self._count[rows] = 0
 
     def _begin_segment(self, rows: I64, position: I64) -> None:
         """The timeline was re-anchored by arrival times: the offset goes on as it was, give or take a jitter."""
         self._note_all(rows)
-        full = self._count[rows] >= _ENOUGH
+        full = self._count[rows] >= _WINDOW_PACKETS
         if full.any():
             self._until[rows] = np.minimum(self._until[rows], position)
             self._close(rows[full])
@@ -231,11 +230,11 @@ class ClockFilter:
         window = (position - base) // (WINDOW_S * rate)
         begin = base + window * WINDOW_S * rate
         over = position >= self._until[rows]
-        full = over & (self._count[rows] >= _ENOUGH)
+        full = over & (self._count[rows] >= _WINDOW_PACKETS)
         if full.any():
             done = rows[full]
             self._close(done)
-            self._low[done] = _NEVER
+            self._low[done] = NEVER_NS
             self._count[done] = 0
             self._from[done] = begin[full]
         self._until[rows] = begin + WINDOW_S * rate
@@ -258,10 +257,10 @@ class ClockFilter:
         y = (self._low[rows] - self._origin[rows]).astype(np.float64)
         slope = self._slope[rows]
         off = y - (self._level[rows] + slope * (x - self._level_at[rows]))
-        drift = np.where(self._points[rows] < _LINE, _DRIFT_NS * (x - self._level_at[rows]), 0.0)
+        drift = np.where(self._points[rows] < _LINE_WINDOWS, _DRIFT_NS_A_SECOND * (x - self._level_at[rows]), 0.0)
         odd = (np.abs(off) > _STEP_NS + drift) & (self._windows[rows] > 0)
         since = x - self._odd_at[rows]
-        again = odd & (np.abs(y - self._odd[rows] - slope * since) <= _STEP_NS + _DRIFT_NS * since)
+        again = odd & (np.abs(y - self._odd[rows] - slope * since) <= _STEP_NS + _DRIFT_NS_A_SECOND * since)
         if again.any():
             steps = rows[again]
             self._fold(steps)
@@ -290,12 +289,12 @@ class ClockFilter:
         self._sxx[rows] += dx * (x - self._mean_x[rows])
         self._sxy[rows] += dx * (y - self._mean_y[rows])
         sxx = self._sxx_before[rows] + self._sxx[rows]
-        line = (self._points[rows] >= _LINE) & (sxx > 0)
+        line = (self._points[rows] >= _LINE_WINDOWS) & (sxx > 0)
         slope = np.where(line, (self._sxy_before[rows] + self._sxy[rows]) / np.where(line, sxx, 1.0), 0.0)
         self._slope[rows] = slope
         self.skew_ppm[rows] = np.where(line, -slope / (SECOND_NS + slope) * 1e6, np.nan)
         predicted = self._level[rows] + slope * (x - self._level_at[rows])
-        gain = np.where(n < _LINE, 1.0, np.maximum(1 / n, _GAIN))
+        gain = np.where(n < _LINE_WINDOWS, 1.0, np.maximum(1 / n, _WINDOW_GAIN))
         self._level[rows] = predicted + gain * (y - predicted)
         self._level_at[rows] = x
 

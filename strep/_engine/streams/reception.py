@@ -17,9 +17,9 @@ __all__ = ["Reception"]
 
 I64 = npt.NDArray[np.int64]
 
-_MANY: Final = 4  # further packets of a stream at once, beyond which they may be counted one by one
-_ROUND: Final = 32
-_PAIR: Final = np.dtype((np.void, 16))
+_PACKETS_SIDE_BY_SIDE: Final = 4  # further ones of a stream at once, up to which they are counted as arrays
+_ROUND_COST: Final = 32  # packets one by one cost as much as one round of arrays
+_BOTH_ARRIVALS: Final = np.dtype((np.void, 16))
 _DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
 
 
@@ -39,7 +39,7 @@ class Reception:
         self.expected_before = counter()  # of earlier sources
         # when the last packet came, and the last one of a known codec, side by side: both are read at once
         arrivals = np.zeros((streams, 2), np.int64)
-        self._arrivals = arrivals.view(_PAIR)[:, 0]
+        self._arrivals = arrivals.view(_BOTH_ARRIVALS)[:, 0]
         self.last_arrival_ns, self._prior_arrival_ns = arrivals.T
         # jitter, in RTP timestamp units
         self.tick_rate = np.zeros(streams, np.float64)  # timestamp units a nanosecond, 0 while unknown
@@ -86,7 +86,9 @@ class Reception:
         which, as indices, are not the first of their row in ``rows`` (None: none).
         """
         if again is None or not again.size:
-            self._arrived_once(rows, ext, timestamp, arrival_ns, timed, copies, True)
+            self._arrived_once(
+                rows=rows, ext=ext, timestamp=timestamp, arrival_ns=arrival_ns, timed=timed, copies=copies, fresh=True
+            )
             return
         # several packets of a stream: the first of each, then the second of each, ...
         first = np.ones(len(rows), np.bool_)
@@ -95,19 +97,19 @@ class Reception:
         ordered = rows[order]
         start = np.append(True, ordered[1:] != ordered[:-1]).nonzero()[0]
         count = np.diff(np.append(start, len(order)))
-        many = count > _MANY
+        many = count > _PACKETS_SIDE_BY_SIDE
         # a round for each of them costs as much as some 32 packets one by one
-        if np.count_nonzero(many) and int(count[many].sum()) < _ROUND * int(count.max()):
+        if np.count_nonzero(many) and int(count[many].sum()) < _ROUND_COST * int(count.max()):
             first[np.isin(rows, ordered[start[many]], assume_unique=False)] = False
             for row in ordered[start[many]].tolist():
                 mine = (rows == row).nonzero()[0]
                 self._arrived_to_one(
-                    row,
-                    ext[mine].tolist(),
-                    timestamp[mine].tolist(),
-                    arrival_ns[mine].tolist(),
-                    [True] * len(mine) if timed is None else timed[mine].tolist(),
-                    [False] * len(mine) if copies is None else copies[mine].tolist(),
+                    row=row,
+                    ext=ext[mine].tolist(),
+                    timestamp=timestamp[mine].tolist(),
+                    arrival_ns=arrival_ns[mine].tolist(),
+                    timed=[True] * len(mine) if timed is None else timed[mine].tolist(),
+                    copies=[False] * len(mine) if copies is None else copies[mine].tolist(),
                 )
             start, count = start[~many], count[~many]
         ranks = [order[start[count > rank] + rank] for rank in range(int(count.max(initial=0)))]
@@ -115,13 +117,13 @@ class Reception:
             if not members.size:
                 continue
             self._arrived_once(
-                rows[members],
-                ext[members],
-                timestamp[members],
-                arrival_ns[members],
-                None if timed is None else timed[members],
-                None if copies is None else copies[members],
-                not rank or timed is not None,
+                rows=rows[members],
+                ext=ext[members],
+                timestamp=timestamp[members],
+                arrival_ns=arrival_ns[members],
+                timed=None if timed is None else timed[members],
+                copies=None if copies is None else copies[members],
+                fresh=not rank or timed is not None,
             )
 
     def _arrived_to_one(
@@ -179,7 +181,7 @@ class Reception:
         copies: npt.NDArray[np.bool_] | None,
         fresh: bool,
     ) -> None:
-        """``fresh``: what stands in these rows has not been noted yet."""
+        """At most one packet a row. ``fresh``: what these rows hold has not been noted in the journal yet."""
         note = self._note
         received, highest, arrivals = self.received.take(rows), self.max_ext.take(rows), self._arrivals.take(rows)
         if fresh:

@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._codecs.facts import UNKNOWN
+from ..._model.rates import can_resample
 from ..._model.time import SECOND_NS
 from ..._model.types import Codec, GapCause
-from ...resample import can_resample
 from ..undo import Undo
 from .placement import Anchor, Placement
 from .ring import RingPackets
@@ -42,7 +42,7 @@ U32 = npt.NDArray[np.uint32]
 _T = TypeVar("_T", bound=np.generic)
 
 _CAUSES: Final = len(GapCause)
-_PRIOR: Final = np.dtype((np.void, 32))
+_PRIOR_COLUMNS: Final = np.dtype((np.void, 32))  # four of 8 bytes, of the packet before
 
 
 class Timeline:
@@ -67,7 +67,7 @@ class Timeline:
         self._expected = np.zeros(streams, np.uint32)
         # of the packet before, side by side, so that all of it is read at once
         prior = np.zeros((streams, 4), np.int64)
-        self._prior = prior.view(_PRIOR)[:, 0]
+        self._prior = prior.view(_PRIOR_COLUMNS)[:, 0]
         self._prior_ext, self._prior_arrival_ns, self._prior_frames = prior.T[:3]
         self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
@@ -152,10 +152,21 @@ class Timeline:
             odd_row |= np.logical_or.reduceat(odd, start)
         count = np.count_nonzero(odd_row)
         if not count:
-            return self._place_smooth(packets, codec, frames, span, start, end, rows, first)
+            return self._place_smooth(
+                packets=packets, codec=codec, frames=frames, span=span, start=start, end=end, rows=rows, expected=first
+            )
         if 2 * count > len(rows):
             return self._place_any(packets, codec, frames)
-        return self._place_apart(packets, codec, frames, span, start, end, odd_row, first)
+        return self._place_apart(
+            packets=packets,
+            codec=codec,
+            frames=frames,
+            span=span,
+            start=start,
+            end=end,
+            odd_row=odd_row,
+            expected=first,
+        )
 
     def _move_on(
         self, packets: RingPackets, frames: I64, span: I64, expected: U32, last: I64, rows: I64, total: I64
@@ -188,24 +199,26 @@ class Timeline:
     ) -> Placement:
         """Every packet goes on where the one before it ended: one block a stream."""
         total = np.add.reduceat(frames, start)
-        position, none = self._move_on(packets, frames, span, expected, end - 1, rows, total)
+        position, none = self._move_on(
+            packets=packets, frames=frames, span=span, expected=expected, last=end - 1, rows=rows, total=total
+        )
         return Placement(
-            None,
-            packets.row,
-            packets.slot,
-            codec,
-            packets.length,
-            frames,
-            frames,
-            None,
-            packets.timestamp,
-            packets.arrival_ns,
-            np.append(start, len(frames)),
-            rows,
-            position,
-            total,
-            none,
-            np.zeros(len(rows), np.uint8),
+            kept=None,
+            row=packets.row,
+            slot=packets.slot,
+            codec=codec,
+            length=packets.length,
+            own_frames=frames,
+            frames=frames,
+            trim=None,
+            timestamp=packets.timestamp,
+            arrival_ns=packets.arrival_ns,
+            packet_first=np.append(start, len(frames)),
+            block_row=rows,
+            position=position,
+            block_frames=total,
+            gap_frames=none,
+            gap_cause=np.zeros(len(rows), np.uint8),
         )
 
     def _place_apart(
@@ -226,7 +239,15 @@ class Timeline:
         first = start[smooth]
         rows = packets.row[first]
         total = np.add.reduceat(frames, start)[smooth]
-        position, gap = self._move_on(packets, frames, span, expected[smooth], end[smooth] - 1, rows, total)
+        position, gap = self._move_on(
+            packets=packets,
+            frames=frames,
+            span=span,
+            expected=expected[smooth],
+            last=end[smooth] - 1,
+            rows=rows,
+            total=total,
+        )
         cause = np.zeros(len(rows), np.uint8)
         own_frames, trim = frames, None
         anew: npt.NDArray[np.bool_] | None = None
@@ -259,23 +280,23 @@ class Timeline:
         )
         every: I64 | slice = slice(None) if kept is None else kept
         return Placement(
-            kept,
-            packets.row[every],
-            packets.slot[every],
-            codec[every],
-            packets.length[every],
-            own_frames[every],
-            frames[every],
-            None if trim is None else trim[every],
-            packets.timestamp[every],
-            packets.arrival_ns[every],
-            ends,
-            rows,
-            position,
-            total,
-            gap,
-            cause,
-            anew,
+            kept=kept,
+            row=packets.row[every],
+            slot=packets.slot[every],
+            codec=codec[every],
+            length=packets.length[every],
+            own_frames=own_frames[every],
+            frames=frames[every],
+            trim=None if trim is None else trim[every],
+            timestamp=packets.timestamp[every],
+            arrival_ns=packets.arrival_ns[every],
+            packet_first=ends,
+            block_row=rows,
+            position=position,
+            block_frames=total,
+            gap_frames=gap,
+            gap_cause=cause,
+            anew=anew,
         )
 
     def _place_any(self, packets: RingPackets, codec: npt.NDArray[np.int16], own_frames: I64) -> Placement | None:
@@ -330,7 +351,16 @@ class Timeline:
         self._skipped[rows] |= end > base
         self._skipped[audio_rows] = end[with_audio] > seen[last]
 
-        gap, trim, cause, anchored = self._gaps(row, start, own_frames, frames, codec, timestamp, arrival, lost)
+        gap, trim, cause, anchored = self._gaps(
+            row=row,
+            start=start,
+            own_frames=own_frames,
+            frames=frames,
+            codec=codec,
+            timestamp=timestamp,
+            arrival=arrival,
+            lost=lost,
+        )
         frames = frames - trim
         advance = gap + frames
         ends = np.cumsum(advance)
@@ -351,23 +381,23 @@ class Timeline:
         opens[start] = True
         first = opens.nonzero()[0]
         return Placement(
-            keep,
-            row,
-            packets.slot[keep],
-            codec,
-            packets.length[keep],
-            own_frames,
-            frames,
-            trim if np.count_nonzero(trim) else None,
-            timestamp,
-            arrival,
-            np.append(first, len(row)),
-            row[first],
-            position[first],
-            np.add.reduceat(frames, first),
-            gap[first],
-            np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
-            anchored[first] if anchored.any() else None,
+            kept=keep,
+            row=row,
+            slot=packets.slot[keep],
+            codec=codec,
+            length=packets.length[keep],
+            own_frames=own_frames,
+            frames=frames,
+            trim=trim if np.count_nonzero(trim) else None,
+            timestamp=timestamp,
+            arrival_ns=arrival,
+            packet_first=np.append(first, len(row)),
+            block_row=row[first],
+            position=position[first],
+            block_frames=np.add.reduceat(frames, first),
+            gap_frames=gap[first],
+            gap_cause=np.where(gap[first] > 0, cause[first], 0).astype(np.uint8),
+            anew=anchored[first] if anchored.any() else None,
         )
 
     def _resampled(
