@@ -1,4 +1,4 @@
-"""Errors a user can cause. What a stranger sends never raises: it is counted.
+"""Errors that a user can cause. What strangers send never raises: it is counted.
 
 StrepError
 ├── ConfigurationError (also ValueError)   an argument is wrong; says what would be right
@@ -7,7 +7,7 @@ StrepError
 ├── BindError (also OSError)               a socket cannot be bound or set up
 ├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
 ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
-└── SinkError                              a sink failed and was told to be loud about it
+└── SinkError                              for sinks of your own: never raised here
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class StrepError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(StrepError, ValueError):
@@ -60,4 +60,8 @@ class MissingExtraError(StrepError, ImportError):
 
 
 class SinkError(StrepError):
-    """A sink failed; raised only where the caller asked for loud sinks."""
+    """A sink cannot go on. A sink that you write may raise it, so that this can be told from a fault in its code.
+
+    This package never raises it, and does not pass it on either: what a sink raises is contained and counted, and
+    ``sink_reports()`` tells it under "failed", like any other exception.
+    """
