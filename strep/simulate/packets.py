@@ -1,4 +1,4 @@
-"""What the packets of simulated streams hold, and what a decoder makes of them. Pure."""
+"""What the packets of simulated streams hold, and what a decoder makes of it. Pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ U8 = npt.NDArray[np.uint8]
 
 @dataclass(slots=True)
 class Packets:
-    """Arrays (streams, packets): ``length`` int64 of the payload, ``payload_type`` uint8, ``timestamp`` int64 in RTP
-    units since the stream's first packet, ``marker`` bool; ``payload`` uint8 (streams, packets, bytes), zeros behind
-    each one's length."""
+    """What packets hold, shape (streams, packets).
+
+    ``payload``       uint8 (streams, packets, bytes), zeros behind each one's length
+    ``length``        int64, bytes of the payload
+    ``payload_type``  uint8
+    ``timestamp``     int64, RTP timestamp units since the stream's first packet
+    ``marker``        bool
+    """
 
     payload: U8
     length: I64
@@ -35,7 +40,8 @@ class Packets:
     marker: Bools
 
     def press(self, streams: Sequence[int], keys: Sequence[KeyPress], units: int) -> None:
-        """Put telephone-events in the place of audio (RFC 4733 2.5.1): one timestamp, the marker on the first."""
+        """Replace audio of these streams by telephone-events (RFC 4733 2.5.1): a key press has one timestamp, and its
+        first packet the marker. ``units``: RTP timestamp units from packet to packet."""
         self.length, self.payload_type = self.length.copy(), self.payload_type.copy()
         self.timestamp, self.marker = self.timestamp.copy(), self.marker.copy()
         rows = np.asarray(streams)
@@ -64,7 +70,8 @@ def uniform(payload: U8, length: I64 | int, payload_type: int, units: int) -> Pa
 
 
 def encode_stream(codec: Codec, samples: I16, packets: int) -> list[bytes] | U8:
-    """Payloads of a stream's samples (channels interleaved): uint8 (packets, bytes), or bytes of a packed codec."""
+    """Payloads of a stream's int16 samples, channels interleaved: uint8 (packets, bytes), or of packed codecs a
+    list."""
     if not codec.packed:
         return encode(codec, samples).reshape(packets, -1)
     encoder = make_encoder(codec, samples.size // packets // codec.channels)
@@ -72,10 +79,10 @@ def encode_stream(codec: Codec, samples: I16, packets: int) -> list[bytes] | U8:
 
 
 def decode_packets(codec: Codec, payload: U8, length: I64, audible: Bools, sent: Bools, values: int) -> I16:
-    """What a receiver makes of a stream's packets, int16 (packets * values,); zeros for what is no audio.
+    """What a receiver makes of a stream's packets, int16 (packets * values,); zeros where a packet is no audio.
 
-    Packed codecs: what one decoder makes of those that were ``sent``, in order, told of the others before each; packets
-    that were not sent are zeros. Others are decoded whether sent or not.
+    Plain codecs: all packets are decoded, sent or not. Packed codecs: one decoder gets those that were ``sent``, in
+    order, and is told what was lost before each; packets that were not sent are zeros.
     """
     if not codec.packed:
         samples = decode(codec, np.ascontiguousarray(payload).reshape(-1)).reshape(len(payload), values)

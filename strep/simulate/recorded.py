@@ -18,9 +18,9 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 START_NS: Final = 1_700_000_000_000_000_000  # a whole second, UTC
-_SOURCE: Final = 0xFFFF_C000_0201  # 192.0.2.1, kept for documentation (RFC 5737)
+_SOURCE: Final = 0xFFFF_C000_0201  # ::ffff:192.0.2.1, kept for documentation (RFC 5737)
 _FIRST_SOURCE_PORT: Final = 20_000
-_SOURCE_PORTS: Final = 40_000
+_SOURCE_PORTS: Final = 40_000  # then they are used again
 _BATCH_ROWS: Final = 4096  # datagrams of a batch
 
 
@@ -43,10 +43,10 @@ class Sending(Protocol):
 
 
 def batches(traffic: Sending, *, strep: bool, rx_port: int, tx_port: int, start_ns: int) -> Iterator[DatagramBatch]:
-    """What a socket would give: each datagram arrives when it is sent, ``start_ns`` (UTC) being the start.
+    """What a socket would give if each datagram arrived when it is sent. ``start_ns``: of the start, in UTC.
 
-    With STREP all go to ``rx_port``; without, inbound to ``rx_port`` and outbound to ``tx_port``. All directions of a
-    call leave from one port, as real forks do. Raises ConfigurationError for ports that are none.
+    With STREP all go to ``rx_port``; without, inbound goes to ``rx_port`` and outbound to ``tx_port``. All directions
+    of a call leave from one port, as those of real forks do. Raises ConfigurationError for ports out of range.
     """
     for port in (rx_port, tx_port):
         if not 0 < port < 65_536:

@@ -21,27 +21,27 @@ U8 = npt.NDArray[np.uint8]
 
 @dataclass(slots=True)
 class StreamTruth:
-    """What a perfect receiver finds of one stream."""
+    """What a perfect receiver finds of one stream. ``ssrc``, ``codec`` and so on as in its packets."""
 
     call_leg_id: uuid.UUID
     leg: Leg
     direction: Direction
     ssrc: int
-    first_sequence: int  # sequence number of packet 0; it wraps
-    sent: npt.NDArray[np.bool_]  # per packet: whether it was sent at all
-    duplicates: int
-    frames_a_packet: int  # values: sample frames times channels
+    first_sequence: int  # sequence number of packet 0; sequence numbers wrap
+    sent: npt.NDArray[np.bool_]  # (packets,): whether each was sent at all
+    duplicates: int  # packets that were sent twice
+    frames_a_packet: int  # values, int16: sample frames times channels
     codec: Codec
-    payloads: U8  # (packets, bytes)
-    lengths: I64  # (packets,)
+    payloads: U8  # (packets, bytes), zeros behind each one's length
+    lengths: I64  # (packets,), bytes
     reordered: int = 0  # packets that were sent after one of a higher sequence number
-    first_timestamp: int = 0  # RTP timestamp of packet 0; it wraps
-    keys: tuple[KeyPress, ...] = ()  # that were pressed (telephone-events)
+    first_timestamp: int = 0  # RTP timestamp of packet 0; timestamps wrap
+    keys: tuple[KeyPress, ...] = ()  # pressed in the stream (telephone-events)
     _samples: I16 | None = field(default=None, repr=False)
 
     @property
     def samples(self) -> I16:
-        """Decoded, of all packets, int16 (packets * frames_a_packet,); zeros where events took the place of audio.
+        """Decoded, of all packets, int16 (packets * frames_a_packet,); zeros where events replace audio.
 
         Packed codecs: what the decoder makes of the packets that were sent, in order; the others are zeros.
         """
@@ -54,7 +54,7 @@ class StreamTruth:
 
     @property
     def audible(self) -> npt.NDArray[np.bool_]:
-        """Per packet: whether it is audio, sent or not; the others are telephone-events."""
+        """bool (packets,): which packets are audio, sent or not; the others are telephone-events."""
         audible = np.ones(len(self.sent), np.bool_)
         for key in self.keys:
             audible[key.first : key.first + key.packets] = False
@@ -62,7 +62,7 @@ class StreamTruth:
 
     @property
     def key(self) -> tuple[uuid.UUID, Leg, Direction]:
-        """What a STREP receiver tells streams apart by."""
+        """By what a STREP receiver distinguishes streams."""
         return self.call_leg_id, self.leg, self.direction
 
     @property
@@ -87,7 +87,7 @@ class StreamTruth:
         return self.lost - self.duplicates
 
     def audio(self) -> I16:
-        """Samples from the first to the last packet that was sent; lost packets are silence."""
+        """Samples from the first to the last packet that was sent, int16; lost packets are zeros."""
         there = np.flatnonzero(self.sent)
         if not there.size:
             return self.samples[:0]
