@@ -7,7 +7,7 @@ StrepError
 ├── BindError (also OSError)               a socket cannot be bound or set up
 ├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
 ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
-└── SinkError                              for sinks of your own: never raised here
+└── SinkError                              raised by sinks: they cannot go on
 """
 
 from __future__ import annotations
@@ -60,8 +60,5 @@ class MissingExtraError(StrepError, ImportError):
 
 
 class SinkError(StrepError):
-    """A sink cannot go on. A sink that you write may raise it, so that this can be told from a fault in its code.
-
-    This package never raises it, and does not pass it on either: what a sink raises is contained and counted, and
-    ``sink_reports()`` tells it under "failed", like any other exception.
-    """
+    """A sink cannot go on, whatever stream it is given. Sinks raise it in ``blocks``: they are quarantined at once, get
+    no more calls and are reported as failed, for the reason that it was raised from."""

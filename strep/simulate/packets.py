@@ -1,4 +1,4 @@
-"""What the packets of simulated streams hold, and what a decoder makes of it. Pure."""
+"""What the packets of simulated streams hold: encoded audio, and key presses. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs.decoder import make_decoder
 from .._codecs.encoder import make_encoder
-from .._codecs.g711 import decode, encode
+from .._codecs.facts import CODECS, parse_codec
+from .._codecs.g711 import encode
 from .._model.types import Codec
 from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, KeyPress, event_payload
 
-__all__ = ["Packets", "decode_packets", "encode_stream", "uniform"]
+__all__ = ["Packets", "encode_stream", "uniform", "wire_codec"]
 
 Bools = npt.NDArray[np.bool_]
 I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+
+
+def wire_codec(codec: str | Codec) -> Codec:
+    """The codec that is meant: as :func:`strep._codecs.facts.parse_codec`, but a bare "L16" is L16/16000.
+
+    Raises ConfigurationError.
+    """
+    if isinstance(codec, Codec):
+        return codec
+    row = CODECS.get(codec.strip().upper())
+    return parse_codec(row.simulated_as if row and row.simulated_as else codec)
 
 
 @dataclass(slots=True)
@@ -76,23 +87,3 @@ def encode_stream(codec: Codec, samples: I16, packets: int) -> list[bytes] | U8:
         return encode(codec, samples).reshape(packets, -1)
     encoder = make_encoder(codec, samples.size // packets // codec.channels)
     return [encoder.encode(part) for part in samples.reshape(packets, -1)]
-
-
-def decode_packets(codec: Codec, payload: U8, length: I64, audible: Bools, sent: Bools, values: int) -> I16:
-    """What a receiver makes of a stream's packets, int16 (packets * values,); zeros where a packet is no audio.
-
-    Plain codecs: all packets are decoded, sent or not. Packed codecs: one decoder gets those that were ``sent``, in
-    order, and is told what was lost before each; packets that were not sent are zeros.
-    """
-    if not codec.packed:
-        samples = decode(codec, np.ascontiguousarray(payload).reshape(-1)).reshape(len(payload), values)
-        return (samples * audible[:, None]).astype(np.int16).reshape(-1)
-    decoder = make_decoder(codec)
-    out = np.zeros((len(payload), values), np.int16)
-    frames = values // codec.channels
-    before = None
-    for number in np.flatnonzero(audible & sent).tolist():
-        lost = 0 if before is None else (number - before - 1) * frames
-        out[number], _ = decoder.decode(payload[number, : length[number]].tobytes(), frames, lost)
-        before = number
-    return out.reshape(-1)

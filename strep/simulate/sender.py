@@ -15,8 +15,9 @@ from .._edge.udp import UdpAddress, parse_address
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from ._sendmmsg import BatchSender
-from .calls import make_traffic, wire_codec
+from .calls import make_traffic
 from .impair import Impairments
+from .packets import wire_codec
 from .speech import read_voices
 from .traffic import Traffic
 from .truth import StreamTruth

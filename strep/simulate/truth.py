@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .._codecs.decoder import make_decoder
+from .._codecs.g711 import decode
 from .._model.types import Codec, Direction, Leg
 from .dtmf import KeyPress
-from .packets import decode_packets
 
 __all__ = ["StreamTruth"]
 
 I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 U8 = npt.NDArray[np.uint8]
 
 
@@ -28,7 +30,7 @@ class StreamTruth:
     direction: Direction
     ssrc: int
     first_sequence: int  # sequence number of packet 0; sequence numbers wrap
-    sent: npt.NDArray[np.bool_]  # (packets,): whether each was sent at all
+    sent: Bools  # (packets,): whether each was sent at all
     duplicates: int  # packets that were sent twice
     frames_a_packet: int  # values, int16: sample frames times channels
     codec: Codec
@@ -47,13 +49,11 @@ class StreamTruth:
         """
         if self._samples is None:
             audible = self.audible
-            self._samples = decode_packets(
-                self.codec, self.payloads, self.lengths, audible, self.sent, self.frames_a_packet
-            )
+            self._samples = _decode(self.codec, self.payloads, self.lengths, audible, self.sent, self.frames_a_packet)
         return self._samples
 
     @property
-    def audible(self) -> npt.NDArray[np.bool_]:
+    def audible(self) -> Bools:
         """bool (packets,): which packets are audio, sent or not; the others are telephone-events."""
         audible = np.ones(len(self.sent), np.bool_)
         for key in self.keys:
@@ -93,3 +93,23 @@ class StreamTruth:
             return self.samples[:0]
         samples = self.samples.reshape(-1, self.frames_a_packet) * self.sent[:, None]
         return samples[there[0] : there[-1] + 1].reshape(-1).astype(np.int16)
+
+
+def _decode(codec: Codec, payload: U8, length: I64, audible: Bools, sent: Bools, values: int) -> I16:
+    """What a receiver makes of a stream's packets, int16 (packets * values,); zeros where a packet is no audio.
+
+    Plain codecs: all packets are decoded, sent or not. Packed codecs: one decoder gets those that were ``sent``, in
+    order, and is told what was lost before each; packets that were not sent are zeros.
+    """
+    if not codec.packed:
+        samples = decode(codec, np.ascontiguousarray(payload).reshape(-1)).reshape(len(payload), values)
+        return (samples * audible[:, None]).astype(np.int16).reshape(-1)
+    decoder = make_decoder(codec)
+    out = np.zeros((len(payload), values), np.int16)
+    frames = values // codec.channels
+    before = None
+    for number in np.flatnonzero(audible & sent).tolist():
+        lost = 0 if before is None else (number - before - 1) * frames
+        out[number], _ = decoder.decode(payload[number, : length[number]].tobytes(), frames, lost)
+        before = number
+    return out.reshape(-1)
