@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .._model.datagrams import SLOT_MINIMUM, DatagramBatch
 from .._model.exceptions import ConfigurationError
 
-__all__ = ["START_NS", "Sending", "batches", "write_pcap"]
+__all__ = ["START_NS", "TimedDatagrams", "batches", "write_pcap"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -24,7 +24,7 @@ _SOURCE_PORTS: Final = 40_000  # then they are used again
 _BATCH_ROWS: Final = 4096  # datagrams of a batch
 
 
-class Sending(Protocol):
+class TimedDatagrams(Protocol):
     """Datagrams in order of sending, as :class:`.traffic.Traffic` has them.
 
     ``time_ns`` int64 (n,) since the start; ``stream`` int64 (n,); ``streams_a_call``: this many streams, side by side,
@@ -42,7 +42,9 @@ class Sending(Protocol):
     def datagrams(self, rows: slice, *, strep: bool) -> U8: ...
 
 
-def batches(traffic: Sending, *, strep: bool, rx_port: int, tx_port: int, start_ns: int) -> Iterator[DatagramBatch]:
+def batches(
+    traffic: TimedDatagrams, *, strep: bool, rx_port: int, tx_port: int, start_ns: int
+) -> Iterator[DatagramBatch]:
     """What a socket would give if each datagram arrived when it is sent. ``start_ns``: of the start, in UTC.
 
     With STREP all go to ``rx_port``; without, inbound goes to ``rx_port`` and outbound to ``tx_port``. All directions
