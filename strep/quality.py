@@ -71,11 +71,11 @@ def impairment_of(codec: str, sample_rate: int = 8000, *, concealment: bool = Tr
 def effective_impairment(ie: Values, bpl: Values, loss_percent: Values, burst_ratio: Values = 1.0) -> F64:
     """Ie,eff (G.107 equation 7-29; with burst_ratio 1 also G.107.1 equation 7-15).
 
-    ``loss_percent`` 0 to 100, what came too late included; ``burst_ratio`` at least 1 (less is taken for 1).
+    ``loss_percent``: 0 to 100, packets that came too late included. ``burst_ratio``: at least 1 (less is taken for 1).
     """
     ie_, bpl_, loss = (np.asarray(v, np.float64) for v in (ie, bpl, loss_percent))
     bursts = np.maximum(np.asarray(burst_ratio, np.float64), 1.0)
-    with np.errstate(invalid="ignore"):  # nothing lost and no robustness: 0/0
+    with np.errstate(invalid="ignore"):  # 0/0 where nothing is lost and bpl is 0
         share = np.where(loss > 0, loss / (loss / bursts + bpl_), 0.0)
     return _plain(ie_ + (95.0 - ie_) * share)
 
@@ -141,7 +141,7 @@ def r_factor(
     roe = -1.5 * (no - rlr_)  # 7-20
     idte = _talker_echo(roe, 80.0 + 2.5 * (terv - 14.0), t_)  # 7-19, 7-21
     idte = np.where(stmr_ > 20.0, np.sqrt(idte**2 + ist**2), idte)  # 7-24
-    idte = np.where(t_ < 1.0, 0.0, idte)  # an echo that comes at once is sidetone
+    idte = np.where(t_ < 1.0, 0.0, idte)  # an echo without delay is sidetone
     delay = idte + _listener_echo(ro, wepl, tr) + _pure_delay(ta, mt, st)
     return _plain(
         ro - (iolr + ist + iq) - delay - effective_impairment(ie, bpl, ppl, burst_r) + np.asarray(a, np.float64)
@@ -171,9 +171,9 @@ def r_factor_wideband(
 ) -> F64:
     """R of a wideband connection, up to 129, by ITU-T G.107.1 (06/2019), section 7; names as in :func:`r_factor`.
 
-    Noise (Ro = 129) and simultaneous impairments (0) are for further study there. Its echo needs the noise all the
-    same, which is taken as G.107 has it, with G.107.1's noise floor. ``burst_r`` as in G.107 (G.107.1 knows random loss
-    only).
+    G.107.1 leaves noise (Ro = 129) and simultaneous impairments (0) for further study. Its talker echo depends on the
+    noise nevertheless: it is computed as in G.107, with G.107.1's noise floor. ``burst_r`` works as in G.107; G.107.1
+    itself considers random loss only.
     """
     slr_, rlr_, t_ = (np.asarray(v, np.float64) for v in (slr, rlr, t))
     ro = np.float64(129.0)  # 7-2
@@ -189,26 +189,26 @@ def mos_from_r(r: Values, *, wideband: Any = False) -> F64:
     """MOS, 1 to 4.5, of R: G.107 Annex B, or, where ``wideband`` (bool, may be an array), G.107.1 Annex A."""
     rx = np.asarray(r, np.float64)
     rx = np.clip(np.where(np.asarray(wideband, np.bool_), rx / 1.29, rx), 0.0, 100.0)
-    # below R = 6.5 the polynomial dips under 1: the Recommendation lets it, people cannot
+    # Below R = 6.5 the polynomial falls below 1, which the Recommendation permits; opinion scores begin at 1.
     return _plain(np.maximum(1.0 + 0.035 * rx + rx * (rx - 60.0) * (100.0 - rx) * 7e-6, 1.0))
 
 
 def burst_ratio(lost: Values, runs: Values, received: Values) -> F64:
-    """BurstR (G.107 section 7.5): mean length of runs of lost packets, over what it were were they lost at random.
+    """BurstR (G.107 section 7.5): the mean length of runs of lost packets, divided by what it would be at random loss.
 
     ``lost`` packets in ``runs`` runs, and ``received``: counts. Never less than 1; 1 when nothing is lost.
     """
     lost_, runs_, received_ = (np.asarray(v, np.float64) for v in (lost, runs, received))
     total = np.maximum(lost_ + received_, 1.0)
     mean = lost_ / np.maximum(runs_, 1.0)
-    # at random a run has 1 / (1 - loss) packets on average
+    # at random loss a run has 1 / (1 - loss) packets on average
     return _plain(np.maximum(mean * received_ / total, 1.0))
 
 
 def gilbert_burst_ratio(p: Values, q: Values) -> F64:
     """BurstR of a two-state Markov (Gilbert) model: 1 / (p + q) (G.107 section 7.5).
 
-    ``p`` the probability that a packet is lost after a received one, ``q`` that one is received after a lost one.
+    ``p``: the probability that a packet is lost after a received one; ``q``: that one is received after a lost one.
     Raises ConfigurationError unless 0 <= p <= 1 and 0 < q <= 1.
     """
     p_, q_ = np.asarray(p, np.float64), np.asarray(q, np.float64)
@@ -254,6 +254,6 @@ def _pure_delay(ta: Values, mt: Values, st: Values) -> F64:
 
 
 def _plain(values: Any) -> F64:
-    """Scalars as such, not as arrays without dimensions."""
+    """float64; an array without dimensions becomes a scalar."""
     result: F64 = np.asarray(values, np.float64)[()]
     return result

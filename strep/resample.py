@@ -1,8 +1,8 @@
-"""Streaming sample rate conversion: a polyphase FIR filter that keeps its state over blocks. Pure.
+"""Streaming sample rate conversion: a polyphase FIR filter that keeps its state from block to block. Pure.
 
-The filter is a Kaiser-windowed sinc, symmetric, 16 samples of the lower rate to each side. Between 8 and 16 kHz: flat
-within 0.05 dB up to 3.4 kHz, more than 60 dB down from 4.5 kHz on; look-ahead (and so delay of a live stream) 2 ms.
-Output sample k stands at time k / rate_out: the delay is compensated, positions stay exact.
+The filter is a symmetric sinc with a Kaiser window, 16 samples of the lower rate to each side. Between 8 and 16 kHz it
+is flat within 0.05 dB up to 3.4 kHz, and more than 60 dB down from 4.5 kHz on; its look-ahead, which delays live
+streams, is 2 ms. Output sample k stands at time k / rate_out: the delay is compensated, positions stay exact.
 """
 
 from __future__ import annotations
@@ -19,38 +19,41 @@ from ._model.rates import can_resample
 
 __all__ = ["Resampler", "can_resample", "polyphase", "prepare", "resample"]
 
-_SIDE: Final = 16  # samples of the lower rate on each side
-_BETA: Final = 5.9  # Kaiser: more than 60 dB
+_SIDE_SAMPLES: Final = 16  # of the lower rate, on each side
+_KAISER_BETA: Final = 5.9  # more than 60 dB of attenuation
 
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 
 @cache
 def _signal() -> Any:
-    """scipy.signal takes longer to import than everything else: only who resamples pays for it."""
+    """scipy.signal, imported on first use: that takes longer than importing everything else."""
     from scipy import signal
 
     return signal
 
 
 def prepare() -> None:
-    """Do now what the first Resampler would otherwise do: for threads that nobody waits for."""
+    """Do now the slow import that the first Resampler would otherwise do, in a thread that nobody waits for."""
     _signal()
 
 
 @lru_cache(maxsize=64)
 def _filter(up: int, down: int) -> tuple[npt.NDArray[np.float64], int]:
-    """Taps at the upsampled rate, and the index of the middle one, which is a multiple of ``down``."""
+    """Taps at the upsampled rate, float64, and the index of the middle one, which is a multiple of ``down``."""
     widest = max(up, down)
-    half = _SIDE * widest
-    taps = _signal().firwin(2 * half + 1, 1 / widest, window=("kaiser", _BETA)) * up
+    half = _SIDE_SAMPLES * widest
+    taps = _signal().firwin(2 * half + 1, 1 / widest, window=("kaiser", _KAISER_BETA)) * up
     pad = -half % down
     return np.concatenate([np.zeros(pad), taps]), half + pad
 
 
 def polyphase(rate_in: int, rate_out: int) -> tuple[int, int, npt.NDArray[np.float64], int]:
-    """up, down, the taps at the upsampled rate, and the index of the middle one: output k is the sum over j of
-    input[j] * taps[k * down + middle - j * up]. Raises ConfigurationError as :class:`Resampler` does."""
+    """(up, down, taps, middle): the taps at the upsampled rate, float64, and the index of the middle one. Rates in Hz.
+
+    Output k is the sum over j of input[j] * taps[k * down + middle - j * up]. Raises ConfigurationError as
+    :class:`Resampler` does.
+    """
     if rate_in <= 0 or rate_out <= 0:
         raise ConfigurationError(f"resampling from {rate_in} to {rate_out} Hz: rates are positive")
     divisor = gcd(rate_in, rate_out)
@@ -62,12 +65,14 @@ def polyphase(rate_in: int, rate_out: int) -> tuple[int, int, npt.NDArray[np.flo
 
 
 class Resampler:
-    """``process`` blocks of any size, ``flush`` at the end; the output is the same bit for bit however it was cut.
+    """Converts from ``rate_in`` to ``rate_out``, in Hz: :meth:`process` blocks of any size, then :meth:`flush`.
 
-    In all, ceil(samples in * rate_out / rate_in) samples come out. ``channels`` > 1: arrays of shape (n, channels).
-    int16 is rounded and saturated, float32 passes as it is. ``lookahead`` input samples are waited for.
+    Arrays are of ``dtype``, shape (n,), or (n, channels) if ``channels`` > 1. The output is the same bit for bit
+    however the input was cut; in all, ceil(samples in * rate_out / rate_in) samples come out. int16 is rounded and
+    saturated; float32 is not. Output waits for ``lookahead`` input samples, which last ``delay_ms``.
 
-    Raises ConfigurationError for rates that are not positive or whose ratio is too odd (above 1,000 phases).
+    Raises ConfigurationError for another dtype, and for rates that are not positive or whose ratio is too odd (more
+    than 1,000 phases).
     """
 
     def __init__(
@@ -84,8 +89,8 @@ class Resampler:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, as if nothing had been processed."""
-        self._start = 0  # input index of the first kept sample, a multiple of `down`: the phases stay in step
+        """Start over, as if nothing had been processed."""
+        self._start = 0  # input index of the first kept sample, a multiple of `down`, so that the phases stay in step
         self._kept: npt.NDArray[np.float64] = np.zeros(self._shape(0), np.float64)
         self._samples_in = 0
         self._samples_out = 0
@@ -94,7 +99,7 @@ class Resampler:
         return (n,) if self._channels == 1 else (n, self._channels)
 
     def process(self, samples: Samples) -> Any:
-        """What can be computed with these further samples; possibly nothing yet."""
+        """The output that these further samples make possible: possibly none yet."""
         if self._same:
             return samples
         self._samples_in += len(samples)
@@ -104,7 +109,7 @@ class Resampler:
         return self._take(until)
 
     def flush(self) -> Any:
-        """The rest, with silence after the last sample; then the resampler is as new."""
+        """The rest of the output, as if silence followed the last sample. The resampler then starts over."""
         if self._same:
             return np.zeros(self._shape(0), self._dtype)
         total = -(-self._samples_in * self._up // self._down)
@@ -119,7 +124,7 @@ class Resampler:
         up, down = self._up, self._down
         first = self._start * up // down
         begin = self._samples_out + self._middle // down - first
-        # each output is one dot product in a fixed order, whatever else is computed beside it
+        # each output is one dot product in a fixed order, so that cuts make no difference
         out = _signal().upfirdn(self._taps, self._kept, up, down, axis=0)[begin : begin + until - self._samples_out]
         self._samples_out = until
         lowest = -(-(until * down + self._middle - len(self._taps) + 1) // up)
@@ -132,7 +137,7 @@ class Resampler:
 
 
 def resample(samples: Samples, rate_in: int, rate_out: int) -> Any:
-    """A whole array at once: int16 or float32, shape (n,) or (n, channels)."""
+    """Converts a whole array at once: int16 or float32, shape (n,) or (n, channels). Rates in Hz."""
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     resampler = Resampler(rate_in, rate_out, channels, "int16" if samples.dtype == np.int16 else "float32")
     parts = [resampler.process(samples), resampler.flush()]

@@ -14,7 +14,7 @@ MODEL = {"_model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "_model": set(),
     "_threads": MODEL,
-    "quality": MODEL,
+    "quality": {*MODEL, "_codecs"},
     "resample": MODEL,
     "_parser": MODEL,
     "_codecs": {*MODEL, "resample"},

@@ -1,1 +1,1 @@
-"""From payloads to samples: one row of facts for each codec, and what decodes and encodes them."""
+"""From payloads to samples: one row of facts for each codec, decoders and encoders."""

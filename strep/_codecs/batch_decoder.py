@@ -111,23 +111,25 @@ class BatchDecoder:
         offset = np.append(0, np.cumsum(values))
         decoded = PacketSamples(np.empty(int(offset[-1]), np.int16))
         self._decode_easy(payload, begin, placed.codec, values, ~careful, decoded)
-        trim = np.zeros(len(careful), np.int64) if placed.trim is None else placed.trim
-        for i in np.flatnonzero(careful).tolist():
-            stream_codec = int(context.stream_codec[i])
-            packet = PackedPacket(
-                serial=int(context.serial[i]),
-                epoch=int(context.epoch[i]),
-                codec=int(placed.codec[i]),
-                payload=payload[begin[i] : begin[i + 1]].tobytes(),
-                own_frames=int(placed.own_frames[i]),
-                frames=int(placed.frames[i]),
-                trim=int(trim[i]),
-                position=int(context.position[i]),
-                gap=int(context.gap[i]),
-                lost=int(context.lost[i]),
-                rate=int(self._rate[stream_codec]),
-                channels=int(self.channels[stream_codec]),
-            )
+        which = np.flatnonzero(careful)
+        stream_codec = context.stream_codec[which]
+        packets = PackedPacket.of_columns(
+            serial=context.serial[which].tolist(),
+            epoch=context.epoch[which].tolist(),
+            codec=placed.codec[which].tolist(),
+            payload=[
+                payload[a:b].tobytes() for a, b in zip(begin[which].tolist(), begin[which + 1].tolist(), strict=True)
+            ],
+            own_frames=placed.own_frames[which].tolist(),
+            frames=placed.frames[which].tolist(),
+            trim=[0] * len(which) if placed.trim is None else placed.trim[which].tolist(),
+            position=context.position[which].tolist(),
+            gap=context.gap[which].tolist(),
+            lost=context.lost[which].tolist(),
+            rate=self._rate[stream_codec].tolist(),
+            channels=self.channels[stream_codec].tolist(),
+        )
+        for i, packet in zip(which.tolist(), packets, strict=True):
             try:
                 decoded.samples[offset[i] : offset[i + 1]], concealed = self.streams.decode(packet)
             except Exception as error:

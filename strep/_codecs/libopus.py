@@ -1,4 +1,5 @@
-"""libopus through ctypes: what libavcodec does not pass on, concealment (PLC) and forward error correction."""
+"""libopus through ctypes, for what libavcodec does not pass on: concealment (PLC) and forward error correction
+(FEC)."""
 
 from __future__ import annotations
 
@@ -55,10 +56,10 @@ def _candidates() -> Iterator[str]:
 
 
 class OpusState:
-    """A decoder at 48 kHz, one or two channels whatever the packets have.
+    """A decoder at 48 kHz with one or two channels, however many the packets have.
 
-    Where one begins it asks the processor what it can do: 75 µs on a virtual machine. A copy of one that has begun is
-    as good ("a shallow copy is sufficient", opus.h) and takes 15 µs.
+    libopus asks the processor for its features whenever it initializes a decoder: 75 µs on a virtual machine. A copy of
+    a decoder that has decoded nothing is as good ("a shallow copy is sufficient", opus.h) and takes 15 µs.
     """
 
     def __init__(self, library: ctypes.CDLL, channels: int) -> None:
@@ -68,14 +69,15 @@ class OpusState:
         self._address = self._state.ctypes.data
 
     def decode(self, payload: bytes) -> I16 | None:
-        """Samples of a packet, channels interleaved; None if it is corrupt."""
+        """Samples of a packet, int16, channels interleaved; None if it is corrupt."""
         return self._call(payload, PACKET_SAMPLES_LIMIT, 0)
 
     def conceal(self, following: bytes, frames: int) -> I16:
-        """``frames`` sample frames that are missing right before the packet ``following``, which is decoded next.
+        """Makes up ``frames`` sample frames that are missing right before the packet ``following``, which must be
+        decoded next. int16 (frames * channels,).
 
-        The last of them come from the copy that packet carries of its predecessor, if it does (LBRR, RFC 6716 4.2.5);
-        the rest is extrapolated. What the library cannot make up is zero.
+        If that packet carries a copy of its predecessor (LBRR, RFC 6716 4.2.5), the last frames come from the copy; the
+        rest is extrapolated. What the library cannot make up is zero.
         """
         parts = []
         missing = -(-frames // _STEP_SAMPLES) * _STEP_SAMPLES

@@ -6,8 +6,9 @@ or the codec changes, and where packets were decoded without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ __all__ = ["PackedPacket", "StreamDecoders"]
 I16 = npt.NDArray[np.int16]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class PackedPacket:
     """A packet to decode. Frames are sample frames at the stream's rate, where nothing else is said."""
 
@@ -38,6 +39,14 @@ class PackedPacket:
     lost: int  # those of them that a decoder may make up for
     rate: int  # of the stream, Hz
     channels: int  # of the stream
+
+    @classmethod
+    def of_columns(cls, **columns: Sequence[int] | Sequence[bytes]) -> Iterator[PackedPacket]:
+        """A packet for each row of the columns, which are named as the fields are."""
+        return map(cls, *(columns[name] for name in _FIELDS))
+
+
+_FIELDS: Final = tuple(each.name for each in fields(PackedPacket))
 
 
 class _StreamDecoder:

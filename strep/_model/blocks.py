@@ -16,48 +16,65 @@ __all__ = ["Block", "BlockBatch", "joined"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Contiguous samples of one stream. ``samples``: int16, shape (frames,) or (frames, channels).
+    """Samples of one stream without a hole.
 
-    ``mask``: uint8 (frames,), a :class:`strep.Mask` for each frame: all RECEIVED, unless gaps were concealed.
+    ``samples``  int16, shape (frames,), or (frames, channels) of streams with several channels
+    ``mask``     uint8 (frames,), a :class:`strep.Mask` for each frame: RECEIVED, if gaps are not concealed and all
+                 could be decoded
     """
 
     stream: StreamInfo
     position: int  # of the first frame on the stream's timeline, in sample frames
     gap: Gap | None  # what is missing directly before ``position``
     rtp_timestamp: int
-    arrival_ns: int  # of the packet the first frame came in
+    arrival_ns: int  # UTC nanoseconds, of the packet that the first frame came in
     samples: npt.NDArray[np.int16]
     mask: npt.NDArray[np.uint8]
 
 
 class BlockBatch:
-    """What became ready for all streams at once: ``m`` blocks in ragged arrays.
+    """What became ready of all streams at once: ``m`` blocks, made of ``p`` packets, in ragged arrays.
 
-    A block is a run of samples without a hole; blocks of one stream are adjacent and in time order; a hole before a
-    block is told by ``gap_frames`` and ``gap_cause``. ``position`` counts sample frames from the stream's first
-    sample and includes gaps, so ``position[i] == position[i-1] + frames[i-1] + gap_frames[i]`` within a stream.
+    A block is a run of samples without a hole. Blocks of one stream are adjacent and in time order; ``gap_frames`` and
+    ``gap_cause`` tell of a hole before a block. ``position`` counts sample frames from the stream's first sample, gaps
+    included: ``position[i] == position[i-1] + frames[i-1] + gap_frames[i]`` within a stream. A sample frame is one
+    sample of each channel.
 
     Per block, shape (m,):
-      ``streams`` list of StreamInfo · ``index`` int64 stream row · ``position`` int64 · ``frames`` int64
-      ``gap_frames`` int64 · ``gap_cause`` uint8 (GapCause) · ``rtp_timestamp`` uint32 · ``arrival_ns`` int64
-      ``time_ns`` int64: when the first frame would have arrived without jitter, by a minimum-delay filter: stream
-      positions on the receiver's clock, for what compares streams. It goes with the position for 10 s, then steps by
-      what the sender's clock has drifted; no block goes beyond such a step
-      ``offset`` int64 (m+1,): block i's values are ``samples[offset[i]:offset[i+1]]`` (interleaved when the stream
-      has more than one channel) · ``payload_offset`` int64 (m+1,) likewise into ``payload``
-      ``packet_first`` int64 (m+1,): block i is made of packets ``packet_first[i]:packet_first[i+1]``
-    Per packet, shape (p,): ``packet_frames`` int64 · ``packet_arrival_ns`` int64 · ``packet_rtp_timestamp`` uint32
-    ``payload`` uint8: the encoded bytes as received, end to end. Where the sender changed from G.711 or L16 to another
-    of these, of the same rate and channels, they are put into the stream's codec. ``transcoded`` bool (m,): blocks
-    whose bytes are not, or not all, in their stream's codec; None: there are none.
-    ``samples`` int16: decoded on first use and kept. ``failed``: packets that a decoder failed at: zeros, LOST in
-    ``mask``; asking for it, for ``mask`` or ``plain`` decodes.
-    ``mask`` uint8 (Mask), a value for each sample frame of all blocks end to end.
-    ``filled`` the same batch with gaps concealed, as sinks with ``concealment`` get it.
-    ``noise`` by block: the comfort noise payload (RFC 3389) in force in the silence before it; ``own_fill`` by block:
-    what the codec's own decoder puts in place of the gap before it, int16 values.
+      ``streams``        list of StreamInfo
+      ``index``          int64, the stream's row: ``StreamInfo.index``
+      ``position``       int64, sample frames
+      ``frames``         int64, sample frames
+      ``gap_frames``     int64, sample frames missing directly before the block
+      ``gap_cause``      uint8, :class:`strep.GapCause`
+      ``rtp_timestamp``  uint32, of the first packet
+      ``arrival_ns``     int64, UTC nanoseconds, of the first packet
+      ``time_ns``        int64, UTC nanoseconds: when the first frame would have arrived without jitter, by a filter for
+                         the minimum delay. It puts positions on the receiver's clock, so that streams can be compared.
+                         It goes with the position for 10 s, then steps by what the sender's clock has drifted; no block
+                         reaches over such a step
+      ``transcoded``     bool: not all bytes of ``payload`` are in the stream's codec. None: of no block
+    Per block and one more, int64 (m+1,), where each begins and the last one ends:
+      ``offset``         block i has the values ``samples[offset[i]:offset[i+1]]``, channels interleaved
+      ``payload_offset`` and the bytes ``payload[payload_offset[i]:payload_offset[i+1]]``
+      ``packet_first``   and the packets ``packet_first[i]:packet_first[i+1]``
+    Per packet, shape (p,):
+      ``packet_frames``         int64, sample frames
+      ``packet_arrival_ns``     int64, UTC nanoseconds
+      ``packet_rtp_timestamp``  uint32
+    All blocks end to end:
+      ``payload``  uint8: the encoded bytes as received. Where a sender changed from G.711 or L16 to another of these,
+                   of the same rate and channels, they have been put into the stream's codec
+      ``samples``  int16: decoded when they are first asked for, then kept
+      ``mask``     uint8, a :class:`strep.Mask` for each sample frame. Asking for it decodes
+    Besides:
+      ``noise``     by block: the comfort noise payload (RFC 3389) that is in force in the silence before it
+      ``own_fill``  by block: what the codec's own decoder puts in place of the gap before it, int16, interleaved
+      ``failed``    packets that could not be decoded: zeros, LOST in ``mask``. Asking for it decodes
+      ``plain``     whether every sample was received and could be decoded. Asking for it decodes
+      ``filled``    the same batch with gaps concealed, which sinks with ``concealment`` get
 
-    The arrays are fresh for every batch: a sink may keep them, but must not write to them.
+    The arrays are new ones in every batch: a sink may keep them, but must not write to them.
     """
 
     __slots__ = (
@@ -115,7 +132,9 @@ class BlockBatch:
         fill: Callable[[], BlockBatch | None] | None = None,
         failed: Collection[int] = (),
     ) -> None:
-        """``failed`` is complete when ``decode`` has returned."""
+        """``decode`` makes the samples; when it has returned, ``failed`` is complete. ``own_fill`` and ``fill`` make
+        what the properties ``own_fill`` and ``filled`` give (``fill`` returns None for the batch itself). ``mask``: of
+        a batch with made-up samples; None: all were received, except what cannot be decoded."""
         self.streams = streams
         self.index = index
         self.position = position
@@ -139,8 +158,8 @@ class BlockBatch:
         self.transcoded = transcoded
         self._own_fill = own_fill
         self.noise = noise or {}
-        self.fill = fill  # gives ``filled``, None for the batch itself: it would hold itself otherwise
-        self.error: Exception | None = None  # why there are no samples: no fault of who wanted them
+        self.fill = fill  # returns None for the batch itself, which would otherwise hold itself
+        self.error: Exception | None = None  # why there are no samples; not the fault of the sink that asked for them
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -182,7 +201,7 @@ class BlockBatch:
 
     @property
     def plain(self) -> bool:
-        """Every sample was received: nobody made up any, and all could be decoded."""
+        """Whether every sample was received: none is made up, and all could be decoded."""
         return self._mask is None and not self.failed
 
     @property
@@ -192,8 +211,8 @@ class BlockBatch:
         return self if filled is None else filled
 
     def take(self, blocks: npt.NDArray[np.intp]) -> BlockBatch:
-        """A batch of some of the blocks, which are told by their indices, ascending. Samples are decoded when they are
-        wanted, with those of the whole batch."""
+        """A batch of some of the blocks. ``blocks``: their indices, ascending. Samples are decoded when somebody asks
+        for them, together with those of the whole batch."""
         first, per_block = self.packet_first, np.diff(self.packet_first)
         packets = _runs(first[:-1][blocks], per_block[blocks])
         place = {block: i for i, block in enumerate(blocks.tolist())}
@@ -244,19 +263,19 @@ class BlockBatch:
         return taken
 
     def without(self, serials: Container[int]) -> BlockBatch:
-        """The batch without the blocks of some streams: itself when it has none of theirs."""
+        """The batch without the blocks of some streams; the batch itself if it has none of theirs."""
         blocks = [i for i, stream in enumerate(self.streams) if stream.serial not in serials]
         return self if len(blocks) == len(self) else self.take(np.array(blocks, np.intp))
 
     def starts(self) -> list[int]:
-        """Where each stream's blocks begin, and the end: they are adjacent."""
+        """The first block of each stream (a stream's blocks are adjacent), and the number of blocks."""
         if not len(self):
             return [0]
         row = self.index
         return [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), len(row)]
 
     def __iter__(self) -> Iterator[Block]:
-        """Blocks one by one: for consumers of few streams. ``samples`` are views."""
+        """Blocks one by one, for consumers of few streams. Their ``samples`` and ``mask`` are views."""
         samples = self.samples
         mask = self.mask
         offset = self.offset.tolist()
@@ -274,7 +293,7 @@ class BlockBatch:
 
 
 def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
-    """The blocks of several batches as one batch, without what would fill their gaps."""
+    """The blocks of several batches as one batch, without what would conceal their gaps."""
 
     def end_to_end(name: str) -> npt.NDArray[Any]:
         return np.concatenate([getattr(batch, name) for batch in batches])
@@ -302,7 +321,7 @@ def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
 
 
 def _runs(begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices of runs of values, one run after the other."""
+    """Indices of runs of values, one run after the other, int64 (sum of length,)."""
     to: npt.NDArray[np.int64] = np.cumsum(length)
     index: npt.NDArray[np.int64] = np.arange(int(to[-1]) if len(to) else 0)
     index += np.repeat(begin - (to - length), length)

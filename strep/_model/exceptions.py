@@ -1,4 +1,4 @@
-"""Errors a user can cause. What a stranger sends never raises: it is counted.
+"""Errors that a user can cause. What strangers send never raises: it is counted.
 
 StrepError
 ├── ConfigurationError (also ValueError)   an argument is wrong; says what would be right
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class StrepError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(StrepError, ValueError):

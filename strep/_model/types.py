@@ -1,4 +1,4 @@
-"""The nouns of the project: legs, directions, kinds of datagrams, gaps, codecs, streams."""
+"""The nouns of the project: legs and directions, codecs, streams, gaps, events, kinds of datagrams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Leg(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """ "a" or "b"."""
+        """The letter: a or b."""
         return "ab"[self]
 
 
@@ -31,86 +31,28 @@ class Direction(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """ "inbound" or "outbound"."""
+        """inbound or outbound, as reports have it."""
         return ("inbound", "outbound")[self]
-
-
-class DatagramKind(enum.IntEnum):
-    """What a datagram is by its first bits and magic cookies (STREP; RFC 7983; RFC 5761)."""
-
-    STREP = 0
-    RTP = 1
-    RTCP = 2
-    SIP = 3
-    T38 = 4  # T.38 UDPTL: first two bits 00, and none of those below
-    DTLS = 5
-    OTHER = 6
-    STUN = 7  # also TURN; by its magic cookie (RFC 8489 section 5)
-    ZRTP = 8  # by its magic cookie (RFC 6189 section 5)
-    KEEPALIVE = 9  # nothing, or up to four of CR, LF and NUL (RFC 5626 section 3.5.1, RFC 6263 section 4)
-
-    @property
-    def label(self) -> str:
-        """The name in lower case, as reports have it."""
-        return self.name.lower()
-
-
-class GapCause(enum.IntEnum):
-    """Why samples never came."""
-
-    NONE = 0
-    LOSS = 1  # sequence numbers are missing: lost on the network (or not forked: tx DTMF, comfort noise)
-    SILENCE = 2  # the timestamp advanced, the sequence did not skip: silence suppression (DTX)
-    HOLD = 3  # as SILENCE or RESTART, but 2 s or longer: hold, re-INVITE
-    RESTART = 4  # SSRC change, sequence restart or timestamp jump: length from arrival times
-    OVERRUN = 5  # our own drop: a consumer was too slow, or a bound was reached
-
-    @property
-    def label(self) -> str:
-        """The name in lower case, as reports have it."""
-        return self.name.lower()
-
-
-class Mask(enum.IntEnum):
-    """Where a sample comes from."""
-
-    LOST = 0  # nothing is known of it: zero
-    RECEIVED = 1
-    CONCEALED = 2  # made up from what stands around it, or by the decoder (PLC, FEC)
-    SILENCE = 3  # the sender suppressed it (DTX): comfort noise, or zero
-
-    @property
-    def label(self) -> str:
-        """The name in lower case."""
-        return self.name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Samples that never came: ``samples`` per channel, and why."""
-
-    samples: int
-    cause: GapCause
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
     """How payload bytes become samples.
 
-    ``frame_bytes`` is the payload bytes of one sample frame (all channels); 0: a packed codec, whose payloads need a
-    decoder to tell their samples. ``parameters`` is what of SDP's fmtp line matters: "octet-align=1" of AMR.
+    Plain codecs (G.711, L16) have ``frame_bytes``: payload bytes of a sample frame, that is one sample of each channel.
+    Packed codecs have 0 there: a decoder must say how many samples a payload has.
     """
 
-    name: str  # RTP encoding name as it is registered: PCMU, PCMA, L16, G722, G729, opus, AMR, AMR-WB, GSM, iLBC
+    name: str  # RTP encoding name, spelled as it is registered: PCMU, G722, opus
     clock_rate: int  # RTP timestamp units per second
     sample_rate: int  # audio sample frames per second
     channels: int
     frame_bytes: int
-    parameters: str = ""
+    parameters: str = ""  # what matters of SDP's fmtp line: "octet-align=1" of AMR
 
     @property
     def packed(self) -> bool:
-        """Whether payloads are frames of a codec with state, of no fixed size for each sample frame."""
+        """Whether payloads need a decoder to tell their samples."""
         return not self.frame_bytes
 
     def __str__(self) -> str:
@@ -121,32 +63,39 @@ class Codec:
 
 @dataclass(slots=True, eq=False)
 class StreamInfo:
-    """Who a stream is. One per admitted stream, shared by the engine, sinks and users.
+    """Which stream it is: one object for each admitted stream, shared by the engine, sinks and users.
 
-    ``index`` is the stream's row in the engine's arrays while it lives (rows are reused after a stream ended);
-    ``serial`` is unique within a run and counts admissions from 0. ``codec`` is None until the first packet of a
-    known payload type; it is set before the first block is delivered.
+    Most fields are set once, when the stream is admitted. The thread of the engine changes these later:
+
+    ``codec, origin_ns``  once, before the first block is delivered; until then, that is until the first packet of a
+                          payload type that is decoded here, ``codec`` is None (the outlet)
+    ``codec_guessed``     to True, when an unnamed payload type is guessed (the sorter)
+    ``encrypted``         to True, at admission or later (sources, the sorter)
+    ``ssrcs, notes``      grow, up to a bound (sources, the sorter, ``Notice.noted``)
+
+    If the engine is in a worker process, the parent fills a copy in before anybody sees it. Other threads, such as
+    those of sinks, only read. A single field is always whole; of the lists, take a copy before you go through them.
     """
 
-    index: int
-    serial: int
+    index: int  # row in the engine's arrays while the stream lives; rows are reused
+    serial: int  # unique within a run: counts admissions from 0
     call_leg_id: uuid.UUID | None
     leg: Leg
     direction: Direction
-    name: str  # directory-safe: the UUID's text, or "rtp-<port>-<ssrc as 8 hex digits>"
-    leg_name: str  # as name, but the same for both directions of a leg: an unnamed rx/tx pair shares its first one's
-    stem: str  # "a-inbound" …; "inbound"/"outbound" for plain RTP of known direction without a name
+    name: str  # safe as a directory's name: the UUID's text, or "rtp-<port>-<ssrc as 8 hex digits>"
+    leg_name: str  # as name, but the same for both directions of a leg: an unnamed rx/tx pair has that of its first one
+    stem: str  # of file names: "a-inbound" …; "inbound"/"outbound" for plain RTP of known direction without a name
     local_port: int
     ssrc: int  # of the first source
     source: tuple[str, int]  # address and port the first packet came from
     payload_type: int  # of the first packet
-    first_arrival_ns: int  # first packet's arrival, UTC nanoseconds
-    origin_ns: int  # estimated arrival of sample 0 (minimum over the probation packets)
+    first_arrival_ns: int  # of the first packet, UTC nanoseconds
+    origin_ns: int  # when sample 0 arrived, UTC nanoseconds: an estimate, the minimum over the probation packets
     codec: Codec | None = None
-    ssrcs: list[int] = field(default_factory=list)
-    codec_guessed: bool = False  # nobody said what the payload type is
+    ssrcs: list[int] = field(default_factory=list)  # of all sources so far, the first one's first
+    codec_guessed: bool = False  # nobody said what the payload type is: the codec is a guess
     encrypted: bool = False  # looks like SRTP: not decoded
-    notes: list[str] = field(default_factory=list)  # what is worth knowing, a sentence each
+    notes: list[str] = field(default_factory=list)  # what a user should know of the stream, a sentence each
 
     @property
     def sample_rate(self) -> int:
@@ -160,19 +109,57 @@ class StreamInfo:
 
     @property
     def pair(self) -> tuple[str, Leg]:
-        """What two directions of one call leg have in common."""
+        """The same for both directions of one call leg, and for no other leg."""
         return self.leg_name, self.leg
+
+
+class Mask(enum.IntEnum):
+    """Where a sample comes from. In arrays: uint8."""
+
+    LOST = 0  # nothing is known of it: it is zero
+    RECEIVED = 1
+    CONCEALED = 2  # made up from what stands around it, or by the decoder (PLC, FEC)
+    SILENCE = 3  # the sender suppressed it (DTX): comfort noise, or zero
+
+    @property
+    def label(self) -> str:
+        """The name in lower case, as reports have it."""
+        return self.name.lower()
+
+
+class GapCause(enum.IntEnum):
+    """Why samples are missing."""
+
+    NONE = 0
+    LOSS = 1  # sequence numbers are missing: lost on the network (or not forked: tx DTMF, comfort noise)
+    SILENCE = 2  # the timestamp advanced, the sequence did not skip: silence suppression (DTX)
+    HOLD = 3  # like SILENCE or RESTART, but 2 s or longer: hold, re-INVITE
+    RESTART = 4  # SSRC change, sequence restart or timestamp jump: length from arrival times
+    OVERRUN = 5  # dropped here: a consumer was too slow, or a bound was reached
+
+    @property
+    def label(self) -> str:
+        """The name in lower case, as reports have it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Missing samples: how many per channel, and why."""
+
+    samples: int
+    cause: GapCause
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """Something that happened in a stream, told once: by the engine (telephone-events) or by an analyzer.
+    """Something that happened in a stream. The engine (telephone-events) or an analyzer tells it, once.
 
     ``kind``        what: "dtmf", "speech", "tone", "dead_air", ...
     ``position``    where it began on the stream's timeline, in sample frames
-    ``time_ns``     when it began, UTC nanoseconds on the receiver's clock
-    ``duration_s``  how long it was, 0 for what has no duration or still goes on
-    ``data``        more of it, JSON-ready
+    ``time_ns``     when it began, in nanoseconds of UTC on the receiver's clock
+    ``duration_s``  how long it lasted, in seconds; 0 if it has no duration or still goes on
+    ``data``        more about it, ready for JSON
     """
 
     stream: StreamInfo
@@ -183,7 +170,7 @@ class StreamEvent:
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """What ``--json`` prints of it."""
         stream = self.stream
         return {
             "event": self.kind,
@@ -196,3 +183,23 @@ class StreamEvent:
             "duration_s": round(self.duration_s, 4),
             **self.data,
         }
+
+
+class DatagramKind(enum.IntEnum):
+    """What a datagram is, by its first bits and magic cookies (STREP; RFC 7983; RFC 5761)."""
+
+    STREP = 0
+    RTP = 1
+    RTCP = 2
+    SIP = 3
+    T38 = 4  # T.38 UDPTL: first two bits 00, and none of those below
+    DTLS = 5
+    OTHER = 6
+    STUN = 7  # also TURN; by its magic cookie (RFC 8489 section 5)
+    ZRTP = 8  # by its magic cookie (RFC 6189 section 5)
+    KEEPALIVE = 9  # empty, or up to four of CR, LF and NUL (RFC 5626 section 3.5.1, RFC 6263 section 4)
+
+    @property
+    def label(self) -> str:
+        """The name in lower case, as reports have it."""
+        return self.name.lower()

@@ -1,4 +1,4 @@
-"""Simulated forks: calls with speech over real UDP, impaired on purpose, with the truth told."""
+"""Simulated forks: calls with speech, sent over real UDP, impaired on purpose; and the truth about what was sent."""
 
 from .calls import make_traffic
 from .impair import Impairments

@@ -1,4 +1,4 @@
-"""Many datagrams a system call: sendmmsg, and UDP segmentation offload. Linux; a loop elsewhere."""
+"""Many datagrams in one system call: sendmmsg, and UDP segmentation offload. On Linux; a loop elsewhere."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ __all__ = ["BatchSender", "ScatterSender"]
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
-_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS
-_LARGEST: Final = 65_000
-_NAME: Final = 28  # bytes of a sockaddr_in6; a sockaddr_in has 16
+_SEGMENTS_LIMIT: Final = 64  # UDP_MAX_SEGMENTS
+_CALL_BYTES: Final = 65_000  # at most, of all segments of a call
+_NAME_BYTES: Final = 28  # of a sockaddr_in6; a sockaddr_in has 16
+_RETRY_S: Final = 0.0002  # while the socket is full
 
 
 def _name(address: UdpAddress) -> npt.NDArray[np.uint8]:
@@ -32,15 +33,17 @@ def _name(address: UdpAddress) -> npt.NDArray[np.uint8]:
     packed = socket.inet_pton(address.family, address.host)
     head = struct.pack("=H", address.family) + struct.pack("!H", address.port)
     name = head + packed if address.family == socket.AF_INET else head + bytes(4) + packed
-    return np.frombuffer(name.ljust(_NAME, b"\0"), np.uint8)
+    return np.frombuffer(name.ljust(_NAME_BYTES, b"\0"), np.uint8)
 
 
 class BatchSender:
-    """Sends rows of a slab to one address, in order, or each to one of several ``ports`` of it (IPv4, nobody told when
-    nobody listens). Blocks while the socket is full. See :class:`ScatterSender` for many addresses.
+    """Sends rows of a slab in order, to one address, or each to one of several ``ports`` of it (IPv4 only; it is not
+    noticed if nobody listens there). Blocks while the socket is full. For many addresses see :class:`ScatterSender`.
+
+    ``rows``: datagrams at most of a system call. ``send_buffer``: bytes. Raises ConfigurationError, OSError.
     """
 
-    _tolerant = False  # of addresses that the network refuses
+    _tolerant = False  # whether addresses that the network refuses are left out
 
     def __init__(
         self, address: UdpAddress, *, ports: Sequence[int] = (), rows: int = 1024, send_buffer: int = 8 << 20
@@ -50,8 +53,8 @@ class BatchSender:
         self._socket = socket.socket(address.family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self._destinations: list[tuple[str, int]] = []
-        self._names = np.zeros((0, _NAME), np.uint8)
-        self._name_length = 16 if address.family == socket.AF_INET else _NAME
+        self._names = np.zeros((0, _NAME_BYTES), np.uint8)
+        self._name_length = 16 if address.family == socket.AF_INET else _NAME_BYTES
         try:
             self._aim(address, ports)
         except OSError:
@@ -80,8 +83,8 @@ class BatchSender:
         lengths: npt.NDArray[np.integer],
         to: npt.NDArray[np.integer] | None = None,
     ) -> int:
-        """Send every row's first ``lengths[i]`` bytes, to the port number ``to[i]`` of ``ports`` if there are several;
-        returns how many were sent (refused ones are left out).
+        """Send the first ``lengths[i]`` bytes of each row i, to ``ports[to[i]]`` if there are several. Returns how many
+        datagrams were sent: those that were refused are left out.
         """
         sent = 0
         for begin in range(0, len(slab), self._rows):
@@ -109,7 +112,7 @@ class BatchSender:
                     refused += 1
             return n - refused
         if to is not None:
-            self._messages["name"][:n] = self._names.ctypes.data + to.astype(np.uint64) * np.uint64(_NAME)
+            self._messages["name"][:n] = self._names.ctypes.data + to.astype(np.uint64) * np.uint64(_NAME_BYTES)
             self._messages["namelen"][:n] = self._name_length
         self._iovecs["base"][:n] = slab.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(slab.strides[0])
         self._iovecs["len"][:n] = lengths
@@ -120,9 +123,9 @@ class BatchSender:
             if count < 0:
                 code = ctypes.get_errno()
                 if code in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
-                    time.sleep(0.0002)
+                    time.sleep(_RETRY_S)
                     continue
-                # nobody listens (yet): told once per datagram, the next may pass
+                # nobody listens (yet): that is reported once for each datagram, the next one may pass
                 if code == errno.ECONNREFUSED or self._tolerant:
                     refused += 1
                     done += 1
@@ -132,9 +135,9 @@ class BatchSender:
         return n - refused
 
     def send_segments(self, packed: npt.NDArray[np.uint8], size: int) -> int:
-        """Send a contiguous run of datagrams of ``size`` bytes each with UDP_SEGMENT: one call for up to 64 of them."""
+        """Send contiguous datagrams of ``size`` bytes with UDP_SEGMENT, up to 64 with one call. Returns how many."""
         flat = packed.reshape(-1)
-        step = min(_SEGMENTS, _LARGEST // size) * size
+        step = min(_SEGMENTS_LIMIT, _CALL_BYTES // size) * size
         control = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("H", size))]
         for begin in range(0, flat.size, step):
             while True:
@@ -142,7 +145,7 @@ class BatchSender:
                     self._socket.sendmsg([flat[begin : begin + step].data], control)
                     break
                 except (BlockingIOError, ConnectionRefusedError):
-                    time.sleep(0.0002)
+                    time.sleep(_RETRY_S)
         return flat.size // size
 
     def close(self) -> None:
@@ -163,7 +166,7 @@ class ScatterSender(BatchSender):
         self._socket.bind((address.host, 0))
 
     def add(self, address: UdpAddress) -> int:
-        """What to give as ``to[i]`` of :meth:`send` for this address, which is of the socket's family."""
+        """The index to give as ``to[i]`` of :meth:`send` for this address, which must be of the socket's family."""
         if address not in self._index:
             self._index[address] = len(self._index)
             self._destinations.append((address.host, address.port))

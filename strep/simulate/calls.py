@@ -8,34 +8,23 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs.facts import CODECS, codec_facts, parse_codec
+from .._codecs.facts import codec_facts
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction, Leg
 from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, plan_keys
 from .impair import Impairments, impair
-from .packets import Packets, encode_stream, uniform
+from .packets import Packets, encode_stream, uniform, wire_codec
 from .speech import bundled_voices
 from .traffic import STREP_AND_RTP_BYTES, Traffic
 from .truth import StreamTruth
 
-__all__ = ["make_traffic", "wire_codec"]
+__all__ = ["make_traffic"]
 
 I16 = npt.NDArray[np.int16]
 
 _LARGEST_UDP_BYTES: Final = 65_507
 _DRIFT_LIMIT_PPM: Final = 100_000
 _BEGINNINGS: Final = 8  # places of the dialogue where calls of a packed codec begin: encoding is slow
-
-
-def wire_codec(codec: str | Codec) -> Codec:
-    """The codec that is meant: as :func:`strep._codecs.facts.parse_codec`, but a bare "L16" is L16/16000.
-
-    Raises ConfigurationError.
-    """
-    if isinstance(codec, Codec):
-        return codec
-    row = CODECS.get(codec.strip().upper())
-    return parse_codec(row.simulated_as if row and row.simulated_as else codec)
 
 
 def make_traffic(

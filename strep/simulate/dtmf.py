@@ -22,16 +22,16 @@ EVENT_BYTES: Final = 4
 _KEYS: Final = "0123456789*#ABCD"  # events 0 to 15 (RFC 4733 table 3)
 _TONE_MS: Final = 100
 _PAUSE_MS: Final = 100
-_ENDS: Final = 3  # the last packet is sent three times (2.5.1.4)
-_VOLUME: Final = 10  # -dBm0
-_LONGEST: Final = 0xFFFF
+_END_PACKETS: Final = 3  # the last packet is sent three times (2.5.1.4)
+_VOLUME_DB: Final = 10  # below 0 dBm0
+_DURATION_LIMIT: Final = 0xFFFF  # RTP timestamp units: a field of 16 bits
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPress:
     """A key pressed in a stream: packets ``first`` to ``first + packets - 1`` are events instead of audio.
 
-    ``begin_s`` since the stream's packet 0, ``duration_s`` as its last packets tell, on the RTP timeline.
+    ``begin_s``: seconds since the stream's packet 0. ``duration_s``: as the last packets say. Both by RTP timestamps.
     """
 
     key: str
@@ -42,7 +42,7 @@ class KeyPress:
 
 
 def plan_keys(keys: str, at_s: float, *, ptime_ms: float, packets: int) -> tuple[KeyPress, ...]:
-    """When keys are pressed, one after the other, 100 ms each with 100 ms between. Raises ConfigurationError."""
+    """When keys are pressed: one after the other, 100 ms each with 100 ms between. Raises ConfigurationError."""
     keys = keys.upper()
     wrong = sorted(set(keys) - set(_KEYS))
     if wrong:
@@ -53,7 +53,7 @@ def plan_keys(keys: str, at_s: float, *, ptime_ms: float, packets: int) -> tuple
     first = round(at_s * 1000 / ptime_ms)
     pressed = []
     for key in keys:
-        press = KeyPress(key, first, tone + _ENDS - 1, first * ptime_ms / 1000, tone * ptime_ms / 1000)
+        press = KeyPress(key, first, tone + _END_PACKETS - 1, first * ptime_ms / 1000, tone * ptime_ms / 1000)
         pressed.append(press)
         first += press.packets + pause
     if pressed and pressed[-1].first + pressed[-1].packets > packets:
@@ -63,7 +63,7 @@ def plan_keys(keys: str, at_s: float, *, ptime_ms: float, packets: int) -> tuple
 
 
 def event_payload(press: KeyPress, packet: int, units: int) -> bytes:
-    """Payload of the event's packet of that number (from 0). ``units``: RTP timestamp units of a packet time."""
-    tone = press.packets - _ENDS + 1
-    duration = min((min(packet, tone - 1) + 1) * units, _LONGEST)
-    return struct.pack("!BBH", _KEYS.index(press.key), (packet >= tone - 1) << 7 | _VOLUME, duration)
+    """Payload of packet ``packet`` (from 0) of a key press. ``units``: RTP timestamp units from packet to packet."""
+    tone = press.packets - _END_PACKETS + 1
+    duration = min((min(packet, tone - 1) + 1) * units, _DURATION_LIMIT)
+    return struct.pack("!BBH", _KEYS.index(press.key), (packet >= tone - 1) << 7 | _VOLUME_DB, duration)

@@ -1,4 +1,4 @@
-"""What the network does to packets on their way: loss, copies, reordering, jitter; and the record of it. Pure."""
+"""What the network does to packets on their way: loss, copies, reordering, jitter; and a record of it. Pure."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _JITTER_LIMIT_MS: Final = 60_000
 class Impairments:
     """What happens on the way: probabilities per packet, and a uniform random delay.
 
-    Raises ConfigurationError for what is no probability, for a negative or absurd delay, and for bursts so short that
-    the loss cannot be reached with them.
+    Raises ConfigurationError if a probability is not within 0 to 1, if the delay is negative or more than a minute, and
+    if bursts are too short to reach the loss.
     """
 
     loss: float = 0.0
     duplicate: float = 0.0  # the copy comes up to two packet times after the packet
     reorder: float = 0.0  # held back by one to three packet times
-    jitter_ms: float = 0.0  # uniform from 0; packets overtake each other only where it is longer than their distance
-    protect_first: int = 0  # packets at each stream's beginning that are left alone
-    burst: float = 0.0  # mean length of a run of lost packets (Gilbert's model); 0: each is lost or not by itself
+    jitter_ms: float = 0.0  # delay, uniform from 0 to this; packets overtake only if it is longer than their distance
+    protect_first: int = 0  # packets at each stream's beginning that nothing happens to
+    burst: float = 0.0  # mean length of a run of lost packets (Gilbert's model); 0: losses are independent
 
     def __post_init__(self) -> None:
         for name in ("loss", "duplicate", "reorder"):
@@ -54,9 +54,13 @@ class Impairments:
 class SendingOrder:
     """Datagrams in order of sending, and what was done to which packet.
 
-    Per datagram (n,): ``time_ns`` int64, ``stream`` int64, ``number`` int64 of the packet in its stream, ``copy`` bool
-    (the second of a doubled packet). Per packet (streams, packets): ``lost``, ``doubled``, ``held``. Per stream:
-    ``reordered`` int64: packets that came, not as a copy, after one of a higher number.
+    Per datagram, shape (n,):
+      ``time_ns``    int64, since the start
+      ``stream``     int64
+      ``number``     int64, of the packet in its stream
+      ``copy``       bool, the second one of a doubled packet
+    Per packet, bool (streams, packets): ``lost``, ``doubled``, and ``held`` back so that others overtake it
+    Per stream, int64 (streams,): ``reordered``, packets that came after one of a higher number, copies not counted
     """
 
     time_ns: I64
@@ -70,14 +74,14 @@ class SendingOrder:
 
 
 def impair(time_ns: I64, ptime_ns: int, impairments: Impairments, rng: np.random.Generator) -> SendingOrder:
-    """Let packets with the intended send times ``time_ns``, int64 (streams, packets), suffer."""
+    """Impair packets. ``time_ns``: when each should be sent, int64 (streams, packets); ``ptime_ns``: of a packet."""
     streams, packets = time_ns.shape
     free = np.arange(packets) >= impairments.protect_first
     chance = rng.random((3, streams, packets))
     lost = _lost(chance[0], impairments) & free
     doubled = (chance[1] < impairments.duplicate) & free & ~lost
     held = (chance[2] < impairments.reorder) & free & ~lost
-    # half a packet time more than whole ones: it falls between two others, not on one of them
+    # whole packet times and a half: it falls between two others, not on one of them
     delay = np.where(held, rng.integers(1, _HELD_PTIMES + 1, lost.shape) * ptime_ns + ptime_ns // 2, 0)
     delay += (rng.random(lost.shape) * (impairments.jitter_ms * 1e6)).astype(np.int64) * free
     sent_ns = time_ns + delay
@@ -85,7 +89,7 @@ def impair(time_ns: I64, ptime_ns: int, impairments: Impairments, rng: np.random
     kept_stream, kept_number = np.nonzero(~lost)
     copy_stream, copy_number = np.nonzero(doubled)
     times = np.concatenate([sent_ns[~lost], copy_ns])
-    order = np.argsort(times, kind="stable")  # stable: a copy at the same time stands behind
+    order = np.argsort(times, kind="stable")  # stable: a copy stands behind its packet if their times are equal
     stream = np.concatenate([kept_stream, copy_stream])[order]
     number = np.concatenate([kept_number, copy_number])[order]
     copy = order >= len(kept_stream)
@@ -105,7 +109,7 @@ def _lost(chance: npt.NDArray[np.float64], impairments: Impairments) -> Bool:
     loss = impairments.loss
     if not impairments.burst or not 0 < loss < 1:
         return chance < loss
-    # Gilbert: out of the bad state with 1/burst, into it so often that its share of the time is `loss`
+    # Gilbert: the bad state is left with probability 1/burst, and entered so often that its share of time is `loss`
     leave = 1 / impairments.burst
     enter = leave * loss / (1 - loss)
     lost = np.empty(chance.shape, np.bool_)
@@ -119,8 +123,8 @@ def _lost(chance: npt.NDArray[np.float64], impairments: Impairments) -> Bool:
 
 def _reordered(stream: I64, number: I64, copy: Bool, streams: int, packets: int) -> I64:
     order = np.argsort(stream, kind="stable")
-    order = order[~copy[order]]  # a copy never has the highest number first: its packet came before it
-    # streams one behind the other as one row of numbers: the maximum so far never reaches into the next stream
+    order = order[~copy[order]]  # a copy is never the first to bring a higher number: its packet came before it
+    # all streams as one row of ascending numbers: the maximum so far never reaches into the next stream
     position = stream[order] * packets + number[order]
     behind = position < np.maximum.accumulate(position)
     return np.bincount(stream[order][behind], minlength=streams).astype(np.int64)

@@ -1,8 +1,8 @@
 """Load for measurements: many streams at a constant packet rate, every payload known to the checker.
 
-Packet k of stream s carries block (7 s + k) mod 997 of a table drawn from a seed, so what a receiver wrote can be
-checked exactly. The loop is open: each packet has an intended time, and the report says how far behind it was sent.
-Plain RTP is the same without the STREP header, with SSRC s + 1, for receivers that know nothing of STREP.
+Packet k of stream s carries block (7 s + k) mod 997 of a table drawn from a seed, so that what a receiver wrote can be
+checked exactly. The loop is open: each packet has an intended time, and the report says how late packets were sent.
+Plain RTP is the same without the STREP header, with SSRC s + 1, for receivers that do not know STREP.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
 VERIFY_SEED: Final = 20_261_123
-_BLOCKS: Final = 997
-_FRAMES: Final = 160
-_MOST_FRAMES: Final = 240
-_HEADER: Final = 36
-_STREP: Final = 24  # of these, before the RTP header
-_ROWS: Final = 1024
-_FEWEST: Final = 64  # datagrams that are worth a system call while there is time
+_BLOCKS: Final = 997  # payloads in the table
+_PACKET_FRAMES: Final = 160  # 20 ms
+_PACKET_FRAMES_LIMIT: Final = 240  # 30 ms
+_HEADER_BYTES: Final = 36  # STREP and RTP
+_STREP_BYTES: Final = 24  # of these, before the RTP header
+_SLAB_ROWS: Final = 1024  # datagrams at most that are written and sent at a time
+_WORTH_SENDING: Final = 64  # datagrams that are worth a system call while there is time
 _SLICE_S: Final = 0.001
-_KEPT: Final = 0.98  # of the intended rate, below which the generator was the limit
-_MOST_STREAMS: Final = 1_000_000
+_RATE_REACHED: Final = 0.98  # of the intended rate; below, the generator was the limit
+_STREAMS_LIMIT: Final = 1_000_000
 _PORT_STEP: Final = 2  # RTP on even ports: some receivers open the next one for RTCP
 
 
 @lru_cache(maxsize=4)
 def _table(seed: int) -> U8:
-    table = np.random.default_rng(seed).integers(0, 256, (_BLOCKS, _MOST_FRAMES)).astype(np.uint8)
-    table.flags.writeable = False  # everybody gets the same one
+    table = np.random.default_rng(seed).integers(0, 256, (_BLOCKS, _PACKET_FRAMES_LIMIT)).astype(np.uint8)
+    table.flags.writeable = False  # all callers get the same one
     return table
 
 
@@ -57,42 +57,44 @@ def call_leg_id_of(stream: int) -> uuid.UUID:
     return uuid.UUID(int=0x5712E900_0000_4000_8000_000000000000 + stream // 2)
 
 
-def expected_payload(stream: int, packets: int, seed: int = VERIFY_SEED, frames: int = _FRAMES) -> U8:
+def expected_payload(stream: int, packets: int, seed: int = VERIFY_SEED, frames: int = _PACKET_FRAMES) -> U8:
     """All payload bytes of a stream's first ``packets`` packets, PCMU, uint8 (packets * frames,)."""
     return _table(seed)[(7 * stream + np.arange(packets)) % _BLOCKS, :frames].reshape(-1)
 
 
 def expected_samples(
-    stream: int, packets: int, seed: int = VERIFY_SEED, frames: int = _FRAMES
+    stream: int, packets: int, seed: int = VERIFY_SEED, frames: int = _PACKET_FRAMES
 ) -> npt.NDArray[np.int16]:
-    """What a receiver that lost nothing has of a stream's first packets, int16 (packets * frames,), 8 kHz."""
+    """Samples of a stream's first packets in a receiver that lost nothing, int16 (packets * frames,), 8 kHz."""
     return decode(PCMU, expected_payload(stream, packets, seed, frames))
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    sent: int
+    """What was sent, and whether it was sent in time."""
+
+    sent: int  # datagrams
     elapsed_s: float
-    rate: float  # packets a second reached
-    intended_rate: float
+    rate: float  # packets a second, as they were sent
+    intended_rate: float  # packets a second
     behind_ms_max: float  # how late a packet was sent at most
-    generator_was_the_limit: bool  # it could not keep the rate: what a receiver lost or not says nothing of this rate
+    generator_was_the_limit: bool  # it could not reach the rate: what a receiver lost then says nothing of that rate
     streams: int = 0
     packets_a_stream: int = 0
-    refused: int = 0  # meant but not sent: nobody listened
-    behind_ms_p99: float = 0.0
-    start_ns: int = 0  # when time 0 of the schedule was, on CLOCK_MONOTONIC
+    refused: int = 0  # datagrams that could not be sent: nobody listened
+    behind_ms_p99: float = 0.0  # how late packets were sent, 99th percentile
+    start_ns: int = 0  # time 0 of the schedule on CLOCK_MONOTONIC
 
 
 class PacketWriter:
-    """Datagrams of a schedule, written into one slab again and again."""
+    """Writes datagrams of a schedule into one slab, which is used again and again."""
 
     def __init__(self, schedule: Schedule, seed: int, plain: bool = False) -> None:
         self._shape = shape = schedule.shape
         streams = len(shape.frames)
         number = np.arange(streams)
         ids = [call_leg_id_of(s) for s in range(0, streams, 2)]
-        template = np.zeros((streams, _HEADER), np.uint8)
+        template = np.zeros((streams, _HEADER_BYTES), np.uint8)
         write_headers(
             template,
             call_leg_hi=np.array([i.int >> 64 for i in ids], np.uint64)[number // 2],
@@ -104,22 +106,22 @@ class PacketWriter:
             ssrc=number + 1,
         )
         if plain:
-            template = template[:, _STREP:].copy()
+            template = template[:, _STREP_BYTES:].copy()
         most = int(shape.frames.max())
         self._header = header = template.shape[1]
         self.size = header + most
         self.uniform = bool((shape.frames == most).all())
-        self.slab = np.zeros((_ROWS, self.size), np.uint8)
-        # whole headers and payloads as single items: numpy copies each with one memcpy
+        self.slab = np.zeros((_SLAB_ROWS, self.size), np.uint8)
+        # headers and payloads are single items: numpy copies each with one memcpy
         self._heads = np.ndarray((streams,), np.dtype((np.void, header)), template)
         blocks = np.ascontiguousarray(_table(seed)[:, :most])
         self._blocks = np.ndarray((_BLOCKS,), np.dtype((np.void, most)), blocks)
-        self._head = np.ndarray((_ROWS,), np.dtype((np.void, header)), self.slab, 0, (self.size,))
-        self._sequence = np.ndarray((_ROWS,), ">u2", self.slab, header - 10, (self.size,))
-        self._timestamp = np.ndarray((_ROWS,), ">u4", self.slab, header - 8, (self.size,))
-        self._ssrc = np.ndarray((_ROWS,), ">u4", self.slab, header - 4, (self.size,))
-        self._block = np.ndarray((_ROWS,), np.dtype((np.void, most)), self.slab, header, (self.size,))
-        self._lengths = np.full(_ROWS, self.size)
+        self._head = np.ndarray((_SLAB_ROWS,), np.dtype((np.void, header)), self.slab, 0, (self.size,))
+        self._sequence = np.ndarray((_SLAB_ROWS,), ">u2", self.slab, header - 10, (self.size,))
+        self._timestamp = np.ndarray((_SLAB_ROWS,), ">u4", self.slab, header - 8, (self.size,))
+        self._ssrc = np.ndarray((_SLAB_ROWS,), ">u4", self.slab, header - 4, (self.size,))
+        self._block = np.ndarray((_SLAB_ROWS,), np.dtype((np.void, most)), self.slab, header, (self.size,))
+        self._lengths = np.full(_SLAB_ROWS, self.size)
 
     def write(
         self,
@@ -143,7 +145,7 @@ class PacketWriter:
         return self.slab[:count], lengths
 
     def _damage(self, rows: I64, number: I64, lengths: I64) -> None:
-        """Four ways to be no packet, in turn."""
+        """Damage them in four ways, in turn."""
         way = number[rows] % 4
         lengths[rows[way == 0]] = 20  # ends within the STREP header
         self.slab[rows[way == 1], 0] = 0xC8  # STREP version 2
@@ -171,12 +173,12 @@ def send_load(
     ``pattern``: see :func:`strep.simulate.schedule.make_schedule`; with "even" every stream gets the same number of
     packets. ``segment`` uses UDP segmentation offload, which costs the sender far less (packets of one size only).
     ``spin``: never sleep, so that packets leave within microseconds of their time. Lateness in the first ``warm_up_s``
-    seconds does not count for ``behind_ms``. ``seed`` makes the payloads; the checker needs the same one. ``plain``
-    leaves the STREP header out; with ``port_a_stream`` stream s goes to the port 2 s above the one given. Blocks.
+    seconds is not counted. ``seed`` makes the payloads; the checker needs the same one. ``plain`` leaves the STREP
+    header out; with ``port_a_stream`` stream s goes to the port 2 s above the one given. Blocks until all is sent.
     Raises ConfigurationError, AddressError.
     """
-    if not 1 <= streams <= _MOST_STREAMS:
-        raise ConfigurationError(f"{streams} streams: choose 1 to {_MOST_STREAMS}")
+    if not 1 <= streams <= _STREAMS_LIMIT:
+        raise ConfigurationError(f"{streams} streams: choose 1 to {_STREAMS_LIMIT}")
     if not (0 < rate < 1e9 and 0 < duration_s < 1e6):
         raise ConfigurationError(f"{rate} packets/s for {duration_s} s: both are positive")
     if seed < 0:
@@ -201,13 +203,13 @@ def send_load(
     sender = BatchSender(
         address, ports=range(address.port, address.port + _PORT_STEP * streams, _PORT_STEP) if port_a_stream else ()
     )
-    few = 1 if spin else _FEWEST
+    few = 1 if spin else _WORTH_SENDING
     try:
         start_ns = time.monotonic_ns()
         while done < total:
             now = (time.monotonic_ns() - start_ns) / 1e9
             due = min(schedule.due(now), total)
-            count = min(due - done, _ROWS)
+            count = min(due - done, _SLAB_ROWS)
             if count < min(few, total - done) and now - schedule.intended_s(done) < 2 * _SLICE_S:
                 if not spin:
                     time.sleep(_SLICE_S)
@@ -233,7 +235,7 @@ def send_load(
         intended_rate=rate,
         behind_ms_max=1000 * max(lags, default=0.0),
         behind_ms_p99=1000 * _weighted_quantile(lags, lag_counts, 0.99),
-        generator_was_the_limit=(schedule.intended_s(total - 1) + 1 / rate) / elapsed < _KEPT,
+        generator_was_the_limit=(schedule.intended_s(total - 1) + 1 / rate) / elapsed < _RATE_REACHED,
         streams=streams,
         packets_a_stream=total // streams,
         refused=done - sent,

@@ -1,4 +1,4 @@
-"""What the packets of simulated streams hold, and what a decoder makes of them. Pure."""
+"""What the packets of simulated streams hold: encoded audio, and key presses. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs.decoder import make_decoder
 from .._codecs.encoder import make_encoder
-from .._codecs.g711 import decode, encode
+from .._codecs.facts import CODECS, parse_codec
+from .._codecs.g711 import encode
 from .._model.types import Codec
 from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, KeyPress, event_payload
 
-__all__ = ["Packets", "decode_packets", "encode_stream", "uniform"]
+__all__ = ["Packets", "encode_stream", "uniform", "wire_codec"]
 
 Bools = npt.NDArray[np.bool_]
 I16 = npt.NDArray[np.int16]
@@ -22,11 +22,27 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 
+def wire_codec(codec: str | Codec) -> Codec:
+    """The codec that is meant: as :func:`strep._codecs.facts.parse_codec`, but a bare "L16" is L16/16000.
+
+    Raises ConfigurationError.
+    """
+    if isinstance(codec, Codec):
+        return codec
+    row = CODECS.get(codec.strip().upper())
+    return parse_codec(row.simulated_as if row and row.simulated_as else codec)
+
+
 @dataclass(slots=True)
 class Packets:
-    """Arrays (streams, packets): ``length`` int64 of the payload, ``payload_type`` uint8, ``timestamp`` int64 in RTP
-    units since the stream's first packet, ``marker`` bool; ``payload`` uint8 (streams, packets, bytes), zeros behind
-    each one's length."""
+    """What packets hold, shape (streams, packets).
+
+    ``payload``       uint8 (streams, packets, bytes), zeros behind each one's length
+    ``length``        int64, bytes of the payload
+    ``payload_type``  uint8
+    ``timestamp``     int64, RTP timestamp units since the stream's first packet
+    ``marker``        bool
+    """
 
     payload: U8
     length: I64
@@ -35,7 +51,8 @@ class Packets:
     marker: Bools
 
     def press(self, streams: Sequence[int], keys: Sequence[KeyPress], units: int) -> None:
-        """Put telephone-events in the place of audio (RFC 4733 2.5.1): one timestamp, the marker on the first."""
+        """Replace audio of these streams by telephone-events (RFC 4733 2.5.1): a key press has one timestamp, and its
+        first packet the marker. ``units``: RTP timestamp units from packet to packet."""
         self.length, self.payload_type = self.length.copy(), self.payload_type.copy()
         self.timestamp, self.marker = self.timestamp.copy(), self.marker.copy()
         rows = np.asarray(streams)
@@ -64,28 +81,9 @@ def uniform(payload: U8, length: I64 | int, payload_type: int, units: int) -> Pa
 
 
 def encode_stream(codec: Codec, samples: I16, packets: int) -> list[bytes] | U8:
-    """Payloads of a stream's samples (channels interleaved): uint8 (packets, bytes), or bytes of a packed codec."""
+    """Payloads of a stream's int16 samples, channels interleaved: uint8 (packets, bytes), or of packed codecs a
+    list."""
     if not codec.packed:
         return encode(codec, samples).reshape(packets, -1)
     encoder = make_encoder(codec, samples.size // packets // codec.channels)
     return [encoder.encode(part) for part in samples.reshape(packets, -1)]
-
-
-def decode_packets(codec: Codec, payload: U8, length: I64, audible: Bools, sent: Bools, values: int) -> I16:
-    """What a receiver makes of a stream's packets, int16 (packets * values,); zeros for what is no audio.
-
-    Packed codecs: what one decoder makes of those that were ``sent``, in order, told of the others before each; packets
-    that were not sent are zeros. Others are decoded whether sent or not.
-    """
-    if not codec.packed:
-        samples = decode(codec, np.ascontiguousarray(payload).reshape(-1)).reshape(len(payload), values)
-        return (samples * audible[:, None]).astype(np.int16).reshape(-1)
-    decoder = make_decoder(codec)
-    out = np.zeros((len(payload), values), np.int16)
-    frames = values // codec.channels
-    before = None
-    for number in np.flatnonzero(audible & sent).tolist():
-        lost = 0 if before is None else (number - before - 1) * frames
-        out[number], _ = decoder.decode(payload[number, : length[number]].tobytes(), frames, lost)
-        before = number
-    return out.reshape(-1)

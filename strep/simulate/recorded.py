@@ -12,19 +12,19 @@ import numpy.typing as npt
 from .._model.datagrams import SLOT_MINIMUM, DatagramBatch
 from .._model.exceptions import ConfigurationError
 
-__all__ = ["START_NS", "Sending", "batches", "write_pcap"]
+__all__ = ["START_NS", "TimedDatagrams", "batches", "write_pcap"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 START_NS: Final = 1_700_000_000_000_000_000  # a whole second, UTC
-_SOURCE: Final = 0xFFFF_C000_0201  # 192.0.2.1, kept for documentation (RFC 5737)
+_SOURCE: Final = 0xFFFF_C000_0201  # ::ffff:192.0.2.1, kept for documentation (RFC 5737)
 _FIRST_SOURCE_PORT: Final = 20_000
-_SOURCE_PORTS: Final = 40_000
+_SOURCE_PORTS: Final = 40_000  # then they are used again
 _BATCH_ROWS: Final = 4096  # datagrams of a batch
 
 
-class Sending(Protocol):
+class TimedDatagrams(Protocol):
     """Datagrams in order of sending, as :class:`.traffic.Traffic` has them.
 
     ``time_ns`` int64 (n,) since the start; ``stream`` int64 (n,); ``streams_a_call``: this many streams, side by side,
@@ -42,11 +42,13 @@ class Sending(Protocol):
     def datagrams(self, rows: slice, *, strep: bool) -> U8: ...
 
 
-def batches(traffic: Sending, *, strep: bool, rx_port: int, tx_port: int, start_ns: int) -> Iterator[DatagramBatch]:
-    """What a socket would give: each datagram arrives when it is sent, ``start_ns`` (UTC) being the start.
+def batches(
+    traffic: TimedDatagrams, *, strep: bool, rx_port: int, tx_port: int, start_ns: int
+) -> Iterator[DatagramBatch]:
+    """What a socket would give if each datagram arrived when it is sent. ``start_ns``: of the start, in UTC.
 
-    With STREP all go to ``rx_port``; without, inbound to ``rx_port`` and outbound to ``tx_port``. All directions of a
-    call leave from one port, as real forks do. Raises ConfigurationError for ports that are none.
+    With STREP all go to ``rx_port``; without, inbound goes to ``rx_port`` and outbound to ``tx_port``. All directions
+    of a call leave from one port, as those of real forks do. Raises ConfigurationError for ports out of range.
     """
     for port in (rx_port, tx_port):
         if not 0 < port < 65_536:

@@ -1,7 +1,7 @@
-"""Which packet of which stream a load sends when. Pure: from numbers to arrays, the same for sender and checker.
+"""Which packet of which stream a load sends at what time. Pure: sender and checker compute the same arrays.
 
-A schedule is a list of packets by intended time. What makes them (durations, first sequence numbers, SSRC changes) is a
-matter of the stream alone, so that the truth about a stream follows from the schedule.
+A schedule is a list of packets by intended time. What a packet holds (durations, first sequence numbers, SSRC changes)
+depends on its stream alone, so that the truth about a stream follows from the schedule.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 PATTERNS: Final = ("even", "phase", "impaired", "churn")
-_PERIOD_S: Final = 0.02
-_GUARD: Final = 10  # packets at a stream's beginning, end and SSRC change that nothing happens to
-_LOSS, _DUPLICATES, _REORDERED, _MALFORMED = 0.01, 0.01, 0.02, 0.01
-_SHORTEST: Final = 50
-_CHANGE_EVERY: Final = 1000
+_PTIME_S: Final = 0.02
+_GUARD_PACKETS: Final = 10  # at a stream's beginning, end and SSRC change, that nothing happens to
+_LOSS, _DUPLICATES, _REORDERED, _MALFORMED = 0.01, 0.01, 0.02, 0.01  # probabilities of pattern "impaired"
+_SHORTEST_PACKETS: Final = 50  # of streams at the beginning of pattern "churn"
+_SSRC_PACKETS: Final = 1000  # after which the SSRC changes, in pattern "impaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Shape:
     first_sequence: I64
     first_timestamp: I64
     change_every: int = 0  # packets after which a stream's SSRC is another one; 0: never
-    phase: I64 | None = None  # by how many packets the first change comes earlier
+    phase: I64 | None = None  # packets by which the first change comes earlier
 
     def ssrc(self, stream: I64, number: I64) -> I64:
         if not self.change_every or self.phase is None:
@@ -64,7 +64,7 @@ def _plain(streams: int) -> Shape:
 
 
 class Even:
-    """A constant rate, one stream after the other."""
+    """A constant rate; streams take turns."""
 
     def __init__(self, streams: int, rate: float, duration_s: float) -> None:
         self.shape = _plain(streams)
@@ -110,12 +110,12 @@ class Listed:
 def make_schedule(pattern: str, *, streams: int, rate: float, duration_s: float, churn: float = 200.0) -> Schedule:
     """A schedule of about ``rate`` packets/s over ``duration_s``.
 
-    ``even``      streams one after the other at a constant rate
+    ``even``      streams take turns at a constant rate
     ``phase``     all streams at once, every ``streams / rate`` seconds
     ``impaired``  like even, with loss, duplicates, reordering, jitter, malformed datagrams, packets of 10, 20 and
                   30 ms, wraps of sequence numbers and timestamps, and SSRC changes
-    ``churn``     ``streams`` live at any time, of which ``churn`` a second end and as many begin; 20 ms packets, so
-                  ``rate`` is theirs
+    ``churn``     ``streams`` live at any time; each second ``churn`` of them end and as many begin; packets of 20 ms,
+                  so that ``rate`` follows from ``streams``
 
     Raises ConfigurationError.
     """
@@ -140,22 +140,22 @@ def _in_phase(streams: int, rate: float, duration_s: float) -> Listed:
 def _impaired(streams: int, rate: float, duration_s: float) -> Listed:
     of_stream = np.arange(streams)
     rounds = round(rate * duration_s) // streams
-    phase = 7 * of_stream % (_CHANGE_EVERY - 5 * _GUARD)
-    # a source that sends a packet or two at the very end would not prove itself
-    phase += np.where((rounds - 1 + phase) % _CHANGE_EVERY < _GUARD, 2 * _GUARD, 0)
+    phase = 7 * of_stream % (_SSRC_PACKETS - 5 * _GUARD_PACKETS)
+    # a source that sends only a packet or two, at the very end, would never be admitted
+    phase += np.where((rounds - 1 + phase) % _SSRC_PACKETS < _GUARD_PACKETS, 2 * _GUARD_PACKETS, 0)
     shape = Shape(
         frames=np.array([160, 80, 160, 240])[of_stream % 4],
         first_sequence=65_536 - 60 - of_stream % 50,
         first_timestamp=2**32 - 16_000 - 160 * (of_stream % 100),
-        change_every=_CHANGE_EVERY,
+        change_every=_SSRC_PACKETS,
         phase=phase,
     )
     number, stream = np.divmod(np.arange(rounds * streams), streams)
     random = np.random.default_rng(streams)
     interval = streams / rate
-    since_change = (number + phase[stream]) % _CHANGE_EVERY
-    quiet = (number < _GUARD) | (number >= rounds - _GUARD)
-    quiet |= (since_change < _GUARD) | (since_change >= _CHANGE_EVERY - _GUARD)
+    since_change = (number + phase[stream]) % _SSRC_PACKETS
+    quiet = (number < _GUARD_PACKETS) | (number >= rounds - _GUARD_PACKETS)
+    quiet |= (since_change < _GUARD_PACKETS) | (since_change >= _SSRC_PACKETS - _GUARD_PACKETS)
     dice = random.random(len(number))
     dice[quiet] = 1.0
     time_s = np.arange(len(number)) / rate + interval * random.uniform(0.0, 0.3, len(number))
@@ -180,24 +180,24 @@ def _impaired(streams: int, rate: float, duration_s: float) -> Listed:
 def _churn(streams: int, duration_s: float, churn: float) -> Listed:
     """At time t the streams with numbers from t * churn to t * churn + streams live."""
     ever = streams + int(duration_s * churn)
-    phase_s = np.arange(ever) * 0.618_034 % 1.0 * _PERIOD_S
+    phase_s = np.arange(ever) * 0.618_034 % 1.0 * _PTIME_S
     begin_s = np.maximum((np.arange(ever) - streams) / churn, 0.0)
     end_s = np.minimum(np.arange(ever) / churn, duration_s)
-    first = np.ceil((begin_s - phase_s) / _PERIOD_S).astype(np.int64)
-    count = np.ceil((end_s - phase_s) / _PERIOD_S).astype(np.int64) - first
-    count[count < _GUARD] = 0  # too short to be a stream
-    # at the beginning as many begin at once as ever live: the shortest would have ended before they were admitted
-    count[(count < _SHORTEST) & (begin_s == 0)] = 0
+    first = np.ceil((begin_s - phase_s) / _PTIME_S).astype(np.int64)
+    count = np.ceil((end_s - phase_s) / _PTIME_S).astype(np.int64) - first
+    count[count < _GUARD_PACKETS] = 0  # too short to be admitted
+    # at the start all streams begin at once: the shortest would end before they are admitted
+    count[(count < _SHORTEST_PACKETS) & (begin_s == 0)] = 0
     stream = np.repeat(np.arange(ever), count)
     number = np.arange(len(stream)) - np.repeat(np.cumsum(count) - count, count)
-    time_s = (first[stream] + number) * _PERIOD_S + phase_s[stream]
+    time_s = (first[stream] + number) * _PTIME_S + phase_s[stream]
     order = np.argsort(time_s, kind="stable")
     return Listed(_plain(ever), time_s[order], stream[order], number[order])
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a receiver must find when it loses nothing; per stream int64 (streams,), in terms of RFC 3550."""
+    """What a receiver must find if it loses nothing, per stream int64 (streams,); terms of RFC 3550."""
 
     received: I64
     duplicates: I64
@@ -207,6 +207,7 @@ class Truth:
 
 
 def truth_of(schedule: Schedule) -> Truth:
+    """The truth about the streams of a schedule."""
     stream, number, malformed = schedule.packets(0, schedule.total)
     if malformed is not None:
         stream, number = stream[~malformed], number[~malformed]
@@ -219,7 +220,7 @@ def truth_of(schedule: Schedule) -> Truth:
     _, first = np.unique(key, return_index=True)
     copy = np.ones(len(key), np.bool_)
     copy[first] = False
-    highest = np.maximum.accumulate(key)  # streams ascend: never from another stream but at its beginning
+    highest = np.maximum.accumulate(key)  # streams ascend: another stream's only at a stream's beginning
     before = np.r_[-1, highest[:-1]]
     behind = (key < before) & ~copy
     duplicates = np.bincount(stream[copy], minlength=streams)

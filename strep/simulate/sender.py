@@ -15,16 +15,17 @@ from .._edge.udp import UdpAddress, parse_address
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from ._sendmmsg import BatchSender
-from .calls import make_traffic, wire_codec
+from .calls import make_traffic
 from .impair import Impairments
+from .packets import wire_codec
 from .speech import read_voices
 from .traffic import Traffic
 from .truth import StreamTruth
 
 __all__ = ["SimulationReport", "play", "simulate"]
 
-_TICK_S: Final = 0.002
-_ROWS: Final = 4096  # datagrams at most before the event loop has its turn
+_TICK_S: Final = 0.002  # between two looks at what is due
+_TURN_DATAGRAMS: Final = 4096  # at most, before the event loop has its turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class SimulationReport:
 
     @property
     def lost(self) -> int:
-        """Sequence numbers withheld between the first and the last packet sent of each stream."""
+        """Packets left out between the first and the last one sent of each stream."""
         return sum(t.lost for t in self.streams)
 
     @property
@@ -75,11 +76,13 @@ async def simulate(
     """Fork simulated two-way calls as STREP ``to`` "udp:ADDR:PORT", or as plain RTP to ``rx_to`` and ``tx_to``.
 
     Plays in real time: ``duration_s`` seconds. ``loss``, ``duplicate``, ``reorder`` are probabilities, 0 to 1;
-    ``protect_first`` packets of each stream are spared; ``burst`` is the mean length of runs of lost packets, 0 for
-    independent loss. ``file``: a 16-bit WAV file of any rate instead of the bundled speech: left inbound, right
-    outbound, mono for both. ``legs``: "a" or "both". ``codec``, ``payload_type``, ``dtmf``: see :func:`make_traffic`.
-    The same ``seed`` makes the same packets. ``progress`` is called with the part done, 0 to 1. Raises
-    ConfigurationError, AddressError, MissingExtraError; OSError when the network refuses the target.
+    nothing happens to the first ``protect_first`` packets of each stream; ``burst`` is the mean length of runs of lost
+    packets, 0 for independent loss. ``file``: a 16-bit WAV file of any rate instead of the bundled speech: its left
+    channel is inbound, its right one outbound; a mono file is both. ``legs``: "a" or "both". ``codec``,
+    ``payload_type``, ``dtmf``: see :func:`make_traffic`. The same ``seed`` makes the same packets. ``progress`` is
+    called with the part that is done, 0 to 1.
+
+    Raises ConfigurationError, AddressError, MissingExtraError; OSError if the network refuses the target.
     """
     _targets(to, rx_to, tx_to)
     voices = None if file is None else read_voices(file, wire_codec(codec).sample_rate)
@@ -110,7 +113,7 @@ async def play(
 ) -> SimulationReport:
     """Send traffic in real time: STREP ``to``, and/or plain RTP of the directions to ``rx_to`` and ``tx_to``.
 
-    Otherwise as :func:`simulate`. Sending never waits for a receiver: what one cannot take, the kernel drops.
+    Otherwise as :func:`simulate`. Sending never waits for a receiver: the kernel drops what it cannot take.
     """
     wanted = _targets(to, rx_to, tx_to)
     senders: list[tuple[BatchSender, Direction | None]] = []
@@ -122,7 +125,7 @@ async def play(
         while done < len(traffic):
             now = time.monotonic_ns() - start
             due = int(np.searchsorted(traffic.time_ns, now, "right"))
-            upto = min(due, done + _ROWS)
+            upto = min(due, done + _TURN_DATAGRAMS)
             if upto > done:
                 for sender, direction in senders:
                     rows = np.arange(done, upto)
@@ -147,7 +150,7 @@ async def play(
 
 
 def _targets(to: str | None, rx_to: str | None, tx_to: str | None) -> list[tuple[UdpAddress, Direction | None]]:
-    """Addresses and the direction that goes there: None is both, with the STREP header."""
+    """Addresses, and the direction that goes to each; None: both, with the STREP header."""
     if to is None and rx_to is None and tx_to is None:
         raise ConfigurationError('no receiver: give to="udp:127.0.0.1:9000", or rx_to= and tx_to=')
     targets = [

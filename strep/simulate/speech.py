@@ -1,4 +1,5 @@
-"""The two voices that come with the package: synthetic, 8 kHz, a caller and an agent who talk in turn."""
+"""Voices for simulated calls: the two that come with the package (synthetic, 8 kHz, a caller and an agent who take
+turns), or those of a WAV file."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ I16 = npt.NDArray[np.int16]
 
 
 def bundled_voices(rate: int = 8000) -> tuple[I16, I16]:
-    """Caller and agent, int16 (n,), of the same length. Raises ConfigurationError for a rate that is too odd."""
+    """Caller and agent at ``rate`` Hz, int16 (n,), of the same length. Raises ConfigurationError for too odd a rate."""
     voices = []
     for name in ("caller", "agent"):
         with resources.as_file(resources.files("strep") / "data" / f"{name}.wav") as path:
@@ -27,13 +28,16 @@ def bundled_voices(rate: int = 8000) -> tuple[I16, I16]:
 
 
 def read_voices(path: str | PathLike[str], rate: int) -> tuple[I16, I16]:
-    """Both directions of a call from a 16-bit PCM WAV file: left inbound, right outbound; a mono file for both."""
+    """Both directions of a call at ``rate`` Hz, int16 (n,), from a 16-bit PCM WAV file.
+
+    The left channel is inbound, the right one outbound; a mono file is both. Raises ConfigurationError for other files.
+    """
     channels = _read(path, rate)
     return channels[0], channels[min(1, len(channels) - 1)]
 
 
 def read_wav(path: str | PathLike[str], rate: int) -> I16:
-    """The first channel of a 16-bit PCM WAV file at ``rate``, int16 (n,). Raises ConfigurationError for others."""
+    """The first channel of a 16-bit PCM WAV file at ``rate`` Hz, int16 (n,). Raises ConfigurationError for others."""
     return _read(path, rate)[0]
 
 

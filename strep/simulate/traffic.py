@@ -30,8 +30,12 @@ _MASK_64: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 @dataclass(slots=True)
 class Traffic:
-    """Datagrams in order of sending. Columns int64 (n,): ``time_ns`` since the start, ``stream``, ``number`` (of the
-    packet in its stream). Per stream: ``truth``, and what its packets hold. ``payload_type`` is that of the audio."""
+    """Datagrams in order of sending, and what is known of their streams.
+
+    Per datagram, int64 (n,): ``time_ns`` since the start, ``stream``, ``number`` of the packet in its stream.
+    Per stream: ``truth``, ``packets`` (what they hold), ``first_timestamp`` int64 (streams,).
+    ``payload_type`` is that of the audio.
+    """
 
     time_ns: I64
     stream: I64
@@ -60,17 +64,17 @@ class Traffic:
         return len(self.truth) // len({t.call_leg_id for t in self.truth})
 
     def direction(self, rows: slice | I64) -> I64:
-        """0 inbound, 1 outbound, of each of the rows."""
+        """Of each of these datagrams, int64 (k,): 0 inbound, 1 outbound."""
         directions: I64 = self._columns[1][self.stream[rows]]
         return directions
 
     def lengths(self, rows: slice | I64, *, strep: bool) -> I64:
-        """How long each of these datagrams is, int64 (k,)."""
+        """Bytes of each of these datagrams, int64 (k,)."""
         lengths: I64 = self.packets.length[self.stream[rows], self.number[rows]]
         return lengths + (STREP_AND_RTP_BYTES if strep else _RTP_BYTES)
 
     def datagrams(self, rows: slice | I64, *, strep: bool) -> U8:
-        """The datagrams of some rows, uint8 (k, length of the longest there may be): see :meth:`lengths`."""
+        """These datagrams, uint8 (k, bytes of the longest one in the traffic): see :meth:`lengths`."""
         stream, number = self.stream[rows], self.number[rows]
         packets = self.packets
         slab = np.empty(
@@ -96,7 +100,7 @@ class Traffic:
     def batches(
         self, *, strep: bool = True, rx_port: int = 9000, tx_port: int | None = None, start_ns: int = START_NS
     ) -> Iterator[DatagramBatch]:
-        """What a socket would give of this traffic, arriving exactly when it is sent. See :func:`.recorded.batches`."""
+        """What a socket would give if this traffic arrived exactly when it is sent. See :func:`.recorded.batches`."""
         return batches(
             self,
             strep=strep,

@@ -20,10 +20,10 @@ from .._codecs.g711 import encode
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from .._parser import write_headers
-from ..simulate import Impairments, StreamTruth
-from ..simulate.calls import wire_codec
-from ..simulate.impair import impair
+from ..simulate.impair import Impairments, impair
+from ..simulate.packets import wire_codec
 from ..simulate.speech import bundled_voices
+from ..simulate.truth import StreamTruth
 from ._calls import Fork
 
 __all__ = ["Due", "MediaPlan"]

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from .._edge.udp import UdpAddress
-from ..simulate import StreamTruth
 from ..simulate._sendmmsg import ScatterSender
+from ..simulate.truth import StreamTruth
 from ._calls import Fork
 from ._media import Due, MediaPlan
 

@@ -15,9 +15,10 @@ import httpx
 from .._edge.http import HttpLimits, HttpServer
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
-from ..simulate import Impairments, StreamTruth
-from ..simulate.calls import wire_codec
+from ..simulate.impair import Impairments
+from ..simulate.packets import wire_codec
 from ..simulate.speech import read_voices
+from ..simulate.truth import StreamTruth
 from ._app import App
 from ._calls import Call, Calls, Effect, ForkStarted, ForkStopped, Webhook
 from ._faults import Fault, Faults, Misfortune, WebhookFaults
