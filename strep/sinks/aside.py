@@ -18,7 +18,7 @@ from .._model.types import StreamInfo
 if TYPE_CHECKING:
     from .._model.blocks import BlockBatch
     from .._threads.incidents import Incidents
-    from .analysis.bank import FrameBatch
+    from .analysis.frame_batch import FrameBatch
 
 __all__ = ["HOPELESS", "SetAside", "Unusable"]
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from .analysis.bank import FrameBank, FrameBatch
+from .analysis.bank import FrameBank
+from .analysis.frame_batch import FrameBatch
 from .aside import HOPELESS, Unusable
 from .isolating import IsolatingSink
 

@@ -24,7 +24,7 @@ from .aside import SetAside
 
 if TYPE_CHECKING:
     from .._model.types import StreamInfo
-    from .analysis.bank import FrameBatch
+    from .analysis.frame_batch import FrameBatch
 
 __all__ = ["HELD_S", "MuteKeys"]
 

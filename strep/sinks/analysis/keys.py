@@ -33,7 +33,7 @@ from .bank import FrameBank
 
 if TYPE_CHECKING:
     from ..aside import SetAside
-    from .bank import FrameBatch
+    from .frame_batch import FrameBatch
 
 __all__ = ["DBM0_OF_FULL_SCALE", "HOP", "RATE", "WINDOW", "FoundKey", "KeyFinder", "key_bank"]
 

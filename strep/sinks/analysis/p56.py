@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..aside import SetAside
-from .bank import FrameBatch, rows_of, runs_of
+from .columns import rows_of
+from .frame_batch import FrameBatch, runs_of
 
 __all__ = ["ActiveLevel", "Envelope"]
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
 from .analyzer import Analyzer
-from .bank import FrameBank, FrameBatch
+from .bank import FrameBank
+from .frame_batch import FrameBatch
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from ..._model.exceptions import ConfigurationError
 from ..._model.types import StreamEvent, StreamInfo
 from .analyzer import Analyzer
-from .bank import FrameBank, FrameBatch, rows_of
+from .bank import FrameBank
+from .columns import rows_of
+from .frame_batch import FrameBatch
 from .legs import Leg, Party
 from .talk import Rules
 from .vad import Detector, EnergyDetector, Segmenter, SileroDetector, levels_of

@@ -19,7 +19,7 @@ from .keys import DBM0_OF_FULL_SCALE
 
 if TYPE_CHECKING:
     from ..aside import SetAside
-    from .bank import FrameBatch
+    from .frame_batch import FrameBatch
 
 __all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "Tonal", "dbm0", "find_tones", "tone_bank"]
 

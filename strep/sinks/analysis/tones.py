@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
     from ..._model.types import StreamInfo
-    from .bank import FrameBatch
+    from .frame_batch import FrameBatch
 
 __all__ = ["ToneDetector"]
 

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import MissingExtraError
-from .bank import FrameBatch, Rows, runs_of
+from .columns import Rows
+from .frame_batch import FrameBatch, runs_of
 
 __all__ = ["Detector", "EnergyDetector", "Segmenter", "SileroDetector", "levels_of"]
 

@@ -16,7 +16,8 @@ from strep._model.blocks import BlockBatch
 from strep._model.types import Codec, Direction, GapCause, Leg, Mask, StreamInfo
 from strep.resample import resample
 from strep.sinks import FrameSink
-from strep.sinks.analysis.bank import FrameBank, FrameBatch
+from strep.sinks.analysis.bank import FrameBank
+from strep.sinks.analysis.frame_batch import FrameBatch
 
 T0 = 1_700_000_000_000_000_000
 
