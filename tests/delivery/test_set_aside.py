@@ -422,7 +422,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, Callable[..., bool]]] = {
     "tones: windows": (ToneDetector, tones_module, "find_tones", in_frames),
     "tones: burst": (ToneDetector, ToneDetector, "_tone", in_track),
     "tones: after": (ToneDetector, ToneDetector, "_after", in_track),
-    "quality: windows": (lambda: QualityMeter(1.0), quality_module.Windows, "_deviation", in_batch),
+    "quality: windows": (lambda: QualityMeter(1.0), quality_module.QualityWindows, "_deviation", in_batch),
     "quality: model": (lambda: QualityMeter(1.0), QualityMeter, "_rate", in_frames),
     "quality: codec": (lambda: QualityMeter(1.0), QualityMeter, "_learn", lambda _, s: s.index == GUILTY),
     "spectrum: bank": (Spectrum, cutter_module.FrameCutter, "cut", in_rows),
