@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from .._model.blocks import BlockBatch
 from .._model.types import Mask
-from .analysis.keys import HOP, RATE, KeyFinder, key_bank
+from .analysis.bank import FrameBank
+from .analysis.keys import HOP, RATE, WINDOW, KeyFinder
 from .aside import SetAside
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class MuteKeys:
 
     def __init__(self) -> None:
         self.aside = SetAside("mute keys")
-        self._bank = key_bank(self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
         self._finder = KeyFinder(self.aside)
         self._held: dict[int, list[_Part]] = {}
         self._spans: dict[int, list[tuple[int, int]]] = {}  # by row, at 8 kHz

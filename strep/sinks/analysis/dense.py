@@ -7,25 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import as_strided
 
 from ..._model.types import Mask
+from .strides import stretches
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
 
-__all__ = ["Unreceived", "dense_table", "length_groups", "mono_samples", "stretches", "unreceived_runs"]
+__all__ = ["Unreceived", "dense_table", "length_groups", "mono_samples", "unreceived_runs"]
 
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
 Unreceived = tuple[I64, I64, I64]  # block, begin, end: sample frames within the block
 
 _EXACT_LENGTHS: Final = 8  # up to so many different lengths of blocks each is a group of its own
-
-
-def stretches(flat: npt.NDArray[Any], width: int) -> Any2D:
-    """A view (len - width + 1, width) of every stretch of ``width`` values. Write only to rows that do not overlap."""
-    return as_strided(flat, (len(flat) - width + 1, width), (flat.itemsize, flat.itemsize))
 
 
 def dense_table(samples: npt.NDArray[Any], start: I64, width: int) -> Any2D:

@@ -13,14 +13,15 @@ import numpy.typing as npt
 from ..._model.redacted import REDACTED
 from ..._model.types import StreamEvent
 from .analyzer import Analyzer
-from .keys import HOP, RATE, KeyFinder, key_bank
+from .bank import FrameBank
+from .keys import HOP, RATE, WINDOW, KeyFinder
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
     from ..._model.types import StreamInfo
     from .frame_batch import FrameBatch
-    from .keys import HeardDigit
+    from .keys import InbandDigit
 
 __all__ = ["DtmfDetector"]
 
@@ -95,7 +96,7 @@ class DtmfDetector(Analyzer):
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None, *, redact: bool = False) -> None:
         super().__init__(on_event)
         self.redact = redact
-        self._bank = key_bank(self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
         self._finder = KeyFinder(self.aside)
         self._logs: dict[int, _PressLog] = {}  # live, by row
         self._known: OrderedDict[int, _PressLog] = OrderedDict()  # by serial, ended ones too
@@ -178,7 +179,7 @@ class DtmfDetector(Analyzer):
 
     # --- in-band ----------------------------------------------------------------------------------------------------
 
-    def _note(self, found: HeardDigit) -> None:
+    def _note(self, found: InbandDigit) -> None:
         log = self._logs.get(found.row)
         if log is None:
             return

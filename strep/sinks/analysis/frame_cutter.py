@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .assignments import Assignments
 from .columns import Columns, column
-from .dense import stretches
+from .strides import stretches
 
 __all__ = ["BEFORE_ALL", "FrameCutter", "Piece", "WaitingSamples"]
 

@@ -17,7 +17,7 @@ strongest of each group must hold 30 % of the energy together. 4 % of the window
 A digit is a run of such windows, of one key: 35 ms or longer. Interruptions of up to 30 ms do not end it (Q.24: 10 ms
 must not, 40 ms must). Where it begins and ends is told by the share of the tones that the windows at its edges hold.
 
-0 dBm0 is 3.17 dB below a sine of full scale (µ-law; 3.14 with A-law: ITU-T G.711).
+Levels are in dBm0, see :mod:`.dbm0`. State: ten numbers a row, and an object for each digit that goes on.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from .bank import FrameBank
 from .columns import Columns, column
+from .dbm0 import DBM0_OF_FULL_SCALE, dbm0_of_amplitude
 
 if TYPE_CHECKING:
     from ..aside import SetAside
     from .frame_batch import FrameBatch
 
-__all__ = ["DBM0_OF_FULL_SCALE", "HOP", "RATE", "WINDOW", "HeardDigit", "KeyFinder", "key_bank"]
+__all__ = ["HOP", "RATE", "WINDOW", "InbandDigit", "KeyFinder"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -45,7 +45,6 @@ I64 = npt.NDArray[np.int64]
 RATE: Final = 8000  # Hz
 WINDOW: Final = 160  # samples
 HOP: Final = 80  # samples
-DBM0_OF_FULL_SCALE: Final = 3.17  # level of a sine of full scale
 
 _FREQUENCIES: Final = np.array([697, 770, 852, 941, 1209, 1336, 1477, 1633], np.float64)  # Hz
 _KEYS: Final = ("123A", "456B", "789C", "*0#D")  # rows: the low group, columns: the high group
@@ -67,7 +66,7 @@ _FIRST_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class HeardDigit:
+class InbandDigit:
     """A digit in the audio of a row. ``begin`` and ``end`` are in samples at 8 kHz on the stream's timeline,
     ``level_dbm0`` is that of both tones together."""
 
@@ -111,11 +110,6 @@ class _DigitWindows:
     high: F64
 
 
-def key_bank(aside: SetAside | None = None) -> FrameBank:
-    """A bank that cuts frames for a :class:`KeyFinder`."""
-    return FrameBank(WINDOW, HOP, RATE, aside=aside)
-
-
 class _LastWindow(Columns):
     """Each row's last window."""
 
@@ -125,7 +119,7 @@ class _LastWindow(Columns):
 
 
 class KeyFinder:
-    """Takes frames of :func:`key_bank`, gives digits. State: ten numbers a row, and an object per digit that goes on.
+    """Takes frames of WINDOW samples every HOP at RATE, float32, and gives digits.
 
     A digit is told when 30 ms have passed since its end; :meth:`going` tells of one that has not ended, once it is
     sure: 60 ms after its beginning at the latest. What :meth:`find` raises has changed nothing; a stream whose own
@@ -147,7 +141,7 @@ class KeyFinder:
             self._state.reset(row)
         self._runs.pop(row, None)
 
-    def end(self, row: int) -> list[HeardDigit]:
+    def end(self, row: int) -> list[InbandDigit]:
         """The row's stream has ended (its last frames have been eaten)."""
         run = self._runs.get(row)
         found = [self._found(row, run)] if run is not None and run.is_key else []
@@ -163,7 +157,7 @@ class KeyFinder:
         """How far a row's audio has come: the end of its last window, in samples at 8 kHz."""
         return int(self._state.position[row]) + WINDOW
 
-    def find(self, frames: FrameBatch) -> list[HeardDigit]:
+    def find(self, frames: FrameBatch) -> list[InbandDigit]:
         """Digits that these frames complete."""
         row, position = frames.row, frames.position
         if not len(row):
@@ -178,7 +172,7 @@ class KeyFinder:
         at = np.flatnonzero(strong)
         hits = self._judge(at, samples[at], power[at], energy[at]) if at.size else None
         self.windows += len(row)
-        found: list[HeardDigit] = []
+        found: list[InbandDigit] = []
         busy = self._state.busy.take(row)
         if hits is not None and hits.at.size:
             busy[hits.at] = False
@@ -227,7 +221,7 @@ class KeyFinder:
     # --- digits of windows ------------------------------------------------------------------------------------------
 
     def _hit(
-        self, row: int, position: int, time_ns: int, hits: _DigitWindows, n: int, power: F32, found: list[HeardDigit]
+        self, row: int, position: int, time_ns: int, hits: _DigitWindows, n: int, power: F32, found: list[InbandDigit]
     ) -> None:
         key = int(hits.key[n])
         full = _pair(power, key)
@@ -262,7 +256,7 @@ class KeyFinder:
         share = min(1.0, math.sqrt(_pair(self._state.power[row], key) / max(full, 1e-12)))
         return position - HOP + WINDOW * (1 - share)
 
-    def _miss(self, row: int, position: int, power: F32, found: list[HeardDigit]) -> None:
+    def _miss(self, row: int, position: int, power: F32, found: list[InbandDigit]) -> None:
         run = self._runs[row]
         if position == run.last + HOP:
             share = min(1.0, math.sqrt(_pair(power, run.key) / run.power))
@@ -272,30 +266,26 @@ class KeyFinder:
         if position - run.end >= _BRIDGE:
             self._close(row, run, found)
 
-    def _close(self, row: int, run: _DigitRun, found: list[HeardDigit]) -> None:
+    def _close(self, row: int, run: _DigitRun, found: list[InbandDigit]) -> None:
         del self._runs[row]
         self._state.busy[row] = False
         if run.is_key:
             found.append(self._found(row, run))
 
-    def _found(self, row: int, run: _DigitRun) -> HeardDigit:
+    def _found(self, row: int, run: _DigitRun) -> InbandDigit:
         low, high = run.low / run.hits, run.high / run.hits
-        return HeardDigit(
+        return InbandDigit(
             row=row,
             key=_KEYS[run.key >> 2][run.key & 3],
             begin=round(run.begin),
             end=round(run.end),
             time_ns=run.time_ns,
-            level_dbm0=_dbm0(low + high),
+            level_dbm0=dbm0_of_amplitude(low + high),
         )
 
 
 def _pair(power: F32, key: int) -> float:
     return float(power[key >> 2] + power[4 + (key & 3)])
-
-
-def _dbm0(squared_amplitude: float) -> float:
-    return round(10 * math.log10(max(squared_amplitude, 1e-12)) + DBM0_OF_FULL_SCALE, 1)
 
 
 def _goertzel() -> F32:

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from ...resample import polyphase
 from .assignments import Assignments
 from .columns import Columns, column
-from .dense import stretches
+from .strides import stretches
 
 __all__ = ["RowResampler"]
 

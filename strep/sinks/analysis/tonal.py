@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .bank import FrameBank
-from .keys import DBM0_OF_FULL_SCALE
+from .dbm0 import DBM0_OF_FULL_SCALE
 
 if TYPE_CHECKING:
-    from ..aside import SetAside
     from .frame_batch import FrameBatch
 
-__all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "TonalWindows", "dbm0", "find_tones", "tone_bank"]
+__all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "TonalWindows", "find_tones", "prepare"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -58,20 +56,13 @@ class TonalWindows:
     purity: F32
 
 
-def tone_bank(aside: SetAside | None = None) -> FrameBank:
-    """A bank that cuts frames for :func:`find_tones`."""
-    import scipy.fft  # noqa: F401  # now, in the caller's thread, and not where nobody listens for tones
-
-    return FrameBank(WINDOW, HOP, RATE, aside=aside)
-
-
-def dbm0(power: float) -> float:
-    """The level of a mean square in dBm0; a sine of full scale has a mean square of 0.5."""
-    return round(10 * float(np.log10(max(2 * power, 1e-12))) + DBM0_OF_FULL_SCALE, 1)
+def prepare() -> None:
+    """Import now what the first :func:`find_tones` would otherwise import in its thread."""
+    import scipy.fft  # noqa: F401  # not where nobody listens for tones
 
 
 def find_tones(frames: FrameBatch) -> TonalWindows:
-    """Look at frames of :func:`tone_bank`."""
+    """Look at frames of WINDOW samples every HOP at RATE, float32."""
     from scipy.fft import rfft  # several transforms at once: five times numpy's speed
 
     samples: F32 = frames.samples

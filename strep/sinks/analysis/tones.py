@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from ..._model.types import StreamEvent
 from .analyzer import Analyzer
+from .bank import FrameBank
 from .columns import Columns, column
-from .tonal import HOP, PAIRS, RATE, dbm0, find_tones, tone_bank
+from .dbm0 import dbm0_of_power
+from .tonal import HOP, PAIRS, RATE, WINDOW, find_tones, prepare
 from .tone_burst import ToneBurst, ToneWindow
 from .tone_cadences import CADENCES, CONTINUOUS_TONES, Cadence, is_single_burst_of_a_cadence, is_special_information
 
@@ -106,7 +108,8 @@ class ToneDetector(Analyzer):
 
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None) -> None:
         super().__init__(on_event)
-        self._bank = tone_bank(self.aside)
+        prepare()
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
         self._streams: dict[int, _StreamTones] = {}  # live, by row
         self._ended: OrderedDict[int, dict[str, Any]] = OrderedDict()  # figures by serial
         self._powers = _Powers(64)
@@ -309,7 +312,7 @@ class ToneDetector(Analyzer):
             "region": None,
             "state": "whole",
             "frequencies": [round(beep.frequency, 1)],
-            "level_dbm0": dbm0(beep.power),
+            "level_dbm0": dbm0_of_power(beep.power),
         }
         self._add_event(tones, beep.begin, beep.begin_ns, beep.seconds, data)
 
@@ -323,7 +326,7 @@ class ToneDetector(Analyzer):
             "state": "whole",
             "frequencies": [round(burst.frequency, 1) for burst in bursts],
             "seconds": [round(burst.seconds, 2) for burst in bursts],
-            "level_dbm0": dbm0(last.power),
+            "level_dbm0": dbm0_of_power(last.power),
         }
         self._add_event(tones, first.begin, first.begin_ns, (last.end - first.begin) / RATE, data)
 
@@ -334,7 +337,7 @@ class ToneDetector(Analyzer):
             "region": cadence.region,
             "state": "begin",
             "frequencies": frequencies,
-            "level_dbm0": dbm0(first.power),
+            "level_dbm0": dbm0_of_power(first.power),
         }
         ongoing = tones.ongoing = _OngoingTone(cadence, first.begin, first.end, first.begin_ns, data)
         self._powers.busy[tones.stream.index] = True
