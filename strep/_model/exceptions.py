@@ -7,7 +7,7 @@ StrepError
 ├── BindError (also OSError)               a socket cannot be bound or set up
 ├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
 ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
-└── SinkError                              a sink failed and was told to be loud about it
+└── SinkError                              raised by sinks: they cannot go on
 """
 
 from __future__ import annotations
@@ -60,4 +60,5 @@ class MissingExtraError(StrepError, ImportError):
 
 
 class SinkError(StrepError):
-    """A sink failed; raised only where the caller asked for loud sinks."""
+    """A sink cannot go on, whatever stream it is given. Sinks raise it in ``blocks``: they are quarantined at once, get
+    no more calls and are reported as failed, for the reason that it was raised from."""

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .._delivery.dispatcher import Dispatcher
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._delivery.stream import Stream, StreamHub, Watcher, WatchKey
 from .._edge.udp import PortableSocket, SteadyClock, UdpAddress, UdpSocket, open_socket, parse_address, transport_named
 from .._engine.engine import Engine, EngineConfig
@@ -26,7 +26,7 @@ from .._model.report import StreamReport, Totals, summary_of
 from .._model.time import TICK_NS
 from .._model.types import Codec, StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
-from ..sinks.base import Sink
+from ..sinks.base import Sink, as_sink
 from .ending import read_now, read_rest
 from .pacing import Pacing
 from .pairs import PairSockets, PortPair, PortPool, parse_ports
@@ -153,7 +153,7 @@ class Receiver:
         self._watchdog = Watchdog(self._incidents, self._resume)
         self._troubles = SocketTroubles(self._incidents)
         self._sink_problems = SinkProblems()
-        self._sinks = list(sinks)
+        self._sinks = [as_sink(sink) for sink in sinks]
         self._pcap = pcap
         self._transport = transport
         self._receive_buffer = receive_buffer
@@ -165,7 +165,7 @@ class Receiver:
         self._pacing = Pacing(0, prompt=True, buffer=0)
         self._dispatcher: Dispatcher | None = None
         self._hub = StreamHub(self._report)
-        self._order = InOrder()
+        self._order = OrderedWork()
         self._recorder: Recorder | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -204,11 +204,11 @@ class Receiver:
             self._first = [socket for socket, _ in self._sockets]
             bindings = self._bindings()
             self._engine = Engine(EngineConfig(**self._options, bindings=bindings), self._order.add)
-            listeners = [sink for sink in self._sinks if getattr(sink, "wants_audio", True)]
+            listeners = [sink for sink in self._sinks if sink.wants_audio]
             self._engine.audio = bool(listeners)
             self._pacing = Pacing(
                 self._options["latency_ns"],
-                prompt=any(getattr(sink, "prompt", True) for sink in listeners),
+                prompt=any(sink.prompt for sink in listeners),
                 buffer=min((socket.granted_buffer for socket, _ in self._sockets), default=0),
             )
             if self._pcap is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Mapping
 from os import PathLike
@@ -11,6 +10,7 @@ from typing import Any
 from .._edge.pcap import PcapWriter
 from .._model.datagrams import DatagramBatch
 from .._threads.incidents import Incidents
+from .._threads.worker_queue import WorkerQueue
 
 __all__ = ["Recorder"]
 
@@ -29,16 +29,12 @@ class Recorder:
     ) -> None:
         self._incidents = incidents
         self._writer = PcapWriter(path, roles=roles)
-        self._queue: queue.SimpleQueue[DatagramBatch | None] = queue.SimpleQueue()
-        self._limit = queue_bytes
-        self._waiting = 0
         self._lock = threading.Lock()
         self.dropped = 0
         self.written = 0
         self._unsaved = 0  # handed to the writer since it last said that all is in the file
         self.failed: str | None = None
-        self._thread = threading.Thread(target=self._run, name="strep-pcap", daemon=True)
-        self._thread.start()
+        self._queue = WorkerQueue(self._write, name="strep-pcap", limit=queue_bytes, on_fault=self._fail)
 
     def bind(self, roles: Mapping[int, int]) -> None:
         """What further ports are for; before the first packet that comes to them."""
@@ -73,39 +69,27 @@ class Recorder:
             batch.source_port.copy(),
             batch.local_port.copy(),
         )
-        size = copy.slab.nbytes
-        with self._lock:
-            if self._waiting + size > self._limit:
-                self.dropped += len(batch)
-                return
-            self._waiting += size
-        self._queue.put(copy)
-
-    def _run(self) -> None:
-        while (batch := self._queue.get()) is not None:
-            if self.failed is None:
-                self._unsaved += len(batch)
-                try:
-                    self._writer.write(batch)
-                    if self._queue.empty():
-                        self._writer.flush()
-                        self._saved()
-                except Exception as error:
-                    self._fail(error)
-            else:
-                with self._lock:
-                    self.dropped += len(batch)
+        if not self._queue.put(copy, copy.slab.nbytes):
             with self._lock:
-                self._waiting -= batch.slab.nbytes
+                self.dropped += len(batch)
+
+    def _write(self, batch: DatagramBatch) -> None:
+        if self.failed is not None:
+            with self._lock:
+                self.dropped += len(batch)
+            return
+        self._unsaved += len(batch)
+        self._writer.write(batch)
+        if not len(self._queue):
+            self._writer.flush()
+            self._saved()
 
     def _saved(self) -> None:
         self.written += self._unsaved
         self._unsaved = 0
 
     def close(self, timeout_s: float = 2.0) -> None:
-        self._queue.put(None)
-        self._thread.join(timeout_s)
-        if not self._thread.is_alive():
+        if self._queue.close(timeout_s):
             try:
                 self._writer.close()
                 self._saved()

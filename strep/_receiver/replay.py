@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from .._delivery.dispatcher import Dispatcher
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine, EngineConfig
 from .._engine.sources.admission import PortBinding, PortRole
@@ -16,7 +16,7 @@ from .._model.events import Event
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
 from .._model.types import Codec
-from ..sinks.base import Sink
+from ..sinks.base import Sink, as_sink
 from .settings import engine_options, parse_call_leg_id
 
 __all__ = ["Replay", "replay"]
@@ -88,13 +88,14 @@ def replay(
         idle_timeout_s=idle_timeout_s,
         pin=pin,
     )
+    consumers = [as_sink(sink) for sink in sinks]
     leg = parse_call_leg_id(call_leg_id)
     given = _given_bindings(rx, tx, leg)
     with PcapReader(path) as reader:
-        engine = Engine(EngineConfig(**options, bindings=given), InOrder().add)
-        engine.audio = any(getattr(sink, "wants_audio", True) for sink in sinks)
+        engine = Engine(EngineConfig(**options, bindings=given), OrderedWork().add)
+        engine.audio = any(sink.wants_audio for sink in consumers)
         engine.forgo_payloads()
-        dispatcher = Dispatcher(sinks, lossless=True, redact=redact)
+        dispatcher = Dispatcher(consumers, lossless=True, redact=redact)
         try:
             for batch in reader.batches():
                 if reader.roles and not given:

@@ -22,7 +22,7 @@ from .._model.exceptions import ConfigurationError, StrepError
 from .._model.types import StreamInfo
 from .._receiver.receiver import Receiver
 from .._threads.incidents import Incident
-from ..sinks import Sink, WavSink
+from ..sinks.base import BaseSink, Sink, as_sink
 from .board import Board
 from .ledger import Ledger
 from .messages import Post, PostedLogs
@@ -156,11 +156,11 @@ class _Worker:
         self._receiver.when_stalled(_STALLED_S, self._give_up)
         self._stop = asyncio.Event()
 
-    def _make_sinks(self) -> list[Sink]:
+    def _make_sinks(self) -> list[BaseSink]:
         if self._spec.sinks is None:
             return []
         try:
-            return list(self._spec.sinks(self._index))
+            return [as_sink(sink) for sink in self._spec.sinks(self._index)]
         except StrepError:
             raise
         except Exception as error:
@@ -179,7 +179,7 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_reader(self._channel.fileno(), self._hear)
         await self._receiver.start()
-        roots = [str(sink.directory) for sink in self._sinks if isinstance(sink, WavSink)]
+        roots = [str(root) for sink in self._sinks for root in sink.recording_directories()]
         self._post.put("ready", os.getpid(), roots)
         while not self._stop.is_set():
             try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .aside import HOPELESS, SetAside, Unusable
+from .._model.exceptions import SinkError
 from .base import BaseSink
+from .exclusion import FAILURES_UNTIL_QUARANTINE, StreamExclusion
 
 if TYPE_CHECKING:
     from .._model.blocks import Block, BlockBatch
@@ -20,8 +21,8 @@ __all__ = ["BatchCallbackSink", "CallbackSink"]
 class CallbackSink(BaseSink):
     """Calls ``on_block(block)`` for every block, ``on_started(stream)`` and ``on_ended(stream, report)``.
 
-    The functions are called from this sink's own thread, one at a time. When one raises, no more blocks of that stream
-    are given; when it raises for three streams one after the other, the sink is quarantined.
+    The functions are called from this sink's own thread, one at a time. When one raises, it gets no more blocks of that
+    stream; when it raises for three streams in a row, the sink is quarantined.
     """
 
     kind = "callback"
@@ -35,7 +36,7 @@ class CallbackSink(BaseSink):
         self._on_block = on_block
         self._on_started = on_started
         self._on_ended = on_ended
-        self._aside = SetAside(f"sink {self.kind}")
+        self._aside = StreamExclusion(f"sink {self.kind}")
         self._in_a_row: set[int] = set()  # serials of streams it raised for since it last did not
 
     def report_to(self, incidents: Incidents) -> None:
@@ -60,13 +61,13 @@ class CallbackSink(BaseSink):
                 aside.put(block.stream, error)
                 aside.dropped_frames += len(block.samples)
                 self._in_a_row.add(block.stream.serial)
-                hopeless = error if len(self._in_a_row) >= HOPELESS else None
+                hopeless = error if len(self._in_a_row) >= FAILURES_UNTIL_QUARANTINE else None
             else:
                 if self._in_a_row:
                     self._in_a_row.clear()
         aside.fresh.clear()
         if hopeless is not None:
-            raise Unusable from hopeless
+            raise SinkError from hopeless
 
     def report(self) -> dict[str, Any]:
         return {**super().report(), **self._aside.figures()}
@@ -78,11 +79,11 @@ class CallbackSink(BaseSink):
 
 
 class BatchCallbackSink(BaseSink):
-    """Calls ``function(batch)`` with all streams' blocks of a tick at once, as the arrays of :class:`strep.BlockBatch`:
-    for analytics over thousands of calls. From this sink's own thread.
+    """Calls ``function(batch)`` with the blocks of all streams that became ready together, as the arrays of
+    :class:`strep.BlockBatch`: for analytics over thousands of calls. From this sink's own thread.
 
-    What the function raises it is taken to have done in part: see :class:`strep.sinks.Sink`. ``repeatable``: it takes a
-    batch whole or not at all, so it may be called again with parts of it.
+    A function that raises may have taken a part of the batch: see :class:`strep.sinks.Sink`. ``repeatable``: this one
+    takes a batch as a whole or not at all, so it may be called again with parts of it.
     """
 
     kind = "batch"

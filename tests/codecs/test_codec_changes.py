@@ -22,7 +22,7 @@ from strep._codecs.decoders import available
 from strep._codecs.encoders import make_encoder
 from strep._codecs.g711 import parse_codec
 from strep._codecs.payload_types import PayloadTypes
-from strep._delivery.in_order import InOrder
+from strep._delivery.ordered_work import OrderedWork
 from strep._engine.engine import Engine, EngineConfig
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended, Fault
@@ -158,7 +158,7 @@ Outcome = tuple[dict[int, Heard], list[Fault], Engine]
 
 def run(arrivals: Sequence[Arrival], cuts: Sequence[int]) -> Outcome:
     """By the number of the call. Gaps are zeros, marked 255; accounts and places are checked at every step."""
-    engine = Engine(CONFIG, InOrder().add)
+    engine = Engine(CONFIG, OrderedWork().add)
     heard: dict[int, Heard] = {}
     faults: list[Fault] = []
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.dispatcher import Dispatcher
-from strep._delivery.in_order import InOrder
+from strep._delivery.ordered_work import OrderedWork
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.sources.admission import PortBinding, PortRole
 from strep._model.datagrams import DatagramBatch
@@ -224,7 +224,7 @@ class _Machine:
             bindings=bindings,
             pending_ns=2_000_000_000 if setup.announced else None,
         )
-        self._engine = engine = Engine(config, InOrder().add)
+        self._engine = engine = Engine(config, OrderedWork().add)
         engine.release_ns, engine.prompt, engine.release_groups = setup.release_ns, setup.prompt, setup.groups
         self._listeners = Listeners(setup.variant, directory) if setup.listen else None
         self._now_ns = START_NS

@@ -30,7 +30,7 @@ from .row_resampler import RowResampler
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.types import StreamInfo
-    from ..aside import SetAside
+    from ..exclusion import StreamExclusion
 
 __all__ = ["FrameBank"]
 
@@ -71,7 +71,7 @@ class FrameBank:
         hop: int | None = None,
         rate: int = 8000,
         dtype: Literal["float32", "int16"] = "float32",
-        aside: SetAside | None = None,
+        aside: StreamExclusion | None = None,
     ) -> None:
         hop = size if hop is None else hop
         if size < 1 or not 1 <= hop <= size:

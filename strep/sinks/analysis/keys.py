@@ -33,7 +33,7 @@ from .columns import Columns, column
 from .dbm0 import DBM0_OF_FULL_SCALE, dbm0_of_amplitude
 
 if TYPE_CHECKING:
-    from ..aside import SetAside
+    from ..exclusion import StreamExclusion
     from .frame_batch import FrameBatch
 
 __all__ = ["HOP", "RATE", "WINDOW", "InbandDigit", "KeyFinder"]
@@ -126,7 +126,7 @@ class KeyFinder:
     digits make it raise is set aside.
     """
 
-    def __init__(self, aside: SetAside) -> None:
+    def __init__(self, aside: StreamExclusion) -> None:
         self._aside = aside
         self._basis = _goertzel()
         self._halves = _tapered_halves()

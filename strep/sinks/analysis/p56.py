@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..aside import SetAside
+from ..exclusion import StreamExclusion
 from .columns import Columns, column, rows_of
 from .frame_batch import FrameBatch, runs_of
 
@@ -116,7 +116,7 @@ class ActiveLevel:
     def reset(self, row: int) -> None:
         self._state.reset(row)
 
-    def push(self, frames: list[FrameBatch], rate: int, aside: SetAside, ready: Envelope | None = None) -> None:
+    def push(self, frames: list[FrameBatch], rate: int, aside: StreamExclusion, ready: Envelope | None = None) -> None:
         keys: list[tuple[npt.NDArray[np.int32], F32]] = []
         for run, samples in runs_of(frames):
             try:

@@ -1,47 +1,65 @@
 """Work for many streams at once that raises is repeated without the stream that makes it raise.
 
-That stream is set aside: who did the work gets nothing more of it, and what it does not get is counted. The work must
-be done whole or not at all: what raised has changed nothing, so that the others' results are what they would have been
-without it. Bisecting costs a few dozen attempts, once a stream.
+That stream is set aside: whoever did the work gets nothing more of it, and what it does not get is counted. The work
+must be done as a whole or not at all: a call that raised has changed nothing. So the others' results are the same as
+without that stream. Finding it by halves costs a few dozen calls, once a stream.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .._model.types import StreamInfo
 
 if TYPE_CHECKING:
     from .._model.blocks import BlockBatch
     from .._threads.incidents import Incidents
-    from .analysis.frame_batch import FrameBatch
 
-__all__ = ["HOPELESS", "SetAside", "Unusable"]
+__all__ = ["FAILURES_UNTIL_QUARANTINE", "StreamExclusion"]
 
-_T = TypeVar("_T")
 _log = logging.getLogger("strep")
 
-HOPELESS = 3  # streams in a row that something raised for: it will for the next one too
+FAILURES_UNTIL_QUARANTINE: Final = 3
+"""Streams in a row that a sink raised for: after so many it will raise for the next one too."""
 
 
-class Unusable(Exception):
-    """What a sink calls raises whatever it is given; the cause says what."""
+class _Rows(Protocol):
+    """Something of many streams, a row each: a FrameBatch, for instance."""
+
+    def __len__(self) -> int: ...
+
+    def stream(self, i: int) -> StreamInfo:
+        """Whose row ``i`` is."""
+
+    def take(self, some: slice | npt.NDArray[np.int64]) -> Self:
+        """Some of the rows."""
 
 
-class SetAside:
-    """Streams that one sink gets nothing of any more. ``place`` names the sink where faults are counted."""
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound=_Rows)
+
+
+class StreamExclusion:
+    """Finds the streams that make one sink's work raise, and keeps them from it.
+
+    ``place``           names the sink where faults are counted
+    ``streams``         how many were set aside so far
+    ``fresh``           streams that were set aside since :meth:`take_fresh`
+    ``dropped_frames``  sample frames that this has cost so far
+    """
 
     def __init__(self, place: str) -> None:
         self.place = place
         self.incidents: Incidents | None = None
-        self.streams = 0  # that were set aside so far
+        self.streams = 0
         self.dropped_frames = 0
-        self.fresh: list[StreamInfo] = []  # since :meth:`take_fresh`
-        self._serials: set[int] = set()  # of those that live
+        self.fresh: list[StreamInfo] = []
+        self._serials: set[int] = set()  # of streams that are set aside and have not ended
 
     def __bool__(self) -> bool:
         return bool(self._serials)
@@ -58,7 +76,7 @@ class SetAside:
         self.fault(stream, error)
 
     def fault(self, stream: StreamInfo | None, error: Exception, place: str | None = None) -> None:
-        """Count an error, and tell it."""
+        """Report an error. ``place``: where it happened, if not in this sink."""
         place = self.place if place is None else place
         if self.incidents is not None:
             self.incidents.fault(place, error, stream=stream)
@@ -66,11 +84,11 @@ class SetAside:
             _log.error("fault contained in %s", place, exc_info=error)
 
     def forget(self, stream: StreamInfo) -> None:
-        """It has ended."""
+        """The stream has ended."""
         self._serials.discard(stream.serial)
 
     def rest_of(self, batch: BlockBatch) -> BlockBatch:
-        """A batch without what is set aside, which is counted."""
+        """The batch without streams that are set aside. Their frames count as dropped."""
         if not self._serials:
             return batch
         rest = batch.without(self._serials)
@@ -79,7 +97,8 @@ class SetAside:
         return rest
 
     def take_fresh(self, batch: BlockBatch | None) -> list[StreamInfo]:
-        """Streams that were set aside since the last call, while ``batch`` was taken: what it has of them counts."""
+        """Streams that were set aside since the last call. Their frames in ``batch``, which the sink was taking
+        meanwhile, count as dropped."""
         fresh, self.fresh = self.fresh, []
         if batch is not None:
             serials = {stream.serial for stream in fresh}
@@ -88,15 +107,16 @@ class SetAside:
         return fresh
 
     def figures(self) -> dict[str, int]:
-        """What a sink's report says of it: ``dropped_frames``, and ``set_aside`` where a stream was."""
+        """For a sink's report: ``dropped_frames``, and ``set_aside`` if any stream was."""
         dropped = {"dropped_frames": self.dropped_frames}
         return {**dropped, "set_aside": self.streams} if self.streams else dropped
 
     # --- work -------------------------------------------------------------------------------------------------------
 
     def blocks(self, batch: BlockBatch, work: Callable[[BlockBatch], _T]) -> list[tuple[BlockBatch, _T]]:
-        """``work`` of the batch; of its parts without the streams that make it raise, when one does. Raises what the
-        decoding of the batch raised: nobody here is to blame for that."""
+        """Do ``work`` with the batch; if it raises, with parts of it, without the streams that make it raise. Returns
+        the parts, in order, and what ``work`` returned for each. Raises what the decoding of the batch raised: no
+        stream is to blame for that."""
         try:
             return [(batch, work(batch))]
         except Exception as error:
@@ -113,8 +133,8 @@ class SetAside:
             for done in self.blocks(batch.take(part), work)
         ]
 
-    def frames(self, batch: FrameBatch, work: Callable[[FrameBatch], _T]) -> list[_T]:
-        """The same of frames."""
+    def frames(self, batch: _R, work: Callable[[_R], _T]) -> list[_T]:
+        """The same with frames, a row for each stream."""
         if self.fresh:
             kept = np.flatnonzero([batch.stream(i) not in self for i in range(len(batch))])
             if not kept.size:
