@@ -29,8 +29,8 @@ from strep.sinks import BaseSink, FrameSink, LevelMeter, SpeechMeter
 __all__ = ["batch_of", "main", "measure", "streams_of"]
 
 _VOICES = [encode(PCMU, voice) for voice in bundled_voices()]
-FRAMES = 800  # 100 ms
-PACKETS = 5
+FRAMES = 800  # sample frames of a block: 100 ms
+PACKETS = 5  # of a block
 
 
 def streams_of(count: int) -> list[StreamInfo]:
@@ -91,7 +91,7 @@ def measure(sinks: dict[str, BaseSink], streams: list[StreamInfo], seconds: floa
 def check(level: LevelMeter, speech: SpeechMeter, streams: list[StreamInfo], seconds: float) -> None:
     """What they say of streams among thousands is what the samples say, and what a meter of one call says."""
     ticks = round(10 * seconds)
-    columns, talk = level.levels(), speech.arrays()
+    columns, talk = level.arrays(), speech.arrays()
     for n in {0, 1, len(streams) // 2, len(streams) - 1}:
         heard = decode(PCMU, _VOICES[n % 2].take(_at(streams[n], 0, ticks), mode="wrap")).astype(np.float64)
         rms = 20 * np.log10(np.sqrt(np.square(heard).mean()) / 32_768)

@@ -16,7 +16,7 @@ from strep.simulate.load import call_leg_id_of, expected_payload, expected_sampl
 
 __all__ = ["Answer", "check_files", "check_payloads"]
 
-_FRAMES: Final = 160
+_FRAMES: Final = 160  # sample frames of a packet: 20 ms at 8 kHz
 
 
 @dataclass(frozen=True, slots=True)

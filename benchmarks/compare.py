@@ -31,9 +31,9 @@ from strep.bench._machine import core_pair
 from strep.bench._processes import MeasuredProcess, ProcessEnd
 from strep.bench._trial import cpu_when_idle
 
-_PACKETS_S: Final = 50  # 20 ms each
-_MOST: Final = 4000  # strep's streams when nobody says, beside those of --streams
-_SATURATED: Final = 0.95  # of its core: what it takes is no longer what it needs
+_PACKETS_PER_S: Final = 50  # of a stream: 20 ms each
+_OUR_STREAMS: Final = 4000  # strep is measured with so many too, beside --streams, unless names are given
+_SATURATED: Final = 0.95  # share of a core from which on what a program takes is no longer what it needs
 
 
 def _strep(setting: Setting) -> list[str]:
@@ -153,7 +153,7 @@ def _whole(ended: ProcessEnd, said: dict[str, Any]) -> float:
 
 def _load(name: str, port: int, core: int, setting: Setting, duration_s: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "strep.simulate.load", "--to", f"udp:127.0.0.1:{port}"]
-    command += ["--streams", str(setting.streams), "--rate", str(_PACKETS_S * setting.streams)]
+    command += ["--streams", str(setting.streams), "--rate", str(_PACKETS_PER_S * setting.streams)]
     command += ["--duration", str(duration_s)]
     if name != "strep-headed-wav":
         command.append("--plain")
@@ -219,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.streams < 1 or options.rounds < 1 or options.duration < 0.1:
         parser.error("at least one stream, one round, 0.1 s")
-    named = options.names or [*((name, None) for name in EVERYTHING), *((name, _MOST) for name in OURS)]
+    named = options.names or [*((name, None) for name in EVERYTHING), *((name, _OUR_STREAMS) for name in OURS)]
     entries = [(name, streams or min(options.streams, EVERYTHING[name].most_streams)) for name, streams in named]
     began = time.time()
     try:

@@ -10,8 +10,8 @@ from rich.table import Table
 
 __all__ = ["print_table", "ratios", "reference_of"]
 
-_WIDE: Final = 180
-_LATE_MS: Final = 100  # what is caught up with comes as a burst, which is not the load that was asked for
+_MAX_COLUMNS: Final = 180  # of the terminal: the table is no wider
+_LATE_MS: Final = 100  # a sender later than this catches up in a burst, which is not the load that was asked for
 _REFERENCE: Final = {"record": "strep-wav", "order": "strep-monitor", "parse": "strep-monitor"}
 
 Key = tuple[str, int]
@@ -65,7 +65,7 @@ def print_table(measured: dict[str, Any]) -> None:
         )
     console = Console(soft_wrap=True)
     if not console.is_terminal:
-        console.width = _WIDE
+        console.width = _MAX_COLUMNS
     console.print(table)
     here = measured["machine"]
     console.print(f"{here['processor']}, {here['cores']} cores, {here['memory_gib']:g} GiB; {here['system']}")

@@ -18,7 +18,7 @@ class GapLog(BaseSink):
         print(f"{stream.name} {stream.direction.label} from {stream.source[0]}", flush=True)
 
     def blocks(self, batch: strep.BlockBatch) -> None:
-        for i in batch.gap_frames.nonzero()[0]:
+        for i in batch.gap_frames.nonzero()[0].tolist():
             stream, cause = batch.streams[i], strep.GapCause(int(batch.gap_cause[i]))
             at = (batch.position[i] - batch.gap_frames[i]) / stream.sample_rate
             print(f"{stream.name} at {at:.2f} s: {batch.gap_frames[i]} samples of {cause.label}")

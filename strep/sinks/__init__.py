@@ -1,7 +1,7 @@
 """Sinks: what becomes of received audio."""
 
-from .analysis.bank import FrameBatch
 from .analysis.dtmf import DtmfDetector
+from .analysis.frame_batch import FrameBatch
 from .analysis.level import LevelMeter, Levels
 from .analysis.quality import QualityMeter
 from .analysis.spectrum import Spectrogram, Spectrum

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from .._model.exceptions import SinkError
-from .analysis.bank import FrameBank, FrameBatch
+from .analysis.bank import FrameBank
+from .analysis.frame_batch import FrameBatch
 from .exclusion import FAILURES_UNTIL_QUARANTINE
 from .isolating import IsolatingSink
 
@@ -19,24 +20,29 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameSink"]
 
-_SINGLY: Final = 64  # batches of frames, after one that raised; four times as many after each further one
+_SINGLE_BATCHES: Final = 64  # given stream by stream after one that raised; after each further one four times as many
 
 
 class FrameSink(IsolatingSink):
-    """Calls ``function(frames)`` with a frame of every stream that has a whole one: a :class:`FrameBatch`.
+    """Calls ``function(frames)`` with a frame of every stream that has a whole one, as a :class:`FrameBatch`.
 
-    ``frames.samples`` is one contiguous array (k, n), float32 in [-1, 1) or int16, at ``rate``, mono; ``frames.row``
-    says whose they are: a stream's row is its own while it lives, so a model's state may be kept in arrays by row. A
-    frame begins every ``hop`` samples (None: ``n``); gaps are concealed up to 1 s, ``frames.real`` (k,) is the share of
-    samples that were received. The last frame of a stream is padded with zeros.
+    ``n``      samples of a frame
+    ``hop``    a frame begins every so many samples, 1 to ``n``; None: ``n``
+    ``rate``   Hz; streams of other rates are resampled to it, several channels are mixed to one
+    ``dtype``  "float32", in [-1, 1), or "int16"
+
+    ``frames.samples`` is one contiguous array (k, n). ``frames.row`` (k,) says whose they are: a stream keeps its row
+    while it lives, so a model's state may be kept in arrays by row. Gaps are concealed up to 1 s; ``frames.real`` (k,)
+    is the share of samples that were received. The last frame of a stream is padded with zeros.
 
     When the function raises for frames of several streams it is taken to have done its work in part: those frames are
-    gone (``dropped_frames`` counts ``hop`` samples each), and for a while it gets each stream's frames by themselves.
-    A stream that it then raises for is set aside; after three such streams in a row the sink is quarantined.
+    gone (``dropped_frames`` counts ``hop`` samples for each), and for a while it gets each stream's frames by
+    themselves. A stream that it then raises for is set aside. After three such streams in a row the sink is
+    quarantined.
 
-    ``on_started(stream)`` comes before a stream's first frame (clear the model's state of ``stream.index`` there),
-    ``on_ended(stream, report)`` after its last. All are called from this sink's own thread, one at a time. Raises
-    ConfigurationError when n, hop or rate make no sense.
+    ``on_started(stream)`` comes before a stream's first frame: clear the model's state of ``stream.index`` there.
+    ``on_ended(stream, report)`` comes after its last. All are called from this sink's own thread, one at a time. Raises
+    ConfigurationError if n, hop, rate or dtype make no sense.
     """
 
     kind = "frames"
@@ -58,7 +64,7 @@ class FrameSink(IsolatingSink):
         self._on_started = on_started
         self._on_ended = on_ended
         self._singly = 0
-        self._next_singly = _SINGLY
+        self._next_singly = _SINGLE_BATCHES
         self._in_a_row: set[int] = set()  # serials of streams it raised for since it last did not
 
     def stream_started(self, stream: StreamInfo) -> None:

@@ -20,12 +20,13 @@ import numpy.typing as npt
 
 from .._model.blocks import BlockBatch
 from .._model.types import Mask
-from .analysis.keys import HOP, RATE, KeyFinder, key_bank
+from .analysis.bank import FrameBank
+from .analysis.keys import HOP, RATE, WINDOW, KeyFinder
 from .exclusion import StreamExclusion
 
 if TYPE_CHECKING:
     from .._model.types import StreamInfo
-    from .analysis.bank import FrameBatch
+    from .analysis.frame_batch import FrameBatch
 
 __all__ = ["HELD_S", "KeyMuter"]
 
@@ -89,7 +90,7 @@ class KeyMuter:
 
     def __init__(self) -> None:
         self.aside = StreamExclusion("mute keys")
-        self._bank = key_bank(self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
         self._finder = KeyFinder(self.aside)
         self._held: dict[int, list[_Segment]] = {}
         self._spans: dict[int, list[tuple[int, int]]] = {}  # by row, at 8 kHz

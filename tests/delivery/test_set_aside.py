@@ -42,6 +42,8 @@ from strep.sinks import (
 )
 from strep.sinks import muting as mute_module
 from strep.sinks.analysis import bank as bank_module
+from strep.sinks.analysis import dialogue_monitor as monitor_module
+from strep.sinks.analysis import frame_cutter as cutter_module
 from strep.sinks.analysis import keys as keys_module
 from strep.sinks.analysis import level as level_module
 from strep.sinks.analysis import p56 as p56_module
@@ -401,18 +403,18 @@ def in_rows(_: Any, dense: Any, row: Any, *rest: Any) -> bool:
 
 FAULTS: dict[str, tuple[Callable[[], Any], Any, str, Callable[..., bool]]] = {
     "level: sums": (LevelMeter, level_module.LevelMeter, "_measure", in_batch),
-    "level: bank": (LevelMeter, bank_module.FrameBank, "_cut", in_rows),
+    "level: bank": (LevelMeter, cutter_module.FrameCutter, "cut", in_rows),
     "level: envelope": (LevelMeter, p56_module.ActiveLevel, "_frame", in_frames),
     "level: measure": (LevelMeter, p56_module.ActiveLevel, "_measure", in_list),
-    "speech: samples": (SpeechMeter, bank_module, "_mono", in_batch),
-    "speech: bank": (SpeechMeter, bank_module.FrameBank, "_cut", in_rows),
+    "speech: samples": (SpeechMeter, bank_module, "mono_samples", in_batch),
+    "speech: bank": (SpeechMeter, cutter_module.FrameCutter, "cut", in_rows),
     "speech: levels": (SpeechMeter, speech_module, "levels_of", in_list),
     "speech: detector": (SpeechMeter, speech_module.EnergyDetector, "judge", in_frames),
-    "speech: segment": (SpeechMeter, speech_module.SpeechMeter, "_open", in_row),
-    "speech: segment's end": (SpeechMeter, speech_module.SpeechMeter, "_close", in_row),
-    "speech: turn": (SpeechMeter, speech_module.SpeechMeter, "_end_turn", in_track),
-    "dtmf: samples": (DtmfDetector, bank_module, "_not_received", in_batch),
-    "dtmf: bank": (DtmfDetector, bank_module.FrameBank, "_cut", in_rows),
+    "speech: segment": (SpeechMeter, monitor_module.DialogueMonitor, "open", in_row),
+    "speech: segment's end": (SpeechMeter, monitor_module.DialogueMonitor, "close", in_row),
+    "speech: turn": (SpeechMeter, monitor_module.DialogueMonitor, "_end_turn", in_track),
+    "dtmf: samples": (DtmfDetector, bank_module, "unreceived_runs", in_batch),
+    "dtmf: bank": (DtmfDetector, cutter_module.FrameCutter, "cut", in_rows),
     "dtmf: windows": (DtmfDetector, keys_module.KeyFinder, "find", in_frames),
     "dtmf: hit": (DtmfDetector, keys_module.KeyFinder, "_hit", in_row),
     "dtmf: miss": (DtmfDetector, keys_module.KeyFinder, "_miss", in_row),
@@ -421,12 +423,12 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, Callable[..., bool]]] = {
     "tones: windows": (ToneDetector, tones_module, "find_tones", in_frames),
     "tones: burst": (ToneDetector, ToneDetector, "_tone", in_track),
     "tones: after": (ToneDetector, ToneDetector, "_after", in_track),
-    "quality: windows": (lambda: QualityMeter(1.0), quality_module.Windows, "_deviation", in_batch),
+    "quality: windows": (lambda: QualityMeter(1.0), quality_module.QualityWindows, "_deviation", in_batch),
     "quality: model": (lambda: QualityMeter(1.0), QualityMeter, "_rate", in_frames),
     "quality: codec": (lambda: QualityMeter(1.0), QualityMeter, "_learn", lambda _, s: s.index == GUILTY),
-    "spectrum: bank": (Spectrum, bank_module.FrameBank, "_cut", in_rows),
+    "spectrum: bank": (Spectrum, cutter_module.FrameCutter, "cut", in_rows),
     "spectrum: transform": (Spectrum, spectrum_module.Spectrum, "_add", in_frames),
-    "muted level: bank": (lambda: MutedSink([LevelMeter()]), bank_module.FrameBank, "_cut", in_rows),
+    "muted level: bank": (lambda: MutedSink([LevelMeter()]), cutter_module.FrameCutter, "cut", in_rows),
     "muted level: keys": (lambda: MutedSink([LevelMeter()]), keys_module.KeyFinder, "find", in_frames),
     "muted level: release": (lambda: MutedSink([LevelMeter()]), mute_module.KeyMuter, "_release", in_row),
 }

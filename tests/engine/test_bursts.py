@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strep.sinks.analysis.bursts import GMIN, Bursts
+from strep.sinks.analysis.loss_bursts import GMIN, LossBursts
 
 
 @dataclass
@@ -74,8 +74,8 @@ def items(pattern: str) -> tuple[list[int], list[int]]:
     return [len(lost) for lost, _ in runs], [len(received) for _, received in runs]
 
 
-def counted(pattern: str) -> Bursts:
-    bursts = Bursts(1)
+def counted(pattern: str) -> LossBursts:
+    bursts = LossBursts(1)
     lost, received = items(pattern)
     bursts.add(np.zeros(len(lost), np.int64), np.array(lost, np.int64), np.array(received, np.int64))
     return bursts
@@ -108,7 +108,7 @@ def test_the_example_of_the_rfc() -> None:
 @given(patterns)
 def test_counters_are_those_of_appendix_a2(pattern: str) -> None:
     machine, found = appendix(pattern), counted(pattern)
-    c = {name: int(value[0]) for name, value in found.closed(ROW).items()}
+    c = {name: int(value[0]) for name, value in found.counts(ROW).items()}
     if "0" not in pattern:
         assert c["received_in_gap"] == len(pattern)
         assert c["lost"] == c["bursts"] == c["lost_in_gap"] == 0
@@ -127,7 +127,7 @@ def test_counters_are_those_of_appendix_a2(pattern: str) -> None:
 @given(patterns)
 def test_bursts_are_what_section_4_7_2_defines(pattern: str) -> None:
     """The longest sequences that begin and end with a loss and hold no GMIN received packets in a row."""
-    c = {name: int(value[0]) for name, value in counted(pattern).closed(ROW).items()}
+    c = {name: int(value[0]) for name, value in counted(pattern).counts(ROW).items()}
     spans = [m.group() for m in re.finditer(rf"0(?:1{{0,{GMIN - 1}}}0)*", pattern)]
     bursts = [span for span in spans if span != "0"]
     inside = "".join(bursts)
@@ -143,7 +143,7 @@ def test_bursts_are_what_section_4_7_2_defines(pattern: str) -> None:
 def test_how_it_is_cut_and_who_else_is_there_makes_no_difference(
     streams: list[str], every: int, data: st.DataObject
 ) -> None:
-    together = Bursts(2)
+    together = LossBursts(2)
     together.grow(len(streams) + 1)
     left = [list(zip(*items(pattern), strict=True)) for pattern in streams]
     while any(left):
@@ -154,10 +154,10 @@ def test_how_it_is_cut_and_who_else_is_there_makes_no_difference(
         columns = np.array(flat, np.int64).reshape(-1, 2)
         together.add(np.array(row, np.int64), columns[:, 0], columns[:, 1])
     rows = np.arange(len(streams))
-    found = together.closed(rows)
+    found = together.counts(rows)
     for number, pattern in enumerate(streams):
-        alone = counted(pattern).closed(ROW)
+        alone = counted(pattern).counts(ROW)
         assert {k: int(v[number]) for k, v in found.items()} == {k: int(v[0]) for k, v in alone.items()}
     reset = data.draw(st.integers(0, len(streams) - 1))
     together.reset(np.array([reset]))
-    assert all(int(v[0]) == 0 for v in together.closed(np.array([reset])).values())
+    assert all(int(v[0]) == 0 for v in together.counts(np.array([reset])).values())

@@ -17,7 +17,7 @@ strongest of each group must hold 30 % of the energy together. 4 % of the window
 A digit is a run of such windows, of one key: 35 ms or longer. Interruptions of up to 30 ms do not end it (Q.24: 10 ms
 must not, 40 ms must). Where it begins and ends is told by the share of the tones that the windows at its edges hold.
 
-0 dBm0 is 3.17 dB below a sine of full scale (µ-law; 3.14 with A-law: ITU-T G.711).
+Levels are in dBm0, see :mod:`.dbm0`. State: ten numbers a row, and an object for each digit that goes on.
 """
 
 from __future__ import annotations
@@ -29,43 +29,46 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from .bank import FrameBank
+from .columns import Columns, column
+from .dbm0 import DBM0_OF_FULL_SCALE, dbm0_of_amplitude
 
 if TYPE_CHECKING:
     from ..exclusion import StreamExclusion
-    from .bank import FrameBatch
+    from .frame_batch import FrameBatch
 
-__all__ = ["DBM0_OF_FULL_SCALE", "HOP", "RATE", "WINDOW", "FoundKey", "KeyFinder", "key_bank"]
+__all__ = ["HOP", "RATE", "WINDOW", "InbandDigit", "KeyFinder"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-RATE: Final = 8000
-WINDOW: Final = 160
-HOP: Final = 80
-DBM0_OF_FULL_SCALE: Final = 3.17
+RATE: Final = 8000  # Hz
+WINDOW: Final = 160  # samples
+HOP: Final = 80  # samples
 
-_FREQUENCIES: Final = np.array([697, 770, 852, 941, 1209, 1336, 1477, 1633], np.float64)
+_FREQUENCIES: Final = np.array([697, 770, 852, 941, 1209, 1336, 1477, 1633], np.float64)  # Hz
 _KEYS: Final = ("123A", "456B", "789C", "*0#D")  # rows: the low group, columns: the high group
 
-_SHARE: Final = 0.3  # 0.4 at 1.5 % off, 4 dB twist and a fifth of the window outside of the digit
-_FIT: Final = 0.8
+_SHARE: Final = 0.3  # of a window's energy; 0.4 at 1.5 % off, 4 dB twist and a fifth of the window outside of the digit
+_FIT: Final = 0.8  # of a window's energy
 _GOOD_FIT: Final = 0.92
-_MANY: Final = 7  # windows of 80 % are as good as two of 92 %: a long digit in noise
-_DEVIATION: Final = 0.025
+_SURE_GOOD_WINDOWS: Final = 2  # so many windows with a good fit make a digit
+_SURE_WINDOWS: Final = 7  # so many with any fit as well: a long digit in noise
+_DEVIATION: Final = 0.025  # of a frequency from nominal
 _TWIST_DB: Final = (-8.5, 4.5)  # half a decibel for noise
-_LEAST: Final = 10 ** ((-36.0 - DBM0_OF_FULL_SCALE) / 10)  # squared amplitude
-_HARMONIC: Final = 10 ** (-15 / 10)
-_SHORTEST: Final = 280  # 35 ms: 40 must be a digit, 23 must not
-_BRIDGE: Final = 240  # 30 ms
-_HALF: Final = 112  # tapered halves, 48 samples apart: tells frequencies within ±83 Hz
+_MIN_SQUARED: Final = 10 ** ((-36.0 - DBM0_OF_FULL_SCALE) / 10)  # squared amplitude of a tone: -36 dBm0
+_HARMONIC: Final = 10 ** (-15 / 10)  # of a tone's power, at most
+_SHORTEST: Final = 280  # samples, 35 ms: 40 must be a digit, 23 must not
+_BRIDGE: Final = 240  # samples, 30 ms: interruptions up to this long do not end a digit
+_HALF: Final = 112  # samples; tapered halves, 48 samples apart: they tell frequencies within ±83 Hz
 _LAG: Final = WINDOW - _HALF
+_FIRST_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class FoundKey:
-    """``begin`` and ``end`` in samples at 8 kHz on the stream's timeline; the level of both tones together, in dBm0."""
+class InbandDigit:
+    """A digit in the audio of a row. ``begin`` and ``end`` are in samples at 8 kHz on the stream's timeline,
+    ``level_dbm0`` is that of both tones together."""
 
     row: int
     key: str
@@ -76,29 +79,29 @@ class FoundKey:
 
 
 @dataclass(slots=True)
-class _Run:
-    """A digit that goes on, or an interruption of it."""
+class _DigitRun:
+    """A digit that goes on, or an interruption of it. Positions are in samples at 8 kHz."""
 
-    key: int
+    key: int  # 4 · row + column of _KEYS
     begin: float
     end: float  # as far as is known
     time_ns: int
     last: int  # position of the last window that was a hit
     power: float  # of the tones in a window that they fill, by the first product
-    low: float = 0.0
+    low: float = 0.0  # sums of squared amplitudes of the two tones
     high: float = 0.0
-    hits: int = 0
-    good: int = 0
+    hits: int = 0  # windows that hold the digit
+    good: int = 0  # those with a good fit
 
     @property
     def is_key(self) -> bool:
-        sure = self.good > 1 or self.hits >= _MANY
+        sure = self.good >= _SURE_GOOD_WINDOWS or self.hits >= _SURE_WINDOWS
         return sure and self.end - self.begin >= _SHORTEST
 
 
 @dataclass(slots=True)
-class _Hits:
-    """Windows that hold a digit: indices into the frames, and of each key, fit, squared amplitudes."""
+class _DigitWindows:
+    """Windows that hold a digit: their indices among the frames, and of each its key, fit and squared amplitudes."""
 
     at: I64
     key: I64
@@ -107,13 +110,16 @@ class _Hits:
     high: F64
 
 
-def key_bank(aside: StreamExclusion | None = None) -> FrameBank:
-    """What cuts frames for a :class:`KeyFinder`."""
-    return FrameBank(WINDOW, HOP, RATE, aside=aside)
+class _LastWindow(Columns):
+    """Each row's last window."""
+
+    power: F32 = column(np.float32, shape=(8,))  # at the eight frequencies
+    position: I64 = column(np.int64, -WINDOW)
+    busy: npt.NDArray[np.bool_] = column(np.bool_)  # whether a digit goes on
 
 
 class KeyFinder:
-    """Eats frames of :func:`key_bank`, gives digits. State: ten numbers a row, and an object per digit that goes on.
+    """Takes frames of WINDOW samples every HOP at RATE, float32, and gives digits.
 
     A digit is told when 30 ms have passed since its end; :meth:`going` tells of one that has not ended, once it is
     sure: 60 ms after its beginning at the latest. What :meth:`find` raises has changed nothing; a stream whose own
@@ -124,21 +130,18 @@ class KeyFinder:
         self._aside = aside
         self._basis = _goertzel()
         self._halves = _tapered_halves()
-        self._power: F32 = np.zeros((0, 8), np.float32)  # of each row's last window
-        self._last: I64 = np.zeros(0, np.int64)  # and its position
-        self._busy = np.zeros(0, np.bool_)
-        self._runs: dict[int, _Run] = {}
-        self.windows = 0
-        self.candidates = 0
+        self._state = _LastWindow()
+        self._runs: dict[int, _DigitRun] = {}  # by row
+        self.windows = 0  # looked at so far
+        self.candidates = 0  # those that were looked at carefully
 
     def reset(self, row: int) -> None:
         """Another stream has this row."""
-        if row < len(self._busy):
-            self._busy[row] = False
-            self._last[row] = -WINDOW
+        if row < self._state.rows:
+            self._state.reset(row)
         self._runs.pop(row, None)
 
-    def end(self, row: int) -> list[FoundKey]:
+    def end(self, row: int) -> list[InbandDigit]:
         """The row's stream has ended (its last frames have been eaten)."""
         run = self._runs.get(row)
         found = [self._found(row, run)] if run is not None and run.is_key else []
@@ -146,32 +149,31 @@ class KeyFinder:
         return found
 
     def going(self, row: int) -> tuple[int, int] | None:
-        """Begin and end so far of a digit that is sure and still goes on."""
+        """Begin and end so far, in samples at 8 kHz, of a digit that is sure and still goes on; None: there is none."""
         run = self._runs.get(row)
         return (round(run.begin), round(run.end)) if run is not None and run.is_key else None
 
     def heard(self, row: int) -> int:
-        """How far a row's audio has come: the end of its last window."""
-        return int(self._last[row]) + WINDOW
+        """How far a row's audio has come: the end of its last window, in samples at 8 kHz."""
+        return int(self._state.position[row]) + WINDOW
 
-    def find(self, frames: FrameBatch) -> list[FoundKey]:
+    def find(self, frames: FrameBatch) -> list[InbandDigit]:
         """Digits that these frames complete."""
         row, position = frames.row, frames.position
         if not len(row):
             return []
-        if int(row.max()) >= len(self._busy):
-            self._grow(max(64, 2 * int(row.max())))
+        self._state.make_room(max(_FIRST_ROWS - 1, int(row.max())))
         samples: F32 = frames.samples
         product = samples @ self._basis
         np.square(product, out=product)
         power: F32 = product[:, :8] + product[:, 8:]
         energy = np.einsum("ij,ij->i", samples, samples)
-        strong = power[:, :4].max(1) + power[:, 4:].max(1) >= _SHARE * np.maximum(energy, WINDOW * _LEAST)
+        strong = power[:, :4].max(1) + power[:, 4:].max(1) >= _SHARE * np.maximum(energy, WINDOW * _MIN_SQUARED)
         at = np.flatnonzero(strong)
         hits = self._judge(at, samples[at], power[at], energy[at]) if at.size else None
         self.windows += len(row)
-        found: list[FoundKey] = []
-        busy = self._busy.take(row)
+        found: list[InbandDigit] = []
+        busy = self._state.busy.take(row)
         if hits is not None and hits.at.size:
             busy[hits.at] = False
             for n, i in enumerate(hits.at.tolist()):
@@ -184,17 +186,11 @@ class KeyFinder:
                 self._miss(int(row[i]), int(position[i]), power[i], found)
             except Exception as error:
                 self._aside.put(frames.stream(i), error)
-        self._power[row] = power
-        self._last[row] = position
+        self._state.power[row] = power
+        self._state.position[row] = position
         return found
 
-    def _grow(self, rows: int) -> None:
-        more = rows - len(self._busy)
-        self._busy = np.append(self._busy, np.zeros(more, np.bool_))
-        self._last = np.append(self._last, np.full(more, -WINDOW))
-        self._power = np.concatenate([self._power, np.zeros((more, 8), np.float32)])
-
-    def _judge(self, at: I64, samples: F32, power: F32, energy: F32) -> _Hits:
+    def _judge(self, at: I64, samples: F32, power: F32, energy: F32) -> _DigitWindows:
         """The careful look at windows that may hold a digit."""
         self.candidates += len(at)
         low, high = power[:, :4].argmax(1), power[:, 4:].argmax(1)
@@ -207,32 +203,32 @@ class KeyFinder:
         chosen = np.flatnonzero(near)
         at, pick, energy64, samples = at[chosen], pick[chosen], energy[chosen].astype(np.float64), samples[chosen]
         if not at.size:
-            return _Hits(at, at, energy64, energy64, energy64)
+            return _DigitWindows(at, at, energy64, energy64, energy64)
         frequency = (nominal + off)[chosen]
         model = _sinusoids(frequency)
         explained, squared, fitted = _fit(model, samples)
         fit = explained / np.maximum(energy64, 1e-12)
         twist = 10 * np.log10(np.maximum(squared[:, 1], 1e-12) / np.maximum(squared[:, 0], 1e-12))
         good = np.flatnonzero(
-            (fit >= _FIT) & (twist >= _TWIST_DB[0]) & (twist <= _TWIST_DB[1]) & (squared >= _LEAST).all(1)
+            (fit >= _FIT) & (twist >= _TWIST_DB[0]) & (twist <= _TWIST_DB[1]) & (squared >= _MIN_SQUARED).all(1)
         )
         if good.size:
             octave = _fit(_sinusoids(2 * frequency[good]), samples[good] - fitted[good])[1]
             good = good[(octave <= _HARMONIC * squared[good]).all(1)]
         key = 4 * pick[:, 0] + pick[:, 1] - 4
-        return _Hits(at[good], key[good], fit[good], squared[good, 0], squared[good, 1])
+        return _DigitWindows(at[good], key[good], fit[good], squared[good, 0], squared[good, 1])
 
     # --- digits of windows ------------------------------------------------------------------------------------------
 
     def _hit(
-        self, row: int, position: int, time_ns: int, hits: _Hits, n: int, power: F32, found: list[FoundKey]
+        self, row: int, position: int, time_ns: int, hits: _DigitWindows, n: int, power: F32, found: list[InbandDigit]
     ) -> None:
         key = int(hits.key[n])
         full = _pair(power, key)
         run = self._runs.get(row)
         if run is not None and position - run.last > HOP:
             # windows that were no hits lie between, or none came: the digit may have been interrupted
-            if position != int(self._last[row]) + HOP and run.last + HOP > int(self._last[row]):
+            if position != int(self._state.position[row]) + HOP and run.last + HOP > int(self._state.position[row]):
                 run.end = run.last + WINDOW
             if key != run.key or self._onset(row, position, full, key) - run.end > _BRIDGE:
                 self._close(row, run, found)
@@ -243,8 +239,8 @@ class KeyFinder:
         if run is None:
             begin = self._onset(row, position, full, key)
             start_ns = time_ns + round((begin - position) * 1e9 / RATE)
-            run = self._runs[row] = _Run(key, begin, 0.0, start_ns, position, full)
-            self._busy[row] = True
+            run = self._runs[row] = _DigitRun(key, begin, 0.0, start_ns, position, full)
+            self._state.busy[row] = True
         run.end = position + WINDOW
         run.last = position
         run.power = max(run.power, full)
@@ -255,45 +251,41 @@ class KeyFinder:
 
     def _onset(self, row: int, position: int, full: float, key: int) -> float:
         """Where the tones begin, by the share of them in the window before the first one that they fill."""
-        if int(self._last[row]) != position - HOP:
+        if int(self._state.position[row]) != position - HOP:
             return float(position)
-        share = min(1.0, math.sqrt(_pair(self._power[row], key) / max(full, 1e-12)))
+        share = min(1.0, math.sqrt(_pair(self._state.power[row], key) / max(full, 1e-12)))
         return position - HOP + WINDOW * (1 - share)
 
-    def _miss(self, row: int, position: int, power: F32, found: list[FoundKey]) -> None:
+    def _miss(self, row: int, position: int, power: F32, found: list[InbandDigit]) -> None:
         run = self._runs[row]
         if position == run.last + HOP:
             share = min(1.0, math.sqrt(_pair(power, run.key) / run.power))
             run.end = max(run.last + _FIT * WINDOW, position + WINDOW * share)
-        elif int(self._last[row]) == run.last:  # a gap came right after the last hit
+        elif int(self._state.position[row]) == run.last:  # a gap came right after the last hit
             run.end = run.last + WINDOW
         if position - run.end >= _BRIDGE:
             self._close(row, run, found)
 
-    def _close(self, row: int, run: _Run, found: list[FoundKey]) -> None:
+    def _close(self, row: int, run: _DigitRun, found: list[InbandDigit]) -> None:
         del self._runs[row]
-        self._busy[row] = False
+        self._state.busy[row] = False
         if run.is_key:
             found.append(self._found(row, run))
 
-    def _found(self, row: int, run: _Run) -> FoundKey:
+    def _found(self, row: int, run: _DigitRun) -> InbandDigit:
         low, high = run.low / run.hits, run.high / run.hits
-        return FoundKey(
-            row,
-            _KEYS[run.key >> 2][run.key & 3],
-            round(run.begin),
-            round(run.end),
-            run.time_ns,
-            _dbm0(low + high),
+        return InbandDigit(
+            row=row,
+            key=_KEYS[run.key >> 2][run.key & 3],
+            begin=round(run.begin),
+            end=round(run.end),
+            time_ns=run.time_ns,
+            level_dbm0=dbm0_of_amplitude(low + high),
         )
 
 
 def _pair(power: F32, key: int) -> float:
     return float(power[key >> 2] + power[4 + (key & 3)])
-
-
-def _dbm0(squared_amplitude: float) -> float:
-    return round(10 * math.log10(max(squared_amplitude, 1e-12)) + DBM0_OF_FULL_SCALE, 1)
 
 
 def _goertzel() -> F32:

@@ -3,22 +3,23 @@ whatever its size."""
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..isolating import IsolatingSink
+from .analyzer import Analyzer
 from .bank import FrameBank
+from .columns import Columns, column
 from .p56 import ActiveLevel, Envelope
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
-    from ..._model.types import StreamInfo
+    from ..._model.types import StreamEvent, StreamInfo
 
 __all__ = ["LevelMeter", "Levels"]
 
@@ -27,20 +28,27 @@ I64 = npt.NDArray[np.int64]
 
 _FLOOR_DBFS: Final = -120.0
 _FULL_SCALE: Final = 32_768.0
-_FEW: Final = 16  # blocks that are looked at one by one
-_CHUNK: Final = 80_000  # samples at once: they stay in the cache
-_KEPT: Final = 100_000  # streams whose final figures are kept
-_CLIP: Final = {"PCMU": 32_124, "PCMA": 32_256}  # the largest sample each can say; 32,767 otherwise
+_LOUD_BLOCKS: Final = 16  # up to so many blocks at the limit are looked at one by one
+_CACHE_SAMPLES: Final = 80_000  # gone through at once: they stay in the processor's cache
+_ENDED_STREAMS_KEPT: Final = 100_000  # whose figures can still be asked for
+_LARGEST_SAMPLE: Final = {"PCMU": 32_124, "PCMA": 32_256}  # that a codec can say; 32,767 otherwise
+_FIRST_ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """0 dBFS is a square wave of full scale (32,768), so a sine of full scale has -3.01 dBFS RMS. Silence is -120.
+    """Levels of one stream. 0 dBFS is a square wave of full scale (32,768), so a sine of full scale has -3.01 dBFS RMS.
+    Silence is -120. Gaps count nowhere.
 
-    ``rms_dbfs, peak_dbfs`` of everything received · ``last_rms_dbfs`` of the last block · ``clipped`` samples at full
-    scale · ``silent_s`` in all, ``silence_now_s`` of the present run · ``active_s`` the rest · gaps count nowhere
-    ``dc_offset`` the mean, full scale is 1 · ``speech_dbfs`` the active speech level of ITU-T P.56 (method B), -120
-    when there is none · ``activity`` the share of time it was active, 0 … 1
+    ``rms_dbfs``, ``peak_dbfs``  of everything received
+    ``last_rms_dbfs``            of the last block
+    ``clipped``                  samples at full scale, that is at the largest value of the codec
+    ``silent_s``                 seconds of silent blocks in all
+    ``silence_now_s``            seconds of the present run of silent blocks; 0: the last one was not silent
+    ``active_s``                 seconds of all other blocks
+    ``dc_offset``                the mean; full scale is 1
+    ``speech_dbfs``              the active speech level of ITU-T P.56 (method B); -120: no speech
+    ``activity``                 the share of time in which speech was active, 0 to 1
     """
 
     rms_dbfs: float
@@ -55,56 +63,63 @@ class Levels:
     activity: float
 
 
-class LevelMeter(IsolatingSink):
-    """Measures level, clipping and silence of every stream; blocks whose RMS is below ``silence_dbfs`` are silent.
+class _Sums(Columns):
+    """What is known of each stream."""
 
-    :meth:`levels` gives all streams as arrays, :meth:`snapshot` one. Thread-safe. ``active_level=False`` leaves the
-    active speech level out, which is half of the work.
+    serial: I64 = column(np.int64, -1)  # of the stream that is metered in this row; -1: none
+    rate: I64 = column(np.int64)  # sample frames a second; 0: no audio so far
+    limit: I64 = column(np.int64)  # the largest sample that the codec can say
+    energy: F64 = column(np.float64)  # the sum of the samples' squares
+    total: F64 = column(np.float64)  # the sum of the samples
+    values: I64 = column(np.int64)  # how many samples, those of all channels
+    peak: I64 = column(np.int64)  # the largest magnitude
+    clipped: I64 = column(np.int64)
+    silent_s: F64 = column(np.float64)
+    active_s: F64 = column(np.float64)
+    last_dbfs: F64 = column(np.float64)  # of the last block
+    now_s: F64 = column(np.float64)  # the present run of silence
+
+
+class LevelMeter(Analyzer):
+    """Measures level, clipping and silence of every stream.
+
+    ``silence_dbfs``  blocks whose RMS is below are silent
+    ``on_event``      taken as by all analyzers; a level meter tells no events
+    ``active_level``  False leaves the active speech level out, which is half of the work
+
+    :meth:`arrays` gives all streams as columns, :meth:`snapshot` one as :class:`Levels`. Figures of a stream, under
+    ``"level"``: those of :class:`Levels` but the momentary ones (``last_rms_dbfs``, ``silence_now_s``). Gets audio as
+    it was received, nothing concealed, in the event loop's thread. Thread-safe.
     """
 
     kind = "level"
     inline = True
-    prompt = False
+    concealment = False
 
-    def __init__(self, silence_dbfs: float = -50.0, *, active_level: bool = True) -> None:
-        super().__init__()
-        self._silence = silence_dbfs
-        self._active = ActiveLevel(0) if active_level else None
+    def __init__(
+        self,
+        silence_dbfs: float = -50.0,
+        on_event: Callable[[StreamEvent], object] | None = None,
+        *,
+        active_level: bool = True,
+    ) -> None:
+        super().__init__(on_event)
+        self._silence_dbfs = silence_dbfs
+        self._sums = _Sums(_FIRST_ROWS)
+        self._active = ActiveLevel(_FIRST_ROWS) if active_level else None
         self._banks: dict[int, FrameBank] = {}  # by sample rate
-        self._final: OrderedDict[int, Levels] = OrderedDict()  # by serial
-        self._scratch = np.zeros(_CHUNK, np.float32)
-        self._lock = threading.Lock()
-        self._rows = 0
-        self._serial = np.zeros(0, np.int64)
-        self._columns: dict[str, npt.NDArray[Any]] = {}
-        self._rate = np.zeros(0, np.int64)  # sample frames a second; 0: no audio so far
-        self._limit = np.zeros(0, np.int64)  # the largest sample that the codec can say
-        self._grow(256)
+        self._final: OrderedDict[int, Levels] = OrderedDict()  # of streams that ended, by serial
+        self._scratch = np.zeros(_CACHE_SAMPLES, np.float32)
 
-    def _grow(self, rows: int) -> None:
-        for name, dtype in _COLUMNS:
-            new = np.zeros(rows, dtype)
-            old = self._columns.get(name)
-            if old is not None:
-                new[: len(old)] = old
-            self._columns[name] = new
-        serial = np.full(rows, -1, np.int64)
-        serial[: self._rows] = self._serial
-        self._serial, self._rows = serial, rows
-        more = rows - len(self._rate)
-        self._rate = np.append(self._rate, np.zeros(more, np.int64))
-        self._limit = np.append(self._limit, np.zeros(more, np.int64))
-        if self._active is not None:
-            self._active.grow(rows)
+    def _make_room(self, row: int) -> None:
+        if self._sums.make_room(row) and self._active is not None:
+            self._active.grow(self._sums.rows)
 
     def stream_started(self, stream: StreamInfo) -> None:
         with self._lock:
-            if stream.index >= self._rows:
-                self._grow(max(2 * self._rows, stream.index + 1))
-            for column in self._columns.values():
-                column[stream.index] = 0
-            self._serial[stream.index] = stream.serial
-            self._rate[stream.index] = 0
+            self._make_room(stream.index)
+            self._sums.reset(stream.index)
+            self._sums.serial[stream.index] = stream.serial
             if self._active is not None:
                 self._active.reset(stream.index)
             for bank in self._banks.values():
@@ -114,8 +129,11 @@ class LevelMeter(IsolatingSink):
         with self._lock:
             for bank in self._banks.values():
                 bank.reset(stream.index)
-            if stream.index < self._rows and self._serial[stream.index] == stream.serial:
-                self._serial[stream.index] = -1
+            if self._holds(stream):
+                self._sums.serial[stream.index] = -1
+
+    def _holds(self, stream: StreamInfo) -> bool:
+        return stream.index < self._sums.rows and bool(self._sums.serial[stream.index] == stream.serial)
 
     def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
@@ -125,7 +143,7 @@ class LevelMeter(IsolatingSink):
         levels = self.snapshot(stream)
         if levels is not None:
             self._final[stream.serial] = levels
-            if len(self._final) > _KEPT:
+            if len(self._final) > _ENDED_STREAMS_KEPT:
                 self._final.popitem(last=False)
 
     def _take(self, batch: BlockBatch) -> None:
@@ -143,33 +161,33 @@ class LevelMeter(IsolatingSink):
             return False, None
         row = batch.index[full]
         self._learn(batch, full)
-        limit = self._limit.take(row)
+        limit = self._sums.limit.take(row)
         values = np.diff(offset)[full]
         energy, total, peak, clipped, envelope = self._measure(batch, offset[:-1][full], values, limit)
         rms = _dbfs(np.sqrt(energy / values))
-        silent = rms < self._silence
-        seconds = batch.frames[full] / self._rate.take(row)
+        silent = rms < self._silence_dbfs
+        seconds = batch.frames[full] / self._sums.rate.take(row)
         with self._lock:
-            c = self._columns
+            sums = self._sums
             if bool((row[1:] != row[:-1]).all()):  # blocks of a stream are adjacent: each has one
-                c["energy"][row] += energy
-                c["total"][row] += total
-                c["values"][row] += values
-                c["peak"][row] = np.maximum(c["peak"][row], peak)
-                c["clipped"][row] += clipped
-                c["silent_s"][row] += seconds * silent
-                c["active_s"][row] += seconds * ~silent
-                c["now_s"][row] = (c["now_s"][row] + seconds) * silent
+                sums.energy[row] += energy
+                sums.total[row] += total
+                sums.values[row] += values
+                sums.peak[row] = np.maximum(sums.peak[row], peak)
+                sums.clipped[row] += clipped
+                sums.silent_s[row] += seconds * silent
+                sums.active_s[row] += seconds * ~silent
+                sums.now_s[row] = (sums.now_s[row] + seconds) * silent
             else:
-                np.add.at(c["energy"], row, energy)
-                np.add.at(c["total"], row, total)
-                np.add.at(c["values"], row, values)
-                np.maximum.at(c["peak"], row, peak)
-                np.add.at(c["clipped"], row, clipped)
-                np.add.at(c["silent_s"], row, seconds * silent)
-                np.add.at(c["active_s"], row, seconds * ~silent)
+                np.add.at(sums.energy, row, energy)
+                np.add.at(sums.total, row, total)
+                np.add.at(sums.values, row, values)
+                np.maximum.at(sums.peak, row, peak)
+                np.add.at(sums.clipped, row, clipped)
+                np.add.at(sums.silent_s, row, seconds * silent)
+                np.add.at(sums.active_s, row, seconds * ~silent)
                 self._run_on(row, silent, seconds)
-            c["last_dbfs"][row] = rms  # of several blocks of a stream the last stays
+            sums.last_dbfs[row] = rms  # of several blocks of a stream the last stays
         return True, envelope
 
     def _run_on(self, row: I64, silent: npt.NDArray[np.bool_], seconds: F64) -> None:
@@ -178,7 +196,7 @@ class LevelMeter(IsolatingSink):
         start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
         loud = np.maximum.reduceat(np.where(silent, -1, order), start)  # the last one that is not silent
         after = order > np.repeat(loud, np.diff(np.r_[start, len(row)]))
-        now = self._columns["now_s"]
+        now = self._sums.now_s
         now[row[start]] = now[row[start]] * (loud < 0) + np.add.reduceat(seconds * after, start)
 
     def _measure(
@@ -192,15 +210,15 @@ class LevelMeter(IsolatingSink):
         # float32 keeps sums of squares of a block to 7 digits, at half the memory traffic
         energy, total = np.zeros(k, np.float32), np.zeros(k, np.float32)
         clipped = np.zeros(k, np.int64)
-        if k * n == len(samples) and n <= _CHUNK and bool((values == n).all()):
+        if k * n == len(samples) and n <= _CACHE_SAMPLES and bool((values == n).all()):
             table = samples.reshape(k, n)
             peak = np.empty(k, np.int64)
             ones = np.ones(n, np.float32)
-            rate = self._rate[batch.index]
+            rate = self._sums.rate[batch.index]
             if self._active is not None and bool((rate == rate[0]).all()):
                 envelope = Envelope.of(table, int(rate[0]))
-            for begin in range(0, k, _CHUNK // n):
-                part = table[begin : begin + _CHUNK // n]
+            for begin in range(0, k, _CACHE_SAMPLES // n):
+                part = table[begin : begin + _CACHE_SAMPLES // n]
                 x = self._scratch[: part.size].reshape(part.shape)
                 np.copyto(x, part)
                 here = slice(begin, begin + len(part))
@@ -216,7 +234,7 @@ class LevelMeter(IsolatingSink):
             magnitude = np.abs(samples.astype(np.int32))
             peak = np.maximum.reduceat(magnitude, start).astype(np.int64)
         loud = np.flatnonzero(peak >= limit)
-        if loud.size > _FEW:
+        if loud.size > _LOUD_BLOCKS:
             magnitude = np.abs(samples.astype(np.int32))
             clipped = np.add.reduceat(magnitude >= np.repeat(limit, values), start, dtype=np.int64)
         else:
@@ -226,7 +244,7 @@ class LevelMeter(IsolatingSink):
         return energy.astype(np.float64), total.astype(np.float64), peak, clipped, envelope
 
     def _listen(self, active: ActiveLevel, batch: BlockBatch, envelope: Envelope | None) -> None:
-        rate = self._rate.take(batch.index)
+        rate = self._sums.rate.take(batch.index)
         one = bool((rate == rate[0]).all())
         for each in [int(rate[0])] if one else np.unique(rate).tolist():
             if each not in self._banks:
@@ -236,47 +254,51 @@ class LevelMeter(IsolatingSink):
 
     def _learn(self, batch: BlockBatch, full: npt.NDArray[np.int64]) -> None:
         """Note the codecs of streams whose audio comes for the first time."""
-        if int(batch.index.max()) >= self._rows:
+        if int(batch.index.max()) >= self._sums.rows:
             with self._lock:
-                self._grow(max(2 * self._rows, int(batch.index.max()) + 1))
-        for i in full[self._rate.take(batch.index[full]) == 0].tolist():
+                self._make_room(int(batch.index.max()))
+        for i in full[self._sums.rate.take(batch.index[full]) == 0].tolist():
             stream = batch.streams[i]
-            self._rate[stream.index] = stream.sample_rate
-            self._limit[stream.index] = _CLIP.get(stream.codec.name if stream.codec else "", 32_767)
+            self._sums.rate[stream.index] = stream.sample_rate
+            self._sums.limit[stream.index] = _LARGEST_SAMPLE.get(stream.codec.name if stream.codec else "", 32_767)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All streams that are metered as columns (n,): ``serial`` int64, and the fields of :class:`Levels`, float64
+        (``clipped`` int64). A stream that has ended stays until another takes its row."""
+        with self._lock:
+            return self._figures(np.flatnonzero(self._sums.serial >= 0))
 
     def levels(self) -> dict[str, npt.NDArray[Any]]:
-        """All streams that are metered, as columns (n,): serial, rms_dbfs, peak_dbfs, last_rms_dbfs, clipped, silent_s,
-        silence_now_s, active_s, dc_offset, speech_dbfs, activity."""
-        with self._lock:
-            return self._figures(np.flatnonzero(self._serial >= 0))
+        """The same as :meth:`arrays`."""
+        return self.arrays()
 
     def _figures(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
-        c = {name: column[rows] for name, column in self._columns.items()}
-        mean = c["energy"] / np.maximum(c["values"], 1) / _FULL_SCALE**2
+        sums = self._sums
+        values = sums.values[rows]
+        mean = sums.energy[rows] / np.maximum(values, 1) / _FULL_SCALE**2
         speech, activity = np.full(len(rows), _FLOOR_DBFS), np.zeros(len(rows))
         if self._active is not None:
             speech, activity = self._active.levels(rows, mean)
         return {
-            "serial": self._serial[rows],
+            "serial": sums.serial[rows],
             "rms_dbfs": _dbfs(np.sqrt(mean) * _FULL_SCALE),
-            "peak_dbfs": _dbfs(c["peak"].astype(np.float64)),
-            "last_rms_dbfs": np.where(c["values"] > 0, c["last_dbfs"], _FLOOR_DBFS),
-            "clipped": c["clipped"],
-            "silent_s": c["silent_s"],
-            "silence_now_s": c["now_s"],
-            "active_s": c["active_s"],
-            "dc_offset": c["total"] / np.maximum(c["values"], 1) / _FULL_SCALE,
+            "peak_dbfs": _dbfs(sums.peak[rows].astype(np.float64)),
+            "last_rms_dbfs": np.where(values > 0, sums.last_dbfs[rows], _FLOOR_DBFS),
+            "clipped": sums.clipped[rows],
+            "silent_s": sums.silent_s[rows],
+            "silence_now_s": sums.now_s[rows],
+            "active_s": sums.active_s[rows],
+            "dc_offset": sums.total[rows] / np.maximum(values, 1) / _FULL_SCALE,
             "speech_dbfs": speech,
             "activity": activity,
         }
 
     def snapshot(self, stream: StreamInfo) -> Levels | None:
-        """A stream's figures; None when another stream has taken its row since."""
+        """A stream's levels so far; None if it is not metered, or another stream has taken its row since."""
         with self._lock:
-            row = stream.index
-            if row >= self._rows or self._serial[row] != stream.serial:
+            if not self._holds(stream):
                 return None
-            columns = self._figures(np.array([row]))
+            columns = self._figures(np.array([stream.index]))
         return Levels(**{name: column[0].item() for name, column in columns.items() if name != "serial"})
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
@@ -289,20 +311,8 @@ class LevelMeter(IsolatingSink):
         return {"level": {n: round(v, 4 if n in fine else 2) for n, v in named if n not in momentary}}
 
 
-_COLUMNS: Final = (
-    ("energy", np.float64),
-    ("total", np.float64),
-    ("values", np.int64),
-    ("peak", np.int64),
-    ("clipped", np.int64),
-    ("silent_s", np.float64),
-    ("active_s", np.float64),
-    ("last_dbfs", np.float64),
-    ("now_s", np.float64),
-)
-
-
 def _dbfs(amplitude: F64) -> F64:
+    """Of amplitudes in the scale of int16."""
     out = np.full(len(amplitude), _FLOOR_DBFS)
     there = amplitude > 0
     out[there] = np.maximum(20 * np.log10(amplitude[there] / _FULL_SCALE), _FLOOR_DBFS)

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..exclusion import StreamExclusion
-from .bank import FrameBatch, rows_of, runs_of
+from .columns import Columns, column, rows_of
+from .frame_batch import FrameBatch, runs_of
 
 __all__ = ["ActiveLevel", "Envelope"]
 
@@ -33,10 +34,11 @@ I64 = npt.NDArray[np.int64]
 
 _TIME_S: Final = 0.03  # T
 _MARGIN_DB: Final = 15.9  # M
-_STEPS: Final = 4  # instants a frame
-_FRAMES: Final = 10  # of 20 ms: the hangover of 200 ms
+_STEPS: Final = 4  # instants in a frame
+_SPAN_FRAMES: Final = 10  # frames of 20 ms in a span: the hangover of 200 ms
 _LEVELS: Final = 16  # below 2^-15, and from 2^-15 … 2^-1 on
-_CHUNK: Final = 80_000  # samples at once: they stay in the cache
+_CACHE_SAMPLES: Final = 80_000  # gone through at once: they stay in the processor's cache
+_NO_LEVEL_DBFS: Final = -120.0
 
 
 @lru_cache(maxsize=16)
@@ -58,7 +60,11 @@ def _scan(size: int, rate: int) -> tuple[F32, F32]:
 
 
 class Envelope:
-    """What frames side by side in a table add to the envelope: for who goes through the samples anyway."""
+    """What the frames of a table add to the envelope, worked out along the way by who goes through the samples anyway.
+
+    ``table``: samples (k, width), a whole number of frames of ``size`` samples in each row. ``values``: float32
+    (frames, 5), valid where :meth:`add` has been.
+    """
 
     def __init__(self, table: npt.NDArray[Any], rate: int, size: int) -> None:
         self.table = table
@@ -68,12 +74,12 @@ class Envelope:
 
     @classmethod
     def of(cls, table: npt.NDArray[Any], rate: int) -> Envelope | None:
-        """None where rows are no whole frames of 20 ms."""
+        """None if rows are no whole frames of 20 ms."""
         size = rate // 50
         return cls(table, rate, size) if rate % 50 == 0 and table.shape[1] % size == 0 else None
 
     def add(self, magnitude: F32, begin: int) -> None:
-        """|x| of rows from ``begin`` on."""
+        """Take |x| of some rows of the table, from row ``begin`` on."""
         frames = magnitude.reshape(-1, self.size)
         at = begin * (self.table.shape[1] // self.size)
         np.matmul(frames, self._scan, out=self.values[at : at + len(frames)])
@@ -84,40 +90,38 @@ class Envelope:
         return samples.shape == table.shape and samples.__array_interface__ == table.__array_interface__
 
 
+class _EnvelopeState(Columns):
+    """The envelope of each row. Time is cut into spans of 200 ms: the last 41 instants are the end of one span and the
+    beginning of the next. Values are magnitudes of int16 samples."""
+
+    envelope: F32 = column(np.float32, shape=(2,), rows_last=True)  # p, q
+    slot: I64 = column(np.int64)  # of the present frame in its span
+    span: F32 = column(np.float32, shape=(_SPAN_FRAMES, _STEPS))  # q in the present span
+    tail: F32 = column(np.float32, shape=(_SPAN_FRAMES, _STEPS))  # of the span before: the maximum to its end
+    head: F32 = column(np.float32)  # the maximum of the present span so far
+    count: F64 = column(np.float64, shape=(_LEVELS,))  # instants, by the exponent of the envelope's recent maximum
+
+
 class ActiveLevel:
-    """``push`` int16 frames of 20 ms; ``levels`` at any time. Rows are reset when their stream begins."""
+    """The active level of all rows: :meth:`push` int16 frames of 20 ms, ask for :meth:`levels` at any time. Rows are
+    reset when their stream begins."""
 
     def __init__(self, rows: int) -> None:
-        self._envelope = np.zeros((2, 0), np.float32)  # p, q
-        # time is cut into spans of 200 ms: the last 41 instants are the end of one and the beginning of the next
-        self._slot = np.zeros(0, np.int64)  # of the frame in its span
-        self._span = np.zeros((0, _FRAMES, _STEPS), np.float32)  # q in the present span
-        self._tail = np.zeros((0, _FRAMES, _STEPS), np.float32)  # of the span before: maximum to its end
-        self._head = np.zeros(0, np.float32)  # maximum of the present span so far
-        self._count = np.zeros((0, _LEVELS), np.float64)  # instants by the exponent of the envelope's recent maximum
+        self._state = _EnvelopeState(rows)
         self._scratch = np.zeros(0, np.float32)
-        self.grow(rows)
 
     def grow(self, rows: int) -> None:
-        more = rows - len(self._slot)
-        self._envelope = np.concatenate([self._envelope, np.zeros((2, more), np.float32)], axis=1)
-        for name in ("_slot", "_span", "_tail", "_head", "_count"):
-            old: npt.NDArray[Any] = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]))
+        self._state.grow(rows)
 
     def reset(self, row: int) -> None:
-        self._envelope[:, row] = 0
-        self._slot[row] = 0
-        self._tail[row] = 0
-        self._head[row] = 0
-        self._count[row] = 0
+        self._state.reset(row)
 
     def push(self, frames: list[FrameBatch], rate: int, aside: StreamExclusion, ready: Envelope | None = None) -> None:
         keys: list[tuple[npt.NDArray[np.int32], F32]] = []
         for run, samples in runs_of(frames):
             try:
                 envelopes = list(self._measure(run, samples, rate, ready))
-            except Exception:  # one by one, then
+            except Exception:  # then one batch by itself after the other
                 for batch in run:
                     keys += aside.frames(batch, lambda part: self._alone(part, rate))
                 continue
@@ -133,9 +137,10 @@ class ActiveLevel:
             weights = np.concatenate([np.tile(real, _STEPS) for _, real in keys])
         found = np.bincount(np.concatenate([key for key, _ in keys]), weights=weights)
         whole, rest = divmod(len(found), _LEVELS)
-        self._count[:whole] += found[: whole * _LEVELS].reshape(whole, _LEVELS)
+        count = self._state.count
+        count[:whole] += found[: whole * _LEVELS].reshape(whole, _LEVELS)
         if rest:
-            self._count[whole, :rest] += found[whole * _LEVELS :]
+            count[whole, :rest] += found[whole * _LEVELS :]
 
     def _alone(self, batch: FrameBatch, rate: int) -> tuple[npt.NDArray[np.int32], F32]:
         (envelope,) = self._measure([batch], batch.samples, rate, None)
@@ -154,7 +159,7 @@ class ActiveLevel:
     def _go_through(self, envelope: Envelope) -> None:
         samples = envelope.table
         k, width = samples.shape
-        step = max(1, _CHUNK // width)
+        step = max(1, _CACHE_SAMPLES // width)
         if self._scratch.size < step * width:
             self._scratch = np.zeros(step * width, np.float32)
         for begin in range(0, k, step):
@@ -164,31 +169,31 @@ class ActiveLevel:
             envelope.add(x, begin)
 
     def _frame(self, batch: FrameBatch, envelope: F32, rate: int) -> npt.NDArray[np.int32]:
-        row = batch.row
+        row, state = batch.row, self._state
         rows = rows_of(row)
         _, carry = _scan(batch.samples.shape[1], rate)
-        envelope += carry.T @ self._envelope[:, rows]
+        envelope += carry.T @ state.envelope[:, rows]
         q = envelope[:_STEPS]
-        self._envelope[0, rows] = envelope[_STEPS]
-        self._envelope[1, rows] = q[-1]
-        slot = self._slot[rows].copy()
-        self._span[row, slot] = q.T
-        np.maximum(q[0], self._head[rows], out=q[0])
+        state.envelope[0, rows] = envelope[_STEPS]
+        state.envelope[1, rows] = q[-1]
+        slot = state.slot[rows].copy()
+        state.span[row, slot] = q.T
+        np.maximum(q[0], state.head[rows], out=q[0])
         for s in range(1, _STEPS):
             np.maximum(q[s], q[s - 1], out=q[s])
-        self._head[rows] = q[-1]
-        recent = np.ascontiguousarray(self._tail[row, slot].T)
+        state.head[rows] = q[-1]
+        recent = np.ascontiguousarray(state.tail[row, slot].T)
         np.maximum(recent, q, out=recent)
         slot += 1
-        full = slot == _FRAMES
+        full = slot == _SPAN_FRAMES
         if full.any():
             slot[full] = 0
             over = row[full]
-            backwards = self._span[over].reshape(len(over), -1)[:, ::-1]
+            backwards = state.span[over].reshape(len(over), -1)[:, ::-1]
             tail = np.maximum.accumulate(backwards, axis=1)[:, ::-1]
-            self._tail[over] = tail.reshape(-1, _FRAMES, _STEPS)
-            self._head[over] = 0
-        self._slot[rows] = slot
+            state.tail[over] = tail.reshape(-1, _SPAN_FRAMES, _STEPS)
+            state.head[over] = 0
+        state.slot[rows] = slot
         # 1.0 is 2^-15 of full scale: the exponent says how many thresholds are reached
         level = recent.view(np.int32)
         level >>= 23
@@ -198,9 +203,9 @@ class ActiveLevel:
         return level.reshape(-1)
 
     def levels(self, row: I64, mean: F64) -> tuple[F64, F64]:
-        """Active level in dBFS (0 dB: full scale) and activity 0 … 1 of rows whose mean square is ``mean`` (of full
-        scale); -120 and 0 where there is none."""
-        count = self._count[row]
+        """The active level in dBFS (0 dB: full scale) and the activity, 0 … 1, of rows: float64 (n,) each; -120 and 0
+        where there is no speech. ``mean``: float64 (n,), the rows' mean square; full scale is 1."""
+        count = self._state.count[row]
         active = np.cumsum(count[:, :0:-1], axis=1)[:, ::-1]  # a_j, j = 0 … 14, in instants
         n = np.arange(len(row))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -214,6 +219,6 @@ class ActiveLevel:
             # when nothing reaches the next threshold, what reached the last one counts
             level = np.where(np.isfinite(over[n, j]), upper + between * (lower - upper), upper)
             none = (j == 0) | ~np.isfinite(level)
-            level = np.maximum(np.where(none, -120.0, level), -120.0)
+            level = np.maximum(np.where(none, _NO_LEVEL_DBFS, level), _NO_LEVEL_DBFS)
             activity = np.where(none, 0.0, np.minimum(mean / 10 ** (level / 10), 1.0))
         return level, activity

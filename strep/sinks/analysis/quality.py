@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,7 +14,9 @@ from ..._model.exceptions import ConfigurationError
 from ..._model.types import GapCause, StreamEvent, StreamInfo
 from ...quality import impairment_of, mos_from_r, r_factor, r_factor_wideband
 from .analyzer import Analyzer
-from .windows import Closed, Windows
+from .columns import Columns, column
+from .quality_series import WINDOW_FIELDS, GapList, WindowSeries
+from .quality_windows import QualityWindows, WindowFigures
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
@@ -24,131 +27,94 @@ __all__ = ["QualityMeter"]
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 
-_KEPT_WINDOWS: Final = 360  # an hour of 10 s; then two become one
-_KEPT_GAPS: Final = 1000
-_KEPT_STREAMS: Final = 100_000  # that ended, as their reports are kept
-_SHORTEST_S: Final = 1.0  # of less than this nothing is concluded
-_BURSTIEST: Final = 8.0  # BurstR up to which G.107 (table 3) allows it
-_FIELDS: Final = (
-    "start_s",
-    "duration_s",
-    "loss",
-    "burst_r",
-    "burst_density",
-    "burst_ms",
-    "jitter_ms",
-    "buffer_ms",
-    "r",
-    "mos_cq",
-    "mos_lq",
-)
-_DIGITS: Final = (3, 3, 5, 3, 4, 1, 3, 2, 2, 3, 3)
-_WORST: Final = ("mos_cq", "mos_lq", "r")
+_ENDED_STREAMS_KEPT: Final = 100_000  # whose figures can still be asked for, as their reports are kept
+_MIN_WINDOW_S: Final = 1.0  # of less than this nothing is concluded
+_MAX_BURST_R: Final = 8.0  # BurstR up to which G.107 (table 3) allows it
 
 
-class _Series:
-    """A stream's windows: at most ``_KEPT_WINDOWS`` rows of ``_FIELDS``; when they are full, each two become one."""
+class _Judgements(Columns):
+    """What is known of each stream."""
 
-    __slots__ = ("count", "mos_min", "rows")
-
-    def __init__(self) -> None:
-        self.rows = np.zeros((8, len(_FIELDS)), np.float32)
-        self.count = 0
-        self.mos_min = np.inf
-
-    def add(self, row: F32) -> None:
-        if self.count == _KEPT_WINDOWS:
-            self._halve()
-        elif self.count == len(self.rows):
-            more = np.zeros((min(len(self.rows), _KEPT_WINDOWS - len(self.rows)), len(_FIELDS)), np.float32)
-            self.rows = np.concatenate([self.rows, more])
-        self.rows[self.count] = row
-        self.count += 1
-        self.mos_min = min(self.mos_min, float(row[_FIELDS.index("mos_cq")]))
-
-    def _halve(self) -> None:
-        a, b = self.rows[0::2], self.rows[1::2]
-        weight = a[:, 1:2] / np.maximum(a[:, 1:2] + b[:, 1:2], 1e-6)
-        merged = weight * a + (1 - weight) * b
-        merged[:, 0] = a[:, 0]
-        merged[:, 1] = a[:, 1] + b[:, 1]
-        for name in _WORST:  # a bad window must not vanish among good ones
-            column = _FIELDS.index(name)
-            merged[:, column] = np.minimum(a[:, column], b[:, column])
-        self.count = len(merged)
-        self.rows[: self.count] = merged
-
-    def as_list(self) -> list[dict[str, float]]:
-        return [
-            {name: round(value, digits) for name, value, digits in zip(_FIELDS, row, _DIGITS, strict=True)}
-            for row in self.rows[: self.count].tolist()
-        ]
+    serial: npt.NDArray[np.int64] = column(np.int64, -1)  # of the row's live stream; -1: none
+    ie: F64 = column(np.float64)  # its codec's impairment and robustness (G.107)
+    bpl: F64 = column(np.float64)
+    wideband: npt.NDArray[np.bool_] = column(np.bool_)
+    poor: npt.NDArray[np.bool_] = column(np.bool_)  # the last window was
+    last: F32 = column(np.float32, np.nan, shape=(len(WINDOW_FIELDS),))  # the figures of the last window
 
 
-class _Gaps:
-    """A stream's gaps: (position, frames, cause); of too many the longest, and losses before silence."""
+@dataclass(slots=True)
+class _StreamQuality:
+    """A live stream's windows and gaps so far."""
 
-    __slots__ = ("kept", "omitted")
+    stream: StreamInfo
+    series: WindowSeries = field(default_factory=WindowSeries)
+    gaps: GapList = field(default_factory=GapList)
 
-    def __init__(self) -> None:
-        self.kept: list[tuple[int, int, int]] = []
-        self.omitted = 0
 
-    def add(self, position: int, frames: int, cause: int) -> None:
-        self.kept.append((position, frames, cause))
-        if len(self.kept) >= 2 * _KEPT_GAPS:
-            self.shorten()
+@dataclass(slots=True)
+class _FinalQuality:
+    """What is kept of a stream that has ended."""
 
-    def shorten(self) -> None:
-        if len(self.kept) > _KEPT_GAPS:
-            self.omitted += len(self.kept) - _KEPT_GAPS
-            best = sorted(self.kept, key=lambda gap: (gap[2] != GapCause.LOSS, -gap[1], gap[0]))
-            self.kept = sorted(best[:_KEPT_GAPS])
+    figures: dict[str, Any]
+    series: WindowSeries
+    gaps: GapList
+    rate: float  # sample frames a second
 
 
 class QualityMeter(Analyzer):
     """Tells how good the network was: loss, RFC 3611 bursts and gaps, jitter, and by the E-model R and MOS.
 
-    Each stream is looked at in windows of ``window_s`` seconds of its timeline. When a window's MOS-CQ is below
-    ``threshold`` a "quality" event says so (``state`` "poor"), and another one when it is better again ("good").
-    Nothing is concluded from windows of less than 1 s.
+    Each stream is looked at in windows of ``window_s`` seconds of its timeline. Nothing is concluded from windows of
+    less than 1 s. It never looks at samples.
 
-    ``delay_ms``    one-way delay that cannot be measured here and is added to the absolute delay: network, terminals
-    ``latency_ms``  the jitter buffer of who listens; None: what the window's jitter needs, that is the mean time that
-                    packets came after the earliest, and twice the mean deviation (95 % of packets, when delays are
+    ``threshold``   MOS-CQ below which a window is poor
+    ``delay_ms``    one-way delay that cannot be measured here (network, terminals); it is added to the absolute delay
+    ``latency_ms``  the jitter buffer of the listener. None: what the window's jitter needs, that is the mean time that
+                    packets came after the earliest, and twice the mean deviation (95 % of packets, if delays are
                     exponential)
-    ``plc``         whether who listens conceals lost packets (of G.711: Bpl 25.1, else 4.3)
+    ``plc``         whether the listener conceals lost packets (of G.711: Bpl 25.1, else 4.3)
 
-    Figures of a stream, under ``"quality"``: ``r``, ``mos_cq`` (conversation: with delay), ``mos_lq`` (listening:
-    without), ``mos_min`` of the worst window, ``model`` ("G.107", or "G.107.1" for wideband codecs: R up to 129,
-    another scale), ``ie``, ``bpl``, ``basis`` (where these are from, or that they are estimates), ``loss`` (of all that
-    was expected what could not be played; ``discard`` of it came too late), ``jitter_ms`` (mean |D| of RFC 3550),
-    ``delay_ms`` (absolute delay as assumed), ``burst`` (density and duration of bursts and gaps, RFC 3611 4.7.2 with
-    Gmin 16), ``series`` (a dict a window; at most 360: when there are more, each two become one with the worse MOS) and
-    ``gap_list``: [[position_s, duration_s, cause], ...], at most 1,000, the longest, losses first
-    (``gap_list_omitted`` how many more there were).
+    Events are of the kind ``quality``: one when a window is poor, and another one when a window is good again. Their
+    ``data``: ``state`` "poor" or "good" · ``mos_cq`` · ``r`` · ``loss``, a fraction · ``jitter_ms``; all of that
+    window, which begins at ``position`` and lasts ``duration_s``.
+
+    Figures of a stream, under ``"quality"``:
+
+    ``r``, ``mos_cq``, ``mos_lq``  of the conversation, with delay; ``mos_lq`` of listening, without delay
+    ``mos_min``                    MOS-CQ of the worst window
+    ``model``                      "G.107", or "G.107.1" for wideband codecs: R up to 129, another scale
+    ``ie``, ``bpl``, ``basis``     the codec's impairments, and where these are from, or that they are estimates
+    ``loss``, ``discard``          fraction of the expected audio that could not be played; of that, what came too late
+    ``jitter_ms``, ``delay_ms``    mean abs(D) of RFC 3550; the absolute delay as assumed
+    ``burst``                      density and duration of bursts and gaps (RFC 3611 4.7.2 with Gmin 16)
+    ``series``                     a dict for each window. At most 360: when there are more, each two become one with
+                                   the worse MOS
+    ``gap_list``                   [[position_s, duration_s, cause], ...], at most 1,000: the longest, losses first
+    ``gap_list_omitted``           how many more gaps there were
 
     On outbound plain RTP (rx/tx forks) keys pressed (RFC 4733) and comfort noise take sequence numbers and are not
-    forked: what is called loss there need not be, and MOS is too low.
+    forked. So what is called loss there need not be loss, and MOS is too low.
 
-    Never looks at samples. Raises ConfigurationError for a window of less than 1 s or a threshold that is no MOS.
+    Raises ConfigurationError for a window of less than 1 s, a threshold that is no MOS, or a negative delay.
     """
 
     kind = "quality"
+    event_kinds = ("quality",)
     concealment = False
 
     def __init__(
         self,
         window_s: float = 10.0,
         threshold: float = 3.6,
+        on_event: Callable[[StreamEvent], object] | None = None,
         *,
         delay_ms: float = 0.0,
         latency_ms: float | None = None,
         plc: bool = True,
-        on_event: Callable[[StreamEvent], object] | None = None,
     ) -> None:
         super().__init__(on_event)
-        if window_s < _SHORTEST_S:
+        if window_s < _MIN_WINDOW_S:
             raise ConfigurationError(f"window_s {window_s}: at least 1 s, for example 10")
         if not 1.0 <= threshold <= 4.5:
             raise ConfigurationError(f"threshold {threshold}: a MOS is 1 to 4.5, and good ones are above 4")
@@ -158,32 +124,14 @@ class QualityMeter(Analyzer):
         self._delay_ms = delay_ms
         self._latency_ms = latency_ms
         self._plc = plc
-        self._windows = Windows(window_s)
-        rows = self._windows.rows
-        self._serial = np.full(rows, -1, np.int64)
-        self._ie, self._bpl = np.zeros(rows), np.zeros(rows)
-        self._wideband = np.zeros(rows, np.bool_)
-        self._poor = np.zeros(rows, np.bool_)
-        self._last = np.full((rows, len(_FIELDS)), np.nan, np.float32)
-        self._stream: list[StreamInfo | None] = [None] * rows
-        self._series: list[_Series | None] = [None] * rows
-        self._gaps: list[_Gaps | None] = [None] * rows
-        self._ended: OrderedDict[int, tuple[dict[str, Any], _Series, _Gaps, float]] = OrderedDict()
+        self._windows = QualityWindows(window_s)
+        self._judgements = _Judgements(self._windows.rows)
+        self._live: dict[int, _StreamQuality] = {}  # by row
+        self._ended: OrderedDict[int, _FinalQuality] = OrderedDict()  # by serial
 
     def _make_room(self, row: int) -> None:
-        old = self._windows.rows
-        if row < old:
-            return
-        rows = max(2 * old, row + 1)
-        more = rows - old
-        self._windows.grow(rows)
-        self._serial = np.append(self._serial, np.full(more, -1, np.int64))
-        self._ie, self._bpl = np.append(self._ie, np.zeros(more)), np.append(self._bpl, np.zeros(more))
-        self._wideband = np.append(self._wideband, np.zeros(more, np.bool_))
-        self._poor = np.append(self._poor, np.zeros(more, np.bool_))
-        self._last = np.concatenate([self._last, np.full((more, len(_FIELDS)), np.nan, np.float32)])
-        for column in (self._stream, self._series, self._gaps):
-            column.extend([None] * more)
+        self._windows.make_room(row)
+        self._judgements.make_room(row)
 
     def stream_started(self, stream: StreamInfo) -> None:
         with self._lock:
@@ -193,10 +141,9 @@ class QualityMeter(Analyzer):
         row = stream.index
         self._make_room(row)
         self._windows.open(row)
-        self._serial[row] = stream.serial
-        self._poor[row] = False
-        self._last[row] = np.nan
-        self._stream[row], self._series[row], self._gaps[row] = stream, _Series(), _Gaps()
+        self._judgements.reset(row)
+        self._judgements.serial[row] = stream.serial
+        self._live[row] = _StreamQuality(stream)
 
     def _take(self, batch: BlockBatch) -> None:
         if not len(batch):
@@ -212,80 +159,84 @@ class QualityMeter(Analyzer):
                 for part, windows in self.aside.blocks(batch, self._windows.add)
                 for event in self._note(part, windows)
             ]
-        for event in told:
-            self.tell(event)
+        self._tell_all(told)
 
-    def _note(self, batch: BlockBatch, windows: list[Closed]) -> list[StreamEvent]:
+    def _note(self, batch: BlockBatch, windows: list[WindowFigures]) -> list[StreamEvent]:
+        """Note the gaps of a batch, and judge the windows that it completed."""
         for i in np.flatnonzero(batch.gap_frames).tolist():
-            gaps, frames = self._gaps[int(batch.index[i])], int(batch.gap_frames[i])
-            if gaps is not None:
-                gaps.add(int(batch.position[i]) - frames, frames, int(batch.gap_cause[i]))
-        return [event for closed in windows for event in self._judge_apart(closed)]
+            live, frames = self._live.get(int(batch.index[i])), int(batch.gap_frames[i])
+            if live is not None:
+                live.gaps.add(int(batch.position[i]) - frames, frames, int(batch.gap_cause[i]))
+        return [event for complete in windows for event in self._judge_apart(complete)]
 
-    def _judge_apart(self, closed: Closed) -> list[StreamEvent]:
-        """Windows judged, without the stream whose window cannot be."""
+    def _judge_apart(self, windows: WindowFigures) -> list[StreamEvent]:
+        """Judge windows, without the stream whose window cannot be judged."""
         try:
-            return self._judge(closed)
+            return self._judge(windows)
         except Exception as error:
-            if len(closed.row) == 1:
-                stream = self._stream[int(closed.row[0])]
-                if stream is None:
+            if len(windows.row) == 1:
+                live = self._live.get(int(windows.row[0]))
+                if live is None:
                     raise
-                self.aside.put(stream, error)
+                self.aside.put(live.stream, error)
                 return []
-        middle = len(closed.row) // 2
-        parts = closed.take(slice(0, middle)), closed.take(slice(middle, len(closed.row)))
+        middle = len(windows.row) // 2
+        parts = windows.take(slice(0, middle)), windows.take(slice(middle, len(windows.row)))
         return [event for part in parts for event in self._judge_apart(part)]
 
     def _abandon(self, stream: StreamInfo) -> None:
         with self._lock:
             row = stream.index
-            if row < self._windows.rows and self._serial[row] == stream.serial:
+            if row < self._windows.rows and self._judgements.serial[row] == stream.serial:
                 self._windows.open(row)
-                self._serial[row] = -1
-                self._stream[row] = self._series[row] = self._gaps[row] = None
+                self._judgements.serial[row] = -1
+                self._live.pop(row, None)
 
     def _learn(self, stream: StreamInfo) -> None:
         row, codec = stream.index, stream.codec
-        if self._serial[row] != stream.serial:
+        judgements = self._judgements
+        if judgements.serial[row] != stream.serial:
             self._begin(stream)
         if codec is not None and not self._windows.rate[row]:
             self._windows.learn(row, codec.sample_rate, codec.clock_rate)
             cost = impairment_of(codec.name, codec.sample_rate, concealment=self._plc)
-            self._ie[row], self._bpl[row], self._wideband[row] = cost.ie, cost.bpl, cost.wideband
+            judgements.ie[row], judgements.bpl[row], judgements.wideband[row] = cost.ie, cost.bpl, cost.wideband
 
-    def _rate(self, closed: Closed) -> tuple[F64, F64, F64, F64, F64]:
+    def _rate(self, windows: WindowFigures) -> tuple[F64, F64, F64, F64, F64]:
         """Absolute delay and jitter buffer, ms; R, MOS-CQ and MOS-LQ."""
-        row = closed.row
+        row = windows.row
         if self._latency_ms is None:
-            buffer_ms = closed.wait_ms + 2.0 * closed.jitter_ms
+            buffer_ms = windows.wait_ms + 2.0 * windows.jitter_ms
         else:
             buffer_ms = np.full(len(row), self._latency_ms)
-        ta = self._delay_ms + closed.packet_ms + buffer_ms
-        wide = self._wideband[row]
+        ta = self._delay_ms + windows.packet_ms + buffer_ms
+        judgements = self._judgements
+        wide = judgements.wideband[row]
         cost: dict[str, Any] = {
-            "ie": self._ie[row],
-            "bpl": self._bpl[row],
-            "ppl": 100.0 * closed.loss,
-            "burst_r": np.minimum(closed.burst_r, _BURSTIEST),
+            "ie": judgements.ie[row],
+            "bpl": judgements.bpl[row],
+            "ppl": 100.0 * windows.loss,
+            "burst_r": np.minimum(windows.burst_r, _MAX_BURST_R),
         }
         path: dict[str, Any] = {"ta": ta, "t": ta, "tr": 2.0 * ta}
         r = np.where(wide, r_factor_wideband(**cost, **path), r_factor(**cost, **path))
         listening = np.where(wide, r_factor_wideband(**cost), r_factor(**cost))
         return buffer_ms, ta, r, mos_from_r(r, wideband=wide), mos_from_r(listening, wideband=wide)
 
-    def _judge(self, closed: Closed) -> list[StreamEvent]:
-        buffer_ms, _, r, mos, listening = self._rate(closed)
-        rate = self._windows.rate[closed.row]
+    def _judge(self, windows: WindowFigures) -> list[StreamEvent]:
+        """Judge windows and remember what they say; the events of streams that became poor or good."""
+        judgements = self._judgements
+        buffer_ms, _, r, mos, listening = self._rate(windows)
+        rate = self._windows.rate[windows.row]
         table = np.stack(
             [
-                closed.begin / rate,
-                closed.span_s,
-                closed.loss,
-                closed.burst_r,
-                closed.burst_density,
-                closed.burst_ms,
-                closed.jitter_ms,
+                windows.begin / rate,
+                windows.span_s,
+                windows.loss,
+                windows.burst_r,
+                windows.burst_density,
+                windows.burst_ms,
+                windows.jitter_ms,
                 buffer_ms,
                 r,
                 mos,
@@ -293,52 +244,51 @@ class QualityMeter(Analyzer):
             ],
             axis=1,
         ).astype(np.float32)
-        long = closed.span_s >= _SHORTEST_S
-        for i, row in enumerate(closed.row.tolist()):
-            series = self._series[row]
-            if series is not None and (long[i] or not series.count):
-                self._for(self._stream[row], series.add, table[i])
-        sound = closed.row[long]
-        self._last[sound] = table[long]
+        long = windows.span_s >= _MIN_WINDOW_S
+        for i, row in enumerate(windows.row.tolist()):
+            live = self._live.get(row)
+            if live is not None and (long[i] or not live.series.count):
+                self._for(live.stream, live.series.add, table[i])
+        sound = windows.row[long]
+        judgements.last[sound] = table[long]
         poor = mos < self._threshold
         events = []
-        for i in np.flatnonzero(long & (poor != self._poor[closed.row])).tolist():
-            stream = self._stream[int(closed.row[i])]
-            if stream is None:
+        for i in np.flatnonzero(long & (poor != judgements.poor[windows.row])).tolist():
+            live = self._live.get(int(windows.row[i]))
+            if live is None:
                 continue
             data = {
                 "state": "poor" if poor[i] else "good",
                 "mos_cq": round(float(mos[i]), 3),
                 "r": round(float(r[i]), 2),
-                "loss": round(float(closed.loss[i]), 5),
-                "jitter_ms": round(float(closed.jitter_ms[i]), 3),
+                "loss": round(float(windows.loss[i]), 5),
+                "jitter_ms": round(float(windows.jitter_ms[i]), 3),
             }
-            at, at_ns, span = int(closed.begin[i]), int(closed.begin_ns[i]), float(closed.span_s[i])
-            events.append(StreamEvent(stream, "quality", at, at_ns, span, data))
-        self._poor[sound] = poor[long]
+            at, at_ns, span = int(windows.begin[i]), int(windows.begin_ns[i]), float(windows.span_s[i])
+            events.append(StreamEvent(live.stream, "quality", at, at_ns, span, data))
+        judgements.poor[sound] = poor[long]
         return events
 
     def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         told: list[StreamEvent] = []
         with self._lock:
             row = stream.index
-            series, gaps = (self._series[row], self._gaps[row]) if row < self._windows.rows else (None, None)
-            if series is None or gaps is None or self._serial[row] != stream.serial:
+            live = self._live.get(row)
+            if live is None or live.stream.serial != stream.serial:
                 return
             if self._windows.rate[row]:
                 rows = np.array([row])
                 if self._windows.open_rows(rows).size:
                     told = self._judge(self._windows.close(rows))
-                gaps.shorten()
+                live.gaps.shorten()
                 late = report.late / max(report.packets_expected, 1)
-                figures = self._whole(stream, late)
-                self._ended[stream.serial] = figures, series, gaps, float(self._windows.rate[row])
-                if len(self._ended) > _KEPT_STREAMS:
+                rate = float(self._windows.rate[row])
+                self._ended[stream.serial] = _FinalQuality(self._whole(stream, late), live.series, live.gaps, rate)
+                if len(self._ended) > _ENDED_STREAMS_KEPT:
                     self._ended.popitem(last=False)
-            self._serial[row] = -1
-            self._stream[row] = self._series[row] = self._gaps[row] = None
-        for event in told:
-            self.tell(event)
+            self._judgements.serial[row] = -1
+            del self._live[row]
+        self._tell_all(told)
 
     def _whole(self, stream: StreamInfo, late: float) -> dict[str, Any]:
         rows = np.array([stream.index])
@@ -376,15 +326,15 @@ class QualityMeter(Analyzer):
             ended = self._ended.get(stream.serial)
         if ended is None:
             return {}
-        figures, series, gaps, rate = ended
+        series, gaps, rate = ended.series, ended.gaps, ended.rate
         listed = [
             [round(position / rate, 4), round(frames / rate, 4), GapCause(cause).label]
             for position, frames, cause in gaps.kept
         ]
         return {
             "quality": {
-                **figures,
-                "mos_min": round(series.mos_min, 3) if series.count else figures["mos_cq"],
+                **ended.figures,
+                "mos_min": round(series.mos_min, 3) if series.count else ended.figures["mos_cq"],
                 "series": series.as_list(),
                 "gap_list": listed,
                 "gap_list_omitted": gaps.omitted,
@@ -392,17 +342,21 @@ class QualityMeter(Analyzer):
         }
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All live streams as columns (n,): ``serial`` int64, ``wideband`` bool; float32 of the last complete window:
-        start_s, duration_s, loss, burst_r, burst_density, burst_ms, jitter_ms, buffer_ms, r, mos_cq, mos_lq (NaN while
-        there is none); float64 ``loss_all`` since the beginning."""
+        """All live streams as columns (n,).
+
+        ``serial`` int64 · ``wideband`` bool · of the last complete window, float32 (NaN while there is none):
+        ``start_s``, ``duration_s``, ``loss``, ``burst_r``, ``burst_density``, ``burst_ms``, ``jitter_ms``,
+        ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq`` · ``loss_all`` float64, the fraction lost since the beginning
+        """
         with self._lock:
-            rows = np.flatnonzero(self._serial >= 0)
-            last = self._last[rows]
+            judgements = self._judgements
+            rows = np.flatnonzero(judgements.serial >= 0)
+            last = judgements.last[rows]
             columns: dict[str, npt.NDArray[Any]] = {
-                "serial": self._serial[rows],
-                "wideband": self._wideband[rows],
-                **{name: last[:, i] for i, name in enumerate(_FIELDS)},
+                "serial": judgements.serial[rows],
+                "wideband": judgements.wideband[rows],
+                **{name: last[:, i] for i, name in enumerate(WINDOW_FIELDS)},
             }
-            counts = self._windows.total.closed(rows)
+            counts = self._windows.total.counts(rows)
         columns["loss_all"] = counts["lost"] / np.maximum(counts["lost"] + counts["received"], 1)
         return columns

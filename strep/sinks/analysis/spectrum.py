@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
 from .analyzer import Analyzer
-from .bank import FrameBank, FrameBatch
+from .bank import FrameBank
+from .columns import Columns, column
+from .frame_batch import FrameBatch
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
@@ -23,17 +25,29 @@ __all__ = ["Spectrogram", "Spectrum"]
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
-_KEPT_STREAMS: Final = 100_000  # that ended, as their reports are kept
-_FLOOR_DB: Final = -120.0
+_ENDED_STREAMS_KEPT: Final = 100_000  # whose figures can still be asked for, as their reports are kept
+_FLOOR_DBFS: Final = -120.0
+_FIRST_ROWS: Final = 64
+
+
+class _Averages(Columns):
+    """What is known of each stream."""
+
+    serial: I64 = column(np.int64, -1)  # of the row's live stream; -1: none
+    total: F64 = column(np.float64)  # (rows, bins): the sum of power densities
+    count: I64 = column(np.int64)  # frames in it
+    place: I64 = column(np.int64, -1)  # of the row's spectrogram in the rings; -1: it has none
 
 
 @dataclass(frozen=True, slots=True)
 class Spectrogram:
-    """A copy of what is kept of a stream.
+    """A copy of the spectrogram that is kept of a stream, frame by frame. Frames that never were are left out.
 
-    ``psd`` float32 (n, bins): power density, full scale squared a Hz · ``time_s`` float64 (n,): of the frames' middles,
-    from the stream's beginning · ``frequency_hz`` float64 (bins,). Frames that never were are left out.
+    ``psd``           float32 (n, bins): power density, in full scale squared per Hz
+    ``time_s``        float64 (n,): of the frames' middles, seconds from the stream's beginning
+    ``frequency_hz``  float64 (bins,): of the bins
     """
 
     psd: F32
@@ -42,19 +56,23 @@ class Spectrogram:
 
 
 class Spectrum(Analyzer):
-    """Power densities by Welch's method: Hann windows of ``size`` samples, one every ``hop`` (None: half of size).
+    """Measures power densities by Welch's method: Hann windows, averaged over each stream.
+
+    ``size``, ``hop``  samples of a window, an even number from 16 on; one begins every ``hop`` (None: half of size)
+    ``rate``           Hz; streams of other rates are resampled to it
+    ``seconds``        of each stream the spectrogram of so many last seconds is kept (0: of none)
+    ``max_bytes``      what all spectrograms together may take; streams beyond have none, which is counted
+                       (``without_spectrogram``). A stream's may be read until another stream takes its place
+    ``on_event``       taken as by all analyzers; a spectrum tells no events
 
     On signals without gaps the average is ``scipy.signal.welch(x, rate, nperseg=size, noverlap=size - hop,
     detrend=False)`` with x in [-1, 1), and the spectrogram what ``scipy.signal.spectrogram`` says with the same
-    arguments and ``window="hann"``. Streams of other rates are resampled to ``rate``. Frames of which less than half
-    was received are not averaged.
-
-    Of each stream the spectrogram of the last ``seconds`` is kept (0: of none) as long as all together stay below
-    ``max_bytes``; later streams then have none, counted. A stream's may be read until another stream takes its place.
+    arguments and ``window="hann"``. Frames of which less than half was received are not averaged.
 
     Figures of a stream, under ``"spectrum"``: ``frames`` averaged, and per third of an octave (IEC 61260) ``hz`` and
-    ``dbfs``, the mean power in it (0 dBFS is a square wave of full scale). Raises ConfigurationError for sizes that
-    make no sense.
+    ``dbfs``, the mean power in it (0 dBFS is a square wave of full scale).
+
+    Raises ConfigurationError if size, hop, rate or seconds make no sense.
     """
 
     kind = "spectrum"
@@ -82,54 +100,40 @@ class Spectrum(Analyzer):
         scale[[0, -1]] /= 2  # one-sided: what lies between counts for its mirror image too
         self._scale = scale.astype(np.float32)
         bins = size // 2 + 1
-        self._kept = round(seconds * rate / hop)  # frames
-        self._most = max_bytes // (self._kept * (4 * bins + 8)) if self._kept else 0  # streams with a spectrogram
+        self._frames_kept = round(seconds * rate / hop)  # of each spectrogram
+        bytes_each = self._frames_kept * (4 * bins + 8)
+        self._max_spectrograms = max_bytes // bytes_each if bytes_each else 0
         self.without_spectrogram = 0
-        self._serial = np.full(0, -1, np.int64)
-        self._sum = np.zeros((0, bins), np.float64)
-        self._count = np.zeros(0, np.int64)
-        self._place = np.zeros(0, np.int64)  # of a row in the rings; -1 none
-        self._ring = np.zeros((0, self._kept, bins), np.float32)
-        self._position = np.zeros((0, self._kept), np.int64)
+        self._averages = _Averages(_FIRST_ROWS, total=np.zeros((0, bins)))
+        self._ring = np.zeros((0, self._frames_kept, bins), np.float32)  # by place
+        self._position = np.zeros((0, self._frames_kept), np.int64)
         self._place_of: OrderedDict[int, int] = OrderedDict()  # by serial
         self._free: OrderedDict[int, None] = OrderedDict()  # serials of ended streams whose place may be taken
-        self._ended: OrderedDict[int, tuple[int, F32]] = OrderedDict()
-        self._make_room(63)
-
-    def _make_room(self, row: int) -> None:
-        old = len(self._serial)
-        if row < old:
-            return
-        more = max(2 * old, row + 1) - old
-        self._serial = np.append(self._serial, np.full(more, -1, np.int64))
-        self._sum = np.concatenate([self._sum, np.zeros((more, self._sum.shape[1]))])
-        self._count = np.append(self._count, np.zeros(more, np.int64))
-        self._place = np.append(self._place, np.full(more, -1, np.int64))
+        self._ended: OrderedDict[int, tuple[int, F32]] = OrderedDict()  # frames and average, by serial
 
     def stream_started(self, stream: StreamInfo) -> None:
         row = stream.index
         self._bank.reset(row)
         with self._lock:
-            self._make_room(row)
-            self._serial[row] = stream.serial
-            self._sum[row] = 0
-            self._count[row] = 0
-            self._place[row] = self._take_place(stream.serial)
+            self._averages.make_room(row)
+            self._averages.reset(row)
+            self._averages.serial[row] = stream.serial
+            self._averages.place[row] = self._take_place(stream.serial)
 
     def _take_place(self, serial: int) -> int:
         used = len(self._place_of)
-        if used < self._most:
+        if used < self._max_spectrograms:
             if used == len(self._ring):
-                more = min(max(8, used), self._most - used)
+                more = min(max(8, used), self._max_spectrograms - used)
                 shape = (more, *self._ring.shape[1:])
                 self._ring = np.concatenate([self._ring, np.zeros(shape, np.float32)])
-                self._position = np.concatenate([self._position, np.zeros((more, self._kept), np.int64)])
+                self._position = np.concatenate([self._position, np.zeros((more, self._frames_kept), np.int64)])
             place = used
         elif self._free:
             ended, _ = self._free.popitem(last=False)
             place = self._place_of.pop(ended)
         else:
-            self.without_spectrogram += bool(self._kept)
+            self.without_spectrogram += bool(self._frames_kept)
             return -1
         self._position[place] = -1
         self._place_of[serial] = place
@@ -147,26 +151,30 @@ class Spectrum(Analyzer):
         psd *= self._scale
         sound = frames.real >= 0.5
         with self._lock:
-            self._make_room(int(row.max()))
-            place = self._place[row]
+            averages = self._averages
+            averages.make_room(int(row.max()))
+            place = averages.place[row]
             if sound.all():
-                self._sum[row] += psd
-                self._count[row] += 1
+                averages.total[row] += psd
+                averages.count[row] += 1
             else:
-                self._sum[row[sound]] += psd[sound]
-                self._count[row[sound]] += 1
+                averages.total[row[sound]] += psd[sound]
+                averages.count[row[sound]] += 1
             shown = place >= 0
             if shown.any():
-                at = frames.position[shown] // self._bank.hop % self._kept
+                at = frames.position[shown] // self._bank.hop % self._frames_kept
                 self._ring[place[shown], at] = psd[shown]
                 self._position[place[shown], at] = frames.position[shown]
+
+    def _holds(self, stream: StreamInfo) -> bool:
+        return stream.index < self._averages.rows and bool(self._averages.serial[stream.index] == stream.serial)
 
     def _abandon(self, stream: StreamInfo) -> None:
         row = stream.index
         self._bank.reset(row)
         with self._lock:
-            if row < len(self._serial) and self._serial[row] == stream.serial:
-                self._serial[row] = self._place[row] = -1
+            if self._holds(stream):
+                self._averages.serial[row] = self._averages.place[row] = -1
             if stream.serial in self._place_of:
                 self._free[stream.serial] = None
 
@@ -174,51 +182,54 @@ class Spectrum(Analyzer):
         row = stream.index
         self._bank.reset(row)  # Welch's method takes whole frames only
         with self._lock:
-            if row >= len(self._serial) or self._serial[row] != stream.serial:
+            if not self._holds(stream):
                 return
-            if self._count[row]:
-                mean = self._sum[row] / self._count[row]
-                self._ended[stream.serial] = int(self._count[row]), mean.astype(np.float32)
-                if len(self._ended) > _KEPT_STREAMS:
+            averages = self._averages
+            count = int(averages.count[row])
+            if count:
+                mean = averages.total[row] / count
+                self._ended[stream.serial] = count, mean.astype(np.float32)
+                if len(self._ended) > _ENDED_STREAMS_KEPT:
                     self._ended.popitem(last=False)
-            self._serial[row] = -1
-            self._place[row] = -1
+            averages.serial[row] = averages.place[row] = -1
             if stream.serial in self._place_of:
                 self._free[stream.serial] = None
 
     def average(self, stream: StreamInfo) -> F32 | None:
-        """Long-term average power density, float32 (bins,), at ``frequency_hz``; None: nothing came so far."""
+        """The long-term average power density, float32 (bins,) at ``frequency_hz``, in full scale squared per Hz; None:
+        nothing came so far."""
         with self._lock:
             if stream.serial in self._ended:
                 return self._ended[stream.serial][1]
             row = stream.index
-            if row >= len(self._serial) or self._serial[row] != stream.serial or not self._count[row]:
+            if not self._holds(stream) or not self._averages.count[row]:
                 return None
-            mean: F64 = self._sum[row] / self._count[row]
+            mean: F64 = self._averages.total[row] / self._averages.count[row]
         return mean.astype(np.float32)
 
     def spectrogram(self, stream: StreamInfo) -> Spectrogram | None:
-        """The last ``seconds`` of a stream; None when there is none (any more)."""
+        """The last ``seconds`` of a stream; None if it has no spectrogram, or none any more."""
         with self._lock:
             place = self._place_of.get(stream.serial)
             if place is None:
                 return None
             position = self._position[place].copy()
             ring = self._ring[place].copy()
-        there = np.flatnonzero(position > position.max() - self._kept * self._bank.hop)
+        there = np.flatnonzero(position > position.max() - self._frames_kept * self._bank.hop)
         there = there[position[there] >= 0]
         there = there[np.argsort(position[there])]
         time_s = (position[there] + self._bank.size / 2) / self._bank.rate
         return Spectrogram(ring[there], time_s, self.frequency_hz)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All live streams: ``serial`` int64 (n,), ``frames`` int64 (n,), ``psd`` float32 (n, bins), the long-term
-        average (0 while there is none)."""
+        """All live streams as arrays: ``serial`` int64 (n,) · ``frames`` int64 (n,), how many were averaged · ``psd``
+        float32 (n, bins), the long-term average at ``frequency_hz``, in full scale squared per Hz (0: none so far)."""
         with self._lock:
-            rows = np.flatnonzero(self._serial >= 0)
-            count = self._count[rows]
-            psd = (self._sum[rows] / np.maximum(count, 1)[:, None]).astype(np.float32)
-            return {"serial": self._serial[rows], "frames": count, "psd": psd}
+            averages = self._averages
+            rows = np.flatnonzero(averages.serial >= 0)
+            count = averages.count[rows]
+            psd = (averages.total[rows] / np.maximum(count, 1)[:, None]).astype(np.float32)
+            return {"serial": averages.serial[rows], "frames": count, "psd": psd}
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
         with self._lock:
@@ -238,7 +249,7 @@ class Spectrum(Analyzer):
         low, high = 10 ** ((number - 0.5) / 10), 10 ** ((number + 0.5) / 10)
         number = number[high - low >= width]
         low, high = (np.interp(10 ** ((number + half) / 10), edges, power) for half in (-0.5, 0.5))
-        level = np.maximum(10 * np.log10(np.maximum(high - low, 1e-30)), _FLOOR_DB)
+        level = np.maximum(10 * np.log10(np.maximum(high - low, 1e-30)), _FLOOR_DBFS)
         # 3 digits name a band: 10 ** (28 / 10) is 631 Hz
         return np.array([float(f"{f:.3g}") for f in 10 ** (number / 10)]), level
 

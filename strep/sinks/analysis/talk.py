@@ -1,17 +1,17 @@
 """Who spoke when in a call leg, and what follows from it: a function of the segments of both sides. Pure.
 
-A *segment* is [start, end) in seconds in which one side speaks without a pause; segments of a side are in order and do
-not overlap. From them, and from nothing else:
+A *segment* is a time [start, end) in seconds in which one side speaks without a pause. The segments of a side are in
+order and do not overlap. All of this follows from them alone:
 
 talk            the sum of a side's segments; silence is the rest of the time that is looked at
 turn            segments of a side, one after the other, as long as the pause before each is shorter than ``pause_s``
                 and the other side begins no segment in that pause
 overlap         time in which both speak
-interruption    a side begins a turn while the other is in a segment that began earlier, and that segment ends within
-                ``yield_s`` while the one who came in still has its turn: the other gave way. (Otherwise it is only
-                overlap: an "mhm", or somebody who did not get the word.) Counted for the side that came in.
-response delay  for a turn that begins while nobody speaks, when the last who spoke was the other: the time since the
-                other's turn ended. Counted for the side that responds.
+interruption    a side begins a turn during a segment of the other that began earlier, and that segment ends within
+                ``yield_s``, during the new turn: the other gave way. (Otherwise it is only overlap: an "mhm", or a
+                failed attempt to speak.) Counted for the side that came in.
+response delay  of a turn that begins while nobody speaks, if the other side spoke last: the time since the other's turn
+                ended. Counted for the side that responds.
 dead air        stretches of ``dead_air_s`` or longer in which nobody speaks, from the beginning to the end of the time
                 that is looked at; their whole length counts
 """
@@ -31,7 +31,7 @@ Segment = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """See the module's text; seconds."""
+    """The limits in the module's text, in seconds."""
 
     pause_s: float = 1.0
     yield_s: float = 2.0
@@ -40,9 +40,11 @@ class Rules:
 
 @dataclass(slots=True)
 class Side:
+    """What was found of one side, in seconds."""
+
     talk_s: float = 0.0
     turns: list[Segment] = field(default_factory=list)
-    interruptions: list[float] = field(default_factory=list)  # when
+    interruptions: list[float] = field(default_factory=list)  # when each began
     response_delays: list[float] = field(default_factory=list)
 
 

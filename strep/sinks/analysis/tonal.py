@@ -14,36 +14,40 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .bank import FrameBank
-from .keys import DBM0_OF_FULL_SCALE
+from .dbm0 import DBM0_OF_FULL_SCALE
 
 if TYPE_CHECKING:
-    from ..exclusion import StreamExclusion
-    from .bank import FrameBatch
+    from .frame_batch import FrameBatch
 
-__all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "Tonal", "dbm0", "find_tones", "tone_bank"]
+__all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "TonalWindows", "find_tones", "prepare"]
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
-RATE: Final = 8000
-WINDOW: Final = 400
-HOP: Final = 200
-PAIRS: Final = ((350, 440), (440, 480), (480, 620), (400, 450))
+RATE: Final = 8000  # Hz
+WINDOW: Final = 400  # samples: 50 ms
+HOP: Final = 200  # samples
+PAIRS: Final = ((350, 440), (440, 480), (480, 620), (400, 450))  # Hz
 
-_BIN: Final = RATE / WINDOW
-_LEAST: Final = 10 ** ((-38.0 - DBM0_OF_FULL_SCALE) / 10) / 2  # power
-_PEAKS: Final = 0.85  # of the energy, within two bins of two peaks
-_PAIR_FIT: Final = 0.9
-_PAIR_TWIST: Final = 10 ** (8 / 10)
-_SINGLE: Final = 0.93  # of the energy, within two bins of one peak
-_OFF: Final = (0.99, 0.995, 1.0, 1.005, 1.01)  # pairs are tried this much off
+_BIN_HZ: Final = RATE / WINDOW
+_MIN_POWER: Final = 10 ** ((-38.0 - DBM0_OF_FULL_SCALE) / 10) / 2  # mean square: -38 dBm0
+_TWO_PEAKS_SHARE: Final = 0.85  # of the energy, within two bins of two peaks
+_PAIR_FIT: Final = 0.9  # of the energy, that a pair by least squares must hold
+_PAIR_TWIST: Final = 10 ** (8 / 10)  # 8 dB: ratio of the powers of the two tones, at most
+_ONE_PEAK_SHARE: Final = 0.93  # of the energy, within two bins of one peak
+_DETUNINGS: Final = (0.99, 0.995, 1.0, 1.005, 1.01)  # factors by which pairs are tried off their frequencies
 
 
 @dataclass(slots=True)
-class Tonal:
-    """Windows that are tones: ``at`` indices into the frames; ``pair`` index into PAIRS, -1 for a single tone of
-    ``frequency`` Hz; ``purity`` share of the energy that is these tones. And ``power`` of all frames, tones or not."""
+class TonalWindows:
+    """The windows that are tones, as columns (n,), and the power of all windows.
+
+    ``power``      float32 (k,): mean square of every frame, tone or not
+    ``at``         int64: indices of the tones among the frames
+    ``pair``       int64: index into PAIRS; -1: a single tone
+    ``frequency``  float32: of a single tone, Hz
+    ``purity``     float32: share of the energy that is these tones, 0 to 1
+    """
 
     power: F32
     at: I64
@@ -52,24 +56,18 @@ class Tonal:
     purity: F32
 
 
-def tone_bank(aside: StreamExclusion | None = None) -> FrameBank:
-    """What cuts frames for :func:`find_tones`."""
-    import scipy.fft  # noqa: F401  # now, in the caller's thread, and not where nobody listens for tones
-
-    return FrameBank(WINDOW, HOP, RATE, aside=aside)
+def prepare() -> None:
+    """Import now what the first :func:`find_tones` would otherwise import in its thread."""
+    import scipy.fft  # noqa: F401  # not where nobody listens for tones
 
 
-def dbm0(power: float) -> float:
-    """Of a mean square, where a sine of full scale has 0.5."""
-    return round(10 * float(np.log10(max(2 * power, 1e-12))) + DBM0_OF_FULL_SCALE, 1)
-
-
-def find_tones(frames: FrameBatch) -> Tonal:
+def find_tones(frames: FrameBatch) -> TonalWindows:
+    """Look at frames of WINDOW samples every HOP at RATE, float32."""
     from scipy.fft import rfft  # several transforms at once: five times numpy's speed
 
     samples: F32 = frames.samples
     power = np.einsum("ij,ij->i", samples, samples) / np.float32(WINDOW)
-    at = np.flatnonzero(power >= _LEAST)
+    at = np.flatnonzero(power >= _MIN_POWER)
     chosen = samples[at]
     spectrum = rfft(chosen * _TAPER)
     energy = np.square(spectrum.real) + np.square(spectrum.imag)
@@ -83,19 +81,25 @@ def find_tones(frames: FrameBatch) -> Tonal:
     energy[around] = 0
     second = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
     two = energy[rows[:, None], second[:, None] + np.arange(-2, 3)].sum(1) / total
-    few = np.flatnonzero(one + two >= _PEAKS)
+    few = np.flatnonzero(one + two >= _TWO_PEAKS_SHARE)
     at, chosen, one, first, peak = at[few], chosen[few], one[few], first[few], peak[few]
     pair, fit = _pairs(chosen)
-    single = (pair < 0) & (one >= _SINGLE)
+    single = (pair < 0) & (one >= _ONE_PEAK_SHARE)
     # Hann taper: of the two largest values' ratio r, the peak is (2r - 1) / (r + 1) bins towards the second
     amplitude = np.sqrt(peak)
     upper = amplitude[:, 3] >= amplitude[:, 1]
     ratio = np.where(upper, amplitude[:, 3], amplitude[:, 1]) / np.maximum(amplitude[:, 2], 1e-12)
     shift = (2 * ratio - 1) / (ratio + 1)
-    frequency = (first + np.where(upper, shift, -shift)) * np.float32(_BIN)
+    frequency = (first + np.where(upper, shift, -shift)) * np.float32(_BIN_HZ)
     tones = np.flatnonzero(single | (pair >= 0))
     purity = np.where(pair >= 0, fit, one)
-    return Tonal(power, at[tones], pair[tones], frequency[tones].astype(np.float32), purity[tones].astype(np.float32))
+    return TonalWindows(
+        power=power,
+        at=at[tones],
+        pair=pair[tones],
+        frequency=frequency[tones].astype(np.float32),
+        purity=purity[tones].astype(np.float32),
+    )
 
 
 def _pairs(samples: F32) -> tuple[I64, F32]:
@@ -103,7 +107,7 @@ def _pairs(samples: F32) -> tuple[I64, F32]:
     if not len(samples):
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     energy = np.maximum(np.einsum("ij,ij->i", samples, samples), 1e-12)
-    shape = (len(samples), len(PAIRS) * len(_OFF), 4)
+    shape = (len(samples), len(PAIRS) * len(_DETUNINGS), 4)
     right = (samples @ _MODELS).reshape(shape)
     weights = (samples @ _INVERSES).reshape(shape)
     fit = (right * weights).sum(2) / energy[:, None]
@@ -113,7 +117,7 @@ def _pairs(samples: F32) -> tuple[I64, F32]:
     low, high = (chosen[:, i] ** 2 + chosen[:, i + 1] ** 2 for i in (0, 2))
     even = (low <= _PAIR_TWIST * high) & (high <= _PAIR_TWIST * low)
     best_fit = fit[rows, best]
-    return np.where(even & (best_fit >= _PAIR_FIT), best // len(_OFF), -1), best_fit
+    return np.where(even & (best_fit >= _PAIR_FIT), best // len(_DETUNINGS), -1), best_fit
 
 
 def _make_models() -> tuple[F32, F32]:
@@ -121,7 +125,7 @@ def _make_models() -> tuple[F32, F32]:
     t = np.arange(WINDOW)[:, None] / RATE
     models: list[Any] = []
     for low, high in PAIRS:
-        for off in _OFF:
+        for off in _DETUNINGS:
             a, b = 2 * np.pi * low * off * t, 2 * np.pi * high * off * t
             models.append(np.concatenate([np.cos(a), np.sin(a), np.cos(b), np.sin(b)], 1))
     inverses = [np.linalg.pinv(m).T for m in models]

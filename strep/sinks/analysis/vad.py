@@ -1,4 +1,4 @@
-"""Voice activity of all streams at once: an energy detector, Silero's, and what makes segments of frames.
+"""Voice activity of all streams at once: an energy detector, and Silero's neural network.
 
 The energy detector compares a frame's level (without its mean) with the noise floor: the minimum of the smoothed level
 over the last 5 s (minimum statistics, in ten parts of 0.5 s). A frame is speech when it is ``margin`` above the floor,
@@ -19,21 +19,30 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import MissingExtraError
-from .bank import FrameBatch, Rows, runs_of
+from .columns import Columns, Rows, column
+from .frame_batch import FrameBatch, runs_of
 
-__all__ = ["Detector", "EnergyDetector", "Segmenter", "SileroDetector", "levels_of"]
+__all__ = ["EnergyDetector", "Judgement", "SileroDetector", "VoiceDetector", "levels_of"]
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
-_PART: Final = 25  # frames of 20 ms in a part of the window of the noise floor
-_PARTS: Final = 10
-_PRIOR: Final = np.float32(-45)  # dBFS: no more is believed of the noise in the first part
-_LEAST: Final = np.float32(-57)  # dBFS: nothing quieter is speech
-_DIGITAL: Final = np.float32(-75)  # dBFS: nothing quieter is noise of a line
-_LOUDEST: Final = np.float32(10 * np.log10(32_768.0**2))
-_HIGH: Final = np.float32(1e9)
+# Surely speech (that begins a segment); enough to go on with one; and the indices of frames whose stream's present
+# segment was a mistake (None: none)
+Judgement = tuple[Bools, Bools, I64 | None]
+
+_PART_FRAMES: Final = 25  # frames of 20 ms in each part of the noise floor's window
+_PARTS: Final = 10  # of that window: 5 s
+_NOISE_PRIOR_DBFS: Final = np.float32(-45)  # in the first part the noise is believed to be at most this loud
+_SPEECH_MIN_DBFS: Final = np.float32(-57)  # nothing quieter is speech
+_NOISE_MIN_DBFS: Final = np.float32(-75)  # nothing quieter is noise of a line: it is digital silence
+_ENOUGH_BELOW_DB: Final = np.float32(3)  # so much below the least level of speech a segment still goes on
+_FULL_SCALE_DB: Final = np.float32(10 * np.log10(32_768.0**2))
+_NO_LEVEL: Final = np.float32(1e9)  # where no level was measured so far: above all levels
+_PEAK_START_DBFS: Final = np.float32(-90)
+_PEAK_DECAY_DB: Final = np.float32(0.02)  # a frame: 1 dB a second
+_SILERO_STATE: Final = 128  # values in each of the two states of Silero's network
 
 
 def levels_of(batches: Sequence[FrameBatch], scratch: F32) -> list[F32]:
@@ -61,17 +70,17 @@ def levels_of(batches: Sequence[FrameBatch], scratch: F32) -> list[F32]:
         np.maximum(energy, np.float32(1), out=energy)
         np.log2(energy, out=energy)
         energy *= np.float32(10 * np.log10(2))
-        energy -= _LOUDEST
+        energy -= _FULL_SCALE_DB
         out += list(np.ascontiguousarray(energy.reshape(k, many).T))
     return out
 
 
-class Detector(Protocol):
-    """Says of frames whether they are speech: surely (that begins a segment), or enough to go on with one."""
+class VoiceDetector(Protocol):
+    """Says of frames whether they are speech."""
 
     size: int  # samples of a frame
-    rate: int
-    dtype: Any
+    rate: int  # Hz
+    dtype: Any  # of the frames
     start: int  # frames in a row that begin a segment
     hangover: int  # frames without speech that end it
 
@@ -79,42 +88,30 @@ class Detector(Protocol):
 
     def reset(self, row: int) -> None: ...
 
-    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> tuple[Bools, Bools, I64 | None]:
-        """Surely, enough; and indices of frames whose stream's present segment was a mistake. ``rows``: batch.row."""
+    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> Judgement:
+        """Of each frame whether it is speech. ``rows``: batch.row, perhaps as a slice · ``level``: dBFS, (k,)."""
 
     def noise(self, row: I64) -> F32:
-        """dBFS; NaN when it is not known."""
+        """The noise floor of rows in dBFS; NaN when it is not known."""
 
 
-class EnergyDetector:
+class EnergyDetector(Columns):
     """See the module's text. Frames of 20 ms at 8 kHz."""
 
     size, rate, dtype = 160, 8000, "int16"
     start, hangover = 3, 15
 
-    def __init__(self) -> None:
-        self._count = np.zeros(0, np.int32)  # frames that taught something
-        self._smooth = np.zeros(0, np.float32)
-        self._lowest = np.zeros(0, np.float32)  # of the present part
-        self._before = np.zeros(0, np.float32)  # of the parts before
-        self._peak = np.zeros(0, np.float32)
-        self._parts = np.zeros((0, _PARTS), np.float32)
+    count: npt.NDArray[np.int32] = column(np.int32)  # frames that taught something
+    # levels in dBFS
+    smooth: F32 = column(np.float32)
+    lowest: F32 = column(np.float32, _NO_LEVEL)  # of the present part
+    before: F32 = column(np.float32, _NO_LEVEL)  # of the parts before
+    parts: F32 = column(np.float32, _NO_LEVEL, shape=(_PARTS,))  # the lowest of each
+    peak: F32 = column(np.float32, _PEAK_START_DBFS)
 
-    def grow(self, rows: int) -> None:
-        more = rows - len(self._count)
-        for name in ("_count", "_smooth", "_lowest", "_before", "_peak", "_parts"):
-            old: npt.NDArray[Any] = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros((more, *old.shape[1:]), old.dtype)]))
-
-    def reset(self, row: int) -> None:
-        self._count[row] = 0
-        self._smooth[row] = 0
-        self._lowest[row] = self._before[row] = self._parts[row] = _HIGH
-        self._peak[row] = -90
-
-    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> tuple[Bools, Bools, I64 | None]:
-        count, smooth, lowest = self._count[rows], self._smooth[rows], self._lowest[rows]
-        good = level > _DIGITAL
+    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> Judgement:
+        count, smooth, lowest = self.count[rows], self.smooth[rows], self.lowest[rows]
+        good = level > _NOISE_MIN_DBFS
         good &= batch.real >= 0.5
         if not good.all():
             smooth = np.where(good, np.where(count == 0, level, smooth + np.float32(0.4) * (level - smooth)), smooth)
@@ -124,67 +121,62 @@ class EnergyDetector:
             smooth += np.where(count == 0, np.float32(1), np.float32(0.4)) * (level - smooth)
             np.minimum(lowest, smooth, out=lowest)
         count += good
-        floor = np.minimum(lowest, self._before[rows])
-        early = count < _PART
+        floor = np.minimum(lowest, self.before[rows])
+        early = count < _PART_FRAMES
         if early.any():
-            np.minimum(floor, _PRIOR, out=floor, where=early)
-        peak = self._peak[rows]
-        peak -= np.float32(0.02)  # 1 dB a second
+            np.minimum(floor, _NOISE_PRIOR_DBFS, out=floor, where=early)
+        peak = self.peak[rows]
+        peak -= _PEAK_DECAY_DB
         np.maximum(peak, level, out=peak)
         margin = np.clip(np.float32(0.3) * (peak - floor), np.float32(4.5), np.float32(12))
-        surely = level > np.maximum(floor + margin, _LEAST)
+        surely = level > np.maximum(floor + margin, _SPEECH_MIN_DBFS)
         margin *= np.float32(0.6)
-        enough = level > np.maximum(floor + margin, _LEAST - 3)
-        self._count[rows], self._smooth[rows], self._peak[rows] = count, smooth, peak
+        enough = level > np.maximum(floor + margin, _SPEECH_MIN_DBFS - _ENOUGH_BELOW_DB)
+        self.count[rows], self.smooth[rows], self.peak[rows] = count, smooth, peak
         wrong: I64 | None = None
-        full = good & (count % _PART == 0)
+        full = good & (count % _PART_FRAMES == 0)
         if full.any():
             some = np.flatnonzero(full)
-            row, part = batch.row[some], count[some] // _PART
-            self._parts[row, part % _PARTS] = lowest[some]
-            self._before[row] = self._parts[row].min(axis=1)
+            row, part = batch.row[some], count[some] // _PART_FRAMES
+            self.parts[row, part % _PARTS] = lowest[some]
+            self.before[row] = self.parts[row].min(axis=1)
             # a line that was noisy from the beginning was taken for speech, because nothing was known of it
             first = some[(part == 1) & (peak[some] - lowest[some] < 6)]
             wrong = first if first.size else None
             lowest[some] = smooth[some]
-        self._lowest[rows] = lowest
+        self.lowest[rows] = lowest
         return surely, enough, wrong
 
     def noise(self, row: I64) -> F32:
-        floor = np.minimum(self._lowest[row], self._before[row])
-        return np.where(self._count[row] > 0, floor, np.float32(np.nan))
+        floor = np.minimum(self.lowest[row], self.before[row])
+        return np.where(self.count[row] > 0, floor, np.float32(np.nan))
 
 
-class SileroDetector:
+class SileroDetector(Columns):
     """Silero VAD 5 or 6 (ONNX) at 8 kHz: all streams' frames of 32 ms in one run. Needs the extra ``vad``."""
 
     size, rate, dtype = 256, 8000, "float32"
     start, hangover = 2, 10
     _CONTEXT: Final = 32  # samples of the frame before that the model sees again
 
+    hidden: F32 = column(np.float32, shape=(_SILERO_STATE,))  # the network's two states
+    cell: F32 = column(np.float32, shape=(_SILERO_STATE,))
+    context: F32 = column(np.float32, shape=(_CONTEXT,))
+
     def __init__(self) -> None:
+        super().__init__()
         self._session = _session()
-        self._state = np.zeros((2, 0, 128), np.float32)
-        self._context = np.zeros((0, self._CONTEXT), np.float32)
 
-    def grow(self, rows: int) -> None:
-        more = rows - len(self._context)
-        self._state = np.concatenate([self._state, np.zeros((2, more, 128), np.float32)], axis=1)
-        self._context = np.concatenate([self._context, np.zeros((more, self._CONTEXT), np.float32)])
-
-    def reset(self, row: int) -> None:
-        self._state[:, row] = 0
-        self._context[row] = 0
-
-    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> tuple[Bools, Bools, I64 | None]:
+    def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> Judgement:
         row = batch.row
-        given = np.concatenate([self._context[row], batch.samples], axis=1)
-        inputs = {"input": given, "state": self._state[:, row], "sr": np.array(self.rate, np.int64)}
+        given = np.concatenate([self.context[row], batch.samples], axis=1)
+        state = np.stack([self.hidden[row], self.cell[row]])
+        inputs = {"input": given, "state": state, "sr": np.array(self.rate, np.int64)}
         probability, state = self._session.run(None, inputs)
-        self._state[:, row] = state
-        self._context[row] = given[:, -self._CONTEXT :]
-        heard = probability[:, 0]
-        return heard > 0.5, heard > 0.35, None
+        self.hidden[row], self.cell[row] = state
+        self.context[row] = given[:, -self._CONTEXT :]
+        speech = probability[:, 0]
+        return speech > 0.5, speech > 0.35, None
 
     def noise(self, row: I64) -> F32:
         return np.full(len(row), np.nan, np.float32)
@@ -205,61 +197,3 @@ def _session() -> Any:
                 options.intra_op_num_threads = options.inter_op_num_threads = 1
                 return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     raise MissingExtraError("Silero's model is not installed: pip install 'strep-rtp[vad]'")
-
-
-class Segmenter:
-    """From frames that are speech or not to segments: who begins, who ends, and when that was.
-
-    A segment begins with ``start`` frames in a row that surely are speech; it ends with the last frame before
-    ``hangover`` that are not (shorter pauses belong to it), or before a gap. Positions are those of frames of ``size``.
-    """
-
-    def __init__(self, start: int, hangover: int, size: int) -> None:
-        self._start, self._hangover, self._size = start, hangover, size
-        self.talking = np.zeros(0, np.bool_)
-        self.begin = np.zeros(0, np.int64)  # position of the present segment
-        self.last = np.zeros(0, np.int64)  # of its last frame so far
-        self._run = np.zeros(0, np.int32)
-        self._next = np.zeros(0, np.int64)
-
-    def grow(self, rows: int) -> None:
-        more = rows - len(self.talking)
-        for name in ("talking", "begin", "last", "_run", "_next"):
-            old: npt.NDArray[Any] = getattr(self, name)
-            setattr(self, name, np.concatenate([old, np.zeros(more, old.dtype)]))
-
-    def reset(self, row: int) -> None:
-        self.talking[row] = False
-        self._run[row] = 0
-        self._next[row] = 0
-
-    def gaps(self, row: I64, rows: Rows, position: I64) -> list[int]:
-        """Indices of those whose segment ends because frames are missing before this one; call it before ``step``."""
-        jumped = self._next[rows] != position
-        self._next[rows] = position + self._size
-        if not jumped.any():
-            return []
-        self._run[row[jumped]] = 0
-        ended = np.flatnonzero(jumped & self.talking[rows])
-        self.talking[row[ended]] = False
-        return ended.tolist()
-
-    def step(self, row: I64, rows: Rows, position: I64, surely: Bools, enough: Bools) -> tuple[Bools, I64, I64]:
-        """Whether each frame is part of a segment; indices of those that began one, and that ended one."""
-        talking = self.talking[rows]
-        run = self._run[rows]
-        run += 1
-        run *= surely
-        self._run[rows] = run
-        began = np.flatnonzero((run >= self._start) & ~talking)
-        active = talking & enough
-        active[began] = True
-        last = np.where(active, position, self.last[rows])
-        self.last[rows] = last
-        last += self._hangover * self._size
-        ended = np.flatnonzero(talking & (position >= last))
-        if began.size:
-            self.talking[row[began]] = True
-            self.begin[row[began]] = position[began] - (self._start - 1) * self._size
-        self.talking[row[ended]] = False
-        return active, began, ended

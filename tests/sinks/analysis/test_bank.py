@@ -16,7 +16,8 @@ import strep
 from strep._model.types import Mask
 from strep.resample import resample
 from strep.sinks import FrameSink
-from strep.sinks.analysis.bank import FrameBank, FrameBatch
+from strep.sinks.analysis.bank import FrameBank
+from strep.sinks.analysis.frame_batch import FrameBatch
 
 Frame = tuple[int, int, np.ndarray, float]  # position, time, samples, real
 

@@ -20,7 +20,7 @@ from strep._model.blocks import BlockBatch
 from strep.quality import impairment_of, mos_from_r, r_factor
 from strep.simulate import Impairments, make_traffic
 from strep.sinks import BaseSink, QualityMeter
-from strep.sinks.analysis.quality import _Gaps, _Series
+from strep.sinks.analysis.quality_series import GapList, WindowSeries
 
 
 def feed(
@@ -219,7 +219,7 @@ def test_wideband_has_a_scale_of_its_own() -> None:
 
 
 def test_an_hour_and_more_is_kept_in_as_many_windows() -> None:
-    series = _Series()
+    series = WindowSeries()
     for k in range(5000):
         row = np.full(11, 4.0, np.float32)
         row[:2] = 10 * k, 10
@@ -236,7 +236,7 @@ def test_an_hour_and_more_is_kept_in_as_many_windows() -> None:
 
 
 def test_of_too_many_gaps_the_longest_are_kept() -> None:
-    gaps = _Gaps()
+    gaps = GapList()
     for k in range(7000):
         gaps.add(1000 * k, 500 if k % 70 == 0 else 160 + k % 3, 2 if k % 2 else 1)
     gaps.shorten()

@@ -16,36 +16,34 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GMIN", "Bursts"]
+from .columns import Columns, column
+
+__all__ = ["GMIN", "LossBursts"]
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-GMIN: Final = 16
-
-_COUNTERS: Final = ("pkt", "lost", "runs", "c11", "c13", "c14", "c22", "c23", "c33", "lost_in_all", "received_in_all")
+GMIN: Final = 16  # packets
 
 
-class Bursts:
-    """A row a stream. ``pkt`` packets received since the last loss and ``lost`` since the last gap, as in the appendix;
-    ``runs`` of lost packets without a received one between."""
+class LossBursts(Columns):
+    """The counters of appendix A.2, a row for each stream. Names as there: c13 counts changes from state 1 to 3."""
+
+    pkt: I64 = column(np.int64)  # packets received since the last loss
+    lost: I64 = column(np.int64)  # packets lost since the last gap
+    runs: I64 = column(np.int64)  # of lost packets without a received one between
+    c11: I64 = column(np.int64)
+    c13: I64 = column(np.int64)
+    c14: I64 = column(np.int64)
+    c22: I64 = column(np.int64)
+    c23: I64 = column(np.int64)
+    c33: I64 = column(np.int64)
+    lost_in_all: I64 = column(np.int64)
+    received_in_all: I64 = column(np.int64)
 
     def __init__(self, rows: int, gmin: int = GMIN) -> None:
+        super().__init__(rows)
         self._gmin = gmin
-        self._counts = np.zeros((len(_COUNTERS), rows), np.int64)
-        self._point()
-
-    def _point(self) -> None:
-        (self.pkt, self.lost, self.runs, self.c11, self.c13, self.c14, self.c22, self.c23, self.c33) = self._counts[:9]
-        self.lost_in_all, self.received_in_all = self._counts[9:]
-
-    def grow(self, rows: int) -> None:
-        more = rows - self._counts.shape[1]
-        self._counts = np.concatenate([self._counts, np.zeros((len(_COUNTERS), more), np.int64)], axis=1)
-        self._point()
-
-    def reset(self, rows: I64) -> None:
-        self._counts[:, rows] = 0
 
     def add(self, row: I64, lost: I64, received: I64) -> None:
         """What came next: per item ``lost`` packets, then ``received`` ones. Items of a row are adjacent, in order."""
@@ -104,7 +102,7 @@ class Bursts:
         closing = before[np.append(start[1:], len(row)) - 1] + received[np.append(start[1:], len(row)) - 1]
         self.pkt[e_rows] = closing[~quiet] - at[tail]
 
-    def closed(self, rows: I64) -> dict[str, I64]:
+    def counts(self, rows: I64) -> dict[str, I64]:
         """The counters as if the session ended here, with GMIN received packets to follow: ``received_in_burst``,
         ``lost_in_burst``, ``bursts``, ``received_in_gap``, ``lost_in_gap``, ``runs``, ``lost``, ``received``."""
         pkt, lost = self.pkt[rows], self.lost[rows]
@@ -127,7 +125,7 @@ class Bursts:
         ``burst_density``, ``gap_density`` lost of the packets expected in bursts, in gaps · ``burst_ms``, ``gap_ms``
         mean durations, per burst · ``bursts`` their number · ``loss`` lost of all that were expected (4.7.1)
         """
-        c = {name: count.astype(np.float64) for name, count in self.closed(rows).items()}
+        c = {name: count.astype(np.float64) for name, count in self.counts(rows).items()}
         burst = c["received_in_burst"] + c["lost_in_burst"]
         gap = c["received_in_gap"] + c["lost_in_gap"]
         each = np.maximum(c["bursts"], 1.0)
