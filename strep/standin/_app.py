@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from ._answers import Answer, Problem, Refused, not_found
-from ._calls import Calls, Effect
+from ._answers import Answer, Problem, Refusal, not_found
+from ._call import Effect
+from ._calls import Calls
 from ._faults import Fault, Misfortune
 from ._requests import parse_command, parse_dial, parse_fork_start, parse_page
 
@@ -63,15 +64,15 @@ class App:
             fault = self._misfortune.draw()
             retry = {"retry-after": f"{faults.retry_after_s:g}"}
             if fault is Fault.TOO_MANY:
-                raise Refused(429, Problem("10011", "Too many requests", "Try again later."), headers=retry)
+                raise Refusal(429, Problem("10011", "Too many requests", "Try again later."), headers=retry)
             if fault is Fault.UNAVAILABLE:
                 detail = "The service is not available."
-                raise Refused(503, Problem("10007", "Unexpected error", detail), headers=retry)
+                raise Refusal(503, Problem("10007", "Unexpected error", detail), headers=retry)
             answer = self._route(scope, body)
             if fault is Fault.LOST:
-                raise Refused(500, Problem("10007", "Unexpected error", "An unexpected error occurred."))
-        except Refused as refused:
-            answer = refused.answer
+                raise Refusal(500, Problem("10007", "Unexpected error", "An unexpected error occurred."))
+        except Refusal as refusal:
+            answer = refusal.answer
         if fault is Fault.HANG:
             await self._hang(receive)
         await _send(answer, send, cut=fault in (Fault.CUT, Fault.HANG))
@@ -80,7 +81,7 @@ class App:
         given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
         if not hmac.compare_digest(given, self._token):
             detail = "The required authentication headers were either invalid or not included in the request."
-            raise Refused(401, Problem("10009", "Authentication failed", detail))
+            raise Refusal(401, Problem("10009", "Authentication failed", detail))
 
     def _route(self, scope: Scope, body: bytes | None) -> Answer:
         now_ns = self._clock()
@@ -143,14 +144,14 @@ async def _read(receive: Receive) -> bytes | None:
 
 def _json(body: bytes | None) -> Any:
     if body is None:
-        raise Refused(413, Problem("10015", "Bad Request", f"The body is longer than {_MOST_BYTES} bytes."))
+        raise Refusal(413, Problem("10015", "Bad Request", f"The body is longer than {_MOST_BYTES} bytes."))
     if not body.strip():
         return {}
     try:
         return json.loads(body)
     except ValueError:
         detail = "The request failed because it was not well-formed: the body is no JSON."
-        raise Refused(400, Problem("10015", "Bad Request", detail)) from None
+        raise Refusal(400, Problem("10015", "Bad Request", detail)) from None
 
 
 async def _send(answer: Answer, send: Send, *, cut: bool) -> None:

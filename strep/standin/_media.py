@@ -19,11 +19,10 @@ from .._codecs.g711 import encode
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from .._parser import write_headers
-from ..simulate import Impairments, StreamTruth
-from ..simulate.impair import impair
+from ..simulate.impair import Impairments, impair
 from ..simulate.speech import bundled_voices
-from ..simulate.traffic import wire_codec
-from ._calls import Fork
+from ..simulate.traffic import StreamTruth, wire_codec
+from ._call import MediaFork
 
 __all__ = ["Due", "MediaPlan"]
 
@@ -55,10 +54,10 @@ class Due:
 
 
 @dataclass(slots=True)
-class _Sending:
+class _Transmission:
     """One fork. ``sent`` is of what was planned, bool (2, chunk) each, from packet ``first`` of either row on."""
 
-    fork: Fork
+    fork: MediaFork
     row: int  # of inbound; outbound is the next
     first: I64  # (2,)
     epoch_ns: I64  # (2,): when packet 0 of the row was
@@ -104,8 +103,8 @@ class MediaPlan:
         self._in_order = not (self._impairments.reorder or self._impairments.jitter_ms or self._impairments.duplicate)
         self._chunk = max(_CHUNK, int(2 * _AHEAD_NS / self._step_ns) + 1)
         self._table = self._voice_table(bundled_voices(chosen.sample_rate) if voices is None else voices)
-        self._sending: dict[int, _Sending] = {}  # by the fork's number
-        self._ended: deque[_Sending] = deque(maxlen=_KEPT)
+        self._sending: dict[int, _Transmission] = {}  # by the fork's number
+        self._ended: deque[_Transmission] = deque(maxlen=_KEPT)
         self._free: list[int] = []
         # leg, direction, ssrc, first sequence number, first timestamp, voice, block in packet 0, strep, destination
         self._columns = np.zeros((9, 0), np.int64)
@@ -154,7 +153,7 @@ class MediaPlan:
         self._merge()
         return int(self._time[self._done]) if self._done < len(self._time) else self._look_ns
 
-    def start(self, fork: Fork, destinations: tuple[int, int] = (0, 0)) -> None:
+    def start(self, fork: MediaFork, destinations: tuple[int, int] = (0, 0)) -> None:
         """Send from the first packet on that is due after the fork's start. ``destinations`` come out of :meth:`to`."""
         if not self._free:
             self._grow(2 * self._columns.shape[1])
@@ -166,7 +165,7 @@ class MediaPlan:
         epoch_ns = call.media_ns + phase.astype(np.int64)
         first = np.maximum(np.ceil((fork.started_ns - epoch_ns) / self._step_ns), 0).astype(np.int64)
         pair = min(call.number, call.peer.number) if call.peer is not None else call.number
-        sending = _Sending(
+        sending = _Transmission(
             fork,
             row,
             first,
@@ -189,7 +188,7 @@ class MediaPlan:
         self._sending[fork.number] = sending
         self._extend(sending)
 
-    def stop(self, fork: Fork) -> list[StreamTruth]:
+    def stop(self, fork: MediaFork) -> list[StreamTruth]:
         """Send nothing more of it; tells what was sent, inbound and outbound."""
         sending = self._sending.get(fork.number)
         if sending is None:
@@ -205,7 +204,7 @@ class MediaPlan:
         self._ended.append(sending)
         return self._truth(sending)
 
-    def _sent(self, sending: _Sending) -> tuple[Bool, I64]:
+    def _sent(self, sending: _Transmission) -> tuple[Bool, I64]:
         """What was planned less what is still to come: bool (2, packets), and how many were sent twice."""
         self._merge()
         sent, duplicates = np.concatenate(sending.sent, axis=1), sending.duplicates.copy()
@@ -222,7 +221,7 @@ class MediaPlan:
         every = [*self._ended, *self._sending.values()]
         return [t for s in every if s.fork.call.number == call_number for t in self._truth(s)]
 
-    def _truth(self, sending: _Sending) -> list[StreamTruth]:
+    def _truth(self, sending: _Transmission) -> list[StreamTruth]:
         sent, duplicates = self._sent(sending)
         there = np.flatnonzero(sent.any(axis=0))
         sent = sent[:, : there[-1] + 1 if there.size else 0]
@@ -254,7 +253,7 @@ class MediaPlan:
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
-    def _extend(self, sending: _Sending) -> None:
+    def _extend(self, sending: _Transmission) -> None:
         n = self._chunk
         number = sending.planned + np.arange(n)
         at_ns = sending.epoch_ns[:, None] + np.rint((sending.first[:, None] + number) * self._step_ns).astype(np.int64)

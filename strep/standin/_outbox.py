@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from ._calls import Webhook
+from ._call import Webhook
 from ._faults import WebhookFaults
 from ._webhooks import Signer, encode_body
 
