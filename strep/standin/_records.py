@@ -1,5 +1,4 @@
-"""What the stand-in remembers of commands and webhooks: the entries of ``/call_events``, and which commands it has seen.
-Pure."""
+"""What the stand-in remembers: the entries of ``/call_events``, and which commands it has carried out. Pure."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from .._edge.udp import UdpAddress, parse_address
+from .._edge.udp.address import UdpAddress, parse_address
 from .._model.exceptions import AddressError
 from ._answers import Problem, Refusal
 

@@ -46,8 +46,8 @@ class StandIn:
     ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``serving``, ``call``
     when one arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``webhook`` with its outcome.
     The same ``seed`` makes the same calls, keys, packets and troubles, except for what depends on when commands come.
-    For tests in virtual time: ``clock`` gives ns, UTC, as fast as the event loop's time goes; ``open_sender`` makes what
-    sends datagrams to the addresses of one family.
+    For tests in virtual time: ``clock`` gives ns, UTC, as fast as the event loop's time goes; ``open_sender`` makes
+    what sends datagrams to the addresses of one family.
 
     Raises ConfigurationError, BindError; MissingExtraError without the extra ``serve``.
     """
