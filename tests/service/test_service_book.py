@@ -24,10 +24,10 @@ from strep.control.calls import CallState
 from strep.control.events import WebhookEvent, parse_event
 from strep.service import CallBook, CallRecorder, Health, LegStreams, LegWriter
 from strep.service._journal import Journal
-from strep.service._legs import write_json
+from strep.service._json_files import write_json
 from strep.sinks import WavSink
+from strep.standin._call import iso
 from strep.standin._calls import Calls
-from strep.standin._webhooks import iso
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
