@@ -17,8 +17,9 @@ _LONGEST_LOOK_S: Final = 15.0  # the service looks at its disk more often than t
 
 
 class Health:
-    """``check()`` is the status, 200 or 503, and what makes it: all of it is how things are now, and gone when it is
-    mended. ``beat`` is to be called every few seconds, from a thread: it looks at the disk, which may take long."""
+    """``check()`` gives the status, 200 or 503, and the reasons for it. It tells how things are now: what has been
+    mended is not mentioned any more. Call ``beat`` every few seconds, from a thread: looking at the disk may take long.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Which calls are being recorded, on disk: so that a program that was killed finds them again.
 
-``DIR/.calls/<number>.json`` is there from before a call's fork is started until the call is over. Who starts next forks
-these calls again, those that still live; the API tells of the others that they have ended.
+``DIR/.calls/<number>.json`` exists from before a call's fork is started until the call is over. The next process forks
+these calls again, if they still live; the API answers for the others that they have ended.
 """
 
 from __future__ import annotations

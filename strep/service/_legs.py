@@ -1,7 +1,7 @@
 """What was received of each call leg, and ``DIR/<call_leg_id>/leg.json``, which tells it.
 
-A leg's file is written when the leg is over and all sinks are done with its streams; when that takes long (files that
-other legs share), once without waiting and once more then. Nothing is kept of a leg after that.
+A leg's file is written when the leg is over and all sinks are done with its streams. If that takes long (files that
+other legs share), it is written once before and once more in the end. Nothing is kept of a leg after that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and tells what came of each.
+"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and reports what became of each.
 
-A call has one task, which holds its fork until the call ends; nothing that goes wrong in it reaches another call. What
-handles webhooks only keeps the book and starts or wakes these tasks, so it never waits for the API.
+A call has one task, which holds its fork until the call ends; nothing that goes wrong in it reaches another call. The
+handler of webhooks only writes the call book and starts or wakes these tasks, so it never waits for the API.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ class CallRecorder:
             self._recovery.start()
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
-        once."""
+        """Stop all forks, and wait for them for at most ``timeout_s``. Tasks that are left then are cancelled, which
+        stops their forks too."""
         self._stopping = True
         answering = list(self._answering.values())
         for task in answering:

@@ -1,7 +1,7 @@
 """What a process that was killed left behind: files without an end are completed, and told of in ``leg.json``.
 
-A thread does it, beside the calls of now, which write other files: whoever finds a name taken takes the next one. What
-is older than this process's lock on the directory is nobody's any more, for only one may write there.
+A thread does it while new calls are recorded into other files: whoever finds a name taken uses the next one. Files that
+are older than this process's lock on the directory have no owner any more, for only one process may write there.
 """
 
 from __future__ import annotations

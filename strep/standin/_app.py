@@ -22,8 +22,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_BASE: Final = "/v2"
-_MOST_BYTES: Final = 1 << 20
+_BASE_PATH: Final = "/v2"
+_LARGEST_BODY_BYTES: Final = 1 << 20
 
 
 class App:
@@ -89,9 +89,9 @@ class App:
         # as it came: a %2F in a call_control_id is no separator
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
-        if not path.startswith(_BASE + "/"):
+        if not path.startswith(_BASE_PATH + "/"):
             raise not_found("The requested URL")
-        parts = [unquote(part) for part in path[len(_BASE) + 1 :].split("/")]
+        parts = [unquote(part) for part in path[len(_BASE_PATH) + 1 :].split("/")]
         calls, method = self._calls, scope["method"]
         match method, parts:
             case "GET", ["call_events"]:
@@ -136,15 +136,15 @@ async def _read(receive: Receive) -> bytes | None:
             raise _ClientGoneError
         part = message.get("body", b"")
         size += len(part)
-        if size <= _MOST_BYTES:
+        if size <= _LARGEST_BODY_BYTES:
             parts.append(part)
         more = message.get("more_body", False)
-    return b"".join(parts) if size <= _MOST_BYTES else None
+    return b"".join(parts) if size <= _LARGEST_BODY_BYTES else None
 
 
 def _json(body: bytes | None) -> Any:
     if body is None:
-        raise Refusal(413, Problem("10015", "Bad Request", f"The body is longer than {_MOST_BYTES} bytes."))
+        raise Refusal(413, Problem("10015", "Bad Request", f"The body is longer than {_LARGEST_BODY_BYTES} bytes."))
     if not body.strip():
         return {}
     try:

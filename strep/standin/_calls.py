@@ -27,7 +27,7 @@ from ._webhooks import webhook_body
 
 __all__ = ["Calls"]
 
-KEPT_NS: Final = 600_000_000_000  # "data is available 10 minutes after call ended"
+_ENDED_KEPT_NS: Final = 600_000_000_000  # "data is available 10 minutes after call ended"
 _UUID_EPOCH: Final = 0x01B2_1DD2_1381_4000  # of 100 ns from 1582-10-15 to 1970-01-01 (RFC 9562)
 _DEFAULT_LIMIT_S: Final = 14_400
 
@@ -171,7 +171,7 @@ class Calls:
 
     def retrieve(self, call_control_id: str, now_ns: int) -> Answer:
         call = self._of.get(call_control_id)
-        gone = call is not None and call.ended_ns is not None and now_ns - call.ended_ns > KEPT_NS
+        gone = call is not None and call.ended_ns is not None and now_ns - call.ended_ns > _ENDED_KEPT_NS
         if call is None or call.state == "scheduled" or gone:
             raise not_found("The call")
         return Answer(200, {"data": {"record_type": "call", **call.ids(), "is_alive": call.alive}})

@@ -17,7 +17,7 @@ __all__ = ["Command", "Dial", "ForkStart", "Page", "parse_command", "parse_dial"
 StreamType = Literal["raw", "decrypted"]
 
 _STREAM_TYPES: Final = ("raw", "decrypted")
-_LARGEST_PAGE: Final = 250
+_LARGEST_PAGE_SIZE: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def parse_page(query: list[tuple[str, str]]) -> Page:
     sizes = {"page[number]": 1, "page[size]": 20}
     for name, value in query:
         if name in sizes:
-            most = _LARGEST_PAGE if name == "page[size]" else 10**9
+            most = _LARGEST_PAGE_SIZE if name == "page[size]" else 10**9
             if not (value.isascii() and value.isdigit() and 1 <= int(value) <= most):
                 detail = f"{name} must be an integer from 1 to {most}."
                 raise Refusal(422, Problem("10015", "Invalid value", detail, parameter=name))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import listening, send_paced, until
 from support import LEG, packet
@@ -168,7 +168,7 @@ FIELDS = [
 KINDS = ["call.initiated", "call.answered", "call.bridged", "call.fork.started", "call.fork.stopped", "call.hangup"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from(KINDS) | ANYTHING, ANYTHING, st.dictionaries(st.sampled_from(FIELDS), ANYTHING)),
