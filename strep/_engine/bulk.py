@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from .._model.time import TICK_NS
 from .accounts import Accounts
-from .bodies import Bodies
 from .containment import Containment
 from .insertion import Insertion
 from .packets import Packets
 from .playout import Playout
 from .state import StreamState
 from .streams.ring import WINDOW
+from .streams.slots import Bodies
 
 __all__ = ["BulkInsertion", "worthwhile"]
 

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from .._model.events import Event, Notice
 from .accounts import Accounts
-from .bodies import Bodies
 from .containment import Containment
 from .packets import Packets
 from .playout import Playout
 from .state import StreamState
 from .strangers import Strangers
 from .streams.ring import HISTORY, MISORDER, WINDOW
+from .streams.slots import Bodies
 
 __all__ = ["Insertion"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bodies import Bodies
 from .sources.held import HELD_COLUMNS, HeldPackets
+from .streams.slots import Bodies
 
 __all__ = ["Packets"]
 

@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.time import NEVER_NS
-from ..bodies import Bodies
 from ..undo import Undo
-from .slots import SLOTS, PacketSlots
+from .slots import SLOTS, Bodies, PacketSlots
 
 __all__ = ["HISTORY", "LONG_RUN", "MAX_DROPOUT", "MISORDER", "WINDOW", "JitterRing", "RingPackets"]
 

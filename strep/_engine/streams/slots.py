@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bodies import Bodies
-
-__all__ = ["SLOTS", "PacketSlots"]
+__all__ = ["SLOTS", "Bodies", "PacketSlots"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -18,6 +17,32 @@ U8 = npt.NDArray[np.uint8]
 SLOTS: Final = 64  # a stream
 _HEADER_LENGTHS: Final = 8  # different ones in a batch, for which payloads are copied in one go each
 _BOTH_WORDS: Final = np.dtype((np.void, 16))
+
+
+@dataclass(slots=True)
+class Bodies:
+    """Packets of which it is known whose they are, columns (n,). Payload i is
+    ``slab[slab_rows[i], offset[i] : offset[i] + length[i]]``."""
+
+    timestamp: npt.NDArray[np.uint32]
+    payload_type: npt.NDArray[np.uint8]
+    arrival_ns: I64
+    offset: npt.NDArray[np.int32]
+    length: npt.NDArray[np.int32]
+    slab_rows: I64 | None  # None: 0 to n-1
+    slab: npt.NDArray[np.uint8]
+
+    def take(self, rows: I64) -> Bodies:
+        """Some of them. The slab is not copied."""
+        return Bodies(
+            timestamp=self.timestamp[rows],
+            payload_type=self.payload_type[rows],
+            arrival_ns=self.arrival_ns[rows],
+            offset=self.offset[rows],
+            length=self.length[rows],
+            slab_rows=rows if self.slab_rows is None else self.slab_rows[rows],
+            slab=self.slab,
+        )
 
 
 class PacketSlots:
