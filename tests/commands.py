@@ -1,23 +1,42 @@
-"""The command line as a process of its own, and datagrams sent to it."""
+"""The command line, and datagrams sent to it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
+import logging
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
+import pytest
+from click.testing import CliRunner
+
+from strep.cli import main
+
 STREP = [sys.executable, "-m", "strep"]
 
 
-def strep_command(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **(env or {})}
-    command = [*STREP, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+def strep_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command as a user starts it, to its end."""
+    return subprocess.run([*STREP, *map(str, arguments)], capture_output=True, text=True, timeout=100, check=False)
+
+
+def strep_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same without a process: a command that needs no signals, no terminal and no environment of its own."""
+    command = ["strep", *map(str, arguments)]
+    root = logging.getLogger()
+    with pytest.MonkeyPatch.context() as patch, CliRunner().isolation() as (stdout, stderr, _):
+        patch.setattr(sys, "argv", command)
+        patch.setattr(root, "handlers", [])  # the command has its own
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        return subprocess.CompletedProcess(command, int(code), *(io.getvalue().decode() for io in (stdout, stderr)))
 
 
 @contextlib.contextmanager

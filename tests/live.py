@@ -54,7 +54,7 @@ EDGES = [
 ]
 
 
-def run_on(loop: str, main: Coroutine[Any, Any, T], seconds: float = 60) -> T:
+def run_on(loop: str, main: Coroutine[Any, Any, T], seconds: float = 120) -> T:
     async def bounded() -> T:
         return await asyncio.wait_for(main, seconds)
 

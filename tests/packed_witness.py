@@ -45,7 +45,7 @@ def packets_of(command: list[str]) -> list[bytes]:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind(("127.0.0.1", 0))
         port = str(sock.getsockname()[1])
-        subprocess.run([part.replace("{port}", port) for part in command], capture_output=True, check=True, timeout=60)
+        subprocess.run([part.replace("{port}", port) for part in command], capture_output=True, check=True, timeout=100)
         sock.settimeout(0.05)  # all was sent: it waits in the socket
         packets = []
         while True:

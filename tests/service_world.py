@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -16,16 +15,11 @@ from typing import Any
 
 import httpx
 from live import samples_of, until
+from ports import free_port
 
 from strep.standin import Call, StandIn, WebhookFaults
 
 KEY = "KEY0189_serve_canary"
-
-
-def free_port() -> int:
-    with socket.socket() as plain:
-        plain.bind(("127.0.0.1", 0))
-        return int(plain.getsockname()[1])
 
 
 def stand_in(port: int, **options: Any) -> StandIn:

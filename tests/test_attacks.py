@@ -1,11 +1,10 @@
 """An adversary over real sockets, 10 real calls beside it: every sample of theirs is there, and the accounts are whole.
 
-With ``STREP_ATTACKS=full`` every kind on its own at 10,000 packets/s, as ``.ci/nightly`` has it.
+With ``--run-slow`` every kind on its own at 10,000 packets/s.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from pathlib import Path
@@ -15,12 +14,16 @@ import pytest
 from attacks.kinds import KINDS
 from attacks.targets import Outcome, attacked, replayed
 from attacks.wire import Hostile
-from service_world import calls_of, check_audio, free_port, serving, stand_in
+from depth import usual_or_slow
+from ports import free_port
+from service_world import calls_of, check_audio, serving, stand_in
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg"),
+    pytest.mark.xdist_group("load"),
+]
 
-FULL = os.environ.get("STREP_ATTACKS") == "full"
-RATE = 10_000 if FULL else 4000
+RATE = usual_or_slow(4000, 10_000)
 LEGS = 10
 SECONDS = 8.0
 LIMIT_US = 10.0  # a packet
@@ -50,12 +53,12 @@ def test_every_attack_in_turn_costs_the_real_calls_nothing_with_workers(tmp_path
 
 
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
-async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, mode: str) -> None:
+async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, port_range: range, mode: str) -> None:
     """The media port, or all ports of the range, while calls come and go. Who is first at a plain port cannot be told
     from the packets: there ``--allow`` says who may send."""
     port = free_port()
-    first = 21_600
-    ports = tuple(range(first, first + 24)) if mode == "rx_tx" else ()
+    first = port_range[0]
+    ports = tuple(port_range[:24]) if mode == "rx_tx" else ()
     allow = ("--allow", "127.0.0.1/32")
     arguments = ("--mode", mode, "--ports", f"{first}-{first + 23}", *allow) if ports else ()
     api = stand_in(port, calls=8, arrive_s=0.1, ring_s=0.1, seconds=4)
@@ -79,7 +82,8 @@ async def test_attacks_on_a_service_cost_its_calls_nothing(tmp_path: Path, mode:
     assert not totals["faults"]
 
 
-@pytest.mark.skipif(not FULL, reason="STREP_ATTACKS=full: minutes")
+@pytest.mark.slow
+@pytest.mark.serial
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_hostile_packet_is_dear(tmp_path: Path, kind: str) -> None:
     """At 10,000 packets/s: 10 µs of the receiver's CPU for each, or a quarter of a core."""

@@ -71,7 +71,7 @@ def test_no_core_file_holds_the_key() -> None:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "strep.service"
     unit.write_text(UNIT.replace("/opt/strep/bin/strep", sys.executable))
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=100)
     ours = [line for line in (done.stdout + done.stderr).splitlines() if "strep" in line]
     assert (done.returncode, ours) == (0, [])
 
@@ -81,7 +81,7 @@ def test_systemd_finds_it_well_shut_in(tmp_path: Path) -> None:
     policy = tmp_path / "strep.service"
     policy.write_text(UNIT)
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=30", str(policy)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     if "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze does not judge files")
     assert done.returncode == 0, done.stdout[-2000:]

@@ -42,12 +42,12 @@ async def run_example(command: list[str], cwd: Path) -> str:
     )
     assert process.stdout
     try:
-        first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        first = (await asyncio.wait_for(process.stdout.readline(), 100)).decode()
         assert first.startswith("listening on"), (await process.communicate())[1].decode()
         port = int(first.rpartition(":")[2])
         traffic = make_traffic(calls=2, duration_s=1.5, impairments=Impairments(loss=0.1, protect_first=3), seed=2)
         await play(traffic, f"udp:127.0.0.1:{port}")
-        out, err = await asyncio.wait_for(process.communicate(), 30)
+        out, err = await asyncio.wait_for(process.communicate(), 100)
     finally:
         if process.returncode is None:
             process.kill()
@@ -57,15 +57,40 @@ async def run_example(command: list[str], cwd: Path) -> str:
     return out.decode()
 
 
+SECONDS = "6"  # each begins when it is ready, and the calls are over long before, also where all begin at once
+
+
+@pytest.fixture(scope="module")
+def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | BaseException]:
+    """What the examples printed that are tested now; all run at the same time."""
+    wanted = [i.callspec.params["name"] for i in request.session.items if i.originalname == "test_examples_that_listen"]
+    folder = tmp_path_factory.mktemp("examples")
+
+    async def run(name: str) -> str:
+        cwd = folder / Path(name).stem
+        cwd.mkdir()
+        into = ["calls"] if name == "record.py" else []
+        out = await run_example([str(EXAMPLES / name), "udp:127.0.0.1:0", *into, SECONDS], cwd)
+        if into:
+            assert len(list((cwd / "calls").rglob("*.wav"))) == 2
+            assert (cwd / "calls" / "summary.json").is_file()
+        return out
+
+    async def main() -> list[str | BaseException]:
+        return await asyncio.gather(*map(run, wanted), return_exceptions=True)
+
+    return dict(zip(wanted, asyncio.run(main()), strict=True))
+
+
+@pytest.mark.sockets
+@pytest.mark.xdist_group("examples")
 @pytest.mark.parametrize("name", SAYS)
-async def test_examples_that_listen(name: str, tmp_path: Path) -> None:
-    folder = [str(tmp_path / "calls")] if name == "record.py" else []
-    out = await run_example([str(EXAMPLES / name), "udp:127.0.0.1:0", *folder, "3"], tmp_path)
+def test_examples_that_listen(name: str, said: dict[str, str | BaseException]) -> None:
+    out = said[name]
+    if isinstance(out, BaseException):
+        raise out
     for pattern in SAYS[name]:
         assert re.search(pattern, out), out
-    if folder:
-        assert len(list((tmp_path / "calls").rglob("*.wav"))) == 2
-        assert (tmp_path / "calls" / "summary.json").is_file()
 
 
 def test_the_example_that_replays(tmp_path: Path) -> None:
@@ -79,6 +104,7 @@ def test_the_example_that_replays(tmp_path: Path) -> None:
     assert (tmp_path / "out" / str(LEG) / "a-inbound.wav").is_file()
 
 
+@pytest.mark.sockets
 async def test_the_example_that_forks_a_call(tmp_path: Path) -> None:
     async with StandIn(calls=1) as api:
         (call,) = api.calls
@@ -87,7 +113,7 @@ async def test_the_example_that_forks_a_call(tmp_path: Path) -> None:
             cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "TELNYX_API_KEY": api.api_key, "TELNYX_BASE_URL": api.base_url},
         )  # fmt: skip
-        out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 30))
+        out, err = (text.decode() for text in await asyncio.wait_for(process.communicate(), 100))
         assert (process.returncode, err) == (0, "")
         sent = {truth.direction.label: truth.packets for truth in api.truth(call.call_leg_id)}
         assert call.fork is None
@@ -103,6 +129,7 @@ def test_every_example_is_told_and_run() -> None:
     assert all(f"[`{name}`]({name})" in told for name in names)
 
 
+@pytest.mark.sockets
 async def test_the_code_in_the_readme(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     lines = [line for line in code.splitlines() if line.strip()]
@@ -120,11 +147,11 @@ async def test_the_code_in_the_readme(tmp_path: Path) -> None:
     )
     assert process.stdout
     try:
-        port = int((await asyncio.wait_for(process.stdout.readline(), 30)).decode().rpartition(":")[2])
+        port = int((await asyncio.wait_for(process.stdout.readline(), 100)).decode().rpartition(":")[2])
         sending = asyncio.create_task(play(make_traffic(calls=1, duration_s=1.5, seed=2), f"udp:127.0.0.1:{port}"))
         text = ""
         while text.count("None") < 20:  # the gap of each frame
-            text += (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+            text += (await asyncio.wait_for(process.stdout.readline(), 100)).decode()
         await sending
         assert process.returncode is None
     finally:

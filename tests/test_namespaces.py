@@ -112,15 +112,15 @@ def test_twenty_streams_over_a_bad_network(cable: None, tmp_path: Path) -> None:
         sender = start(
             _NEAR, python, "-m", "strep", "simulate", "--rx-to", to, "--calls", "20", "--duration", "4", "--seed", "45"
         )
-        _, err = sender.communicate(timeout=60)
+        _, err = sender.communicate(timeout=100)
         assert sender.returncode == 0, err
         if relay is not None:
-            relay.communicate("", timeout=20)
+            relay.communicate("", timeout=100)
         subprocess.run(["sleep", "0.5"], check=True)
         capture.terminate()
-        out, _ = capture.communicate(timeout=20)
+        out, _ = capture.communicate(timeout=100)
         dump.terminate()
-        dump.communicate(timeout=20)
+        dump.communicate(timeout=100)
     summary = json.loads(out.splitlines()[-1])
     ours = {stream["ssrcs"][0]: stream for stream in summary["streams"]}
     theirs = {int(row["ssrc"]): row for row in tshark_streams(tmp_path / "far.pcapng")}  # type: ignore[call-overload]

@@ -115,6 +115,7 @@ def test_importing_is_quiet_and_light() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
+@pytest.mark.sockets
 def test_nothing_blocks_the_loop(tmp_path: Path) -> None:
     """Files are written by threads; whatever would block raises here."""
 

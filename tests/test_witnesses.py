@@ -100,6 +100,7 @@ async def record(folder: Path, command_of: object, packets: int) -> strep.Receiv
     return receiver
 
 
+@pytest.mark.sockets
 @needs("ffmpeg")
 @pytest.mark.parametrize(("encoder", "codec"), [("pcm_mulaw", "PCMU"), ("pcm_alaw", "PCMA")])
 def test_ffmpeg_sends(tmp_path: Path, encoder: str, codec: str) -> None:
@@ -124,6 +125,7 @@ def test_ffmpeg_sends(tmp_path: Path, encoder: str, codec: str) -> None:
     # ffmpeg also sends RTCP sender reports to the port above: they are not ours
 
 
+@pytest.mark.sockets
 @needs("gst-launch-1.0", "GStreamer")
 @pytest.mark.parametrize(("elements", "codec"), [("mulawenc ! rtppcmupay", "PCMU"), ("alawenc ! rtppcmapay", "PCMA")])
 def test_gstreamer_sends(tmp_path: Path, elements: str, codec: str) -> None:
@@ -148,6 +150,7 @@ def test_gstreamer_sends(tmp_path: Path, elements: str, codec: str) -> None:
         np.testing.assert_array_equal(ours, np.frombuffer(raw.read_bytes(), "<i2"))
 
 
+@pytest.mark.sockets
 @needs("gst-launch-1.0", "GStreamer")
 def test_gstreamer_sends_linear(tmp_path: Path) -> None:
     """L16 at 44.1 kHz, the static payload type 11."""

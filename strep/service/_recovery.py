@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..sinks.wav.file import WavFormat
-from ..sinks.wav.left import complete_files
+from ..sinks.wav.leftovers import complete_files
 from ._json_files import write_json
 
 __all__ = ["Recovery"]

@@ -15,16 +15,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .._codecs.facts import codec_facts
 from .._codecs.g711 import encode
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from .._parser import write_headers
+from ..simulate.calls import wire_codec
 from ..simulate.impair import Impairments, impair
 from ..simulate.speech import bundled_voices
-from ..simulate.traffic import StreamTruth, wire_codec
-from ._call import MediaFork
+from ..simulate.truth import StreamTruth
+from ._call import Due, MediaFork
 
-__all__ = ["Due", "MediaPlan"]
+__all__ = ["MediaPlan"]
 
 I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
@@ -40,17 +42,6 @@ _STREP_BYTES: Final = 24
 _RTP_BYTES: Final = 12
 _GOLDEN_RATIO: Final = 0.618_033_988_749_895  # spreads phases evenly, however many there are
 _FIRST_ROWS: Final = 64  # of the table; it doubles when it is full
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Packets in order of sending, int64 (n,): the row, the number since the call was answered."""
-
-    row: I64
-    number: I64
-
-    def __len__(self) -> int:
-        return len(self.row)
 
 
 @dataclass(slots=True)
@@ -94,7 +85,7 @@ class MediaPlan:
             raise ConfigurationError(f"ptime {ptime_ms} ms: whole samples at {chosen.clock_rate} Hz, 200 at most")
         if not abs(drift_ppm) <= 100_000:
             raise ConfigurationError(f"drift {drift_ppm} ppm: choose -100000 to 100000")
-        self.payload_type = {"PCMU": 0, "PCMA": 8}.get(chosen.name, 96)
+        self.payload_type = codec_facts(chosen).simulated_type
         self._frames = frames
         self._seed = secrets.randbits(64) if seed is None else seed
         self._step_ns = ptime_ms * 1e6 / (1 + drift_ppm * 1e-6)

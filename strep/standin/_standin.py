@@ -17,9 +17,10 @@ from .._edge.http import HttpLimits, HttpServer
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
 from ..simulate._sendmmsg import ScatterSender
+from ..simulate.calls import wire_codec
 from ..simulate.impair import Impairments
 from ..simulate.speech import read_voices
-from ..simulate.traffic import StreamTruth, wire_codec
+from ..simulate.truth import StreamTruth
 from ._app import App
 from ._call import Call, Effect, MediaStart, MediaStop, Webhook
 from ._calls import Calls

@@ -155,7 +155,7 @@ def attacked(
         stopping = time.monotonic()
         process.send_signal(signal.SIGTERM)
         try:
-            code = process.wait(20)
+            code = process.wait(100)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
@@ -185,5 +185,5 @@ _BASE: dict[int, float] = {}  # by workers: what the real calls alone cost a sec
 def replayed(pcap: Path, out: Path, legs: int, packets: int) -> tuple[int, Verdict]:
     """What ``strep replay`` makes of what was recorded: its exit code, and the real calls."""
     command = [sys.executable, "-m", "strep", "replay", str(pcap), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     return done.returncode, verdict(out, legs, packets)

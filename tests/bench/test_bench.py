@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from strep import ConfigurationError
 from strep._edge.pcap import PcapReader
 from strep._model.exceptions import StrepError
-from strep.bench import WORKLOADS, Settings, run_workload
+from strep.bench import WORKLOADS, Settings, run_workload, stages
 from strep.bench._histogram import Histogram
 from strep.bench._outcome import spread
 from strep.bench._trial import RECEIVERS, Load, is_right, run_trial
@@ -31,9 +31,12 @@ from strep.bench.search import bisect
 from strep.bench.stages import SINKS, STAGES
 from strep.simulate.load import call_leg_id_of, expected_samples
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="strep bench needs Linux and two cores"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="strep bench needs Linux and two cores"
+    ),
+    pytest.mark.xdist_group("load"),
+]
 LISTEN = [sys.executable, "-m", "strep.bench._listen"]
 
 
@@ -81,7 +84,7 @@ def test_the_command_prints_a_table_and_writes_everything(tmp_path: Path) -> Non
         [sys.executable, "-m", "strep", "bench", "ratio", *load, "--out", str(tmp_path), "--json", str(report)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in ("monitor", "arrays", "wav", "10 streams", "1,000 packets/s"))
@@ -94,9 +97,9 @@ def test_the_command_prints_a_table_and_writes_everything(tmp_path: Path) -> Non
 
 def test_the_command_lists_its_workloads_and_refuses_others() -> None:
     command = [sys.executable, "-m", "strep", "bench"]
-    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=60)
+    listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=100)
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(WORKLOADS)
-    refused = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=60)
+    refused = subprocess.run([*command, "speed"], capture_output=True, text=True, timeout=100)
     assert refused.returncode == 2
     assert "no workload 'speed': choose from stages" in refused.stderr
 
@@ -165,7 +168,12 @@ def test_the_capture_for_offline_holds_the_load(tmp_path: Path) -> None:
     assert np.diff(arrival).tolist() == pytest.approx([1e9 / 350] * 349, abs=1)
 
 
-def test_stages_add_up_to_packets_that_were_delivered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [100, pytest.param(5000, marks=pytest.mark.slow)])
+def test_stages_add_up_to_packets_that_were_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    monkeypatch.setattr(stages, "_STREAMS", streams)
+    monkeypatch.setattr(stages, "_RATE", streams * 50.0)
     outcome = run_workload("stages", Settings(quick=True, directory=tmp_path))
     assert outcome.wrong == []
     assert [row[0] for row in outcome.rows] == [1, 16, 256, 4096]

@@ -21,6 +21,7 @@ from strep.simulate.load import expected_payload, expected_samples
 BENCHMARKS = ROOT / "benchmarks"
 
 pytestmark = [
+    pytest.mark.xdist_group("load"),
     pytest.mark.skipif(not (BENCHMARKS / "compare.py").is_file(), reason="benchmarks/ is not beside tests/"),
     pytest.mark.skipif(
         sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="comparing needs Linux and two cores"
@@ -31,7 +32,7 @@ pytestmark = [
 def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     load = ["--streams", "10", "--duration", "0.5", "--rounds", "1"]
     command = [sys.executable, str(BENCHMARKS / "compare.py"), *load, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, env={**os.environ, **environment})
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
 
 
 def test_strep_and_asyncio_receive_everything(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from captures import capture_file
 from commands import STREP, running, send, strep_command
 from live import hashes, samples_of
+from stopwatch import Stopwatch
 from support import LEG, T0, leg_id, packet, payload_of, pcmu, steady
 
 from strep._receiver.summary import write_summary
@@ -28,6 +29,7 @@ from strep._receiver.summary import write_summary
 # --- capture ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_files_and_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
@@ -37,10 +39,10 @@ def test_a_signal_finishes_files_and_loses_nothing(tmp_path: Path, number: signa
         (port,),
     ):
         send(port, [packet(k, call=leg_id(n)) for k in range(200) for n in range(5)], chunk=100)
-        began = time.monotonic()
+        watch = Stopwatch()
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
-        took = time.monotonic() - began
+        out, err = process.communicate(timeout=100)
+        took = watch.seconds
     assert process.returncode == 0
     assert took <= 2
     events = [json.loads(line) for line in out.splitlines()]
@@ -64,16 +66,18 @@ def test_a_signal_finishes_files_and_loses_nothing(tmp_path: Path, number: signa
     assert twice["totals"] == summary["totals"]
 
 
+@pytest.mark.sockets
 def test_duration_ends_a_capture_and_a_monitor_writes_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [*STREP, "capture", "--listen", "127.0.0.1:0", "--duration", "0.3"],
-        capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path,
+        capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "")
     assert "listening on udp:127.0.0.1:" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.sockets
 def test_rx_and_tx_of_a_named_leg_as_stereo(tmp_path: Path) -> None:
     options = (
         "--rx",
@@ -92,12 +96,13 @@ def test_rx_and_tx_of_a_named_leg_as_stereo(tmp_path: Path) -> None:
             send(rx, [packet(i, call=None, ssrc=1) for i in range(k, k + 10)], 10)
             send(tx, [packet(i, call=None, ssrc=2) for i in range(k, k + 10)], 10)
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=100)
     both = samples_of(tmp_path / "out" / str(LEG) / "a.wav")
     assert both.shape[1] == 2
     assert 2 * 16_000 <= len(both) <= 2 * 16_000 + 1600
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals as of POSIX")
 @pytest.mark.parametrize("color", [True, False])
 def test_a_terminal_shows_a_table_that_lives(color: bool) -> None:
@@ -114,7 +119,7 @@ def test_a_terminal_shows_a_table_that_lives(color: bool) -> None:
     os.close(child)
     shown = ""
     try:
-        k, deadline = 0, time.monotonic() + 20
+        k, deadline = 0, time.monotonic() + 100
         while not ("dBFS" in shown and str(LEG)[:20] in shown and "PCMU/8000" in shown):
             assert time.monotonic() < deadline, shown
             with contextlib.suppress(ConnectionRefusedError):
@@ -127,7 +132,7 @@ def test_a_terminal_shows_a_table_that_lives(color: bool) -> None:
         with contextlib.suppress(OSError):
             while chunk := os.read(parent, 65_536):
                 shown += chunk.decode(errors="replace")
-        process.wait(10)
+        process.wait(100)
         os.close(parent)
     assert process.returncode == 0
     assert "datagrams/s" in shown
@@ -194,6 +199,7 @@ def test_dynamic_payload_types_are_named(tmp_path: Path) -> None:
 # --- simulate, demo, doctor ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 def test_simulate_into_capture(tmp_path: Path) -> None:
     with running("--listen", "127.0.0.1:0", "--out", tmp_path / "out") as (process, (port,)):
         done = strep_command(
@@ -203,7 +209,7 @@ def test_simulate_into_capture(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=100)
     sent = json.loads(done.stdout)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["totals"]["datagrams"] == sent["datagrams"]
@@ -214,6 +220,7 @@ def test_simulate_into_capture(tmp_path: Path) -> None:
     assert {s["codec"] for s in summary["streams"]} == {"PCMA"}
 
 
+@pytest.mark.sockets
 def test_the_demo_does_it_all(tmp_path: Path) -> None:
     done = strep_command("demo", "--calls", 2, "--seconds", 2, "--out", tmp_path / "demo", "--seed", 1)
     assert done.returncode == 0, done.stderr
@@ -225,27 +232,28 @@ def test_the_demo_does_it_all(tmp_path: Path) -> None:
     assert "call.answered" in done.stderr  # it was asked for through the API
 
 
+@pytest.mark.sockets
 def test_the_demo_without_the_extra_forks_straight(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['uvicorn'] = None; from strep.cli import main; "
         f"sys.argv = ['strep', 'demo', '--calls', '1', '--seconds', '1', '--out', {str(tmp_path)!r}]; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "as many as were withheld" in done.stdout
     assert "strep-rtp[serve]" in done.stderr
 
 
+@pytest.mark.sockets
 def test_doctor_tells_line_by_line(tmp_path: Path) -> None:
     done = strep_command("doctor", "--listen", "127.0.0.1:0", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert all(line.split()[0] in ("ok", "warn", "fail") for line in lines)
-    names = {line.split()[1] for line in lines}
-    assert {"port", "buffer", "recvmmsg", "uvloop", "clock", "disk"} <= names | {
-        n.replace("receive", "buffer") for n in names
-    }
     checks = json.loads(strep_command("doctor", "--listen", "127.0.0.1:0", "--json").stdout)
+    names = [c["name"] for c in checks]
+    assert {"port", "receive buffer", "recvmmsg", "uvloop", "clock"} <= set(names)
+    assert all(any(name in line for line in lines) for name in [*names, "disk"])
     assert {c["result"] for c in checks} <= {"ok", "warn"}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -279,6 +287,7 @@ def test_a_session_in_one_file(tmp_path: Path) -> None:
 # --- wrong use: exit codes -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -316,6 +325,7 @@ def test_wrong_use_says_what_would_be_right(tmp_path: Path, arguments: list[str]
     assert done.stdout == ""
 
 
+@pytest.mark.sockets
 def test_a_taken_port_is_exit_code_4() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -323,6 +333,7 @@ def test_a_taken_port_is_exit_code_4() -> None:
     assert (done.returncode, "taken by another program" in done.stderr) == (4, True)
 
 
+@pytest.mark.sockets
 def test_a_sink_that_failed_is_exit_code_6(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for number in ("", *(f"-{n}" for n in range(2, 1000))):
@@ -330,13 +341,14 @@ def test_a_sink_that_failed_is_exit_code_6(tmp_path: Path) -> None:
     with running("--listen", "127.0.0.1:0", "--out", tmp_path / "out") as (process, (port,)):
         send(port, [packet(k) for k in range(40)])
         process.terminate()
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=100)
     assert process.returncode == 6
     assert "wav: EEXIST" in err
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["sinks"][0]["dropped_frames"] == 40 * 160
 
 
+@pytest.mark.sockets
 def test_a_summary_that_cannot_be_written_is_said_and_the_rest_is_told(tmp_path: Path) -> None:
     """As on a full disk."""
     out, pcap = tmp_path / "out", tmp_path / "raw.pcap"
@@ -344,7 +356,7 @@ def test_a_summary_that_cannot_be_written_is_said_and_the_rest_is_told(tmp_path:
     with running("--listen", "127.0.0.1:0", "--out", out, "--pcap", pcap) as (process, (port,)):
         send(port, [packet(k) for k in range(40)])
         process.terminate()
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=100)
     again = strep_command("replay", str(pcap), "--out", str(out))
     for code, text in ((process.returncode, err), (again.returncode, again.stderr)):
         assert code == 6

@@ -182,7 +182,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "error", "-m", "strep", "plot", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=os.environ)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=os.environ)
 
     done = run(tmp_path / "calls", "--json", "--out", tmp_path / "pictures")
     assert (done.returncode, done.stderr) == (0, "")

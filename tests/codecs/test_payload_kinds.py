@@ -6,12 +6,13 @@ import struct
 
 import numpy as np
 import pytest
+from depth import one_or_all, usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, leg_id, packet, payload_of, pcmu, run, steady
 
-from strep._codecs.decoders import available
-from strep._codecs.g711 import parse_codec
+from strep._codecs.decoder import available
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._engine.engine import EngineConfig
 from strep._model.types import Codec
@@ -297,7 +298,7 @@ def mixture(seed: int) -> list[Arrival]:
 
 
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(20, 80), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_split_gives_the_same(seed: int, cut_seed: int) -> None:
     arrivals = mixture(seed)
     rng = np.random.default_rng(cut_seed)
@@ -305,7 +306,8 @@ def test_any_split_gives_the_same(seed: int, cut_seed: int) -> None:
     assert whole.audio
     few = sorted(rng.integers(0, len(arrivals), 20).tolist())
     many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 2).tolist())
-    for cuts, live, ticking in ((few, True, False), (many, False, True), (many, True, True)):
+    ways = [(few, True, False), (many, False, True), (many, True, True)]
+    for cuts, live, ticking in one_or_all(ways, rng):
         other = run(arrivals, cuts=cuts, live=live, ticking=ticking, config=L16, width=1024)
         assert other.totals == whole.totals
         assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]

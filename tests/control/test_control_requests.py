@@ -178,7 +178,7 @@ def test_prism_accepts_every_request(tmp_path: Path) -> None:
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen([prism, "mock", "--errors", "-p", str(port), str(contract)], stdout=log, stderr=log)
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 100
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()

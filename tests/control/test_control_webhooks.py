@@ -8,7 +8,6 @@ import builtins
 import dataclasses
 import json
 import logging
-import os
 import random
 import time
 import uuid
@@ -24,6 +23,7 @@ import pytest
 import telnyx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from depth import usual_or_slow
 from hypothesis import given
 from hypothesis import strategies as st
 from telnyx.lib.webhook_verification import WebhookVerificationError, verify_webhook_signature
@@ -216,7 +216,7 @@ def test_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
         PublicKey(KEY)
 
 
-MUTATIONS = 100_000 if os.environ.get("STREP_LONG") else 10_000
+MUTATIONS = usual_or_slow(10_000, 100_000)
 
 
 def test_pynacl_agrees_on_mutated_signatures() -> None:

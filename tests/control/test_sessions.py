@@ -36,6 +36,7 @@ async def media(fork: Fork) -> None:
     await until(lambda: fork.diagnosis().facts.inbound > 4 and fork.diagnosis().facts.outbound > 4)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("announced_only", [False, True])
 async def test_a_fork_gives_both_directions_whole_and_is_stopped(mode: Mode, announced_only: bool) -> None:
@@ -76,6 +77,7 @@ async def test_a_fork_gives_both_directions_whole_and_is_stopped(mode: Mode, ann
             await fork.__aenter__()
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 async def test_fifty_calls_at_once(mode: Mode, tmp_path: Path) -> None:
     async with world(50, sinks=[WavSink(tmp_path)], receiver={"announced_only": True}) as w:
@@ -383,6 +385,7 @@ async def test_what_cannot_be_meant_is_refused_at_once(options: dict[str, Any], 
             control.fork("v3:a", receiver, **options)
 
 
+@pytest.mark.sockets
 async def test_a_receiver_on_all_addresses_needs_to_be_told_which_is_reached() -> None:
     async with (
         CallControl("KEY", base_url="http://127.0.0.1:1/v2") as control,

@@ -151,6 +151,7 @@ def test_the_option(tmp_path: Path) -> None:
     assert "pcm16" in wrong.stderr
 
 
+@pytest.mark.sockets
 def test_frames_and_blocks_of_streams() -> None:
     """Side by side: one consumer wants it, others do not."""
 
@@ -207,6 +208,7 @@ def test_frames_and_blocks_of_streams() -> None:
     run_on("asyncio", main())
 
 
+@pytest.mark.sockets
 def test_who_stops_listening_costs_nothing_any_more() -> None:
     async def main() -> None:
         async with strep.Receiver("127.0.0.1:0", latency_ms=0) as receiver:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -427,7 +428,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, Callable[..., bool]]] = {
     "spectrum: transform": (Spectrum, spectrum_module.Spectrum, "_add", in_frames),
     "muted level: bank": (lambda: MutedSink([LevelMeter()]), bank_module.FrameBank, "_cut", in_rows),
     "muted level: keys": (lambda: MutedSink([LevelMeter()]), keys_module.KeyFinder, "find", in_frames),
-    "muted level: release": (lambda: MutedSink([LevelMeter()]), mute_module.MuteKeys, "_release", in_row),
+    "muted level: release": (lambda: MutedSink([LevelMeter()]), mute_module.KeyMuter, "_release", in_row),
 }
 
 
@@ -451,6 +452,19 @@ def findings(dispatcher: Dispatcher, heard: list[StreamEvent], events: list[Even
     }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(events: list[Event]) -> Callable[[Callable[[], Any]], dict[int, Any]]:
+    """What a sink finds while nothing fails; of each kind once."""
+
+    @functools.cache
+    def found(make: Callable[[], Any]) -> dict[int, Any]:
+        clean, heard, _ = run(events, make())
+        assert clean.reports()[0]["dropped_frames"] == 0
+        return findings(clean, heard, events)
+
+    return found
+
+
 SELDOM = {"speech: turn", "quality: codec", "dtmf: key"}  # called once or twice
 
 
@@ -458,12 +472,14 @@ SELDOM = {"speech: turn", "quality: codec", "dtmf: key"}  # called once or twice
     ("fault", "after"), [(fault, after) for fault in FAULTS for after in (0, 2) if not after or fault not in SELDOM]
 )
 def test_an_analyzer_goes_on_without_the_stream_that_makes_it_raise(
-    events: list[Event], fault: str, after: int, monkeypatch: pytest.MonkeyPatch
+    events: list[Event],
+    undisturbed: Callable[[Callable[[], Any]], dict[int, Any]],
+    fault: str,
+    after: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make, holder, name, concerns = FAULTS[fault]
-    clean, heard, _ = run(events, make())
-    expected = findings(clean, heard, events)
-    assert clean.reports()[0]["dropped_frames"] == 0
+    expected = undisturbed(make)
     poison = Poison(getattr(holder, name), concerns, after)
     monkeypatch.setattr(holder, name, poison)
     sink = make()
@@ -696,6 +712,7 @@ def test_all_of_a_callback_that_blocks_nothing(events: list[Event]) -> None:
     assert len([e for e in events if isinstance(e, Ended)]) == STREAMS
 
 
+@pytest.mark.sockets
 def test_the_loop_hears_of_incidents_from_any_thread() -> None:
     async def main() -> list[str]:
         async with strep.Receiver("127.0.0.1:0") as receiver:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import LEG, MS, T0, Arrival, Result, batch_of, leg_id, packet, payload_of, pcmu, run, steady
 
 from strep._engine.engine import Engine, EngineConfig
-from strep._engine.sources.admission import PortBinding, PortRole
 from strep._engine.sources.announcements import Announcements
+from strep._engine.sources.port_keys import PortBinding, PortRole
 from strep._model.addresses import SourceFilter
 from strep._model.events import Event
 
@@ -84,7 +85,7 @@ def check_as_good(arrivals: list[Arrival], when: int, cuts: Sequence[int] = ()) 
     np.testing.assert_array_equal(audio, other)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=usual_or_slow(12, 60), deadline=None)
 @given(data=st.data())
 def test_what_waited_is_as_good_as_what_did_not(data: st.DataObject) -> None:
     arrivals = troubled(data.draw(st.integers(0, 1 << 32)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from depth import one_or_all, usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, packet
@@ -15,7 +16,7 @@ from traffic import traffic
 from strep._engine.engine import Engine
 from strep._engine.release import Release
 from strep._engine.streams.clock import ClockFilter
-from strep._engine.streams.timeline import Placed
+from strep._engine.streams.placement import Placement
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended
 from strep._model.report import StreamReport, leg_created_ns, utc_text
@@ -60,7 +61,7 @@ def times(
 
 @pytest.mark.parametrize(("streams", "trouble"), [(2, 0.01), (2, 0.0)])
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(3, 10), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_cut_gives_the_same_time(streams: int, trouble: float, seed: int, cut_seed: int) -> None:
     arrivals = traffic(seed, streams, trouble, packets=1100)
     rng = np.random.default_rng(cut_seed)
@@ -68,7 +69,8 @@ def test_any_cut_gives_the_same_time(streams: int, trouble: float, seed: int, cu
     assert sum(map(len, whole.values())) > 1000
     few = sorted(rng.integers(0, len(arrivals), 20).tolist())
     many = sorted(rng.integers(0, len(arrivals), len(arrivals) // 3).tolist())
-    for cuts, live, ticking in ((few, True, False), (many, False, True), (many, True, True)):
+    ways = [(few, True, False), (many, False, True), (many, True, True)]
+    for cuts, live, ticking in one_or_all(ways, rng):
         other, others = times(arrivals, cuts, live=live, ticking=ticking)
         wrong = [(s, p) for s in whole for p in whole[s] if other[s].get(p) != whole[s][p]]
         assert not wrong[:3]  # a few: comparing all of them takes longer than all else
@@ -101,7 +103,7 @@ class Line:
             delay = delay_ns[begin : begin + self.per]
             n = len(delay)
             at = self.position + frames * np.arange(n)
-            placed = Placed(
+            placed = Placement(
                 None, np.ones(n, np.int64), np.arange(n), np.zeros(n, np.int16), np.full(n, frames),
                 np.full(n, frames), np.full(n, frames), None,
                 at.astype(np.uint32), T0 + position_ns(at, self.rate) + delay.astype(np.int64), np.array([0, n]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import LEG, MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run, steady
@@ -296,7 +297,7 @@ _SENDERS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=usual_or_slow(30, 120), deadline=None)
 @given(senders=_SENDERS, cuts=st.sets(st.integers(1, 400), max_size=12), pin=st.sampled_from(["address", "off"]))
 def test_any_senders_in_any_cuts_come_to_the_same(
     senders: list[tuple[tuple[int, int], int, int, int, int, int, int, int]], cuts: set[int], pin: str
@@ -443,7 +444,7 @@ def test_ten_minutes_of_audio_at_once_are_no_flood() -> None:
     assert (report.packets_received, len(audio)) == (30_000, 30_000 * 160)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=usual_or_slow(30, 120), deadline=None)
 @given(data=st.data())
 def test_packets_of_one_stream_are_counted_one_by_one_as_in_arrays(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))

@@ -73,11 +73,8 @@ def test_pairs_come_and_go_while_it_runs(transport: str, loop: str, tmp_path: Pa
             np.testing.assert_array_equal(samples_of(tmp_path / str(leg) / f"{name}.wav"), audio_of(range(count)))
 
 
-async def test_the_same_ports_serve_one_leg_after_another() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        base = one.getsockname()[1]
-    base = min(base, 65_000)
+async def test_the_same_ports_serve_one_leg_after_another(port_range: range) -> None:
+    base = port_range[0]
     sink = ArraySink()
     async with strep.Receiver(pairs=f"udp:127.0.0.1:{base}-{base + 3}", sinks=[sink]) as receiver:
         used = []
@@ -94,10 +91,8 @@ async def test_the_same_ports_serve_one_leg_after_another() -> None:
     assert len({r.stream.leg_name for r in receiver.reports()}) == 6
 
 
-async def test_ports_run_out_and_come_back() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        base = min(one.getsockname()[1], 65_000) + 1
+async def test_ports_run_out_and_come_back(port_range: range) -> None:
+    base = port_range[0]
     async with strep.Receiver(pairs=f"udp:127.0.0.1:{base}-{base + 2}") as receiver:
         pair = await receiver.open_pair()
         for _ in range(3):  # the third port is given back each time

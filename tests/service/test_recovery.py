@@ -38,7 +38,7 @@ def recover(root: Path, calls: dict[uuid.UUID, dict[str, Any]], since_s: float |
         root, since_ns, calls, lambda path, found: told.append((path.relative_to(root).as_posix(), found))
     )
     recovery.start()
-    recovery._thread.join(20)
+    recovery._thread.join(100)
     assert not recovery._thread.is_alive()
     return recovery, told
 
@@ -92,6 +92,6 @@ def test_nobody_knows_what_is_older_when_the_clock_was_set(tmp_path: Path, monke
     recovery = Recovery(tmp_path, int(real() * 1e9), {}, lambda path, found: None)
     monkeypatch.setattr(time, "time", lambda: real() - 3600)
     recovery.start()
-    recovery._thread.join(20)
+    recovery._thread.join(100)
     assert (recovery.done, recovery.completed) == (False, 0)
     assert part.exists()

@@ -19,14 +19,15 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+import service_world
 import soundfile
 from click.testing import CliRunner
 from live import samples_of, send_paced, until
+from ports import free_port
 from service_world import (
     KEY,
     calls_of,
     check_audio,
-    free_port,
     serving,
     stand_in,
 )
@@ -45,17 +46,18 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
-async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, mode: str) -> None:
+async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, port_range: range, mode: str) -> None:
     port = free_port()
     # 60 ports suffice for 50 calls only if they are given back
-    first = 20_000 + os.getpid() % 100 * 100
+    first = port_range[0]
     ports = ("--mode", mode, "--ports", f"{first}-{first + 59}") if mode == "rx_tx" else ()
     faults = WebhookFaults(duplicate=0.3, reorder=True, delay_s=0.15, retry_s=0.1, retries=7)
     api = stand_in(port, calls=0, ring_s=0.1, seconds=3600, webhook_faults=faults)
     slots = asyncio.Semaphore(30)
 
-    async def live(daemon: Daemon) -> None:
+    async def live(daemon: service_world.Daemon) -> None:
         """A call that is there until it has been recorded for a while, however slow the machine is."""
         async with slots:
             call = api._calls._make(api._clock(), None, Leg.A, "incoming")
@@ -97,6 +99,7 @@ async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, mode: str) ->
             plain.bind(("127.0.0.1", number))
 
 
+@pytest.mark.sockets
 async def test_an_api_in_trouble_costs_no_call(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=12, seconds=60, faults=Faults(rate_429=0.2, rate_5xx=0.3, retry_after_s=0.05))
@@ -109,6 +112,7 @@ async def test_an_api_in_trouble_costs_no_call(tmp_path: Path) -> None:
     assert set(outcomes["fork_start"]) > {"200", "429"}
 
 
+@pytest.mark.sockets
 async def test_it_answers_if_it_is_to(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=2, ring_s=None, seconds=60)
@@ -118,6 +122,7 @@ async def test_it_answers_if_it_is_to(tmp_path: Path) -> None:
     assert daemon.summary["api_requests"]["answer"] == {"200": 2}
 
 
+@pytest.mark.sockets
 async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as media, socket.create_server(("127.0.0.1", 0)) as hooks:
         media.bind(("127.0.0.1", 0))
@@ -130,6 +135,7 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             assert not (tmp_path / "out" / "summary.json").exists()
 
 
+@pytest.mark.sockets
 async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=2, seconds=60)
@@ -162,6 +168,7 @@ async def test_what_goes_wrong_with_one_call_is_logged_once_and_touches_no_other
     assert summary["webhooks"]["forged"] == 1
 
 
+@pytest.mark.sockets
 async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
     port = free_port()
     api = stand_in(port, calls=3, seconds=60)
@@ -172,6 +179,7 @@ async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> Non
     check_audio(api, daemon, api.calls)
 
 
+@pytest.mark.sockets
 async def test_an_end_while_forks_are_being_started_stops_them_in_time_and_quietly(tmp_path: Path) -> None:
     """FAULTS row 33: a command that is under way is given up; the calls are left to the next one."""
     port, out = free_port(), tmp_path / "out"
@@ -210,6 +218,7 @@ class Losing(httpx.AsyncBaseTransport):
         await self._through.aclose()
 
 
+@pytest.mark.sockets
 async def test_a_call_whose_end_nobody_tells_ends_by_itself(tmp_path: Path) -> None:
     """FAULTS row 42."""
     port, network = free_port(), Losing("call.hangup", "call.fork.stopped")
@@ -223,6 +232,7 @@ async def test_a_call_whose_end_nobody_tells_ends_by_itself(tmp_path: Path) -> N
     assert daemon.summary["calls"]["recorded"] == 3
 
 
+@pytest.mark.sockets
 async def test_a_call_whose_answer_nobody_tells_is_forked_all_the_same(tmp_path: Path) -> None:
     port, network = free_port(), Losing("call.answered")
     api = stand_in(port, calls=1, ring_s=0.5, seconds=60, webhook_transport=network)
@@ -233,6 +243,7 @@ async def test_a_call_whose_answer_nobody_tells_is_forked_all_the_same(tmp_path:
     check_audio(api, daemon, api.calls)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_calls_that_live_are_forked_again_by_the_next_one(tmp_path: Path, number: signal.Signals) -> None:
     port, out = free_port(), tmp_path / "out"
@@ -268,6 +279,7 @@ def readable(path: Path) -> npt.NDArray[np.int16]:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
 
 
+@pytest.mark.sockets
 async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> None:
     """FAULTS row 55: while the same 50 calls go on in further files."""
     port, out = free_port(), tmp_path / "out"
@@ -304,6 +316,7 @@ async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> No
             assert name in figures["names"]
 
 
+@pytest.mark.sockets
 async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
     """FAULTS row 54: it takes no call of the first, which goes on; nor does a capture write there."""
     port, out = free_port(), tmp_path / "out"
@@ -325,6 +338,7 @@ async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
     assert daemon.summary["api_requests"]["fork_start"] == {"200": 2}
 
 
+@pytest.mark.sockets
 async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path: Path) -> None:
     """What stands in the way is named; it is tried again until the end, and the other call is whole."""
     port, out = free_port(), tmp_path / "out"
@@ -346,6 +360,7 @@ async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path
     assert summary["leg_files_failed"] >= 1
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
 async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: str) -> None:
     """FAULTS row 57: twenty times as many connections as the process has descriptors; half of them begin a request."""
@@ -385,6 +400,7 @@ async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: 
     assert [report["errors"] for report in summary["sinks"] if report["kind"] == "wav"] == [{}]
 
 
+@pytest.mark.sockets
 async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> None:
     for allowed in (False, True):
         port, out = free_port(), tmp_path / f"out-{allowed}"
@@ -402,6 +418,7 @@ async def test_media_of_no_call_is_recorded_only_if_allowed(tmp_path: Path) -> N
         assert summary["totals"]["rejected_by"].get("unannounced", 0) == (0 if allowed else 50)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(("wanted", "legs"), [("b", {"b"}), ("both", {"a", "b"})])
 async def test_legs_of_a_session_as_one_file(tmp_path: Path, wanted: str, legs: set[str]) -> None:
     port, out = free_port(), tmp_path / "out"

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from support import pcmu
 
 from strep import Direction, Leg, ParseError, parse_datagram
-from strep._codecs.g711 import encode, parse_codec
+from strep._codecs.facts import parse_codec
+from strep._codecs.g711 import encode
 from strep._codecs.payload_types import PayloadTypes
 from strep._edge.pcap import PcapReader
 from strep._edge.udp.address import parse_address
@@ -336,7 +337,7 @@ def listener() -> tuple[socket.socket, str]:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     sock.bind(("127.0.0.1", 0))
-    sock.settimeout(5)
+    sock.settimeout(100)
     return sock, f"udp:127.0.0.1:{sock.getsockname()[1]}"
 
 
@@ -586,7 +587,7 @@ def test_plain_load_goes_to_a_port_a_stream(monkeypatch: pytest.MonkeyPatch, vec
         second.bind(("127.0.0.1", port + 2))
     except OSError:
         pytest.skip("the port next to the free one is not free")
-    second.settimeout(5)
+    second.settimeout(100)
     report = send_load(to, streams=2, rate=2000, duration_s=0.05, plain=True, port_a_stream=True)
     assert (report.sent, report.packets_a_stream) == (100, 50)
     for stream, sock in enumerate((first, second)):

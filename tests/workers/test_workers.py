@@ -25,8 +25,9 @@ import numpy as np
 import pytest
 from live import port_of, samples_of, until
 from places import TESTS
+from stopwatch import Stopwatch
 from support import LEG, packet, payload_of, pcmu
-from worker_sinks import Recording, Stuck, contradicting, dying, failing, raising
+from worker_sinks import Recording, RecordingMuted, Stuck, contradicting, dying, failing, raising
 
 import strep
 from strep._workers import steering
@@ -86,6 +87,7 @@ def alive(pid: int) -> bool:
 # --- what they receive -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 async def test_two_workers_record_forty_calls_exactly(tmp_path: Path) -> None:
     came: list[dict[str, Any]] = []
     async with supervising(sinks=Recording(tmp_path)) as supervisor:
@@ -131,6 +133,7 @@ async def test_two_workers_record_forty_calls_exactly(tmp_path: Path) -> None:
     assert supervisor.totals().datagrams == sent.sent
 
 
+@pytest.mark.sockets
 async def test_plain_rtp_and_a_pair_of_ports(tmp_path: Path) -> None:
     async with supervising(
         rx="127.0.0.1:0",
@@ -162,6 +165,7 @@ async def test_plain_rtp_and_a_pair_of_ports(tmp_path: Path) -> None:
     assert recorded == [w["datagrams"] for w in summary["workers"]]
 
 
+@pytest.mark.sockets
 async def test_one_worker_for_a_pair_of_ports_alone() -> None:
     async with supervising(listen=None, rx="127.0.0.1:0", workers=4) as supervisor:
         assert len(supervisor.workers) == 1
@@ -229,6 +233,7 @@ def check_after_restart(summary: dict[str, Any], sent: LoadReport, out: Path, en
     assert not list(out.rglob("*.part.wav"))
 
 
+@pytest.mark.sockets
 async def test_kill_9_costs_the_other_nothing_and_the_calls_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -242,6 +247,12 @@ async def test_kill_9_costs_the_other_nothing_and_the_calls_go_on(
     check_files_of_the_dead(tmp_path)
 
 
+async def test_recordings_behind_a_muted_sink_are_completed_when_their_worker_is_killed(tmp_path: Path) -> None:
+    async with supervising(sinks=RecordingMuted(tmp_path)) as supervisor:
+        sent = await under_load(supervisor, lambda pid: os.kill(pid, signal.SIGKILL))
+    check_after_restart(supervisor.summary(), sent, tmp_path, "worker died")
+
+
 def check_files_of_the_dead(folder: Path) -> None:
     assert {p.name for p in folder.glob("*.pcap")} == {"a.0.pcap", "a.1.pcap", "a.1-2.pcap"}
     dead = next(s for s in range(0, 40, 2) if worker_of_stream(s) == 1)
@@ -251,6 +262,7 @@ def check_files_of_the_dead(folder: Path) -> None:
         assert not done.stderr
 
 
+@pytest.mark.sockets
 async def test_sigterm_to_a_worker_finishes_its_files_and_another_takes_over(tmp_path: Path) -> None:
     async with supervising(sinks=Recording(tmp_path)) as supervisor:
         sent = await under_load(supervisor, lambda pid: os.kill(pid, signal.SIGTERM), seconds=1.5)
@@ -258,6 +270,7 @@ async def test_sigterm_to_a_worker_finishes_its_files_and_another_takes_over(tmp
     assert supervisor.totals().dropped == 0
 
 
+@pytest.mark.sockets
 async def test_what_the_kernel_drops_is_counted_over_restarts() -> None:
     """A worker that does not look: its socket runs over. The socket, and what is in it, are its successor's."""
     async with supervising(receive_buffer=1 << 16) as supervisor:
@@ -278,6 +291,7 @@ async def test_what_the_kernel_drops_is_counted_over_restarts() -> None:
     assert summary["totals"]["kernel_dropped"] == summary["sockets"][0]["kernel_dropped"] == dropped
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("how", "says"),
     [("pump", "nothing has been read"), ("loop", "nothing has been read"), ("silent", "published nothing for 5 s")],
@@ -298,13 +312,14 @@ async def test_a_worker_that_cannot_go_on_is_replaced_and_what_waited_is_receive
         assert int(mark.read_text()) == first[1]
         assert (supervisor.healthy, supervisor.problems()) == (True, [])
         await asyncio.sleep(0.7)
-        began = time.monotonic()
+        began, watch = time.monotonic(), Stopwatch()
         sent = await load(supervisor, streams=20, rate=1000, duration_s=1.0)
         if how != "silent":
             assert supervisor.totals().datagrams < sent.sent
         await until(lambda: not supervisor.healthy)
         await until(lambda: supervisor.workers[1].restarts)
-        assert 3.5 < time.monotonic() - began < 9
+        assert time.monotonic() - began > 3.5
+        assert watch.seconds < 9
         await until(lambda: supervisor.workers[1].state == "running")
         if how != "silent":  # that one had received all of it, and told nobody
             await until(lambda: supervisor.totals().datagrams == sent.sent)
@@ -322,6 +337,7 @@ async def test_a_worker_that_cannot_go_on_is_replaced_and_what_waited_is_receive
     check_accounts(supervisor.summary())
 
 
+@pytest.mark.sockets
 async def test_who_dies_again_and_again_is_tried_less_often(caplog: pytest.LogCaptureFixture) -> None:
     async with supervising(sinks=dying) as supervisor:
         other = supervisor.workers[0].pid
@@ -332,6 +348,7 @@ async def test_who_dies_again_and_again_is_tried_less_often(caplog: pytest.LogCa
         assert supervisor.workers[0] == strep.WorkerStatus(0, other, "running", 0)
 
 
+@pytest.mark.sockets
 async def test_a_nursery_that_was_ended_is_replaced(tmp_path: Path) -> None:
     async with supervising(sinks=Recording(tmp_path)) as supervisor:
         nursery = supervisor._nursery._process  # type: ignore[union-attr]
@@ -342,6 +359,7 @@ async def test_a_nursery_that_was_ended_is_replaced(tmp_path: Path) -> None:
         assert supervisor.workers[1].restarts == 1
 
 
+@pytest.mark.sockets
 async def test_who_cannot_be_started_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with supervising(sinks=Recording(tmp_path)) as supervisor:
         nursery = supervisor._nursery
@@ -391,6 +409,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
 
 
+@pytest.mark.sockets
 def test_a_parent_that_is_killed_leaves_finished_files_and_nobody(tmp_path: Path) -> None:
     process = subprocess.Popen(script(tmp_path), stdout=subprocess.PIPE, text=True, env=environment())
     try:
@@ -407,6 +426,7 @@ def test_a_parent_that_is_killed_leaves_finished_files_and_nobody(tmp_path: Path
         np.testing.assert_array_equal(samples_of(path), expected_samples(stream, 50))
 
 
+@pytest.mark.sockets
 def test_a_main_module_without_a_guard_says_so(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         textwrap.dedent("""
@@ -423,13 +443,13 @@ def test_a_main_module_without_a_guard_says_so(tmp_path: Path) -> None:
         """)
     )
     command = [sys.executable, str(tmp_path / "program.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1
     assert 'if __name__ == "__main__"' in done.stderr.splitlines()[-1]
     (tmp_path / "program.py").write_text(
         (tmp_path / "program.py").read_text().replace("\nasyncio", '\nif __name__ == "__main__":\n    asyncio')
     )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "running\n", "")
 
 
@@ -456,18 +476,19 @@ def capturing(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], int]]
         process.communicate()
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("everybody", [True, False])
 def test_a_signal_finishes_everything(tmp_path: Path, everybody: bool) -> None:
     """Ctrl-C reaches the whole process group; a service manager's SIGTERM the parent."""
     with capturing("--workers", 2, "--out", tmp_path) as (process, port):
         sent = send_load(f"udp:127.0.0.1:{port}", streams=40, rate=4000, duration_s=0.5)
-        began = time.monotonic()
+        watch = Stopwatch()
         if everybody:
             os.killpg(process.pid, signal.SIGINT)
         else:
             process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=10)
-        took = time.monotonic() - began
+        out, err = process.communicate(timeout=100)
+        took = watch.seconds
     assert process.returncode == 0, err
     assert took <= 2
     assert "Traceback" not in err
@@ -492,9 +513,10 @@ def test_a_signal_finishes_everything(tmp_path: Path, everybody: bool) -> None:
 
 def strep_capture(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "strep", "capture", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.mark.sockets
 def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -508,12 +530,13 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
     assert (done.returncode, "one call leg" in done.stderr) == (0, True)
 
 
+@pytest.mark.sockets
 def test_a_sink_that_failed_in_one_worker_is_exit_code_6(tmp_path: Path) -> None:
     for number in ("", *(f"-{n}" for n in range(2, 1000))):
         (tmp_path / f"{call_leg_id_of(0)}{number}").touch()  # files where a directory should be
     with capturing("--workers", 2, "--out", tmp_path, "--duration", 1.5) as (process, port):
         send_load(f"udp:127.0.0.1:{port}", streams=8, rate=800, duration_s=0.5)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=100)
     assert process.returncode == 6
     assert "wav: EEXIST" in err
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -521,6 +544,7 @@ def test_a_sink_that_failed_in_one_worker_is_exit_code_6(tmp_path: Path) -> None
     assert summary["sinks"][0]["files"] == 6
 
 
+@pytest.mark.sockets
 def test_the_command_line_runs_one_process_where_there_is_no_steering(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -554,6 +578,7 @@ def test_wrong_arguments(wrong: dict[str, Any], says: str) -> None:
         strep.Supervisor(**{"listen": "127.0.0.1:0", "workers": 2, **wrong})
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("sinks", "says"),
     [
@@ -571,6 +596,7 @@ async def test_sinks_that_cannot_be_made(sinks: Any, says: str) -> None:
         await supervisor.start()
 
 
+@pytest.mark.sockets
 async def test_a_port_that_is_taken() -> None:
     async with supervising() as supervisor:
         port = port_of(supervisor)  # type: ignore[arg-type]
@@ -580,6 +606,7 @@ async def test_a_port_that_is_taken() -> None:
             await strep.Receiver(f"127.0.0.1:{port}").start()
 
 
+@pytest.mark.sockets
 async def test_without_steering_one_process_does_it_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -597,6 +624,7 @@ async def test_without_steering_one_process_does_it_all(
     assert len(supervisor.summary()["streams"]) == 10
 
 
+@pytest.mark.sockets
 async def test_a_sink_that_fails_in_a_worker_is_told(caplog: pytest.LogCaptureFixture) -> None:
     async with supervising(sinks=failing) as supervisor:
         sent = await load(supervisor, streams=20, rate=1000, duration_s=0.3)

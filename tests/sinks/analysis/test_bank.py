@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from block_batches import Part, batch_of_blocks, stream
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import T0
@@ -111,7 +112,7 @@ def traffic(draw: st.DrawFn) -> tuple[list[list[Part]], int, int, int, str]:
     return batches, size, hop, rate, dtype
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=usual_or_slow(100, 600), deadline=None)
 @given(traffic())
 def test_frames_are_those_of_a_plain_loop(case: tuple[list[list[Part]], int, int, int, str]) -> None:
     batches, size, hop, rate, dtype = case

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from block_batches import Part, batch_of_blocks, stream
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keypad import digit, int16, listen, silence, through_g711
@@ -230,9 +231,12 @@ def test_tones_that_sox_makes(tmp_path: Path) -> None:
 # --- talk-off ---------------------------------------------------------------------------------------------------------
 
 
+MINUTES = usual_or_slow(20, 60)
+
+
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> I16:
-    return hour(tmp_path_factory.mktemp("voices"))
+    return hour(tmp_path_factory.mktemp("voices"), streams=MINUTES)
 
 
 def test_the_hour_is_an_hour_and_loud() -> None:
@@ -241,17 +245,19 @@ def test_the_hour_is_an_hour_and_loud() -> None:
     assert np.sqrt((x**2).mean()) > 0.05
 
 
+@pytest.mark.xdist_group("talk")
 @pytest.mark.parametrize("detector", [DtmfDetector, ToneDetector])
 def test_an_hour_of_voices_and_music_has_no_digits_and_no_tones(
     talk: I16, detector: type[DtmfDetector] | type[ToneDetector]
 ) -> None:
-    assert talk.size == 3600 * RATE
+    assert talk.size == MINUTES * 60 * RATE
     assert (np.sqrt((talk.astype(np.float64) ** 2).mean(1)) > 100).all()  # nothing is silent: -50 dBFS at least
     events: list[StreamEvent] = []
     listen(list(talk), detector(events.append), cuts=range(RATE, talk.shape[1], RATE))
     assert [(e.stream.index, e.position, e.data) for e in events] == []
 
 
+@pytest.mark.xdist_group("talk")
 def test_digits_within_voices_are_heard(talk: I16) -> None:
     """Over quiet speech: 18 dB weaker than the digits."""
     pressed = "4155550123"
