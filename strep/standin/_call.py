@@ -7,6 +7,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from .._edge.udp.address import UdpAddress
 from .._model.types import Leg
 
@@ -14,6 +17,7 @@ __all__ = [
     "NEVER_NS",
     "Call",
     "CallRecord",
+    "Due",
     "Effect",
     "MediaFork",
     "MediaStart",
@@ -23,6 +27,7 @@ __all__ = [
     "iso",
 ]
 
+I64 = npt.NDArray[np.int64]
 State = Literal["scheduled", "parked", "answered", "bridged", "hangup"]
 
 NEVER_NS: Final = 1 << 62
@@ -148,3 +153,14 @@ class CallRecord:
             "type": self.type,
             "metadata": self.metadata,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Packets in order of sending, int64 (n,): the row, the number since the call was answered."""
+
+    row: I64
+    number: I64
+
+    def __len__(self) -> int:
+        return len(self.row)

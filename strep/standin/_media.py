@@ -24,9 +24,9 @@ from ..simulate.impair import Impairments, impair
 from ..simulate.packets import wire_codec
 from ..simulate.speech import bundled_voices
 from ..simulate.truth import StreamTruth
-from ._call import MediaFork
+from ._call import Due, MediaFork
 
-__all__ = ["Due", "MediaPlan"]
+__all__ = ["MediaPlan"]
 
 I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
@@ -42,17 +42,6 @@ _STREP_BYTES: Final = 24
 _RTP_BYTES: Final = 12
 _GOLDEN_RATIO: Final = 0.618_033_988_749_895  # spreads phases evenly, however many there are
 _FIRST_ROWS: Final = 64  # of the table; it doubles when it is full
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Packets in order of sending, int64 (n,): the row, the number since the call was answered."""
-
-    row: I64
-    number: I64
-
-    def __len__(self) -> int:
-        return len(self.row)
 
 
 @dataclass(slots=True)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from .._edge.udp.address import UdpAddress
 from ..simulate._sendmmsg import ScatterSender
 from ..simulate.truth import StreamTruth
-from ._call import MediaFork
-from ._media import Due, MediaPlan
+from ._call import I64, Due, MediaFork
 
 __all__ = ["DatagramSender", "MediaSender"]
 
@@ -39,6 +38,23 @@ class DatagramSender(Protocol):
         """Nothing more will be sent."""
 
 
+class PacketPlan(Protocol):
+    """Which packets are due, and what is in them: :class:`MediaPlan`, which says more."""
+
+    @property
+    def next_ns(self) -> int | None: ...
+
+    def start(self, fork: MediaFork, destinations: tuple[int, int]) -> None: ...
+
+    def stop(self, fork: MediaFork) -> list[StreamTruth]: ...
+
+    def due(self, now_ns: int, most: int) -> Due: ...
+
+    def to(self, due: Due) -> tuple[npt.NDArray[np.bool_], I64]: ...
+
+    def datagrams(self, due: Due, *, strep: bool) -> npt.NDArray[np.uint8]: ...
+
+
 class MediaSender:
     """``run`` it as a task. ``clock`` gives ns, UTC, as fast as the event loop's time goes. ``open_sender`` makes what
     sends to the addresses of a family.
@@ -46,7 +62,7 @@ class MediaSender:
 
     def __init__(
         self,
-        plan: MediaPlan,
+        plan: PacketPlan,
         clock: Callable[[], int],
         open_sender: Callable[[socket.AddressFamily], DatagramSender] = ScatterSender,
     ) -> None:

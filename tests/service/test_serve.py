@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
+import service_world
 import soundfile
 from click.testing import CliRunner
 from live import samples_of, send_paced, until
@@ -56,7 +57,7 @@ async def test_fifty_calls_of_which_thirty_at_once(tmp_path: Path, port_range: r
     api = stand_in(port, calls=0, ring_s=0.1, seconds=3600, webhook_faults=faults)
     slots = asyncio.Semaphore(30)
 
-    async def live(daemon: Daemon) -> None:
+    async def live(daemon: service_world.Daemon) -> None:
         """A call that is there until it has been recorded for a while, however slow the machine is."""
         async with slots:
             call = api._calls._make(api._clock(), None, Leg.A, "incoming")
