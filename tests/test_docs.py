@@ -18,7 +18,7 @@ SOURCES = [
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_source_file_that_a_page_names_exists(page: Path) -> None:
-    for name in re.findall(r"`((?:[\w.]+/)*[\w]+\.py|(?:_?[a-z]+/)+)(?:::\w+)?`", page.read_text()):
+    for name in re.findall(r"`((?:[a-z_\d.]+/)*[a-z_\d]+\.py|(?:_?[a-z]+/)+)(?:::\w+)?`", page.read_text()):
         found = [path for path in SOURCES if path.endswith("/" + name.rstrip("/"))] or (ROOT / name).exists()
         assert found, f"{page.name} names {name}, which is not there"
 

@@ -17,7 +17,6 @@ from .._edge.http import HttpLimits, HttpServer
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
 from ..simulate._sendmmsg import ScatterSender
-from ..simulate.calls import wire_codec
 from ..simulate.impair import Impairments
 from ..simulate.packets import wire_codec
 from ..simulate.speech import read_voices

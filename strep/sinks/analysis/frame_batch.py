@@ -83,10 +83,12 @@ class FrameBatch:
 
     @property
     def time_ns(self) -> I64:
+        """When each frame begins, in ns on the receiver's clock, int64 (k,)."""
         return self._origin_ns + nanoseconds(self.position, self._rate)
 
     @property
     def streams(self) -> list[StreamInfo]:
+        """The stream of each frame, in the order of ``row``."""
         if self._pick is None:
             return list(self._infos)
         return [self._infos[i] for i in self._pick.tolist()]
