@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,6 @@ class Arrival:
     local_port: int = 9000
 
 
-@lru_cache(1 << 16)
 def packet(
     sequence: int,
     *,

@@ -87,6 +87,7 @@ def in_process(hooks: Hooks, **options: Any) -> dict[str, Any]:
 # --- the SDK drives it -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 async def test_the_sdk_starts_and_stops_a_fork_and_both_directions_arrive_bit_exact():
     kept = ArraySink()
     hooks = Hooks()
@@ -119,6 +120,7 @@ async def test_the_sdk_starts_and_stops_a_fork_and_both_directions_arrive_bit_ex
     assert hooks.of(other) == ["call.initiated", "call.answered"]
 
 
+@pytest.mark.sockets
 async def test_rx_and_tx_get_plain_rtp_from_one_port():
     kept = ArraySink()
     async with (
@@ -144,6 +146,7 @@ async def test_rx_and_tx_get_plain_rtp_from_one_port():
         assert kept.get(report.stream).samples.tolist() == truth.audio().tolist()
 
 
+@pytest.mark.sockets
 async def test_nothing_is_sent_before_it_is_asked_for_nor_after():
     async with (
         StandIn(calls=2, seed=1) as api,
@@ -159,6 +162,7 @@ async def test_nothing_is_sent_before_it_is_asked_for_nor_after():
         assert {s.call_leg_id for s in (r.stream for r in receiver.reports())} <= {api.calls[0].call_leg_id}
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(not recvmmsg_available(), reason="sends to each address by itself")
 async def test_a_target_the_network_refuses_holds_up_nobody():
     async with (
@@ -172,6 +176,7 @@ async def test_a_target_the_network_refuses_holds_up_nobody():
         await until(lambda: receiver.totals().datagrams > 10 and api.media.refused > 10)
 
 
+@pytest.mark.sockets
 async def test_media_go_to_ipv6_too():
     try:
         receiver = strep.Receiver("udp:[::1]:0")
@@ -507,6 +512,7 @@ def open_sockets() -> list[str]:
     return [link for link in links if link.startswith("socket:")]
 
 
+@pytest.mark.sockets
 async def test_fifty_calls_at_once_and_nothing_left_running():
     gc.collect()
     before = len(open_sockets()), asyncio.all_tasks()
