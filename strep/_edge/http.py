@@ -123,11 +123,14 @@ class HttpServer:
             task.cancel()
         await asyncio.gather(*self._tasks[1:], return_exceptions=True)
         self._socket.close()
+        if self._greeting:  # connections that are being set up: the server ends only those that it knows
+            await asyncio.wait(self._greeting)
         try:
             for task in self._tasks[:1]:
                 await task
         finally:
             self._connections.end_all()
+            await asyncio.sleep(0)  # a transport that is aborted closes with the loop's next turn
 
     # --- connections ----------------------------------------------------------------------------------------------
 
