@@ -26,6 +26,8 @@ from support import LEG, T0, leg_id, packet, payload_of, pcmu, steady
 
 from strep._receiver.summary import write_summary
 
+pytestmark = pytest.mark.realtime
+
 # --- capture ---------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ import strep
 from strep._model.exceptions import ConfigurationError
 from strep.cli.lock import DirectoryLock
 
+pytestmark = pytest.mark.realtime
+
 HOLD = "import sys, time, pathlib as p, strep.cli.lock as s; s.DirectoryLock(p.Path(sys.argv[1]), 'serve').take(); "
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(strep.__file__).parents[1])}
 

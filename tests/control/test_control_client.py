@@ -44,6 +44,8 @@ from strep.control import (
 from strep.control._errors import parse_errors, status_error
 from strep.control._secret import Secret
 
+pytestmark = pytest.mark.realtime
+
 TARGET = "udp:10.0.0.7:9000"
 BOTH = pytest.mark.parametrize("kind", ["async", "sync"])
 SHORT = {"policy": RetryPolicy(timeout_s=0.1)}

@@ -33,6 +33,8 @@ from strep.control.events import parse_event
 from strep.sinks import ArraySink, WavSink
 from strep.standin import Call, StandIn, WebhookFaults
 
+pytestmark = pytest.mark.realtime
+
 Mode = Literal["target", "rx_tx"]
 MODES: list[Mode] = ["target", "rx_tx"]
 # real time is the machine's: where it is slow, nothing is given up or begun again that a test does not give up

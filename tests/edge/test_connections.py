@@ -24,6 +24,8 @@ from strep._edge.http import HttpServer
 from strep._model.exceptions import ConfigurationError
 from strep.cli.limits import Descriptors
 
+pytestmark = pytest.mark.realtime
+
 pytest.importorskip("uvicorn", reason="extra serve")
 
 

@@ -20,6 +20,8 @@ from strep._edge.udp import PortableSocket, SteadyClock, UdpSocket, open_socket,
 from strep._model.addresses import format_address
 from strep._model.datagrams import DatagramBatch
 
+pytestmark = pytest.mark.realtime
+
 TRANSPORTS = [
     pytest.param("recvmmsg", marks=pytest.mark.skipif(not recvmmsg_available(), reason="no recvmmsg here")),
     "portable",

@@ -25,6 +25,8 @@ from strep._model.report import Totals
 from strep._receiver.summary import losses
 from strep.sinks import WavSink
 
+pytestmark = pytest.mark.realtime
+
 edges = pytest.mark.parametrize(("transport", "loop"), EDGES)
 TRANSPORTS = sorted({transport for transport, _ in EDGES})
 LINUX = sys.platform == "linux"

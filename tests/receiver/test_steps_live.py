@@ -18,6 +18,8 @@ from places import TESTS
 
 from strep.simulate import make_traffic, play
 
+pytestmark = pytest.mark.realtime
+
 _SIZES = (1, -1, 30, -30, 3600, -3600, -1, 1, -30, 30, -3600, 3600)
 _HERE = TESTS
 

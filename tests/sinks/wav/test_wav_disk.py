@@ -34,6 +34,8 @@ from strep.sinks.wav.file import WavFormat
 from strep.sinks.wav.lanes import WavLanes
 from strep.sinks.wav.tree import WavTree
 
+pytestmark = pytest.mark.realtime
+
 STEP = 10  # packets that are fed at once
 
 

@@ -33,7 +33,10 @@ from strep._threads.incidents import Incident
 from strep.sinks import WavSink
 from strep.sinks.wav import disk as _wavdisk
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors as of POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors as of POSIX"),
+    pytest.mark.realtime,
+]
 
 # --- SIGKILL: FAULTS 31 ----------------------------------------------------------------------------------------------
 
@@ -68,6 +71,7 @@ for line in sys.stdin:
 @pytest.mark.witness
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("load")
+@pytest.mark.realtime
 def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_path: Path) -> None:
     rng = random.Random(31)
     zygote = subprocess.Popen(

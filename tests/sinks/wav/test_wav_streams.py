@@ -27,6 +27,8 @@ from strep.sinks.wav.bound import SLACK_S
 from strep.sinks.wav.lanes import WavLanes
 from strep.sinks.wav.tree import WavTree
 
+pytestmark = pytest.mark.realtime
+
 SECOND = 1000 * MS
 
 
