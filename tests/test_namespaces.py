@@ -1,4 +1,4 @@
-"""FAULTS 45: a bad network between two network namespaces of our own, and what tshark counts on the far interface."""
+"""faults.md 45: a bad network between two namespaces of our own, and what tshark counts on the far interface."""
 
 from __future__ import annotations
 

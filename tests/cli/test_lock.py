@@ -1,4 +1,4 @@
-"""One program at a time writes into a directory; FAULTS row 54."""
+"""One program at a time writes into a directory; faults.md 54."""
 
 from __future__ import annotations
 

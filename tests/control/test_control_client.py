@@ -1,4 +1,4 @@
-"""FAULTS rows 37 to 39 and 47: an API that refuses, limits, hangs, resets, over real HTTP; the key, never shown."""
+"""faults.md 37 to 39 and 47: an API that refuses, limits, hangs, resets, over real HTTP; the key, never shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fork sessions against the stand-in, over real HTTP and real UDP; FAULTS row 42."""
+"""Fork sessions against the stand-in, over real HTTP and real UDP; faults.md 42."""
 
 from __future__ import annotations
 

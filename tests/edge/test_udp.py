@@ -172,7 +172,7 @@ def proc_drops(port: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="no /proc/net/udp here")
 def test_what_the_kernel_drops_is_sent_less_read(transport: str) -> None:
-    """FAULTS 25."""
+    """faults.md 25."""
     with pair(transport, receive_buffer=1 << 16) as (ours, plain):
         sent = 2000
         for k in range(sent):

@@ -1,4 +1,4 @@
-"""FAULTS 25 and 33: the end takes no longer than it may, and whatever came before it is in the accounts."""
+"""faults.md 25 and 33: the end takes no longer than it may, and whatever came before it is in the accounts."""
 
 from __future__ import annotations
 

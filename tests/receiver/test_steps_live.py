@@ -1,4 +1,4 @@
-"""FAULTS 35 on a real socket: a capture whose wall clock and kernel stamps are set 60 times while 20 legs talk."""
+"""faults.md 35 on a real socket: a capture whose wall clock and kernel stamps are set 60 times while 20 legs talk."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Broken:
 def test_a_file_that_cannot_be_written_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lanes: bool, layout: Any
 ) -> None:
-    """EIO: FAULTS 30. Told once, counted to the frame, over when it is over."""
+    """EIO: faults.md 30. Told once, counted to the frame, over when it is over."""
     broken = Broken(monkeypatch, lanes, errno.EIO)
     calls = Calls(WavSink(tmp_path, layout=layout, drift_correction=False))
     stem = "a-inbound" if layout == "split" else "a"

@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.realtime,
 ]
 
-# --- SIGKILL: FAULTS 31 ----------------------------------------------------------------------------------------------
+# --- SIGKILL: faults.md 31 --------------------------------------------------------------------------------------------
 
 KILLS = usual_or_slow(40, 200)
 STREAMS = 4
@@ -174,7 +174,7 @@ def _is(channel: np.ndarray, wanted: np.ndarray, shift: int, due: int) -> bool:
     return not len(wrong) or (shift + due <= wrong[0] and not channel[wrong].any())
 
 
-# --- a full disk: FAULTS 29 ------------------------------------------------------------------------------------------
+# --- a full disk: faults.md 29 ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_a_disk_that_is_full_from_the_start_is_told(small_disk: Path) -> None:
     assert report["dropped_frames"] == 200 * 160
 
 
-# --- descriptors: FAULTS 36 ------------------------------------------------------------------------------------------
+# --- descriptors: faults.md 36 ----------------------------------------------------------------------------------------
 
 _FEW = """
 import json, os, resource, sys, time
@@ -399,7 +399,7 @@ def test_a_path_that_cannot_be_is_a_failure_of_the_sink_alone(tmp_path: Path) ->
 
 
 def test_a_jump_far_ahead_costs_no_disk(tmp_path: Path) -> None:
-    """FAULTS 8, in the file: the hour is not written."""
+    """faults.md 8, in the file: the hour is not written."""
     ahead = [Arrival(T0 + (1000 + 20 * k) * MS, packet(50 + k, timestamp=(3600 * 8000 + 160 * k))) for k in range(50)]
     arrivals = steady(50) + ahead
     sink = WavSink(tmp_path)
