@@ -1,4 +1,4 @@
-"""faults.md 1 to 14: loss, duplicates, reordering, SSRC changes, restarts, jumps, DTX, durations. Virtual time."""
+"""faults.md 1 to 9: loss, duplicates, reordering, SSRC changes, restarts, jumps, DTX, durations. Virtual time."""
 
 from __future__ import annotations
 
