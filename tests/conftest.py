@@ -10,6 +10,7 @@ from typing import Any
 
 import depth
 import pytest
+from _pytest.runner import runtestprotocol
 from ports import reserved
 
 from strep._edge import udp
@@ -18,6 +19,9 @@ try:
     import fcntl
 except ImportError:  # Windows: nobody runs tests in parallel there
     fcntl = None  # type: ignore[assignment]
+
+
+AGAIN = "judged again, alone"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Machine(config), "strep-machine")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    machine = item.config.pluginmanager.get_plugin("strep-machine")
+    assert isinstance(machine, Machine)
+    return machine.run(item, nextitem)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not depth.slow:
@@ -38,10 +49,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class Machine:
-    """Tests marked ``serial`` run while no other does, also with ``-n 2``: they hold a lock that all others share.
+    """Which tests run at the same time, with ``-n``; and what is said of one that fails while others run.
 
-    A file is locked by everybody for as long as a test takes, and by all serial ones that follow each other at once.
-    Who waits for it holds a second one meanwhile, so that nobody overtakes.
+    A file is locked by every test for as long as it takes: by those marked ``serial`` alone (by all that follow each
+    other at once), by others together. Who waits for it holds a second one meanwhile, so that nobody overtakes.
+
+    A test marked ``realtime`` or ``sockets`` may fail because others had the processors. It is run once more, alone,
+    and that is what counts; the summary names it.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -50,23 +64,54 @@ class Machine:
         self._paths = [Path(tempfile.gettempdir()) / f"{stem}.{name}" for name in ("gate", "lock")] if stem else []
         self._files = [path.open("w") for path in self._paths]
         self._alone = False
+        self._again: list[str] = []
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # before a test's time begins to count
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
-        if not self._files:
-            return (yield)
-        gate, lock = self._files
         serial = item.get_closest_marker("serial") is not None
         if not self._alone:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            fcntl.flock(lock, fcntl.LOCK_EX if serial else fcntl.LOCK_SH)
-            fcntl.flock(gate, fcntl.LOCK_UN)
+            self._lock(serial)
         try:
             return (yield)
         finally:
             self._alone = serial and nextitem is not None and nextitem.get_closest_marker("serial") is not None
             if not self._alone:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+                self._unlock()
+
+    def run(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """A test that is judged alone if it fails beside others; None if it is none of these."""
+        if not self._files or self._alone or not any(map(item.get_closest_marker, ("realtime", "sockets"))):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if any(report.failed for report in reports):
+            self._unlock()
+            self._lock(alone=True)
+            item._initrequest()  # type: ignore[attr-defined]
+            reports = runtestprotocol(item, nextitem=nextitem, log=False)
+            reports[-1].user_properties.append((AGAIN, item.nodeid))
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._again += [str(name) for key, name in report.user_properties if key == AGAIN]
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for name in sorted(set(self._again)):
+            terminalreporter.write_line(f"AGAIN {name}: failed beside others; what counts is how it went alone")
+
+    def _lock(self, alone: bool) -> None:
+        if self._files:
+            gate, lock = self._files
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+
+    def _unlock(self) -> None:
+        if self._files:
+            fcntl.flock(self._files[1], fcntl.LOCK_UN)
 
     def pytest_unconfigure(self) -> None:
         for file, path in zip(self._files, self._paths, strict=True):

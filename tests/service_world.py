@@ -115,7 +115,7 @@ def limit_descriptors(number: int) -> None:
 
 
 def check_secrecy(daemon: Daemon, log: Path) -> None:
-    """The API key is nowhere. FAULTS row 47."""
+    """The API key is nowhere. faults.md 47."""
     files = [path for path in [*daemon.out.rglob("*"), log] if path.is_file()]
     assert files
     assert not [path for path in files if KEY.encode() in path.read_bytes()]

@@ -1,4 +1,5 @@
-"""Hostile datagrams through engine, sinks and analyzers, real calls beside them: FAULTS 16, 12, 15, 49; issue of F1-F3.
+"""Hostile datagrams through engine, sinks and analyzers, real calls beside them: faults.md 16, 12, 15, 49; issue of
+F1-F3.
 
 A seed that fails is run again, and shrunk, with ``python -m fuzz --seeds N --shrink`` (``tests`` on the path).
 """

@@ -42,6 +42,17 @@ def test_every_test_that_the_table_of_faults_names_exists() -> None:
             assert name in names_in(modules[module]), (number, module, name)
 
 
+def test_every_row_that_a_test_names_exists() -> None:
+    rows = table()
+    named = 0
+    for path in TESTS.rglob("*.py"):
+        for numbers in re.findall(r"faults\.md ([\d, ]+(?:(?: and | to )\d+)*)", path.read_text()):
+            for number in map(int, re.findall(r"\d+", numbers)):
+                named += 1
+                assert number in rows, (path.name, number)
+    assert named > 40
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     before=st.integers(2, 120),
@@ -50,8 +61,8 @@ def test_every_test_that_the_table_of_faults_names_exists() -> None:
     gap_ms=st.integers(20, 1000),
 )
 def test_a_restart_anywhere_loses_two_packets_at_most(before: int, jump: int, lost: set[int], gap_ms: int) -> None:
-    """FAULTS 7: the sequence begins anew, whatever was missing before, and however long nothing came. It begins where
-    it cannot be taken for what is late or lost (RFC 3550 A.1)."""
+    """faults.md 7: the sequence begins anew, whatever was missing before, and however long nothing came. It begins
+    where it cannot be taken for what is late or lost (RFC 3550 A.1)."""
     old = [n for n in range(before) if n < 2 or n not in lost]
     first = old[-1] + 1 + jump & 0xFFFF
     begin = T0 + old[-1] * 20 * MS + gap_ms * MS

@@ -1,4 +1,4 @@
-"""FAULTS 45: a bad network between two network namespaces of our own, and what tshark counts on the far interface."""
+"""faults.md 45: a bad network between two namespaces of our own, and what tshark counts on the far interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from places import TESTS
 from programs import tshark_streams
 
-pytestmark = pytest.mark.witness
+pytestmark = [pytest.mark.witness, pytest.mark.realtime]
 
 _NEAR, _FAR = f"strep-n{os.getpid() % 10_000}", f"strep-f{os.getpid() % 10_000}"
 _NEAR_IP, _FAR_IP = "10.213.45.1", "10.213.45.2"

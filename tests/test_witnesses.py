@@ -220,7 +220,7 @@ def test_figures_are_those_of_tshark(tmp_path: Path, scene: str) -> None:
 
 @needs("tshark")
 def test_each_ssrc_is_a_stream_to_tshark_and_a_source_to_us(tmp_path: Path) -> None:
-    """FAULTS 6."""
+    """faults.md 6."""
     parts = [
         Arrival(T0 + (1000 * s + 20 * k) * MS, packet(300 * s + k, call=None, ssrc=7 + s))
         for s in range(3)
@@ -240,7 +240,7 @@ def strep_header() -> bytes:
 
 @needs("tshark")
 def test_tshark_agrees_on_what_is_rtp(tmp_path: Path) -> None:
-    """Padding, CSRC and extensions: payload offsets and lengths as Wireshark's dissector finds them (FAULTS 19)."""
+    """Padding, CSRC and extensions: payload offsets and lengths as Wireshark's dissector finds them (faults.md 19)."""
     rng = np.random.default_rng(5)
     wanted, arrivals = [], []
     for k in range(200):

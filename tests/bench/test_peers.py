@@ -22,6 +22,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 pytestmark = [
     pytest.mark.xdist_group("load"),
+    pytest.mark.realtime,
     pytest.mark.skipif(not (BENCHMARKS / "compare.py").is_file(), reason="benchmarks/ is not beside tests/"),
     pytest.mark.skipif(
         sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="comparing needs Linux and two cores"

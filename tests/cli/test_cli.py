@@ -26,6 +26,8 @@ from support import LEG, T0, leg_id, packet, payload_of, pcmu, steady
 
 from strep._receiver.summary import write_summary
 
+pytestmark = pytest.mark.realtime
+
 # --- capture ---------------------------------------------------------------------------------------------------------
 
 
@@ -33,7 +35,7 @@ from strep._receiver.summary import write_summary
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_files_and_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """FAULTS 33."""
+    """faults.md 33."""
     with running("--listen", "127.0.0.1:0", "--out", tmp_path / "out", "--pcap", tmp_path / "a.pcap") as (
         process,
         (port,),

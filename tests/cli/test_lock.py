@@ -1,4 +1,4 @@
-"""One program at a time writes into a directory; FAULTS row 54."""
+"""One program at a time writes into a directory; faults.md 54."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 import strep
 from strep._model.exceptions import ConfigurationError
 from strep.cli.lock import DirectoryLock
+
+pytestmark = pytest.mark.realtime
 
 HOLD = "import sys, time, pathlib as p, strep.cli.lock as s; s.DirectoryLock(p.Path(sys.argv[1]), 'serve').take(); "
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(strep.__file__).parents[1])}

@@ -1,5 +1,5 @@
-"""The codec changes in mid-stream, from any to any and back, as a re-INVITE has it: FAULTS 12 and 49. Each segment is
-what libavcodec makes of its payloads alone, brought to the stream's rate and channels; G.711 beside it is untouched."""
+"""The codec changes in mid-stream, from any to any and back, as a re-INVITE has it: faults.md 12 and 49. Each segment
+is what libavcodec makes of its payloads alone, at the stream's rate and channels; G.711 beside it is untouched."""
 
 from __future__ import annotations
 

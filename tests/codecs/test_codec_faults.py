@@ -1,5 +1,5 @@
-"""Silence, other payload types and durations, keys, corrupt payloads and missing decoders: FAULTS 11 to 14, in virtual
-time, against what ffmpeg makes of the same payloads."""
+"""Silence, other payload types and durations, keys, corrupt payloads and missing decoders: faults.md 11 to 14, in
+virtual time, against what ffmpeg makes of the same payloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decoder that raises, and payloads of impossible lengths: FAULTS 48 and 49. The packet costs itself, no more."""
+"""A decoder that raises, and payloads of impossible lengths: faults.md 48 and 49. The packet costs itself, no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS row 40: however a call's webhooks are duplicated and ordered, they end in one state."""
+"""faults.md 40: however a call's webhooks are duplicated and ordered, they end in one state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULTS rows 37 to 39 and 47: an API that refuses, limits, hangs, resets, over real HTTP; the key, never shown."""
+"""faults.md 37 to 39 and 47: an API that refuses, limits, hangs, resets, over real HTTP; the key, never shown."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ from strep.control import (
 )
 from strep.control._errors import parse_errors, status_error
 from strep.control._secret import Secret
+
+pytestmark = pytest.mark.realtime
 
 TARGET = "udp:10.0.0.7:9000"
 BOTH = pytest.mark.parametrize("kind", ["async", "sync"])

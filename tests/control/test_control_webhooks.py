@@ -1,4 +1,4 @@
-"""FAULTS row 41: what is forged, replayed, stale or flipped is refused. Witnesses: PyNaCl and the official SDK."""
+"""faults.md 41: what is forged, replayed, stale or flipped is refused. Witnesses: PyNaCl and the official SDK."""
 
 from __future__ import annotations
 
@@ -527,7 +527,7 @@ async def test_it_runs_in_uvicorn() -> None:
 
 @pytest.mark.parametrize("step_s", [-3600.0, -400.0, 400.0, 3600.0])
 async def test_a_step_of_the_wall_clock_makes_no_webhook_stale(step_s: float) -> None:
-    """FAULTS row 35: whether the step was wrong or put a wrong clock right, the time is one of the two; after
+    """faults.md 35: whether the step was wrong or put a wrong clock right, the time is one of the two; after
     ten minutes it is the one that stands."""
     wall, steady = [NOW], [50.0]
     app = webhook_app(KEY, lambda event: None, now=lambda: wall[0], steady=lambda: steady[0])

@@ -1,4 +1,4 @@
-"""Fork sessions against the stand-in: in virtual time, and some over real HTTP and real UDP; FAULTS row 42."""
+"""Fork sessions against the stand-in: in virtual time, and some over real HTTP and real UDP; faults.md 42."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from strep.control import (
 from strep.control.events import parse_event
 from strep.sinks import ArraySink, WavSink
 from strep.standin import Call, WebhookFaults
+
+pytestmark = pytest.mark.realtime
 
 AGAIN = ForkLimits(no_media_s=0.4, stall_s=0.3, backoff_s=0.1, idle_s=30, stop_s=4)
 

@@ -35,7 +35,7 @@ def test_an_archive_is_a_dict_that_forgets_the_oldest(serials: list[int], limit:
 
 
 def test_a_stream_that_ended_costs_half_a_kilobyte(tmp_path: Path) -> None:
-    """FAULTS 44: engine, dispatcher and files; what stays of it in memory, with files and without."""
+    """faults.md 44: engine, dispatcher and files; what stays of it in memory, with files and without."""
     for name, options, streams in (("none", {}, 3000), ("all", {"shortest_s": 0.0}, 2000)):
         engine, sink = Engine(EngineConfig(idle_ns=2_000 * MS)), WavSink(tmp_path / name, **options)
         dispatcher = Dispatcher([sink])

@@ -1,4 +1,4 @@
-"""HTTP that strangers connect to: who may, how long, and what it costs others; what the process may use. FAULTS row
+"""HTTP that strangers connect to: who may, how long, and what it costs others; what the process may use. faults.md
 57."""
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from strep._edge.connections import Connection, Connections, HttpLimits, key_of
 from strep._edge.http import HttpServer
 from strep._model.exceptions import ConfigurationError
 from strep.cli.limits import Descriptors
+
+pytestmark = pytest.mark.realtime
 
 pytest.importorskip("uvicorn", reason="extra serve")
 
@@ -308,7 +310,7 @@ async def test_the_end_gives_the_answer_that_is_due_and_takes_no_more() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
 @pytest.mark.parametrize(("key", "limit"), [("KEY0189", 1), ("", None)])
 def test_with_a_key_in_the_environment_there_is_no_core_file(key: str, limit: int | None) -> None:
-    """FAULTS row 47. One byte keeps it from a pipe too, and nothing of a program fits into it."""
+    """faults.md 47. One byte keeps it from a pipe too, and nothing of a program fits into it."""
     code = "import resource as r, strep.cli.limits as s; b = r.getrlimit(4); s.hide_key(); print(b, r.getrlimit(4))"
     code = code.replace("4", "r.RLIMIT_CORE")
     environment = {**os.environ, "TELNYX_API_KEY": key}

@@ -20,6 +20,8 @@ from strep._edge.udp import PortableSocket, SteadyClock, UdpSocket, open_socket,
 from strep._model.addresses import format_address
 from strep._model.datagrams import DatagramBatch
 
+pytestmark = pytest.mark.realtime
+
 TRANSPORTS = [
     pytest.param("recvmmsg", marks=pytest.mark.skipif(not recvmmsg_available(), reason="no recvmmsg here")),
     "portable",
@@ -170,7 +172,7 @@ def proc_drops(port: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="no /proc/net/udp here")
 def test_what_the_kernel_drops_is_sent_less_read(transport: str) -> None:
-    """FAULTS 25."""
+    """faults.md 25."""
     with pair(transport, receive_buffer=1 << 16) as (ours, plain):
         sent = 2000
         for k in range(sent):

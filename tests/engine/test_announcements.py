@@ -1,4 +1,4 @@
-"""Admission of announced legs only: media that comes first, too late or never; ended legs; FAULTS row 23."""
+"""Admission of announced legs only: media that comes first, too late or never; ended legs; faults.md 23."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_as_many_legs_as_streams_can_be_announced() -> None:
     assert (table.known(0, 1), table.known(0, 9)) == (False, True)
 
 
-# --- FAULTS row 23 ----------------------------------------------------------------------------------------------------
+# --- faults.md 23 ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [EngineConfig(), ONLY])

@@ -1,4 +1,4 @@
-"""FAULTS: loss, duplicates, reordering, SSRC changes, restarts, jumps, wraps, DTX, packet durations. Virtual time."""
+"""faults.md 1 to 9: loss, duplicates, reordering, SSRC changes, restarts, jumps, DTX, durations. Virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A million invented ids: what they cost, and what they cost the calls that are real (FAULTS 21)."""
+"""A million invented ids: what they cost, and what they cost the calls that are real (faults.md 21)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that somebody chose are found as fast as random ones, whatever the table's secret is. FAULTS row 24."""
+"""Keys that somebody chose are found as fast as random ones, whatever the table's secret is. faults.md 24."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""To whom a stream belongs: pinned addresses, races, moves, floods of newcomers (FAULTS 21 to 24)."""
+"""To whom a stream belongs: pinned addresses, races, moves, floods of newcomers (faults.md 21 to 24)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def audio_of(sequences: range) -> np.ndarray:
     return np.concatenate([pcmu(payload_of(s)) for s in sequences])
 
 
-# --- FAULTS 22: somebody else sends to a live leg ---------------------------------------------------------------------
+# --- faults.md 22: somebody else sends to a live leg ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_two_packets_of_a_spoofer_do_not_take_a_silent_stream() -> None:
     assert (report.sources, foreign_blocks(audio).size, result.totals.rejected) == (1, 0, 2)
 
 
-# --- FAULTS 23: a race for the first packet ---------------------------------------------------------------------------
+# --- faults.md 23: a race for the first packet ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lead_ms", [0, 50, 3000])

@@ -1,4 +1,4 @@
-"""FAULTS 35, in virtual time: the wall clock is set, as often and as far as anybody likes, and arrival times go on."""
+"""faults.md 35, in virtual time: the wall clock is set, as often and as far as one likes, and arrival times go on."""
 
 from __future__ import annotations
 

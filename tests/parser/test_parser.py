@@ -190,7 +190,7 @@ def test_headers_written_as_columns_are_those_built_one_by_one(with_strep: bool)
         assert slab[i, :size].tobytes() == wanted
 
 
-# --- one vector per malformation: FAULTS 15, 17 to 20 -----------------------------------------------------------------
+# --- one vector per malformation: faults.md 15, 17 to 20 --------------------------------------------------------------
 
 GOOD = packet(7)
 PLAIN = packet(7, call=None)

@@ -1,4 +1,4 @@
-"""FAULTS 25 and 33: the end takes no longer than it may, and whatever came before it is in the accounts."""
+"""faults.md 25 and 33: the end takes no longer than it may, and whatever came before it is in the accounts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from strep._edge.udp import open_socket, parse_address
 from strep._model.report import Totals
 from strep._receiver.summary import losses
 from strep.sinks import WavSink
+
+pytestmark = pytest.mark.realtime
 
 edges = pytest.mark.parametrize(("transport", "loop"), EDGES)
 TRANSPORTS = sorted({transport for transport, _ in EDGES})

@@ -19,6 +19,8 @@ from strep._model.exceptions import AddressError, BindError, ConfigurationError
 from strep._receiver.pairs import PortPair, PortPool, parse_ports
 from strep.sinks import ArraySink, WavSink
 
+pytestmark = pytest.mark.realtime
+
 
 def plain(count: int, first: int = 0, ssrc: int = 1) -> list[bytes]:
     return [packet(first + k, call=None, ssrc=ssrc) for k in range(count)]

@@ -32,6 +32,8 @@ from strep._receiver.watchdog import Watchdog
 from strep._threads.incidents import Incidents
 from strep.sinks import ArraySink
 
+pytestmark = pytest.mark.realtime
+
 SECOND = 1_000_000_000
 
 

@@ -21,6 +21,8 @@ import strep
 from strep.simulate import Impairments, make_traffic, play
 from strep.sinks import ArraySink, WavSink
 
+pytestmark = pytest.mark.realtime
+
 TROUBLE = Impairments(loss=0.03, duplicate=0.02, reorder=0.03, jitter_ms=8, protect_first=3)
 edges = pytest.mark.parametrize(("transport", "loop"), EDGES)
 

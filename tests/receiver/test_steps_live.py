@@ -1,4 +1,4 @@
-"""FAULTS 35 on a real socket: a capture whose wall clock and kernel stamps are set 60 times while 20 legs talk."""
+"""faults.md 35 on a real socket: a capture whose wall clock and kernel stamps are set 60 times while 20 legs talk."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from live import EDGES, samples_of
 from places import TESTS
 
 from strep.simulate import make_traffic, play
+
+pytestmark = pytest.mark.realtime
 
 _SIZES = (1, -1, 30, -30, 3600, -3600, -1, 1, -30, 30, -3600, 3600)
 _HERE = TESTS

@@ -1,4 +1,4 @@
-"""What a killed strep serve left behind: which files are completed, which left alone; FAULTS row 55."""
+"""What a killed strep serve left behind: which files are completed, which left alone; faults.md 55."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ async def test_an_api_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> Non
 
 @pytest.mark.sockets
 async def test_an_end_while_forks_are_being_started_stops_them_in_time_and_quietly(tmp_path: Path) -> None:
-    """FAULTS row 33: a command that is under way is given up; the calls are left to the next one."""
+    """faults.md 33: a command that is under way is given up; the calls are left to the next one."""
     port, out = free_port(), tmp_path / "out"
     api = stand_in(port, calls=6, seconds=60)
     api.fail_next(*["hang"] * 60)
@@ -220,7 +220,7 @@ class Losing(httpx.AsyncBaseTransport):
 
 @pytest.mark.sockets
 async def test_a_call_whose_end_nobody_tells_ends_by_itself(tmp_path: Path) -> None:
-    """FAULTS row 42."""
+    """faults.md 42."""
     port, network = free_port(), Losing("call.hangup", "call.fork.stopped")
     api = stand_in(port, calls=3, ring_s=0.3, seconds=0.8, webhook_transport=network)
     async with serving(api, port, tmp_path / "out", "--idle-timeout", "1") as daemon, calls_of(api, daemon):
@@ -281,7 +281,7 @@ def readable(path: Path) -> npt.NDArray[np.int16]:
 
 @pytest.mark.sockets
 async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> None:
-    """FAULTS row 55: while the same 50 calls go on in further files."""
+    """faults.md 55: while the same 50 calls go on in further files."""
     port, out = free_port(), tmp_path / "out"
     api = stand_in(port, calls=50, seconds=60)
     async with serving(api, port, out) as daemon, api:
@@ -318,7 +318,7 @@ async def test_what_kill_9_leaves_is_completed_and_told_of(tmp_path: Path) -> No
 
 @pytest.mark.sockets
 async def test_a_second_one_is_refused_the_directory(tmp_path: Path) -> None:
-    """FAULTS row 54: it takes no call of the first, which goes on; nor does a capture write there."""
+    """faults.md 54: it takes no call of the first, which goes on; nor does a capture write there."""
     port, out = free_port(), tmp_path / "out"
     api = stand_in(port, calls=2, seconds=60)
     async with serving(api, port, out) as daemon, calls_of(api, daemon):
@@ -363,7 +363,7 @@ async def test_a_call_whose_files_cannot_be_made_is_not_called_recorded(tmp_path
 @pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
 async def test_who_only_connects_takes_nothing_from_calls(tmp_path: Path, mode: str) -> None:
-    """FAULTS row 57: twenty times as many connections as the process has descriptors; half of them begin a request."""
+    """faults.md 57: twenty times as many connections as the process has descriptors; half of them begin a request."""
     port, out = free_port(), tmp_path / "out"
     api = stand_in(port, calls=20, arrive_s=0.15, seconds=60)
     some = 2000

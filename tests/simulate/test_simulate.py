@@ -38,6 +38,8 @@ from strep.simulate.load import call_leg_id_of, expected_payload, expected_sampl
 from strep.simulate.schedule import PATTERNS, Even, Listed, make_schedule, truth_of
 from strep.simulate.speech import bundled_voices, read_voices, read_wav
 
+pytestmark = pytest.mark.realtime
+
 LINUX = sys.platform == "linux"
 EVERY_TROUBLE = Impairments(loss=0.05, duplicate=0.05, reorder=0.05, jitter_ms=5, protect_first=2)
 

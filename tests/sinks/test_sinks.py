@@ -179,7 +179,7 @@ def test_a_row_that_another_stream_took_is_not_mixed_up() -> None:
     assert meter.snapshot(second[0]) is not None
 
 
-# --- sinks that fail: FAULTS 27 and 28 -------------------------------------------------------------------------------
+# --- sinks that fail: faults.md 27 and 28 -----------------------------------------------------------------------------
 
 
 class Slow(BaseSink):

@@ -39,6 +39,8 @@ from strep.simulate import Impairments
 from strep.sinks import ArraySink
 from strep.standin import Call, Fault, Faults, StandIn, WebhookFaults
 
+pytestmark = pytest.mark.realtime
+
 TROUBLE = Impairments(loss=0.03, duplicate=0.03, reorder=0.03, jitter_ms=4, protect_first=4)
 RETRY_AT_ONCE = Faults(retry_after_s=0.01)
 

@@ -25,6 +25,8 @@ from strep.sinks.wav.file import WavFile, WavFormat
 from strep.sinks.wav.leftovers import complete_file, complete_files, find_left_files
 from strep.sinks.wav.tree import WavTree
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.fixture
 def engine() -> Engine:

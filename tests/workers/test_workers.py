@@ -36,7 +36,10 @@ from strep._workers.steering import worker_of
 from strep.cli import cli
 from strep.simulate.load import LoadReport, call_leg_id_of, expected_samples, send_load
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux steers datagrams by a program")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux steers datagrams by a program"),
+    pytest.mark.realtime,
+]
 
 PARTS = ("delivered", "duplicate", "late", "malformed", "rejected", "dropped", "buffered")
 

@@ -177,7 +177,7 @@ def read(path: Path) -> I16:
 HOUR_S = usual_or_slow(900, 3600)
 
 
-# --- FAULTS 10: an hour at ±200 ppm; every time a quarter of one ------------------------------------------------------
+# --- faults.md 10: an hour at ±200 ppm; every time a quarter of one ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")

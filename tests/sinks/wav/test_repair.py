@@ -1,4 +1,4 @@
-"""Files that were left unfinished: mended from what is in them, whatever of their headers was torn. FAULTS 31, 32."""
+"""Files that were left unfinished: mended from what is in them, whatever header was torn. faults.md 31, 32."""
 
 from __future__ import annotations
 

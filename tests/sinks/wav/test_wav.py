@@ -214,7 +214,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("layout", ["split", "stereo"])
 def test_no_id_escapes_the_directory(tmp_path: Path, layout: str) -> None:
-    """FAULTS 46: a name is always the parsed UUID, whatever bytes it is made of."""
+    """faults.md 46: a name is always the parsed UUID, whatever bytes it is made of."""
     import uuid
 
     ids = [uuid.UUID(bytes=raw[:16].ljust(16)) for raw in HOSTILE]
@@ -241,7 +241,7 @@ def test_names_that_are_no_ids_are_made_safe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("encoding", "subtype"), [("pcm16", "PCM_16"), ("PCMU", "ULAW")])
 def test_rf64(tmp_path: Path, encoding: str, subtype: str) -> None:
-    """FAULTS 34: a sparse 5 GiB file reads whole."""
+    """faults.md 34: a sparse 5 GiB file reads whole."""
     tree = WavTree(tmp_path, 10)
     format_ = WavFormat(encoding, 8000, 1)
     file = tree.create("x", "y", format_)

@@ -34,6 +34,8 @@ from strep.sinks.wav.file import WavFormat
 from strep.sinks.wav.lanes import WavLanes
 from strep.sinks.wav.tree import WavTree
 
+pytestmark = pytest.mark.realtime
+
 STEP = 10  # packets that are fed at once
 
 
@@ -111,7 +113,7 @@ class Broken:
 def test_a_file_that_cannot_be_written_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lanes: bool, layout: Any
 ) -> None:
-    """EIO: FAULTS 30. Told once, counted to the frame, over when it is over."""
+    """EIO: faults.md 30. Told once, counted to the frame, over when it is over."""
     broken = Broken(monkeypatch, lanes, errno.EIO)
     calls = Calls(WavSink(tmp_path, layout=layout, drift_correction=False))
     stem = "a-inbound" if layout == "split" else "a"

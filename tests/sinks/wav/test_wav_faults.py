@@ -33,9 +33,12 @@ from strep._threads.incidents import Incident
 from strep.sinks import WavSink
 from strep.sinks.wav import disk as _wavdisk
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors as of POSIX")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and descriptors as of POSIX"),
+    pytest.mark.realtime,
+]
 
-# --- SIGKILL: FAULTS 31 ----------------------------------------------------------------------------------------------
+# --- SIGKILL: faults.md 31 --------------------------------------------------------------------------------------------
 
 KILLS = usual_or_slow(40, 200)
 STREAMS = 4
@@ -68,6 +71,7 @@ for line in sys.stdin:
 @pytest.mark.witness
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("load")
+@pytest.mark.realtime
 def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_path: Path) -> None:
     rng = random.Random(31)
     zygote = subprocess.Popen(
@@ -170,7 +174,7 @@ def _is(channel: np.ndarray, wanted: np.ndarray, shift: int, due: int) -> bool:
     return not len(wrong) or (shift + due <= wrong[0] and not channel[wrong].any())
 
 
-# --- a full disk: FAULTS 29 ------------------------------------------------------------------------------------------
+# --- a full disk: faults.md 29 ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -263,7 +267,7 @@ def test_a_disk_that_is_full_from_the_start_is_told(small_disk: Path) -> None:
     assert report["dropped_frames"] == 200 * 160
 
 
-# --- descriptors: FAULTS 36 ------------------------------------------------------------------------------------------
+# --- descriptors: faults.md 36 ----------------------------------------------------------------------------------------
 
 _FEW = """
 import json, os, resource, sys, time
@@ -395,7 +399,7 @@ def test_a_path_that_cannot_be_is_a_failure_of_the_sink_alone(tmp_path: Path) ->
 
 
 def test_a_jump_far_ahead_costs_no_disk(tmp_path: Path) -> None:
-    """FAULTS 8, in the file: the hour is not written."""
+    """faults.md 8, in the file: the hour is not written."""
     ahead = [Arrival(T0 + (1000 + 20 * k) * MS, packet(50 + k, timestamp=(3600 * 8000 + 160 * k))) for k in range(50)]
     arrivals = steady(50) + ahead
     sink = WavSink(tmp_path)

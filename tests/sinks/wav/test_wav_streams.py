@@ -27,6 +27,8 @@ from strep.sinks.wav.lanes import WavLanes
 from strep.sinks.wav.silence_bound import SLACK_S, SilenceBound, SkippedGaps
 from strep.sinks.wav.tree import WavTree
 
+pytestmark = pytest.mark.realtime
+
 SECOND = 1000 * MS
 
 
@@ -271,7 +273,7 @@ def test_no_timestamps_make_a_long_file(
 
 @pytest.mark.parametrize("options", LAYOUTS)
 def test_the_255_datagrams_that_made_8_gigabytes(tmp_path: Path, options: dict[str, Any]) -> None:
-    """A second packet 74 hours ahead, then losses: FAULTS 8."""
+    """A second packet 74 hours ahead, then losses: faults.md 8."""
     arrivals = [
         Arrival(T0 + max(k - 1, 0) * 20 * MS, packet(k, timestamp=0x7FFF_FF00 if k == 1 else k * 160))
         for k in range(260)
