@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_bank import Part, batch_of_blocks
+from block_batches import Part, batch_of_blocks
 
 import strep.sinks
 import strep.sinks.analysis
