@@ -16,7 +16,11 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
         await asyncio.sleep(float(seconds))
         for report in receiver.reports():
             audio = kept.get(report.stream)  # a copy: yours
-            level = 20 * np.log10(np.sqrt(np.mean(audio.samples[audio.mask] ** 2)) + 1e-6) if audio.mask.any() else -120
+            level = (
+                20 * np.log10(np.sqrt(np.mean(audio.samples[audio.received] ** 2)) + 1e-6)
+                if audio.received.any()
+                else -120
+            )
             print(f"{report.stream.name} {report.stream.direction.label}: {len(audio.samples) / audio.rate:.2f} s"
                   f" from {audio.position / audio.rate:.2f} s on, {level:.0f} dBFS")  # fmt: skip
 

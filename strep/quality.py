@@ -2,23 +2,24 @@
 
     R = Ro - Is - Id - Ie,eff + A          noise, loudness and sidetone, delay and echo, coding and loss, advantage
 
-R becomes a mean opinion score by G.107 Annex B; wideband, where R goes up to 129, by G.107.1 Annex A. All arguments may
-be arrays (they are broadcast) and results are float64; scalars give a scalar. Nothing is clipped but where the
-Recommendation says so: R may be below 0 (its MOS is 1).
+R becomes a mean opinion score (MOS) by G.107 Annex B; wideband, where R goes up to 129, by G.107.1 Annex A. All
+arguments may be arrays, which are broadcast. Results are float64: arrays, or a scalar if all arguments are scalars.
+Nothing is clipped except where the Recommendation says so: R may be below 0 (its MOS is 1).
 
-The model estimates what people would say on average of such connections. It hears nothing: a call whose microphone is
-broken has the MOS of its network.
+The model estimates what people would say on average of such connections. It does not listen: a call whose microphone
+is broken has the MOS of its network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ._codecs.facts import CODECS as _FACTS
+from ._codecs.facts import Impairment
 from ._model.exceptions import ConfigurationError
 
 __all__ = [
@@ -37,59 +38,34 @@ F64 = npt.NDArray[np.float64]
 Values = npt.ArrayLike
 
 
-@dataclass(frozen=True, slots=True)
-class Impairment:
-    """What a codec costs: ``ie`` without loss, ``bpl`` how well it bears loss (larger is better).
-
-    ``wideband``    values are of G.107.1's scale (up to 129), not of G.107's
-    ``published``   both numbers stand in G.113; otherwise one of them is an estimate, as ``source`` says
-    """
-
-    ie: float
-    bpl: float
-    wideband: bool
-    published: bool
-    source: str
+def _impairments() -> dict[str, Impairment]:
+    both = [
+        pair
+        for name, row in _FACTS.items()
+        for pair in ((name, row.impairment), (f"{name}/wideband", row.impairment_wideband))
+    ]
+    return {name: impairment for name, impairment in both if impairment is not None}
 
 
-_NB: Final = "G.113 (11/2007) Appendix I"
-_WB: Final = "G.113 (09/2024) Appendix IV"
-
-# By RTP encoding name. Narrowband: G.113 Appendix I (the edition of 2024 has no Bpl any more). Wideband: Appendix IV,
-# tables IV.1 (Ie, listening with one ear, as with a handset) and IV.4 (Bpl, of three AMR-WB modes, with both ears).
-CODECS: Final[Mapping[str, Impairment]] = {
-    "PCMU": Impairment(0.0, 25.1, False, True, f"{_NB}, G.711 with G.711 Appendix I concealment"),
-    "PCMA": Impairment(0.0, 25.1, False, True, f"{_NB}, G.711 with G.711 Appendix I concealment"),
-    "G729": Impairment(11.0, 19.0, False, True, f"{_NB}, G.729A with VAD"),
-    "G723": Impairment(15.0, 16.1, False, True, f"{_NB}, G.723.1 with VAD at 6.3 kbit/s"),
-    "GSM-EFR": Impairment(5.0, 10.0, False, True, f"{_NB}, GSM-EFR"),
-    "GSM": Impairment(20.0, 10.0, False, False, f"Ie {_NB}, GSM-FR; Bpl estimated: as GSM-EFR's"),
-    "AMR": Impairment(5.0, 10.0, False, False, "estimated: GSM-EFR's, of which the 12.2 kbit/s mode is a kin"),
-    "ILBC": Impairment(11.0, 32.0, False, False, "estimated: not in G.113; between G.729A and G.711 with concealment"),
-    "G728": Impairment(7.0, 10.0, False, False, f"Ie {_NB}, G.728 at 16 kbit/s; Bpl estimated"),
-    "G726-32": Impairment(7.0, 10.0, False, False, f"Ie {_NB}, G.726 at 32 kbit/s; Bpl estimated"),
-    "L16": Impairment(0.0, 25.1, False, False, "estimated: as G.711 with concealment"),
-    "G722": Impairment(13.0, 4.3, True, False, f"Ie {_WB}, 64 kbit/s (some print 14); Bpl estimated: AMR-WB's"),
-    "AMR-WB": Impairment(13.0, 4.3, True, False, f"{_WB}, 12.65 kbit/s; estimated: Ie is for one ear, Bpl for both"),
-    "OPUS": Impairment(5.0, 15.0, True, False, "estimated: ITU-T has published nothing of Opus"),
-    "L16/wideband": Impairment(0.0, 15.0, True, False, "estimated: no coding, and concealment like Opus's"),
-}
+CODECS: Final[Mapping[str, Impairment]] = _impairments()  # by RTP encoding name, in upper case
 _UNKNOWN: Final = Impairment(10.0, 10.0, False, False, "estimated: a codec of which nothing is known here")
-_G711_BARE: Final = Impairment(0.0, 4.3, False, True, f"{_NB}, G.711 without concealment")
+_WIDEBAND_RATE: Final = 16_000  # Hz
 
 
 def impairment_of(codec: str, sample_rate: int = 8000, *, concealment: bool = True) -> Impairment:
-    """What a codec costs, by its RTP encoding name (any case). L16 at 16 kHz and above is wideband.
+    """What a codec costs, by its RTP encoding name (any case). ``sample_rate`` in Hz: L16 from 16 kHz on is wideband.
 
     ``concealment`` False: G.711 as if holes were played as silence (Bpl 4.3 instead of 25.1). Never raises: unknown
-    names get a middling estimate, whose ``source`` says so.
+    names get a middling estimate, and its ``source`` says so.
     """
-    name = codec.upper()
-    if name in ("PCMU", "PCMA") and not concealment:
-        return _G711_BARE
-    if name == "L16" and sample_rate >= 16_000:
-        name = "L16/wideband"
-    return CODECS.get(name, _UNKNOWN)
+    row = _FACTS.get(codec.upper())
+    if row is None:
+        return _UNKNOWN
+    if row.impairment_bare and not concealment:
+        return row.impairment_bare
+    if row.impairment_wideband and sample_rate >= _WIDEBAND_RATE:
+        return row.impairment_wideband
+    return row.impairment or _UNKNOWN
 
 
 def effective_impairment(ie: Values, bpl: Values, loss_percent: Values, burst_ratio: Values = 1.0) -> F64:

@@ -17,8 +17,9 @@ from support import Arrival, batch_of
 
 import strep
 from strep._codecs import amr
-from strep._codecs.encoders import make_encoder, system_library
-from strep._codecs.g711 import parse_codec
+from strep._codecs.encoder import make_encoder
+from strep._codecs.encoders import system_library
+from strep._codecs.facts import parse_codec
 from strep._edge.pcap import PcapWriter
 from strep._model.blocks import BlockBatch
 from strep._model.types import StreamInfo

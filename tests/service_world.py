@@ -35,13 +35,16 @@ class Daemon:
     def __init__(self, process: asyncio.subprocess.Process, port: int, out: Path, log: Path) -> None:
         self.process, self.out, self._log = process, out, log
         self.events: list[dict[str, Any]] = []
+        self.told: set[tuple[str, str]] = set()  # kinds of events, and the call_control_id of each
         self.url = f"http://127.0.0.1:{port}"
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
-            self.events.append(json.loads(line))
+            event = json.loads(line)
+            self.events.append(event)
+            self.told.add((event["event"], event.get("call_control_id", "")))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]

@@ -11,7 +11,7 @@ from typing import Any
 
 import strep
 from strep._workers.messages import post_event
-from strep.sinks import BaseSink, Sink, WavSink
+from strep.sinks import BaseSink, MutedSink, Sink, WavSink
 
 
 class Telling(BaseSink):
@@ -35,6 +35,16 @@ class Recording:
 
     def __call__(self, index: int) -> list[Sink]:
         return [WavSink(self.out, layout=self.layout, encoding=self.encoding), Telling(index)]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class RecordingMuted:
+    """Recordings behind a sink that takes the keys out."""
+
+    out: Path
+
+    def __call__(self, index: int) -> list[Sink]:
+        return [MutedSink([WavSink(self.out)])]
 
 
 def raising(index: int) -> list[Sink]:

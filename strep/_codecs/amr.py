@@ -19,15 +19,31 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MOST_FRAMES", "NO_DATA", "SPEECH_BITS", "SPEECH_LOST", "AmrFrame", "count_frames", "pack", "unpack"]
+from .._model.types import Codec
+
+__all__ = [
+    "FRAMES_LIMIT",
+    "NO_DATA",
+    "SPEECH_BITS",
+    "SPEECH_LOST",
+    "AmrFrame",
+    "count_frames",
+    "frame_count",
+    "frame_counts",
+    "frame_samples",
+    "is_wide",
+    "octet_aligned",
+    "pack",
+    "unpack",
+]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
-NO_DATA: Final = 15
-SPEECH_LOST: Final = 14  # of AMR-WB
-MOST_FRAMES: Final = 15  # of 20 ms; the table of contents then ends within 16 bytes in either format
+NO_DATA: Final = 15  # frame type: nothing was sent
+SPEECH_LOST: Final = 14  # frame type of AMR-WB
+FRAMES_LIMIT: Final = 15  # of 20 ms in a payload; the table of contents then ends within 16 bytes in either format
 _ANY_CMR: Final = 15  # no mode is asked for
 
 # Bits of each frame type, -1: reserved, "packets MUST be discarded" (RFC 4867 4.3.2; 3GPP TS 26.101, TS 26.201)
@@ -35,6 +51,21 @@ SPEECH_BITS: Final = {
     False: (95, 103, 118, 134, 148, 159, 204, 244, 39, -1, -1, -1, -1, -1, -1, 0),
     True: (132, 177, 253, 285, 317, 365, 397, 461, 477, 40, -1, -1, -1, -1, 0, 0),
 }
+
+
+def is_wide(codec: Codec) -> bool:
+    """Whether it is AMR-WB, not AMR."""
+    return codec.name == "AMR-WB"
+
+
+def frame_samples(codec: Codec) -> int:
+    """Samples of a frame of 20 ms."""
+    return codec.sample_rate // 50
+
+
+def octet_aligned(codec: Codec) -> bool | None:
+    """Which payload format of RFC 4867 the codec's parameters name; None: neither, so each payload is looked at."""
+    return {"octet-align=0": False, "octet-align=1": True}.get(codec.parameters)
 
 
 class AmrFrame(NamedTuple):
@@ -51,11 +82,12 @@ class AmrFrame(NamedTuple):
 
 
 def unpack(payload: bytes, *, wide: bool, octet_aligned: bool | None) -> list[AmrFrame] | None:
-    """The frames of a payload, None if it is malformed. ``octet_aligned`` None: whichever format it proves to be.
+    """The frames of a payload; None if it is malformed. ``octet_aligned`` None: the payload tells which format it has.
 
-    A format that was told may have bytes behind its frames; one that is guessed must be as long as it says. What fits
-    both formats is bandwidth-efficient, the default of RFC 4867, unless that reading has a damaged frame: a real one
-    is 4.75 kbit/s of octet-aligned AMR, which as bandwidth-efficient has Q = 0.
+    If the format is given, bytes may follow the frames; if it is found out, the payload must be exactly as long as its
+    table of contents says. What fits both formats is taken for bandwidth-efficient, the default of RFC 4867, unless
+    that reading has a damaged frame: AMR of 4.75 kbit/s in the octet-aligned format fits both, and reads as Q = 0 in
+    the other.
     """
     if octet_aligned is not None:
         return _unpack(payload, wide, octet_aligned, exact=False)
@@ -77,7 +109,7 @@ def _unpack(payload: bytes, wide: bool, aligned: bool, exact: bool) -> list[AmrF
     entries: list[tuple[int, bool]] = []
     more = 1
     while more:
-        if at + step > total or len(entries) == MOST_FRAMES:
+        if at + step > total or len(entries) == FRAMES_LIMIT:
             return None
         more = field(at, 1)
         entries.append((field(at + 1, 4), bool(field(at + 5, 1))))
@@ -100,8 +132,8 @@ def _unpack(payload: bytes, wide: bool, aligned: bool, exact: bool) -> list[AmrF
 
 def pack(frames: Sequence[AmrFrame], *, wide: bool, octet_aligned: bool, mode_request: int = _ANY_CMR) -> bytes:
     """A payload of 1 to 15 frames: the inverse of :func:`unpack`."""
-    if not 1 <= len(frames) <= MOST_FRAMES:
-        raise ValueError(f"{len(frames)} frames in a payload: 1 to {MOST_FRAMES}")
+    if not 1 <= len(frames) <= FRAMES_LIMIT:
+        raise ValueError(f"{len(frames)} frames in a payload: 1 to {FRAMES_LIMIT}")
     number, total = mode_request, 4
 
     def add(value: int, bits: int) -> None:
@@ -121,6 +153,18 @@ def pack(frames: Sequence[AmrFrame], *, wide: bool, octet_aligned: bool, mode_re
     return number.to_bytes(total // 8, "big")
 
 
+def frame_counts(codec: Codec, heads: U8, length: I64) -> I64:
+    """Sample frames of each payload: see :func:`.counts.frame_counts`."""
+    counts = count_frames(heads, length, wide=is_wide(codec), octet_aligned=octet_aligned(codec))
+    return frame_samples(codec) * counts
+
+
+def frame_count(codec: Codec, payload: bytes) -> int:
+    """Sample frames of one payload: see :func:`.counts.frame_count`."""
+    frames = unpack(payload, wide=is_wide(codec), octet_aligned=octet_aligned(codec))
+    return len(frames or ()) * frame_samples(codec)
+
+
 def count_frames(heads: U8, length: I64, *, wide: bool, octet_aligned: bool | None) -> I64:
     """How many frames each payload has, 0 if malformed, int64 (n,): ``len(unpack(...))``, for many at once.
 
@@ -137,13 +181,13 @@ def _count(heads: U8, length: I64, wide: bool, aligned: bool, exact: bool) -> tu
     """Frames of each payload in one format, 0 if it is not that; and whether all of them are sound."""
     n = len(length)
     table = np.array(SPEECH_BITS[wide], np.int64)
-    bits = np.unpackbits(heads[:, : MOST_FRAMES + 1], axis=1)
+    bits = np.unpackbits(heads[:, : FRAMES_LIMIT + 1], axis=1)
     total = 8 * length
     at, step = (8, 8) if aligned else (4, 6)
     more, fine, sound = np.ones(n, np.bool_), np.ones(n, np.bool_), np.ones(n, np.bool_)
     count, end = np.zeros(n, np.int64), np.full(n, at, np.int64)
     zeros = ~bits[:, 4:8].any(axis=1) if aligned else np.ones(n, np.bool_)
-    for _ in range(MOST_FRAMES):
+    for _ in range(FRAMES_LIMIT):
         fine &= ~more | (at + step <= total)
         kind = bits[:, at + 1 : at + 5] @ np.array([8, 4, 2, 1], np.uint8)
         size = table[kind]

@@ -1,89 +1,383 @@
-"""Codecs whose payloads need a decoder: what they are called and their facts."""
+"""One row of facts for each codec.
+
+Payload types, spellings, frame counts, guesses, decoders, encoders, the E-model's constants, the table in README and
+the help texts are all made from these rows. To add a codec, add its row, and the decoder (and encoder) that it names.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Final, NamedTuple
 
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
 
-__all__ = ["FORMATS", "STATIC", "PackedFormat", "is_packed", "octet_aligned", "packed_codec"]
+__all__ = [
+    "CODECS",
+    "NO_AUDIO",
+    "UNKNOWN",
+    "CodecFacts",
+    "FrameSize",
+    "Impairment",
+    "bound",
+    "codec_facts",
+    "parse_codec",
+    "silence_byte",
+]
+
+# in columns of codec indices: what is none of them
+UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
+NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 
 
 @dataclass(frozen=True, slots=True)
-class PackedFormat:
-    """Facts of a codec. Rates in Hz; ``frame`` is the sample frames of the codec's smallest frame, per channel."""
+class Impairment:
+    """What a codec costs: ``ie`` without loss, ``bpl`` how well it bears loss (larger is better).
 
-    name: str  # as it is registered for RTP
-    clock_rate: int  # of RTP timestamps
-    sample_rate: int  # of the audio
-    frame: int
-    channels: int = 1  # at most
-    payload_type: int | None = None  # the static one of RFC 3551
-    habit: int = 96  # the dynamic one that the simulator takes
-
-
-FORMATS: Final = {
-    f.name.upper(): f
-    for f in (
-        PackedFormat("G722", 8000, 16_000, 2, payload_type=9, habit=9),  # RFC 3551 4.5.2: the clock is an old mistake
-        PackedFormat("G729", 8000, 8000, 80, payload_type=18, habit=18),  # RFC 3551 4.5.6
-        PackedFormat("opus", 48_000, 48_000, 120, channels=2, habit=111),  # RFC 7587
-        PackedFormat("AMR", 8000, 8000, 160, habit=97),  # RFC 4867
-        PackedFormat("AMR-WB", 16_000, 16_000, 320, habit=98),  # RFC 4867
-        PackedFormat("GSM", 8000, 8000, 160, payload_type=3, habit=3),  # RFC 3551 4.5.8
-        PackedFormat("iLBC", 8000, 8000, 160, habit=99),  # RFC 3952
-    )
-}
-
-_NOT_UNDERSTOOD: Final = ("crc", "robust-sorting", "interleaving")
-_OCTET_ALIGN: Final = {"octet-align=0": False, "octet-align=1": True}
-
-
-def is_packed(codec: Codec) -> bool:
-    """Whether payloads of the codec need a decoder."""
-    return codec.frame_bytes == 0
-
-
-def packed_codec(name: str, rate: int | None = None, channels: int | None = None, parameters: str = "") -> Codec | None:
-    """The codec of that name (any case) as SDP has it: a=rtpmap name/rate/channels, a=fmtp parameters.
-
-    None for a name that is not one of these; raises ConfigurationError for a rate, channels or parameters that the
-    codec does not have. ``rate`` is that of the clock (G722/8000). Of the parameters, those separated by ";",
-    "octet-align=0" and "=1" of the two AMR codecs are kept (RFC 4867 8.1); without, each payload is looked at. Those
-    that make payloads which are not understood here are refused, others make no difference and are left out.
+    ``wideband``    values are of G.107.1's scale (up to 129), not of G.107's
+    ``published``   both numbers stand in G.113; otherwise one of them is an estimate, as ``source`` says
     """
-    known = FORMATS.get(name.upper())
-    if known is None:
-        return None
-    spelled = f"codec {name}/{known.clock_rate}"
-    if rate not in (None, known.clock_rate):
-        raise ConfigurationError(f"{spelled}: its RTP clock runs at {known.clock_rate} Hz, not {rate}")
-    channels = 1 if channels is None else channels
-    if not 1 <= channels <= known.channels:
-        raise ConfigurationError(f"{spelled}/{channels}: choose {'1 or 2 channels' if known.channels > 1 else 'one'}")
-    kept = ""
+
+    ie: float
+    bpl: float
+    wideband: bool
+    published: bool
+    source: str
+
+
+class FrameSize(NamedTuple):
+    """The bytes of a coded frame, and its sample frames at the codec's ``sample_rate``."""
+
+    bytes: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecFacts:
+    """What is to be known of a codec. Rates in Hz.
+
+    A codec is plain (``sample_bytes``: numpy decodes it, any cut of its bytes will do), packed (``decoder``: its
+    payloads need one), or known by name only, for reports and for the E-model.
+
+    References name a module and what is in it, like ``".decoders:G729Decoder"``; see :func:`bound`.
+    """
+
+    name: str  # as it is registered for RTP; users may spell it in any case
+    title: str = ""  # for people, where that differs
+    spelling: str = ""  # how users spell it, where NAME/CLOCK is not all that they may say
+    # --- rates and channels
+    clock_rate: int = 8000  # of RTP timestamps; if ``any_rate``, what is meant when nobody says a rate
+    sample_rate: int = 0  # of the audio; 0: that of the clock
+    any_rate: bool = False  # users may say a rate, from 4,000 to 192,000 Hz
+    max_channels: int = 1
+    # --- payload types
+    static_types: Mapping[int, str] = field(default_factory=dict)  # of RFC 3551, and what each stands for
+    dynamic_type: int | None = None  # that the simulator sends; None: the first static one
+    habitual: bool = False  # ``dynamic_type`` is understood without being told
+    # --- guesses, for dynamic payload types that nobody has named
+    guess_rank: int = 0  # packed: the place in the order in which codecs are tried; 0: never
+    guessed_rates: tuple[int, ...] = ()  # plain: rates that are tried, last of all
+    # --- payloads
+    sample_bytes: int = 0  # plain: of one sample
+    silence: int = 0  # plain: the byte that decodes to silence
+    frame_sizes: tuple[FrameSize, ...] = ()  # packed: a payload is a number of frames of one of these; the first wins
+    last_frame: FrameSize | None = None  # packed: what may stand after them, or alone
+    counter: str = ""  # packed, instead of sizes: the module that reads from payloads how long they last
+    parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of SDP's fmtp that are kept: their values
+    refused: tuple[str, ...] = ()  # parameters of SDP's fmtp that make payloads which are not understood here
+    # --- decoding
+    decoder: str = ""  # packed: a subclass of :class:`.decoder.Decoder`
+    decoded_by: str = "numpy"
+    av_decoders: tuple[str, ...] = ()  # libavcodec's names for it; the first that is there is taken
+    extra: str = ""  # of this package, which installs what decodes it
+    concealed_by: str = "ITU-T G.711 Appendix I"  # what makes up for lost packets, for README
+    # --- encoding, for simulations and tests
+    encoder: str = ""  # packed: a subclass of :class:`.encoder.Encoder`
+    encoded_frames: tuple[int, ...] = ()  # packet lengths it encodes, in sample frames; (n,): also multiples of n
+    error_correction: bool = False  # packets may carry copies of their predecessors
+    simulated_as: str = ""  # what the simulator means by the bare name, if not what users mean
+    # --- the E-model
+    impairment: Impairment | None = None
+    impairment_bare: Impairment | None = None  # with holes played as silence
+    impairment_wideband: Impairment | None = None  # sampled at 16 kHz or more, if there is a difference
+
+    @property
+    def packed(self) -> bool:
+        """Whether payloads need a decoder that keeps state."""
+        return bool(self.decoder)
+
+    @property
+    def decodable(self) -> bool:
+        return bool(self.sample_bytes or self.decoder)
+
+    @property
+    def encodable(self) -> bool:
+        return bool(self.sample_bytes or self.encoder)
+
+    @property
+    def codec(self) -> Codec:
+        """With one channel, at the usual rate."""
+        return Codec(self.name, self.clock_rate, self.sample_rate or self.clock_rate, 1, self.sample_bytes)
+
+    @property
+    def simulated_type(self) -> int:
+        """The payload type that the simulator sends."""
+        return next(iter(self.static_types), 96) if self.dynamic_type is None else self.dynamic_type
+
+    @property
+    def install(self) -> str:
+        """The command that installs what decodes it."""
+        return f"pip install 'strep-rtp[{self.extra}]'" if self.extra else "pip install strep-rtp"
+
+
+_NB: Final = "G.113 (11/2007) Appendix I"
+_WB: Final = "G.113 (09/2024) Appendix IV"
+_G711_CONCEALED: Final = Impairment(0.0, 25.1, False, True, f"{_NB}, G.711 with G.711 Appendix I concealment")
+_G711_BARE: Final = Impairment(0.0, 4.3, False, True, f"{_NB}, G.711 without concealment")
+_FFMPEG: Final = "FFmpeg (PyAV)"
+_AMR_REFUSED: Final = ("crc", "robust-sorting", "interleaving")  # RFC 4867 8.1
+_OCTET_ALIGN: Final = {"octet-align": ("0", "1")}  # RFC 4867 8.1; without it, each payload is looked at
+
+# Impairments: narrowband by G.113 Appendix I (the edition of 2024 has no Bpl any more); wideband by Appendix IV, tables
+# IV.1 (Ie, listening with one ear, as with a handset) and IV.4 (Bpl, of three AMR-WB modes, with both ears).
+_ROWS: Final = (
+    CodecFacts(
+        name="PCMU",
+        static_types={0: "PCMU"},
+        any_rate=True,
+        sample_bytes=1,
+        silence=0xFF,
+        impairment=_G711_CONCEALED,
+        impairment_bare=_G711_BARE,
+    ),
+    CodecFacts(
+        name="PCMA",
+        static_types={8: "PCMA"},
+        any_rate=True,
+        sample_bytes=1,
+        silence=0xD5,
+        impairment=_G711_CONCEALED,
+        impairment_bare=_G711_BARE,
+    ),
+    CodecFacts(
+        name="L16",
+        spelling="L16/RATE[/CHANNELS]",
+        clock_rate=44_100,
+        any_rate=True,
+        max_channels=2,
+        static_types={10: "L16/44100/2", 11: "L16/44100"},
+        dynamic_type=96,
+        guessed_rates=(8000, 16_000, 24_000, 32_000, 44_100, 48_000),
+        sample_bytes=2,
+        simulated_as="L16/16000",
+        impairment=Impairment(0.0, 25.1, False, False, "estimated: as G.711 with concealment"),
+        impairment_wideband=Impairment(0.0, 15.0, True, False, "estimated: no coding, and concealment like Opus's"),
+    ),
+    CodecFacts(  # RFC 3551 4.5.2: its clock is an old mistake
+        name="G722",
+        title="G.722",
+        sample_rate=16_000,
+        static_types={9: "G722"},
+        frame_sizes=(FrameSize(1, 2),),
+        decoder=".decoders:FrameDecoder",
+        decoded_by=_FFMPEG,
+        av_decoders=("g722",),
+        extra="codecs",
+        encoder=".encoders:G722Encoder",
+        encoded_frames=(2,),
+        impairment=Impairment(13.0, 4.3, True, False, f"Ie {_WB}, 64 kbit/s (some print 14); Bpl estimated: AMR-WB's"),
+    ),
+    CodecFacts(  # RFC 3551 4.5.6: frames of 10 ms, and a silence descriptor (Annex B) as the last one
+        name="G729",
+        title="G.729 (A, B)",
+        static_types={18: "G729"},
+        guess_rank=4,
+        frame_sizes=(FrameSize(10, 80),),
+        last_frame=FrameSize(2, 80),
+        decoder=".decoders:G729Decoder",
+        decoded_by=_FFMPEG,
+        av_decoders=("g729",),
+        extra="codecs",
+        concealed_by="its own",
+        encoder=".encoders:G729Encoder",
+        encoded_frames=(80,),
+        impairment=Impairment(11.0, 19.0, False, True, f"{_NB}, G.729A with VAD"),
+    ),
+    CodecFacts(  # RFC 7587. Always signalled as /2; telephony fills one channel: decoded to one unless told otherwise.
+        name="opus",
+        title="Opus, mono or stereo",
+        spelling="opus/48000[/2]",
+        clock_rate=48_000,
+        max_channels=2,
+        dynamic_type=111,  # WebRTC's number, which calls that pass through Telnyx keep: the fork carries no SDP
+        habitual=True,
+        guess_rank=1,
+        counter=".opus",
+        decoder=".decoders:OpusDecoder",
+        decoded_by="libopus",
+        av_decoders=("libopus", "opus"),
+        extra="codecs",
+        concealed_by="FEC of the next packet, else its own",
+        encoder=".encoders:OpusEncoder",
+        encoded_frames=(120, 240, 480, 960, 1920, 2880, 3840, 4800, 5760),  # libopus packs up to 120 ms
+        error_correction=True,
+        impairment=Impairment(5.0, 15.0, True, False, "estimated: ITU-T has published nothing of Opus"),
+    ),
+    CodecFacts(  # RFC 4867
+        name="AMR",
+        dynamic_type=97,
+        guess_rank=3,
+        counter=".amr",
+        parameters=_OCTET_ALIGN,
+        refused=_AMR_REFUSED,
+        decoder=".decoders:AmrDecoder",
+        decoded_by=_FFMPEG,
+        av_decoders=("libopencore_amrnb", "amrnb"),
+        extra="codecs",
+        concealed_by="its own",
+        encoder=".encoders:AmrEncoder",
+        encoded_frames=(160,),
+        impairment=Impairment(5.0, 10.0, False, False, "estimated: GSM-EFR's, of which the 12.2 kbit/s mode is a kin"),
+    ),
+    CodecFacts(  # RFC 4867
+        name="AMR-WB",
+        clock_rate=16_000,
+        dynamic_type=98,
+        guess_rank=2,
+        counter=".amr",
+        parameters=_OCTET_ALIGN,
+        refused=_AMR_REFUSED,
+        decoder=".decoders:AmrDecoder",
+        decoded_by=_FFMPEG,
+        av_decoders=("libopencore_amrwb", "amrwb"),
+        extra="codecs",
+        concealed_by="its own",
+        encoder=".encoders:AmrWbEncoder",
+        encoded_frames=(320,),
+        impairment=Impairment(
+            13.0, 4.3, True, False, f"{_WB}, 12.65 kbit/s; estimated: Ie is for one ear, Bpl for both"
+        ),
+    ),
+    CodecFacts(  # RFC 3551 4.5.8
+        name="GSM",
+        static_types={3: "GSM"},
+        guess_rank=6,
+        frame_sizes=(FrameSize(33, 160),),
+        decoder=".decoders:FrameDecoder",
+        decoded_by=_FFMPEG,
+        av_decoders=("gsm", "libgsm"),
+        extra="codecs",
+        encoder=".encoders:GsmEncoder",
+        encoded_frames=(160,),
+        impairment=Impairment(20.0, 10.0, False, False, f"Ie {_NB}, GSM-FR; Bpl estimated: as GSM-EFR's"),
+    ),
+    CodecFacts(  # RFC 3952: two modes; 950 bytes could be either, and count as the first
+        name="iLBC",
+        dynamic_type=99,
+        guess_rank=5,
+        frame_sizes=(FrameSize(38, 160), FrameSize(50, 240)),
+        decoder=".decoders:IlbcDecoder",
+        decoded_by=_FFMPEG,
+        av_decoders=("ilbc", "libilbc"),
+        extra="codecs",
+        concealed_by="its own",
+        encoded_frames=(160,),
+        impairment=Impairment(
+            11.0, 32.0, False, False, "estimated: not in G.113; between G.729A and G.711 with concealment"
+        ),
+    ),
+    # Known by name only: RFC 3551 tables 4 and 5, G.113.
+    CodecFacts(
+        name="G723",
+        static_types={4: "G723"},
+        impairment=Impairment(15.0, 16.1, False, True, f"{_NB}, G.723.1 with VAD at 6.3 kbit/s"),
+    ),
+    CodecFacts(name="DVI4", static_types=dict.fromkeys((5, 6, 16, 17), "DVI4")),
+    CodecFacts(name="LPC", static_types={7: "LPC"}),
+    CodecFacts(name="QCELP", static_types={12: "QCELP"}),
+    CodecFacts(name="MPA", static_types={14: "MPA"}),
+    CodecFacts(
+        name="G728",
+        static_types={15: "G728"},
+        impairment=Impairment(7.0, 10.0, False, False, f"Ie {_NB}, G.728 at 16 kbit/s; Bpl estimated"),
+    ),
+    CodecFacts(name="GSM-EFR", impairment=Impairment(5.0, 10.0, False, True, f"{_NB}, GSM-EFR")),
+    CodecFacts(
+        name="G726-32",
+        impairment=Impairment(7.0, 10.0, False, False, f"Ie {_NB}, G.726 at 32 kbit/s; Bpl estimated"),
+    ),
+)
+
+CODECS: Final = {row.name.upper(): row for row in _ROWS}  # by name in upper case
+
+_LOWEST_RATE: Final = 4000  # Hz
+_HIGHEST_RATE: Final = 192_000  # Hz
+_SPELLED: Final = re.compile(r"(?P<name>[A-Za-z0-9-]+)(?:/(?P<rate>\d+))?(?:/(?P<channels>\d+))?")
+
+
+def codec_facts(codec: Codec) -> CodecFacts:
+    """The row of a codec. Raises ValueError if there is none."""
+    row = CODECS.get(codec.name.upper())
+    if row is None:
+        raise ValueError(f"{codec} is not known here")
+    return row
+
+
+def silence_byte(name: str) -> int:
+    """The byte that decodes to silence; 0 for what is no plain codec's name (16-bit samples)."""
+    row = CODECS.get(name.upper())
+    return 0 if row is None else row.silence
+
+
+@lru_cache
+def bound(reference: str) -> Any:
+    """What a row refers to, imported when it is first wanted: ``".module"`` or ``".module:name"``, relative to this
+    package; or of any other package, without the dot."""
+    module, _, name = reference.partition(":")
+    found = import_module(module, __package__)
+    return getattr(found, name) if name else found
+
+
+def parse_codec(spelled: str) -> Codec:
+    """ "L16/16000/2", "PCMU/8000", "pcma", "opus/48000/2" or "AMR-WB/16000;octet-align=1" → Codec.
+
+    As SDP has it: a=rtpmap name/rate/channels; a=fmtp parameters. The name in any case; the rate is that of the clock
+    (G722/8000). Of the parameters, which are separated by ";", those are kept that tell how to read payloads; those
+    that make payloads which are not understood here are refused; others make no difference and are left out.
+
+    Raises ConfigurationError for what is not decoded here, and for a rate, channels or parameters that the codec does
+    not have.
+    """
+    text, _, parameters = spelled.partition(";")
+    match = _SPELLED.fullmatch(text.strip())
+    row = CODECS.get(match["name"].upper()) if match else None
+    if match is None or row is None or not row.decodable or (parameters and not row.packed):
+        known = ", ".join(r.spelling or f"{r.name}/{r.clock_rate}" for r in CODECS.values() if r.decodable)
+        raise ConfigurationError(f"codec {spelled!r} is not decoded here: {known}")
+    rate = int(match["rate"] or row.clock_rate)
+    channels = int(match["channels"] or 1)
+    named = f"codec {row.name}/{row.clock_rate}"
+    if row.any_rate and not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        raise ConfigurationError(f"codec {spelled!r}: the rate must be {_LOWEST_RATE} to {_HIGHEST_RATE} Hz")
+    if not row.any_rate and rate != row.clock_rate:
+        raise ConfigurationError(f"{named}: its RTP clock runs at {row.clock_rate} Hz, not {rate}")
+    if not 1 <= channels <= row.max_channels:
+        choice = "1 or 2 channels" if row.max_channels > 1 else "one channel"
+        raise ConfigurationError(f"codec {spelled!r}: choose {choice}")
+    kept: dict[str, str] = {}
     for parameter in filter(None, (part.replace(" ", "").lower() for part in parameters.split(";"))):
         key, _, value = parameter.partition("=")
-        if not known.name.startswith("AMR"):
-            continue
-        if key in _NOT_UNDERSTOOD and value != "0":
-            raise ConfigurationError(f"{spelled};{parameter}: payloads with {key} are not understood here")
-        if key == "octet-align":
-            if parameter not in _OCTET_ALIGN:
-                raise ConfigurationError(f"{spelled};{parameter}: octet-align=0 or octet-align=1")
-            kept = parameter
-    return Codec(known.name, known.clock_rate, known.sample_rate, channels, 0, kept)
-
-
-def octet_aligned(codec: Codec) -> bool | None:
-    """Which payload format of RFC 4867 was told; None: neither."""
-    return _OCTET_ALIGN.get(codec.parameters)
-
-
-STATIC: Final = {
-    f.payload_type: Codec(f.name, f.clock_rate, f.sample_rate, 1, 0)
-    for f in FORMATS.values()
-    if f.payload_type is not None
-}
+        if key in row.refused and value != "0":
+            raise ConfigurationError(f"{named};{parameter}: payloads with {key} are not understood here")
+        if key in row.parameters:
+            if value not in row.parameters[key]:
+                choice = " or ".join(f"{key}={possible}" for possible in row.parameters[key])
+                raise ConfigurationError(f"{named};{parameter}: {choice}")
+            kept[key] = parameter
+    return Codec(
+        row.name, rate, row.sample_rate or rate, channels, channels * row.sample_bytes, ";".join(kept.values())
+    )

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
-from .facts import FORMATS, packed_codec
+from .facts import CODECS
 
-__all__ = ["L16_MONO", "L16_STEREO", "PCMA", "PCMU", "decode", "encode", "parse_codec", "silence_byte", "transcode"]
+__all__ = ["PCMA", "PCMU", "decode", "encode", "transcode"]
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
 
-PCMU: Final = Codec("PCMU", 8000, 8000, 1, 1)
-PCMA: Final = Codec("PCMA", 8000, 8000, 1, 1)
-L16_STEREO: Final = Codec("L16", 44_100, 44_100, 2, 4)
-L16_MONO: Final = Codec("L16", 44_100, 44_100, 1, 2)
+PCMU: Final = CODECS["PCMU"].codec
+PCMA: Final = CODECS["PCMA"].codec
 
 
 def _mulaw_table() -> I16:
@@ -101,38 +97,3 @@ def transcode(codec: Codec, target: Codec, payload: U8) -> U8:
     if codec.frame_bytes == target.frame_bytes == 1:
         return _between(codec.name, target.name).take(payload)
     return encode(target, decode(codec, payload))
-
-
-def silence_byte(codec: Codec) -> int:
-    """The byte that decodes to silence."""
-    return {"PCMU": 0xFF, "PCMA": 0xD5}.get(codec.name, 0)
-
-
-_SPELLED = re.compile(r"(?P<name>[A-Za-z0-9-]+)(?:/(?P<rate>\d+))?(?:/(?P<channels>\d+))?")
-
-
-def parse_codec(spelled: str) -> Codec:
-    """ "L16/16000/2", "PCMU/8000", "pcma", "opus/48000/2" or "AMR-WB/16000;octet-align=1" → Codec.
-
-    Raises ConfigurationError.
-    """
-    text, _, parameters = spelled.partition(";")
-    match = _SPELLED.fullmatch(text.strip())
-    name = match["name"].upper() if match else ""
-    if match is not None:
-        rate_told = int(match["rate"]) if match["rate"] else None
-        packed = packed_codec(name, rate_told, int(match["channels"]) if match["channels"] else None, parameters)
-        if packed is not None:
-            return packed
-    if match is None or parameters or name not in ("PCMU", "PCMA", "L16"):
-        others = ", ".join(f"{f.name}/{f.clock_rate}" for f in FORMATS.values())
-        raise ConfigurationError(
-            f"codec {spelled!r} is not decoded here: PCMU/8000, PCMA/8000, L16/RATE[/CHANNELS], {others}"
-        )
-    rate = int(match["rate"] or (44_100 if name == "L16" else 8000))
-    channels = int(match["channels"] or 1)
-    if not 4000 <= rate <= 192_000:
-        raise ConfigurationError(f"codec {spelled!r}: the rate must be 4000 to 192000 Hz")
-    if not 1 <= channels <= 2 or (channels == 2 and name != "L16"):
-        raise ConfigurationError(f"codec {spelled!r}: one channel, or two of L16")
-    return Codec(name, rate, rate, channels, channels * (2 if name == "L16" else 1))

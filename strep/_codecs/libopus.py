@@ -13,13 +13,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RATE", "OpusState", "load", "packet_samples", "version"]
+from .opus import PACKET_SAMPLES_LIMIT, RATE
+
+__all__ = ["OpusState", "load"]
 
 I16 = npt.NDArray[np.int16]
 
-RATE: Final = 48_000
-_MOST: Final = 5760  # sample frames of a packet: 120 ms
-_STEP: Final = 120  # 2.5 ms: lengths to conceal are multiples of it
+_STEP_SAMPLES: Final = 120  # 2.5 ms: lengths to conceal are multiples of it
 
 
 @lru_cache(maxsize=1)
@@ -29,7 +29,6 @@ def load() -> ctypes.CDLL | None:
         try:
             library = ctypes.CDLL(name)
             size, begin, decode = library.opus_decoder_get_size, library.opus_decoder_init, library.opus_decode
-            samples, text = library.opus_packet_get_nb_samples, library.opus_get_version_string
         except (OSError, AttributeError):
             continue
         size.restype = ctypes.c_int
@@ -40,9 +39,6 @@ def load() -> ctypes.CDLL | None:
         decode.argtypes = [
             ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
         ]  # fmt: skip
-        samples.restype = ctypes.c_int
-        samples.argtypes = [ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]
-        text.restype = ctypes.c_char_p
         return library
     return None
 
@@ -56,20 +52,6 @@ def _candidates() -> Iterator[str]:
     yield "libopus.so.0"
     if by_name := ctypes.util.find_library("opus"):  # asks other programs: last
         yield by_name
-
-
-def version() -> str | None:
-    """What the library says it is, None without it."""
-    library = load()
-    return None if library is None else str(library.opus_get_version_string().decode())
-
-
-def packet_samples(payload: bytes) -> int:
-    """Sample frames at 48 kHz by the library's own count, not above 0 for what it refuses."""
-    library = load()
-    if library is None:
-        raise RuntimeError("libopus is not here: ask load() first")
-    return int(library.opus_packet_get_nb_samples(payload, len(payload), RATE))
 
 
 class OpusState:
@@ -87,7 +69,7 @@ class OpusState:
 
     def decode(self, payload: bytes) -> I16 | None:
         """Samples of a packet, channels interleaved; None if it is corrupt."""
-        return self._call(payload, _MOST, 0)
+        return self._call(payload, PACKET_SAMPLES_LIMIT, 0)
 
     def conceal(self, following: bytes, frames: int) -> I16:
         """``frames`` sample frames that are missing right before the packet ``following``, which is decoded next.
@@ -96,10 +78,10 @@ class OpusState:
         the rest is extrapolated. What the library cannot make up is zero.
         """
         parts = []
-        missing = -(-frames // _STEP) * _STEP
-        tail = min(missing, _MOST)  # this much in one call, so that it ends with the copy
+        missing = -(-frames // _STEP_SAMPLES) * _STEP_SAMPLES
+        tail = min(missing, PACKET_SAMPLES_LIMIT)  # this much in one call, so that it ends with the copy
         while missing:
-            size = tail if missing == tail else min(missing - tail, _MOST)
+            size = tail if missing == tail else min(missing - tail, PACKET_SAMPLES_LIMIT)
             copy = following if missing == tail else b""
             audio = self._call(copy, size, 1 if copy else 0)
             parts.append(np.zeros(size * self._channels, np.int16) if audio is None else audio)

@@ -1,7 +1,7 @@
-"""Audio of packed codecs, and of packets whose codec is not their stream's: a decoder a stream.
+"""Audio of packed codecs, and of packets whose codec is not their stream's: each stream has a decoder of its own.
 
-Who decodes here keeps state from packet to packet. Batches must come in order, each once. A decoder begins anew with
-each source, with each change of codec, and where audio passed it by.
+Decoders keep state from packet to packet: batches must come in order, each once. A decoder is replaced when the source
+or the codec changes, and where packets were decoded without it.
 """
 
 from __future__ import annotations
@@ -14,39 +14,37 @@ import numpy.typing as npt
 
 from .._model.types import Codec
 from ..resample import Resampler
-from .decoders import Decoder, make_decoder
+from .decoder import Decoder, make_decoder
 from .g711 import decode
 
-__all__ = ["PackedAudio", "PackedPacket"]
+__all__ = ["PackedPacket", "StreamDecoders"]
 
 I16 = npt.NDArray[np.int16]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class PackedPacket:
-    """A packet to decode. ``epoch`` changes with the source: then the decoder begins anew.
+    """A packet to decode. Frames are sample frames at the stream's rate, where nothing else is said."""
 
-    ``own_frames``  at the codec's rate · ``frames`` at the stream's rate, ``trim`` at the start left out
-    ``position``    of the first frame in the stream · ``gap`` frames missing directly before it, ``lost`` those of them
-                    that a decoder may make up for, all at the stream's rate
-    """
-
-    serial: int
-    epoch: int
-    codec: int
+    serial: int  # of the stream
+    epoch: int  # changes with the source: then another decoder is made
+    codec: int  # its index
     payload: bytes
-    own_frames: int
-    frames: int
-    trim: int
-    position: int
-    gap: int
-    lost: int
-    rate: int  # of the stream
-    channels: int
+    own_frames: int  # that the payload stands for, at the codec's rate
+    frames: int  # that are wanted of it
+    trim: int  # left out at its start
+    position: int  # of the first wanted frame in the stream
+    gap: int  # frames missing directly before it
+    lost: int  # those of them that a decoder may make up for
+    rate: int  # of the stream, Hz
+    channels: int  # of the stream
 
 
-class _Track:
-    """One stream's decoder of the codec that it has now. Raises what making a decoder raises."""
+class _StreamDecoder:
+    """One stream's decoder for the codec that it has now, and a resampler if its rate is not the stream's.
+
+    Raises what making a decoder raises.
+    """
 
     def __init__(self, codec: Codec, packet: PackedPacket) -> None:
         self.codec = codec
@@ -59,19 +57,20 @@ class _Track:
         rate = packet.rate
         if rate != codec.sample_rate:
             self._resampler = Resampler(codec.sample_rate, rate, codec.channels)
-            # what the filter waits for comes late by that much, once, so that each packet gives all its frames
+            # The filter waits for some input. That much silence stands before the first packet, once, so that each
+            # packet gives all its frames.
             self._ready = np.zeros(
                 (-(-self._resampler.lookahead * rate // codec.sample_rate), codec.channels), np.int16
             )
 
     def goes_on(self, packet: PackedPacket) -> bool:
-        """Whether this packet is the next of what is decoded here."""
+        """Whether this packet follows directly on the last one that was decoded here."""
         same = packet.codec == self._index and packet.epoch == self._epoch
         return same and packet.position - packet.gap == self._end
 
     def take(self, packet: PackedPacket, fresh: bool) -> tuple[I16, I16 | None]:
-        """Frames of the packet, shape (frames, channels) of the codec, before trimming; and what conceals the loss. A
-        ``fresh`` decoder knows nothing that could."""
+        """Frames of the packet before trimming, int16 (frames, channels of the codec), and what conceals the loss
+        before it, of the same shape. A ``fresh`` decoder has nothing to conceal with: None."""
         self._end = packet.position + packet.frames
         codec = self.codec
         concealed = None
@@ -92,25 +91,27 @@ class _Track:
         return done, None
 
 
-class PackedAudio:
+class StreamDecoders:
+    """The decoders of all streams that need one."""
+
     def __init__(self, codecs: Sequence[Codec]) -> None:
         self._codecs = tuple(codecs)
-        self._tracks: dict[int, _Track] = {}  # by serial
+        self._decoders: dict[int, _StreamDecoder] = {}  # by serial
 
     def forget(self, serial: int) -> None:
         """A stream has ended, or its decoder is of no use any more."""
-        self._tracks.pop(serial, None)
+        self._decoders.pop(serial, None)
 
     def decode(self, packet: PackedPacket) -> tuple[I16, I16 | None]:
         """int16 (frames * channels,) of the stream, and what the decoder puts in place of the frames lost before.
 
         Raises what the decoder raises: then forget the stream, so that it begins anew.
         """
-        track = self._tracks.get(packet.serial)
-        fresh = track is None or not track.goes_on(packet)
-        if track is None or fresh:
-            track = self._tracks[packet.serial] = _Track(self._codecs[packet.codec], packet)
-        samples, concealed = track.take(packet, fresh)
+        decoder = self._decoders.get(packet.serial)
+        fresh = decoder is None or not decoder.goes_on(packet)
+        if decoder is None or fresh:
+            decoder = self._decoders[packet.serial] = _StreamDecoder(self._codecs[packet.codec], packet)
+        samples, concealed = decoder.take(packet, fresh)
         samples = _as_channels(samples[packet.trim : packet.trim + packet.frames], packet.channels)
         if len(samples) < packet.frames:
             samples = np.concatenate([samples, np.zeros((packet.frames - len(samples), packet.channels), np.int16)])

@@ -2,7 +2,7 @@
 
 A gap of up to 1 s becomes samples at the beginning of the block behind it, by its cause:
 
-    LOSS, OVERRUN    the first 60 ms continued from what came before (CONCEALED; see ``_plc``), zeros beyond (LOST)
+    LOSS, OVERRUN    the first 60 ms continued from what came before (CONCEALED; see :mod:`.plc`), zeros beyond (LOST)
     RESTART          zeros (LOST): nobody knows how long it was, nor what was said before
     SILENCE, HOLD    comfort noise where the sender has told its level (RFC 3389), else zeros (SILENCE)
 
@@ -10,9 +10,9 @@ What a codec's own decoder made up for a gap is taken instead (CONCEALED; of sup
 stay gaps: behind them everything begins anew. The result does not depend on how the audio was cut into blocks and
 batches.
 
-Up to 10 ms behind a concealed loss are mixed from what was received and the fading repetition. Their mask stays
-RECEIVED: what they hold came from the network, at a weight that rises to 1; and so RECEIVED samples are as many as the
-frames that packets brought. Who needs them unaltered takes the batch that was not filled.
+Up to 10 ms behind a concealed loss are a mix of what was received, at a weight that rises to 1, and of the fading
+repetition. Their mask stays RECEIVED, so that there are as many RECEIVED samples as packets brought. Whoever needs them
+unaltered takes the batch that was not filled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import numpy.typing as npt
 
 from .._model.blocks import BlockBatch, joined
 from .._model.types import GapCause, Mask, StreamInfo
-from .plc import concealed_frames, continued, history_frames
+from .history import AudioHistory
+from .plc import concealed_frames, continued
 
 __all__ = ["Concealer", "NoiseMaker", "white_noise"]
 
@@ -53,7 +54,7 @@ def white_noise(payload: bytes, frames: int, rate: int, rng: np.random.Generator
 class Concealer:
     """Fills the gaps of one batch after the other: each once, in order. Streams are told apart by their ``serial``.
 
-    A stream for which this raises is told to ``on_fault``, and its gaps stay; those of others are filled.
+    ``on_fault`` is called with a stream for which this raises, and the error: its gaps stay, others' are filled.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Concealer:
         self._noise = noise
         self._on_fault = on_fault
         self._spared: dict[int, int] = {}  # by row: serials of streams whose gaps stay
-        self._formats: dict[tuple[int, int], _Past] = {}  # by rate and channels
-        self._pasts: list[_Past] = []
+        self._formats: dict[tuple[int, int], AudioHistory] = {}  # by rate and channels
+        self._pasts: list[AudioHistory] = []
         # by row
         self._serial = np.full(0, -1, np.int64)
         self._format = np.zeros(0, np.int64)
@@ -76,7 +77,7 @@ class Concealer:
         self._fading: dict[int, tuple[F64, F64]] = {}  # what is still to be mixed into what comes next: tail, weight
 
     def fill(self, batch: BlockBatch) -> BlockBatch:
-        """The batch without gaps up to 1 s: itself when it has none.
+        """The batch without gaps up to 1 s; the same batch if it has none.
 
         Blocks behind a gap begin earlier by ``gap_frames``, which becomes 0: ``position``, ``time_ns`` and
         ``rtp_timestamp`` move back, and so do those of the first packet, whose ``packet_frames`` count what was filled.
@@ -114,7 +115,7 @@ class Concealer:
         return [one for part in parts for one in self._guilty(batch.take(part))]
 
     def _work(self, batch: BlockBatch) -> tuple[BlockBatch, _Notes]:
-        """The batch filled, and what is to be remembered of it: nothing is yet."""
+        """The batch filled, and what is to be remembered of it; nothing is remembered yet."""
         count = len(batch)
         rows = batch.index
         serial = np.fromiter([stream.serial for stream in batch.streams], np.int64, count)
@@ -163,11 +164,11 @@ class Concealer:
             self._next[row] = -1
             self._fading.pop(row, None)
 
-    def _past(self, stream: StreamInfo) -> _Past:
+    def _past(self, stream: StreamInfo) -> AudioHistory:
         form = (stream.sample_rate, stream.channels)
         past = self._formats.get(form)
         if past is None:
-            past = self._formats[form] = _Past(len(self._pasts), *form)
+            past = self._formats[form] = AudioHistory(len(self._pasts), *form)
             self._pasts.append(past)
         return past
 
@@ -204,52 +205,6 @@ class _Notes:
     end: I64
     anew: Bools
     fading: _Fading
-
-
-class _Past:
-    """The last 48.75 ms of every stream of one rate and number of channels, as they went out: 2.3 KB at 8 kHz."""
-
-    def __init__(self, number: int, rate: int, channels: int) -> None:
-        self.number, self.rate, self.channels = number, rate, channels
-        self.size = history_frames(rate) * channels
-        self._room = 3 * self.size  # samples are appended; when a row is full its end moves to the front
-        self._buffer = np.zeros((0, self._room), np.int16)
-        self._end = np.zeros(0, np.int64)
-
-    def append(self, rows: I64, samples: I16, begin: I64, length: I64, anew: Bools) -> None:
-        """Append ``samples[begin:begin+length]`` to rows, each of which is there once."""
-        missing = int(rows.max()) + 1 - len(self._end)
-        if missing > 0:
-            more = max(missing, len(self._end), 256)
-            buffer = np.zeros((len(self._end) + more, self._room), np.int16)
-            buffer[: len(self._end)] = self._buffer
-            self._buffer, self._end = buffer, np.append(self._end, np.zeros(more, np.int64))
-        kept = np.minimum(length, self.size)
-        begin = begin + (length - kept)
-        at = np.where(anew | (kept == self.size), 0, self._end.take(rows))
-        flat = self._buffer.reshape(-1)
-        full = np.flatnonzero(at + kept > self._room)
-        if full.size:
-            windows = _windows(flat, self.size)
-            front = rows[full] * self._room
-            windows[front] = windows[front + at[full] - self.size]
-            at[full] = self.size
-        target = rows * self._room + at
-        one = int(kept[0])
-        if one and (kept == one).all():  # packets of one length: the usual case
-            _windows(flat, one)[target] = _windows(samples, one)[begin]
-        else:
-            for width in np.unique(kept[kept > 0]).tolist():
-                mine = np.flatnonzero(kept == width)
-                _windows(flat, width)[target[mine]] = _windows(samples, width)[begin[mine]]
-        self._end[rows] = at + kept
-
-    def end(self, row: int, count: int) -> I16:
-        """The last ``count`` values of a row, or as many as there are."""
-        if row >= len(self._end):
-            return self._buffer[:0, 0]
-        end = int(self._end[row])
-        return self._buffer[row, max(0, end - count) : end]
 
 
 class _Filling:
@@ -317,7 +272,7 @@ class _Filling:
         return self._made()
 
     def _fill_without_past(self, i: int) -> bool:
-        """A gap that is not to be concealed by what came before."""
+        """Fill a gap that is not concealed by what came before; False: it is to be."""
         batch = self._batch
         at, frames, place = int(self._offset[i]), int(self._inside[i]), int(self._place[i])
         channels = int(self._channels[i])
@@ -346,7 +301,7 @@ class _Filling:
             return False
         return True
 
-    def _continue(self, past: _Past, gaps: list[int]) -> None:
+    def _continue(self, past: AudioHistory, gaps: list[int]) -> None:
         """Losses of different streams of one format, continued together; their channels are rows of their own."""
         channels, size = past.channels, past.size
         history = np.zeros((len(gaps), size), np.int16)
@@ -460,8 +415,3 @@ def _by_channel(history: I16, channels: int) -> F64:
 
 def _int16(values: F64) -> I16:
     return np.clip(np.rint(values), -32_768, 32_767).astype(np.int16)
-
-
-def _windows(values: I16, width: int) -> npt.NDArray[np.void]:
-    """Every run of ``width`` values as one item, to be copied whole."""
-    return np.ndarray((values.size - width + 1,), np.dtype((np.void, 2 * width)), values, 0, (2,))

@@ -19,13 +19,13 @@ from .._threads.archive import Archive
 from .._threads.incidents import Incidents
 from ..sinks.base import BaseSink
 from .conceal import Concealer
-from .in_order import InOrder
 from .lane import Lane
+from .ordered_work import OrderedWork
 
 __all__ = ["Dispatcher"]
 
 _log = logging.getLogger("strep")
-_KEPT_REPORTS: Final = 100_000
+_KEPT_REPORTS: Final = 100_000  # of streams that have ended
 _LIMITS: Final = {
     "streams": "there are as many streams as may be: new ones are refused, one of them from {}",
     "source": "{} begins new streams faster than may be: some of them are refused",
@@ -33,11 +33,12 @@ _LIMITS: Final = {
 
 
 class Dispatcher:
-    """Hands events to sinks and keeps the final figures of streams that ended.
+    """Hands events to sinks and keeps the final figures of streams that have ended.
 
-    ``lossless``: a sink that is slow holds the caller up instead of losing data (replays). ``redact``: of key presses
-    nobody is told which key it was.
-    ``concealer``: fills gaps, once for all sinks that want it, in the thread of the first that asks.
+    ``lossless``   a slow sink holds the caller up instead of losing data (replays)
+    ``redact``     events of key presses do not say which key it was
+    ``concealer``  fills gaps, once for all sinks that want it, in the thread of the first that asks
+    ``ended``      reports of streams that have ended
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Dispatcher:
     ) -> None:
         self.incidents = incidents or Incidents(time.time_ns)
         self._concealer = concealer or Concealer(comfort_noise, self._on_conceal_fault)
-        self._order = InOrder()
+        self._order = OrderedWork()
         self._redact = redact
         self._lanes = [Lane(sink, self.incidents, lossless) for sink in sinks]
         for lane in self._lanes:
@@ -59,7 +60,7 @@ class Dispatcher:
         self.ended: Archive[StreamReport] = Archive(_KEPT_REPORTS)
 
     def handle(self, events: list[Event]) -> None:
-        """Hand events to the sinks, in order. Never raises: what one event brings about costs no other one."""
+        """Hand events to the sinks, in order. Never raises: an event that makes something raise costs no other one."""
         for event in events:
             try:
                 self._handle(event)
@@ -127,7 +128,7 @@ class Dispatcher:
         return all(lane.settled(stream) for lane in self._lanes)
 
     def figures(self, stream: StreamInfo) -> dict[str, Any]:
-        """What all sinks have to say of a stream, for its entry in the summary."""
+        """What the sinks add to a stream's entry in the summary."""
         found: dict[str, Any] = {}
         for lane in self._lanes:
             found |= lane.guarded.figures(stream)

@@ -79,8 +79,8 @@ class _Span:
 class Framer:
     """Cuts one stream into frames of ``ms`` milliseconds or ``n`` samples at ``rate``, one every ``hop`` samples.
 
-    The frames are the same however the blocks were cut. Gaps up to 1 s (or a frame, when that is longer) are filled
-    with zeros; of longer ones whole frames are left out, ``position`` jumps and ``gap`` tells by how much.
+    The frames do not depend on how the blocks were cut. Gaps up to 1 s (or a frame, if that is longer) are filled with
+    zeros. In longer gaps whole frames are left out: ``position`` jumps, and ``gap`` says by how much.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class Framer:
         self._left_out = 0
         self._missed = 0
         self._begun = False
-        # the resampler hands on what it gets, and nothing is left of a frame
+        # the resampler passes on what it gets, and frames do not overlap
         self._plain = self.rate == rate_in and self.hop == self.frame_size
         self._long = max(rate_in, -(-self.frame_size * rate_in // self.rate))  # gaps longer than this are jumped over
 
     def miss(self, frames: int) -> None:
-        """The next block follows after ``frames`` that were thrown away (they are told as its gap)."""
+        """``frames`` before the next block were thrown away: its gap includes them."""
         self._missed += frames * self.rate // self._rate_in
 
     def push(
@@ -150,11 +150,11 @@ class Framer:
             and mask is None
             and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out or self._spans)
         ):
-            # a packet is a frame: the usual case, and worth a way of its own at 50,000 a second
+            # a packet is a frame: the usual case, which a shorter way pays for at 50,000 a second
             return [self._whole(samples, marks[0])]
         out: list[Frame] = []
         if not self._begun:
-            # who begins to listen in mid-stream has no gap before that
+            # a consumer that begins in mid-stream has no gap before that
             self._begun = True
             self._next_in = position
             self._position = -(-position * self.rate // self._rate_in)
@@ -245,7 +245,7 @@ class Framer:
         return out
 
     def _mask_of(self, padding: int) -> npt.NDArray[np.uint8] | None:
-        """The next frame's."""
+        """The mask of the next frame; None: all RECEIVED."""
         size, rate = self.frame_size, self.rate
         nearest = (2 * self._rate_in * np.arange(self._position, self._position + size) + rate) // (2 * rate)
         mask = np.full(size, Mask.RECEIVED, np.uint8)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-__all__ = ["Continued", "concealed_frames", "continued", "find_pitch", "gain", "history_frames"]
+__all__ = ["Continuation", "concealed_frames", "continued", "find_pitch", "gain", "history_frames"]
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -78,7 +78,7 @@ def find_pitch(history: F64, rate: int) -> I64:
 
 
 @dataclass(frozen=True, slots=True)
-class Continued:
+class Continuation:
     """What goes into ``k`` losses, and what fades out behind them.
 
     ``samples``  float64 (k, at most 60 ms): the first of each loss, already attenuated; behind them silence
@@ -91,7 +91,7 @@ class Continued:
     weight: F64
 
 
-def continued(history: F64, lengths: I64, rate: int) -> Continued:
+def continued(history: F64, lengths: I64, rate: int) -> Continuation:
     """Continue ``k`` waveforms over losses of ``lengths`` samples.
 
     ``history``: float64 of whole numbers, (k, ``history_frames(rate)``): what came before, zeros where nothing did.
@@ -114,7 +114,7 @@ def continued(history: F64, lengths: I64, rate: int) -> Continued:
     at = lengths[:, None] + np.arange(widest)
     tail = np.take_along_axis(made, np.minimum(at, count - 1), axis=1)
     tail = np.where(at < count, tail * (1.0 - weight), 0.0)
-    return Continued(made[:, : min(int(lengths.max()), most)], tail, weight)
+    return Continuation(made[:, : min(int(lengths.max()), most)], tail, weight)
 
 
 def _repeated(history: F64, pitch: I64, count: int, step: int) -> F64:

@@ -1,8 +1,8 @@
-"""Who may be connected to an HTTP server, and who has to go for others. Time is an argument.
+"""Who may be connected to an HTTP server, and who has to make room. Pure: time is an argument.
 
-Whoever connects takes a file descriptor before anything is known of him. So there is room for so many in all and for so
-many of one address. When there is no more, the one goes that has waited longest: a request that is meant takes
-milliseconds, and whoever only holds a connection has always waited longer.
+A connection takes a file descriptor before anything is known about the peer. So the number of connections is limited,
+in all and for each address. When there is no more room, the connection that has waited longest is ended: a real request
+takes milliseconds, so whoever only holds a connection open has always waited longer.
 """
 
 from __future__ import annotations
@@ -17,15 +17,22 @@ from .._model.exceptions import ConfigurationError
 
 __all__ = ["Connection", "Connections", "HttpCounts", "HttpLimits"]
 
-_NETWORK: Final = 64  # bits of an IPv6 address that are one subscriber's
-_PATIENCE_S: Final = 1.0  # no connection has to go for another one of its address before
+_SUBSCRIBER_BITS: Final = 64  # leading bits of an IPv6 address that tell one subscriber from another
+_SAFE_S: Final = 1.0  # a connection younger than this does not have to make room for one of the same address
 
 
 @dataclass(frozen=True)
 class HttpLimits:
-    """connections: in all. per_address: of one IPv4 address or IPv6 /64; a proxy is one address. header_s: from the
-    connection, or the last answer, until the next request's headers are there. answer_s: from there until the answer is
-    sent. idle_s: between two requests. header_bytes: of one request. Raises ConfigurationError.
+    """Limits of an HTTP server.
+
+    ``connections``   in all.
+    ``per_address``   of one IPv4 address or IPv6 /64; a proxy is one address.
+    ``header_s``      seconds from the connection, or the last answer, until the next request's headers are there.
+    ``answer_s``      seconds from there until the answer is sent.
+    ``idle_s``        seconds between two requests.
+    ``header_bytes``  of one request.
+
+    Raises ConfigurationError if one of them is too small.
     """
 
     connections: int = 256
@@ -44,8 +51,10 @@ class HttpLimits:
 
 @dataclass
 class HttpCounts:
-    """What became of connections: ``refused`` got 503 at once, ``evicted`` made room for others, ``too_slow`` did not
-    come to an end in time, ``failed`` could not be taken (no descriptor, or the peer had gone)."""
+    """What became of connections: ``refused`` ones got 503 at once, ``evicted`` ones made room for others, ``too_slow``
+    ones were ended because their time was over, ``failed`` ones could not be taken (no descriptor, or the peer had
+    gone).
+    """
 
     accepted: int = 0
     refused: int = 0
@@ -54,11 +63,12 @@ class HttpCounts:
     failed: int = 0
 
     def as_dict(self) -> dict[str, int]:
+        """All counters, by name."""
         return asdict(self)
 
 
 class Connection:
-    """One of them. ``abort`` ends it at once; ``busy``: it is being answered, it does not wait for its peer."""
+    """One connection. ``abort`` ends it at once; ``busy``: it is being answered, and does not wait for its peer."""
 
     __slots__ = ("abort", "busy", "deadline_s", "key", "since_s")
 
@@ -71,24 +81,24 @@ class Connection:
 
 
 class Connections:
-    """Those of one server."""
+    """All connections of one server. Times are seconds on any monotonic clock."""
 
     def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
         self.counts = HttpCounts()
-        self._all: OrderedDict[Connection, None] = OrderedDict()  # who waits longest stands first
+        self._all: OrderedDict[Connection, None] = OrderedDict()  # the one that waits longest stands first
         self._by_key: dict[str, OrderedDict[Connection, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
     def admit(self, address: str, now_s: float) -> Connection | None:
-        """Let one in, and end another one if there is no room; None: it is to be refused."""
+        """A new connection, for which another one is ended if there is no room; None: it is to be refused."""
         key = key_of(address)
         own = self._by_key.get(key, OrderedDict())
         if len(own) >= self.limits.per_address:
             victim = _first_waiting(own)
-            if victim is None or now_s - victim.since_s < _PATIENCE_S:
+            if victim is None or now_s - victim.since_s < _SAFE_S:
                 return self._refuse()
             self._evict(victim)
         elif len(self._all) >= self.limits.connections:
@@ -117,7 +127,7 @@ class Connections:
         connection.deadline_s = now_s + self.limits.answer_s
 
     def answered(self, connection: Connection, now_s: float) -> None:
-        """The answer is given, the next request may come."""
+        """The answer has been sent; the next request may come."""
         connection.busy = False
         connection.since_s, connection.deadline_s = now_s, now_s + self.limits.header_s
         if connection in self._all:
@@ -125,7 +135,7 @@ class Connections:
             self._by_key[connection.key].move_to_end(connection)
 
     def leave(self, connection: Connection) -> None:
-        """It has ended. Safe to call twice."""
+        """The connection has ended. Safe to call twice."""
         if connection not in self._all:
             return
         del self._all[connection]
@@ -135,20 +145,21 @@ class Connections:
             del self._by_key[connection.key]
 
     def end_slow(self, now_s: float) -> None:
-        """End those whose time is over."""
+        """End the connections whose time is over."""
         for connection in [c for c in self._all if now_s > c.deadline_s]:
             self.counts.too_slow += 1
             self.leave(connection)
             connection.abort()
 
     def end_all(self) -> None:
+        """End all connections."""
         for connection in list(self._all):
             self.leave(connection)
             connection.abort()
 
 
 def key_of(address: str) -> str:
-    """What counts as one address: of IPv6 the network that one subscriber has."""
+    """What counts as one address: an IPv4 address, or the IPv6 network of one subscriber."""
     if ":" not in address:
         return address
     try:
@@ -157,7 +168,7 @@ def key_of(address: str) -> str:
         return address
     if six.ipv4_mapped is not None:
         return str(six.ipv4_mapped)
-    return str(ipaddress.IPv6Network((six, _NETWORK), strict=False))
+    return str(ipaddress.IPv6Network((six, _SUBSCRIBER_BITS), strict=False))
 
 
 def _first_waiting(connections: OrderedDict[Connection, None]) -> Connection | None:

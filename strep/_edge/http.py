@@ -1,7 +1,7 @@
-"""Serves an ASGI app with uvicorn, inside a loop that is somebody else's.
+"""Serves an ASGI app with uvicorn, in an event loop that runs already.
 
-uvicorn speaks HTTP. Who may connect, and for how long, is decided here: it accepts whatever comes and waits for a first
-request as long as the peer likes.
+uvicorn speaks HTTP. Who may connect, and for how long, is decided here, because uvicorn accepts every connection and
+waits for its first request as long as the peer likes.
 """
 
 from __future__ import annotations
@@ -21,19 +21,24 @@ __all__ = ["HttpCounts", "HttpLimits", "HttpServer"]
 
 log = logging.getLogger("strep")
 
-_AT_ONCE: Final = 16  # connections a turn of the loop: media come first
-_PAUSE_S: Final = 0.005  # between turns while connections have to be refused
-_NO_ROOM_S: Final = 0.25  # when the process has no descriptor left
-_LOOK_S: Final = 0.5
-_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n"
-_GONE: Final = (errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET)
+_ACCEPTED_A_TURN: Final = 16  # connections in a turn of the loop: media come first
+_REFUSING_PAUSE_S: Final = 0.005  # between turns while connections have to be refused
+_NO_DESCRIPTOR_PAUSE_S: Final = 0.25  # while the process has no descriptor left
+_TIMEOUTS_EVERY_S: Final = 0.5  # connections whose time is over are looked for
+_ANSWER_503: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n"
+)
+_PEER_HAS_GONE: Final = (errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET)
 
 
 class HttpServer:
-    """``start`` and ``stop`` it. Port 0 is any free one. ``extra`` is what to install when uvicorn is missing.
-    ``counts`` says what became of connections.
+    """An HTTP server: :meth:`start` it, :meth:`stop` it. It listens from the beginning.
 
-    Raises BindError, and MissingExtraError without uvicorn.
+    ``app``    an ASGI application.
+    ``port``   0 is any free port; ``address`` then tells which.
+    ``extra``  the extra of this package to install if uvicorn is missing.
+
+    Raises BindError if the port cannot be had, MissingExtraError if uvicorn is missing.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class HttpServer:
         class Server(uvicorn.Server):
             @contextlib.contextmanager
             def capture_signals(self) -> Iterator[None]:
-                yield  # they belong to whoever runs the loop
+                yield  # signals belong to whoever runs the loop
 
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
                 await super().startup(sockets)
@@ -84,18 +89,20 @@ class HttpServer:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._greeting: set[asyncio.Task[None]] = set()
-        self._told = False
+        self._warned = False
 
     @property
     def counts(self) -> HttpCounts:
+        """What became of connections."""
         return self._connections.counts
 
     @property
     def open(self) -> int:
-        """Connections that there are."""
+        """How many connections there are now."""
         return len(self._connections)
 
     async def start(self) -> None:
+        """Begin to accept connections and to answer requests."""
         loop = asyncio.get_running_loop()
         serving = loop.create_task(self._server.serve(sockets=[]))
         self._tasks.append(serving)
@@ -110,7 +117,7 @@ class HttpServer:
         self._tasks += [loop.create_task(self._accept(protocol)), loop.create_task(self._look())]
 
     async def stop(self) -> None:
-        """Take no more connections, give the answers that are due, within about a second, and end the rest."""
+        """Take no more connections, finish the answers that are due within about a second, and end the rest."""
         self._server.should_exit = True
         for task in self._tasks[1:]:
             task.cancel()
@@ -125,28 +132,28 @@ class HttpServer:
     # --- connections ----------------------------------------------------------------------------------------------
 
     async def _accept(self, protocol: Callable[[Connection], asyncio.Protocol]) -> None:
-        """Until cancelled, whatever happens."""
+        """Take connections until cancelled, whatever happens."""
         loop = asyncio.get_running_loop()
         while True:
             pause_s = 0.0
             try:
-                if not await self._came():
+                if not await self._wait_for_peer():
                     # a loop that cannot watch sockets (Windows)
                     pause_s = self._take(*await loop.sock_accept(self._socket), protocol)
-                for _ in range(_AT_ONCE):
+                for _ in range(_ACCEPTED_A_TURN):
                     pause_s = max(pause_s, self._take(*self._socket.accept(), protocol))
             except BlockingIOError:
                 pass
             except OSError as error:
                 self.counts.failed += 1
-                pause_s = 0.0 if error.errno in _GONE else _NO_ROOM_S
+                pause_s = 0.0 if error.errno in _PEER_HAS_GONE else _NO_DESCRIPTOR_PAUSE_S
                 if pause_s:
-                    self._tell(f"no connection can be taken: {error.strerror}")
+                    self._warn_once(f"no connection can be taken: {error.strerror}")
             await asyncio.sleep(pause_s)
 
-    async def _came(self) -> bool:
-        """Wait until somebody has come; False: this loop cannot tell. Accepting is left to the caller, for what
-        ``sock_accept`` has when it is cancelled is closed by nobody."""
+    async def _wait_for_peer(self) -> bool:
+        """Wait until a connection can be accepted; False: this loop cannot tell. Accepting it is left to the caller: if
+        ``sock_accept`` is cancelled, nobody closes the connection that it has taken."""
         loop = asyncio.get_running_loop()
         came = loop.create_future()
 
@@ -165,23 +172,23 @@ class HttpServer:
         return True
 
     def _take(self, plain: socket.socket, address: Any, protocol: Callable[[Connection], asyncio.Protocol]) -> float:
-        """One that has come in; returns how long to wait until the next one."""
+        """Take a connection, or refuse it; returns how many seconds to wait until the next one."""
         loop = asyncio.get_running_loop()
         before = self.counts.evicted
         connection = self._connections.admit(str(address[0]), loop.time())
         if connection is None:
-            self._tell("too many connections: some are answered with 503")
+            self._warn_once("too many connections: some are answered with 503")
             with plain, contextlib.suppress(OSError):
                 plain.setblocking(False)
-                plain.send(_BUSY)
-            return _PAUSE_S
+                plain.send(_ANSWER_503)
+            return _REFUSING_PAUSE_S
         task = loop.create_task(self._greet(plain, connection, protocol))
         self._greeting.add(task)
         task.add_done_callback(self._greeting.discard)
         if self.counts.evicted == before:
             return 0.0
-        self._tell("too many connections: those go that have waited longest")
-        return _PAUSE_S
+        self._warn_once("too many connections: those go that have waited longest")
+        return _REFUSING_PAUSE_S
 
     async def _greet(
         self, plain: socket.socket, connection: Connection, protocol: Callable[[Connection], asyncio.Protocol]
@@ -190,7 +197,7 @@ class HttpServer:
         try:
             plain.setblocking(False)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol(connection), plain)
-        except BaseException as error:  # it went, or had to go, before it was there
+        except BaseException as error:  # the peer went, or had to go, before the connection was set up
             self._connections.leave(connection)
             plain.close()
             if not isinstance(error, OSError | ValueError):
@@ -200,20 +207,20 @@ class HttpServer:
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_TIMEOUTS_EVERY_S)
             self._connections.end_slow(loop.time())
 
-    def _tell(self, text: str) -> None:
-        """Once: whoever connects could fill the log."""
-        if not self._told:
-            self._told = True
+    def _warn_once(self, text: str) -> None:
+        """Log the first problem only: otherwise whoever connects could fill the log."""
+        if not self._warned:
+            self._warned = True
             log.warning("http://%s: %s (more is counted, not told)", self.address, text)
 
 
 def _protocol_of(
     server: Any, connections: Connections, clock: Callable[[], float]
 ) -> Callable[[Connection], asyncio.Protocol]:
-    """uvicorn's protocol of HTTP, which says what its connection is doing."""
+    """uvicorn's HTTP protocol, which also tells ``connections`` what its connection is doing."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Watched(H11Protocol):
@@ -234,7 +241,7 @@ def _protocol_of(
 
 
 def _watching(app: Any, connections: Connections, connection: Connection, clock: Callable[[], float]) -> Any:
-    """The application, and what it means for the connection: it is busy but while it waits for its peer."""
+    """The application, wrapped so that its connection is busy, except while it waits for its peer."""
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
         async def take() -> Any:

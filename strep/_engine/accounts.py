@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._model.report import Totals
 from .._model.types import DatagramKind
-from .._parser import Status
+from .._parser.layout import Status
 from .undo import Undo
 
 __all__ = ["Accounts"]
@@ -38,6 +38,13 @@ class Accounts:
     def reject(self, cause: str, count: int) -> None:
         if count:
             self._add(self._rejected, cause, count)
+
+    def reject_held(self, foreign: npt.NDArray[np.bool_]) -> None:
+        """Reject packets that were on probation, of which these were ``foreign``: of another address than their
+        stream's."""
+        count = int(np.count_nonzero(foreign))
+        self.reject("foreign_source", count)
+        self.reject("probation", len(foreign) - count)
 
     def drop(self, cause: str, count: int) -> None:
         if count:

@@ -20,7 +20,10 @@ import numpy.typing as npt
 from .._model.events import Event, Fault
 from .accounts import Accounts
 from .quarantine import Quarantine
-from .state import StreamState
+from .sources.key_table import KeyTable
+from .sources.registry import Registry
+from .streams.ring import JitterRing
+from .undo import Undo
 
 __all__ = ["Containment"]
 
@@ -31,12 +34,23 @@ _ATTEMPTS: Final = 1000  # at one piece of work: so much at most that strangers 
 
 
 class Containment:
-    """``tell`` takes the events. ``aside``: rows that are to end, and where they failed."""
+    """Faults are appended to ``events``. ``aside``: rows that are to end, and where they failed."""
 
-    def __init__(self, state: StreamState, accounts: Accounts, tell: Callable[[Event], None]) -> None:
-        self._state = state
+    def __init__(
+        self,
+        undo: Undo,
+        ring: JitterRing,
+        table: KeyTable,
+        registry: Registry,
+        accounts: Accounts,
+        events: list[Event],
+    ) -> None:
+        self._undo = undo
+        self._ring = ring
+        self._table = table
+        self._registry = registry
         self._accounts = accounts
-        self._tell = tell
+        self._events = events
         self.quarantine = Quarantine()
         self.aside: dict[int, str] = {}
         self.now_ns = 0  # the present tick's beginning
@@ -47,12 +61,12 @@ class Containment:
     def run(self, place: str, rows: I64, work: Callable[[I64], object]) -> None:
         """``work(rows)``, which may be done for any part of the rows as well. What it cannot be done for loses the
         packets that wait in the ring."""
-        self._state.undo.clear()
+        self._undo.clear()
         try:
             work(rows)
         except Exception as error:
             self.isolate(place, error, rows, lambda which: work(rows[which]), packets=False)
-        self._state.undo.clear()
+        self._undo.clear()
 
     def isolate(
         self, place: str, error: Exception, rows: I64, work: Callable[[I64], object], *, packets: bool
@@ -60,7 +74,7 @@ class Containment:
         """``work`` raised ``error`` for all of ``rows``, an entry an item: undo it, and repeat it, given indices of
         items, without those streams that make it raise. Tells for which items it was done. ``packets``: items are
         packets that are in no ring, and lost where it raises."""
-        undo = self._state.undo
+        undo = self._undo
         undo.back()
         names = np.unique(rows)
         # no sender knows which ones will be tried alone
@@ -94,25 +108,25 @@ class Containment:
         if not parts and done.all():
             self.lost(place, error, 0)  # it did not happen again
         elif rest.any():
-            lost = int(np.count_nonzero(rest)) if packets else self._state.ring.drop(np.unique(rows[rest]))
+            lost = int(np.count_nonzero(rest)) if packets else self._ring.drop(np.unique(rows[rest]))
             self.lost(place, error, lost)
         undo.clear()
         return done
 
     def set_aside(self, place: str, error: Exception, row: int, packets: int) -> None:
         """A stream is to end, because of an error in it; it cost ``packets`` beside those that wait in the ring."""
-        packets += self._state.ring.drop(np.array([row]))
+        packets += self._ring.drop(np.array([row]))
         self._accounts.drop("fault", packets)
-        info = self._state.registry.info[row]
+        info = self._registry.info[row]
         if info is not None and row not in self.aside:
             self.aside[row] = place
-            self.quarantine.fault(self._state.table.key(row), self.now_ns)
-            self._tell(Fault(place, error, info, packets))
+            self.quarantine.fault(self._table.key(row), self.now_ns)
+            self._events.append(Fault(place, error, info, packets))
 
     def lost(self, place: str, error: Exception, packets: int) -> None:
         """An error that is no one stream's cost so many packets."""
         self._accounts.drop("fault", packets)
-        self._tell(Fault(place, error, None, packets))
+        self._events.append(Fault(place, error, None, packets))
 
     def sound(self, rows: I64) -> I64 | None:
         """Which of these entries are of rows that are not set aside; the others' packets are lost. None: all."""
@@ -126,7 +140,7 @@ class Containment:
 
     def broken(self, place: str, error: Exception) -> None:
         """An error in the middle of what cannot be undone. :meth:`settle` says what it cost."""
-        self._state.undo.clear()
+        self._undo.clear()
         self.unsettled.append((place, error))
 
     def settle(self, missing: int) -> None:

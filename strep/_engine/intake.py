@@ -14,19 +14,19 @@ from .._model.types import DatagramKind
 from .._parser import parse_apart
 from .accounts import Accounts
 from .packets import Packets
-from .sources.admission import Registry
 from .sources.pinning import SourcePins
+from .sources.registry import Registry
 
-__all__ = ["TICK_NS", "Intake", "Part", "ticks_of"]
+__all__ = ["Intake", "TickPart", "ticks_of"]
 
 I64 = npt.NDArray[np.int64]
 
 _SHORT: Final = 1000  # ticks of a batch that came as one does live
 
-Part = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
+TickPart = tuple[int, int, int]  # a tick, and which packets are of it: begin:end
 
 
-def ticks_of(batch: DatagramBatch, present: int, latest_ns: int | None = None) -> list[Part]:
+def ticks_of(batch: DatagramBatch, present: int, latest_ns: int | None = None) -> list[TickPart]:
     """Make arrival times not go back behind a tick, nor the ``present`` one, nor beyond ``latest_ns``, which is not
     before that; returns what is of which tick."""
     arrival = batch.arrival_ns

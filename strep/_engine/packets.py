@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .sources.probation import HELD_COLUMNS, Held
+from .sources.probation import HELD_COLUMNS, HeldPackets
 
-__all__ = ["KIND_AUTO", "KIND_BOUND", "KIND_CALL_LEG", "KIND_SHARED", "Bodies", "Packets"]
-
-# The third word of a stream's key: bit 0 leg, bit 1 direction, bits 2-3 kind, and for AUTO and SHARED, where nothing
-# but the SSRC tells streams apart, the SSRC in bits 32-63.
-KIND_CALL_LEG = 0  # hi, lo are a call_leg_id: STREP, or plain RTP on ports bound to a named leg
-KIND_AUTO = 1  # plain RTP on a listen port: lo is the local port
-KIND_BOUND = 2  # plain RTP on an rx or tx port of an unnamed pair: lo is the pair's number
-KIND_SHARED = 3  # plain RTP on the one port of an rx+tx pair: lo is the pair's number
-
+__all__ = ["Bodies", "Packets"]
 
 Rows = npt.NDArray[np.int64]
 
@@ -122,7 +114,7 @@ class Packets:
 
     @classmethod
     def of_held(
-        cls, held: Held, hi: npt.NDArray[np.uint64], lo: npt.NDArray[np.uint64], tag: npt.NDArray[np.uint64]
+        cls, held: HeldPackets, hi: npt.NDArray[np.uint64], lo: npt.NDArray[np.uint64], tag: npt.NDArray[np.uint64]
     ) -> Packets:
         """Packets that probation gave back; the keys are those of their streams, one per owner."""
         columns = held.columns

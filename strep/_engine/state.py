@@ -7,12 +7,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs.payload_types import UNKNOWN, PayloadTypes
+from .._codecs.facts import UNKNOWN
+from .._codecs.payload_types import PayloadTypes
 from .._model.report import StreamReport, rank_by, report_of
+from .._model.time import SECOND_NS
 from .._model.types import StreamInfo
 from .outlet.doubt import Doubt
-from .sources.admission import Registry
 from .sources.key_table import KeyTable
+from .sources.registry import Registry
 from .streams.clock import ClockFilter
 from .streams.reception import Reception
 from .streams.ring import JitterRing
@@ -25,7 +27,6 @@ __all__ = ["ESTABLISHED_NS", "StreamState"]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-SECOND_NS: Final = 1_000_000_000
 ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted this long is no stranger's pair of packets
 _NO_TYPE: Final = 255
 

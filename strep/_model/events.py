@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 from .blocks import BlockBatch
 from .report import StreamReport
@@ -29,12 +28,6 @@ class Notice:
 
     stream: StreamInfo
     text: str
-
-    @classmethod
-    def noted(cls, stream: StreamInfo, text: str) -> Self:
-        """The notice, which then stands in the stream's report too."""
-        stream.notes.append(text)
-        return cls(stream, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,29 @@ class StreamReport:
     skew_ppm: float | None = None
     end: str = ""  # why the stream ended: "idle", "closed"
 
+    @classmethod
+    def empty(cls, stream: StreamInfo, end: str) -> StreamReport:
+        """For a stream whose figures are lost: all of them 0."""
+        return cls(
+            stream=stream,
+            payload_types=[],
+            packets_received=0,
+            packets_expected=0,
+            packets_lost=0,
+            rfc3550_lost=0,
+            duplicates=0,
+            reordered=0,
+            late=0,
+            jitter_ms_mean=0.0,
+            jitter_ms_max=0.0,
+            jitter_ms_last=0.0,
+            samples=0,
+            gap_samples=0,
+            sources=0,
+            last_arrival_ns=stream.first_arrival_ns,
+            end=end,
+        )
+
     @property
     def leg_created_ns(self) -> int | None:
         """When the call leg was created, by its id; see :func:`leg_created_ns`."""

@@ -7,11 +7,12 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SECOND_NS", "TICK_NS", "position_ns"]
+__all__ = ["NEVER_NS", "SECOND_NS", "TICK_NS", "position_ns"]
 
 _Whole = TypeVar("_Whole", int, npt.NDArray[np.int64])
 
 SECOND_NS: Final = 1_000_000_000
+NEVER_NS: Final = (1 << 63) - 1  # later than any time that fits into an int64
 TICK_NS: Final = 10_000_000  # the grid of the engine's clock
 
 

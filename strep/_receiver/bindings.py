@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 
-from .._engine.sources.admission import PortBinding, PortRole
+from .._engine.sources.port_keys import PortBinding, PortRole
 
 __all__ = ["bindings_of"]
 

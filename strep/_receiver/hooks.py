@@ -9,7 +9,15 @@ from .._delivery.dispatcher import Dispatcher
 from .._engine.engine import Engine
 from .._threads.incidents import Incident
 
-__all__ = ["Hooks"]
+__all__ = ["Hooks", "Interior"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interior:
+    """What is inside a receiver that has started. ``dispatcher.incidents`` is where faults are reported."""
+
+    engine: Engine
+    dispatcher: Dispatcher
 
 
 def _nothing(*_: object) -> None:
@@ -20,7 +28,7 @@ def _nothing(*_: object) -> None:
 class Hooks:
     """Functions that a receiver calls; each of them does nothing by default. Instead of subclasses.
 
-    ``started``          with the engine and the dispatcher, in the loop's thread, before the first datagram is read.
+    ``started``          with what is inside, in the loop's thread, before the first datagram is read.
     ``received_all``     at the end, in the loop's thread: nothing more will be received, and no stream has been ended
                          for that reason yet.
     ``incident``         with each incident, in the thread where it happens.
@@ -28,7 +36,7 @@ class Hooks:
                          nothing was read.
     """
 
-    started: Callable[[Engine, Dispatcher], object] = _nothing
+    started: Callable[[Interior], object] = _nothing
     received_all: Callable[[], object] = _nothing
     incident: Callable[[Incident], object] = _nothing
     stalled: Callable[[str], object] = _nothing

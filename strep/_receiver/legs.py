@@ -9,7 +9,7 @@ from typing import Final
 
 from .._edge.udp import UdpSocket
 from .._engine.engine import Engine
-from .._engine.sources.admission import PortRole
+from .._engine.sources.port_keys import PortRole
 from .._model.datagrams import DatagramBatch
 from .._model.events import Event
 from .._model.exceptions import ConfigurationError

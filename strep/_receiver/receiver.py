@@ -12,7 +12,7 @@ from typing import Any, Final, Self, Unpack
 
 from .._delivery.dispatcher import Dispatcher
 from .._delivery.hub import StreamHub, Watcher, WatchKey
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._delivery.stream import Stream
 from .._edge.udp.edge import Edge
 from .._engine.engine import Engine
@@ -25,7 +25,7 @@ from ..sinks.base import BaseSink, Sink, as_sink
 from .bindings import bindings_of
 from .ending import read_rest
 from .engine_driver import EngineDriver
-from .hooks import Hooks
+from .hooks import Hooks, Interior
 from .legs import Legs
 from .pacing import Pacing
 from .pairs import PortPair, PortPool, parse_ports
@@ -185,7 +185,7 @@ class Receiver:
             raise
         self._parts = parts
         self._hub.attach(loop)
-        self._hooks.started(parts.engine, parts.dispatcher)
+        self._hooks.started(Interior(parts.engine, parts.dispatcher))
         await sockets.attach(sockets.first, parts.pump.wake)
         parts.pump.start()
 
@@ -470,7 +470,7 @@ def _assemble(
         prompt=any(sink.prompt for sink in listeners),
         buffer=sockets.smallest_buffer,
     )
-    engine = Engine(config, InOrder().add, release=pacing.release(0))
+    engine = Engine(config, OrderedWork().add, release=pacing.release(0))
     roles = {port: int(role) for port, role in sockets.ports}
     recorder = None if settings.pcap is None else _open_recorder(settings.pcap, roles, incidents)
     dispatcher = Dispatcher([*sinks, hub], redact=settings.redact, incidents=incidents)

@@ -1,8 +1,7 @@
-"""Raw datagrams to a pcap file, off the event loop."""
+"""Records raw datagrams to a pcap file, from a thread of its own."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Mapping
 from os import PathLike
@@ -11,13 +10,18 @@ from typing import Any
 from .._edge.pcap import PcapWriter
 from .._model.datagrams import DatagramBatch
 from .._threads.incidents import Incidents
+from .._threads.worker_queue import WorkerQueue
 
 __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Writes what was received, as it was received, from a thread of its own. What a slow disk costs is counted; what
-    fails costs the rest of the recording, and nothing else."""
+    """Writes what was received, as it was received.
+
+    Datagrams that a slow disk leaves no room for are counted in ``dropped``. If writing fails, the rest of the
+    recording is lost, and nothing else. ``roles`` says what each local port is for; up to ``queue_bytes`` wait for the
+    disk. Raises OSError if the file cannot be written.
+    """
 
     def __init__(
         self,
@@ -29,23 +33,19 @@ class Recorder:
     ) -> None:
         self._incidents = incidents
         self._writer = PcapWriter(path, roles=roles)
-        self._queue: queue.SimpleQueue[DatagramBatch | None] = queue.SimpleQueue()
-        self._limit = queue_bytes
-        self._waiting = 0
         self._lock = threading.Lock()
         self.dropped = 0
         self.written = 0
-        self._unsaved = 0  # handed to the writer since it last said that all is in the file
+        self._unsaved = 0  # handed to the writer, and not known to be in the file
         self.failed: str | None = None
-        self._thread = threading.Thread(target=self._run, name="strep-pcap", daemon=True)
-        self._thread.start()
+        self._queue = WorkerQueue(self._write, name="strep-pcap", limit=queue_bytes, on_fault=self._fail)
 
     def bind(self, roles: Mapping[int, int]) -> None:
-        """What further ports are for; before the first packet that comes to them."""
+        """What more ports are for. To be called before their first packet."""
         self._writer.bind(roles)
 
     def write(self, batch: DatagramBatch) -> None:
-        """Keep a copy of the batch (the slab is the edge's); returns at once, and never raises."""
+        """Keep a copy of the batch, because its slab belongs to the socket. Returns at once, and never raises."""
         if self.failed is None:
             try:
                 self._keep(batch)
@@ -73,39 +73,28 @@ class Recorder:
             batch.source_port.copy(),
             batch.local_port.copy(),
         )
-        size = copy.slab.nbytes
-        with self._lock:
-            if self._waiting + size > self._limit:
-                self.dropped += len(batch)
-                return
-            self._waiting += size
-        self._queue.put(copy)
-
-    def _run(self) -> None:
-        while (batch := self._queue.get()) is not None:
-            if self.failed is None:
-                self._unsaved += len(batch)
-                try:
-                    self._writer.write(batch)
-                    if self._queue.empty():
-                        self._writer.flush()
-                        self._saved()
-                except Exception as error:
-                    self._fail(error)
-            else:
-                with self._lock:
-                    self.dropped += len(batch)
+        if not self._queue.put(copy, copy.slab.nbytes):
             with self._lock:
-                self._waiting -= batch.slab.nbytes
+                self.dropped += len(batch)
+
+    def _write(self, batch: DatagramBatch) -> None:
+        if self.failed is not None:
+            with self._lock:
+                self.dropped += len(batch)
+            return
+        self._unsaved += len(batch)
+        self._writer.write(batch)
+        if not len(self._queue):
+            self._writer.flush()
+            self._saved()
 
     def _saved(self) -> None:
         self.written += self._unsaved
         self._unsaved = 0
 
     def close(self, timeout_s: float = 2.0) -> None:
-        self._queue.put(None)
-        self._thread.join(timeout_s)
-        if not self._thread.is_alive():
+        """Write what waits, within ``timeout_s`` seconds, and close the file. Blocks."""
+        if self._queue.close(timeout_s):
             try:
                 self._writer.close()
                 self._saved()
@@ -114,4 +103,5 @@ class Recorder:
                     self._fail(error)
 
     def report(self) -> dict[str, Any]:
+        """What it says of itself, as sinks do."""
         return {"kind": "pcap", "failed": self.failed, "dropped_datagrams": self.dropped, "written": self.written}

@@ -7,11 +7,11 @@ from os import PathLike
 from typing import Any, Final, Unpack
 
 from .._delivery.dispatcher import Dispatcher
-from .._delivery.in_order import InOrder
+from .._delivery.ordered_work import OrderedWork
 from .._edge.pcap import PcapReader
 from .._engine.engine import Engine
 from .._engine.release import Release
-from .._engine.sources.admission import PortRole
+from .._engine.sources.port_keys import PortRole
 from .._model.events import Event
 from .._model.report import StreamReport, Totals, summary_of
 from ..sinks.base import Sink, as_sink
@@ -105,7 +105,7 @@ def replay_with(
     consumers = [as_sink(sink) for sink in sinks]
     with PcapReader(path) as reader:
         release = Release(audio=any(sink.wants_audio for sink in consumers), payloads=False)
-        engine = Engine(settings.engine_config(given, LATENCY_MS), InOrder().add, release=release)
+        engine = Engine(settings.engine_config(given, LATENCY_MS), OrderedWork().add, release=release)
         dispatcher = Dispatcher(consumers, lossless=True, redact=settings.redact)
         try:
             for batch in reader.batches():

@@ -16,8 +16,8 @@ from typing import Any, Final, TypedDict, TypeVar
 from .._codecs.payload_types import PayloadTypes
 from .._edge.udp.address import UdpAddress, parse_address
 from .._engine.engine import EngineConfig
-from .._engine.sources.admission import PortBinding, PortRole
 from .._engine.sources.pinning import SourcePins
+from .._engine.sources.port_keys import PortBinding, PortRole
 from .._model.addresses import SourceFilter
 from .._model.call_legs import parse_call_leg_id
 from .._model.exceptions import ConfigurationError

@@ -10,7 +10,7 @@ from typing import Final
 
 from .._edge.udp import UdpAddress, UdpSocket
 from .._edge.udp.edge import Edge
-from .._engine.sources.admission import PortRole
+from .._engine.sources.port_keys import PortRole
 from .._model.addresses import host_and_port
 from .._model.exceptions import ConfigurationError
 from .._threads.incidents import Incidents

@@ -1,4 +1,4 @@
-"""Files that are written at once or not at all, summary.json above all."""
+"""Files that are written completely or not at all, above all summary.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["losses", "write_summary", "write_whole"]
 
 
 def losses(totals: Totals, sinks: Iterable[Mapping[str, Any]]) -> list[str]:
-    """In words, a sentence each: what was received and is not in what came of it. Empty: nothing."""
+    """What was received and is not in the results, a sentence each. Empty: nothing is missing."""
     found: list[str] = []
     if totals.kernel_dropped:
         found.append(f"{totals.kernel_dropped:,} datagrams were dropped by the kernel: the receive buffer was full")
@@ -42,7 +42,7 @@ _CAUSES: Final = {
 
 
 def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Path:
-    """Write ``DIR/summary.json``: whoever reads it sees the old one or the new one, whole. Raises OSError."""
+    """Write ``DIR/summary.json``. Readers see either the old file or the new one, complete. Raises OSError."""
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
@@ -51,7 +51,7 @@ def write_summary(directory: str | PathLike[str], summary: dict[str, Any]) -> Pa
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Whoever reads the file sees the old one or the new one, whole. Raises OSError; nothing is left over then."""
+    """Write a file. Readers see either the old file or the new one, complete. If it raises OSError, nothing is left."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -63,7 +63,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _text(summary: dict[str, Any]) -> str:
-    """JSON to be read by people too: a line for each stream (and json's C encoder, which cannot indent)."""
+    """JSON that people can read too: a line for each stream. Not ``indent``, which json's fast C encoder cannot do."""
     lines = []
     for key, value in summary.items():
         if isinstance(value, list) and value:

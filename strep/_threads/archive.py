@@ -1,7 +1,7 @@
-"""What is kept of streams that have ended: much of it, for long, in little memory.
+"""An archive of what is known of streams that have ended: many of them, for long, in little memory.
 
-Values are pickled and compressed together, some dozens at a time: what reports and names have in common is stored
-once. A stream costs some 140 bytes so, instead of the 6 kB that its objects are.
+Values are pickled and compressed together, some dozens at a time: what they have in common is stored once. A stream
+costs some 140 bytes this way, instead of the 6 kB that its objects take.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy.typing as npt
 
 __all__ = ["Archive"]
 
-_CHUNK: Final = 64  # values that are compressed together: 1 ms
-_AT_HAND: Final = 16  # chunks that stay unpacked: who reads one value reads its neighbours
-_LEVEL: Final = 1  # of zlib: half the time of the default, for a tenth more bytes
+_CHUNK_VALUES: Final = 64  # values that are compressed together, which takes 1 ms
+_UNPACKED_CHUNKS: Final = 16  # that are kept: whoever reads one value reads its neighbours next
+_ZLIB_LEVEL: Final = 1  # half the time of the default, for a tenth more bytes
 
 _T = TypeVar("_T")
 
 
 class Archive(Generic[_T]):
-    """Values by the serial of their stream, which has one at most; the newest ``limit`` of them. From any thread.
+    """Values by the serial of their stream, one a stream; the newest ``limit`` of them. From any thread.
 
-    What is read back is equal to what was put in, not the same object. Values must be such as can be pickled.
+    What is read back is equal to what was put in, but not the same object. It must be possible to pickle values.
     """
 
     def __init__(self, limit: int = 100_000) -> None:
@@ -45,7 +45,7 @@ class Archive(Generic[_T]):
         return self._sealed + len(self._open)
 
     def __iter__(self) -> Iterator[_T]:
-        """All values, in the order in which they came; those that come meanwhile too."""
+        """All values, in the order in which they came, with those that come meanwhile."""
         number = -1
         while True:
             with self._lock:
@@ -56,14 +56,14 @@ class Archive(Generic[_T]):
                 return
 
     def add(self, serial: int, value: _T) -> None:
-        """Keep a value. The oldest are forgotten, a few hundred at a time, when there are more than ``limit``."""
+        """Keep a value. When there are more than ``limit``, the oldest are forgotten, a chunk at a time."""
         with self._lock:
             self._open[serial] = value
-            if len(self._open) >= _CHUNK:
+            if len(self._open) >= _CHUNK_VALUES:
                 self._seal()
 
     def get(self, serial: int) -> _T | None:
-        """The value of that stream; None: there is none, or it is forgotten."""
+        """The value of that stream; None: there is none, or it was forgotten."""
         with self._lock:
             if serial in self._open:
                 return self._open[serial]
@@ -71,7 +71,7 @@ class Archive(Generic[_T]):
             return None if number is None else self._unpack(number)[serial]
 
     def _seal(self) -> None:
-        packed = zlib.compress(pickle.dumps(list(self._open.values()), pickle.HIGHEST_PROTOCOL), _LEVEL)
+        packed = zlib.compress(pickle.dumps(list(self._open.values()), pickle.HIGHEST_PROTOCOL), _ZLIB_LEVEL)
         self._chunks[self._next] = np.fromiter(self._open, np.int64, len(self._open)), packed
         self._next += 1
         self._sealed += len(self._open)
@@ -100,7 +100,7 @@ class Archive(Generic[_T]):
             serials, packed = self._chunks[number]
             values: list[Any] = pickle.loads(zlib.decompress(packed))  # our own, never on disk
             found = self._unpacked[number] = dict(zip(serials.tolist(), values, strict=True))
-            if len(self._unpacked) > _AT_HAND:
+            if len(self._unpacked) > _UNPACKED_CHUNKS:
                 self._unpacked.popitem(last=False)
         else:
             self._unpacked.move_to_end(number)

@@ -1,6 +1,7 @@
-"""What happens to the receiver itself, beside what happens in streams: faults that were contained, disks that filled.
+"""What happens to the receiver itself, and not in a stream: faults that were contained, disks that are full.
 
-Counted by place, logged once a place with its traceback, told to whoever listens. From any thread.
+Faults are counted by place, and the first one of each place is logged with its traceback. Whoever listens is told of
+all incidents. From any thread.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Incident:
 
 
 class Incidents:
-    """``now_ns`` is the receiver's clock. A fault's place is a short constant of ours ("engine", "decode", "sink wav"):
-    nothing that strangers send may become one, for places are counted and logged by name."""
+    """``now_ns`` is the receiver's clock. A fault's place is a short constant of ours ("engine", "decode", "sink wav"),
+    never something that strangers sent, as places are counted and logged by name."""
 
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
@@ -58,17 +59,17 @@ class Incidents:
         self._listeners.remove(listener)
 
     def faults(self) -> dict[str, int]:
-        """Exceptions that were contained so far, by place."""
+        """How many exceptions were contained so far, by place."""
         with self._lock:
             return dict(sorted(self._faults.items()))
 
     def fault(self, place: str, error: BaseException, *, stream: StreamInfo | None = None, packets: int = 0) -> None:
-        """An exception was contained at ``place``; it cost ``packets``, of ``stream`` if it was that of one."""
+        """An exception was contained at ``place``; it cost ``packets``, those of ``stream`` if that is known."""
         with self._lock:
             self._faults[place] += 1
             first = self._faults[place] == 1
         if not first:
-            return  # counted; one line and one event a place, however often strangers bring it about
+            return  # only counted: strangers may cause it any number of times
         what = f"{type(error).__name__}: {error}"
         of = f" of stream {stream.name} {stream.stem}" if stream is not None else ""
         trace = "".join(traceback.format_exception(error))
@@ -79,10 +80,10 @@ class Incidents:
         self.tell("fault", f"fault contained in {place}{of}: {what}", **data)
 
     def tell(self, kind: str, text: str, **data: Any) -> None:
-        """Tell an incident to all who listen."""
+        """Tell all listeners of an incident."""
         incident = Incident(kind, self._now_ns(), text, data)
         for listener in list(self._listeners):
             try:
                 listener(incident)
             except Exception:
-                _log.exception("who listens to incidents failed")
+                _log.exception("a listener to incidents failed")

@@ -66,7 +66,7 @@ class Ledger(BaseSink):
 
     def _restart_gap(self, stream: StreamInfo) -> int:
         """What was sent between the predecessor's last word on this stream and its first packet here."""
-        state = self._receiver.engine.state
+        state = self._receiver.interior.engine.state
         left = self._left.pop(state.table.key(stream.index), None)
         if left is None or left[0] != stream.ssrc:
             return 0
@@ -90,7 +90,7 @@ class Ledger(BaseSink):
         later: Additions = {}
         for _ in range(len(self._unfiled)):
             stream, tries = self._unfiled.popleft()
-            if found := self._receiver.dispatcher.files(stream):
+            if found := self._receiver.interior.dispatcher.files(stream):
                 later[stream.serial] = {"files": found}
             elif tries < _TRIES:
                 self._unfiled.append((stream, tries + 1))
@@ -100,7 +100,7 @@ class Ledger(BaseSink):
             stream, tries = self._untold.popleft()
             if tries < _SETTLED:
                 self._untold.append((stream, tries + 1))
-            elif figures := self._receiver.dispatcher.figures(stream):
+            elif figures := self._receiver.interior.dispatcher.figures(stream):
                 later.setdefault(stream.serial, {}).update(figures)
         return started, ended, later
 
@@ -109,10 +109,10 @@ class Ledger(BaseSink):
         ended = self._take_ended()
         streams = [*self._forgotten, *(stream for stream, _ in self._unfiled)]
         later: Additions = {
-            s.serial: {"files": found} for s in streams if (found := self._receiver.dispatcher.files(s))
+            s.serial: {"files": found} for s in streams if (found := self._receiver.interior.dispatcher.files(s))
         }
         for stream, _ in self._untold:
-            if figures := self._receiver.dispatcher.figures(stream):
+            if figures := self._receiver.interior.dispatcher.figures(stream):
                 later.setdefault(stream.serial, {}).update(figures)
         return ended, later
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-import queue
 import socket
 import struct
-import threading
 from typing import Any, Final
+
+from .._threads.worker_queue import WorkerQueue
 
 __all__ = ["Post", "next_message", "pack", "post_event"]
 
@@ -43,29 +43,25 @@ class Post:
         # an event loop that watches the channel makes it one that does not block; with a timeout, sendall waits itself
         channel.settimeout(_PATIENCE_S)
         self._channel = channel
-        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="strep-post", daemon=True)
-        self._thread.start()
+        self._queue: WorkerQueue[Message] = WorkerQueue(self._send, name="strep-post")
 
     def put(self, *message: Any) -> None:
         self._queue.put(message)
 
-    def _run(self) -> None:
+    def _send(self, message: Message) -> None:
         try:
-            while (message := self._queue.get()) is not None:
-                try:
-                    data = pack(message)
-                except Exception:
-                    logging.getLogger("strep").exception("a worker's %s cannot be sent to its parent", message[0])
-                    continue
-                self._channel.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the parent has gone: nobody listens
+            data = pack(message)
+        except Exception:
+            logging.getLogger("strep").exception("a worker's %s cannot be sent to its parent", message[0])
+            return
+        try:
+            self._channel.sendall(data)
+        except OSError:  # the parent has gone, or reads no more: nobody listens
+            self._queue.abandon()
 
     def close(self, timeout_s: float) -> None:
-        """Wait until all is sent."""
-        self._queue.put(None)
-        self._thread.join(timeout_s)
+        """Wait until all is sent, but no longer than ``timeout_s``."""
+        self._queue.close(timeout_s)
 
 
 class PostedLogs(logging.Handler):

@@ -21,7 +21,7 @@ from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, rank_by
 from .._model.types import Codec, StreamInfo
 from .._threads.incidents import Incident
-from ..sinks.wav.left import complete_files, find_left_files
+from ..sinks.wav.leftovers import complete_files, find_left_files
 from .board import Board, Snapshot, report_of_row
 from .merge import totals_of_the_dead
 from .messages import next_message

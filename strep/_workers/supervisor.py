@@ -20,7 +20,7 @@ from .._delivery.event_queue import Broadcast
 from .._edge.udp import UdpAddress, transport_named
 from .._edge.udp.base import dropped_by_kernel
 from .._edge.udp.ending import count_waiting, shut
-from .._engine.sources.admission import PortRole
+from .._engine.sources.port_keys import PortRole
 from .._model.exceptions import ConfigurationError
 from .._model.report import StreamReport, Totals, summary_of
 from .._model.types import Codec

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .._delivery.dispatcher import Dispatcher
 from .._edge.udp import UdpAddress
 from .._edge.udp.edge import Edge
-from .._engine.engine import Engine
 from .._model.exceptions import ConfigurationError, StrepError
-from .._receiver.hooks import Hooks
+from .._receiver.hooks import Hooks, Interior
 from .._receiver.receiver import Receiver
 from .._receiver.settings import Settings
 from ..sinks.base import BaseSink, Sink, as_sink
@@ -93,8 +91,7 @@ class _Worker:
         self._post = post
         self._board = Board(spec.rows, fds[0])
         self._sinks = self._make_sinks()
-        self._engine: Engine | None = None
-        self._dispatcher: Dispatcher | None = None
+        self._interior: Interior | None = None
         sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
         bound = {UdpAddress(*sock.getsockname()[:2]): sock for sock in sockets}
         self._ledger = Ledger(self, self._board.read())
@@ -129,8 +126,8 @@ class _Worker:
                 f"sinks failed in worker {self._index}: {type(error).__name__}: {error}"
             ) from error
 
-    def _started(self, engine: Engine, dispatcher: Dispatcher) -> None:
-        self._engine, self._dispatcher = engine, dispatcher
+    def _started(self, interior: Interior) -> None:
+        self._interior = interior
 
     def _received_all(self) -> None:
         """Once more, for who goes on from here."""
@@ -138,18 +135,11 @@ class _Worker:
             self._publish()
 
     @property
-    def engine(self) -> Engine:
-        """The receiver's, from its start on."""
-        if self._engine is None:
+    def interior(self) -> Interior:
+        """What is inside the receiver, from its start on."""
+        if self._interior is None:
             raise RuntimeError("before the start there is no engine")
-        return self._engine
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """The receiver's, from its start on."""
-        if self._dispatcher is None:
-            raise RuntimeError("before the start there is no dispatcher")
-        return self._dispatcher
+        return self._interior
 
     def _give_up(self, why: str) -> None:
         """It cannot go on, and perhaps cannot even end in order: whoever takes over has the sockets."""
@@ -168,7 +158,7 @@ class _Worker:
             try:
                 self._publish()
             except Exception as error:  # the parent ends who does not publish for some seconds
-                self.dispatcher.incidents.fault("publish", error)
+                self.interior.dispatcher.incidents.fault("publish", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _PUBLISH_S)
         self._post.put("stopping")
@@ -193,7 +183,7 @@ class _Worker:
             self._post.put("ended", ended)
         if later:
             self._post.put("later", later)
-        state = self.engine.state
+        state = self.interior.engine.state
         rows = state.table.live()
         columns = state.columns(rows)
         columns["hi"], columns["lo"], columns["tag"] = state.table.keys(rows)

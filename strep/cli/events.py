@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import queue
 import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._model.report import StreamReport
 from .._model.types import StreamEvent, StreamInfo
+from .._threads.worker_queue import WorkerQueue
 from ..sinks import BaseSink
 
 if TYPE_CHECKING:
@@ -72,18 +71,11 @@ class EventWriter:
     workers."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="strep-events", daemon=True)
-        self._thread.start()
+        self._queue = WorkerQueue(emit, name="strep-events")
 
     def __call__(self, event: dict[str, Any]) -> None:
         self._queue.put(event)
 
-    def _run(self) -> None:
-        while (event := self._queue.get()) is not None:
-            emit(event)
-
     def close(self, timeout_s: float = 1.0) -> None:
-        """Wait until all are printed."""
-        self._queue.put(None)
-        self._thread.join(timeout_s)
+        """Wait until all are printed, but no longer than ``timeout_s``."""
+        self._queue.close(timeout_s)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
+from .._codecs.listing import simulated_codecs
 from ..simulate import simulate as run_simulation
 from .options import console, run_async
 from .standin import API_OPTIONS, api_options, serve_api
@@ -29,8 +30,7 @@ _PROBABILITY = click.FloatRange(0, 1)
     default="PCMU",
     show_default=True,
     metavar="NAME",
-    help="PCMU, PCMA, L16 (16 kHz, payload type 96), G722, G729, opus (111), AMR (97), AMR-WB (98) or GSM; also "
-    '"opus/48000/2", "AMR;octet-align=1".',
+    help=f'{simulated_codecs()}; also "opus/48000/2", "AMR;octet-align=1".',
 )
 @click.option("--ptime", type=click.FloatRange(1, 200), default=20.0, show_default=True, metavar="MS")
 @click.option("--loss", type=_PROBABILITY, default=0.0, metavar="P", help="Probability that a packet is lost.")

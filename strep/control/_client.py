@@ -1,8 +1,8 @@
 """The call-control API's clients, asynchronous and synchronous.
 
-What is sent, whether it is sent again and what comes of it is decided in the pure modules beside this one; here is only
-the network. No frame below ``_attempt`` outlives it: httpx's and h11's hold the key in their locals, so exceptions
-are told as text or, when they are not httpx's, passed on without those frames.
+The pure modules beside this one decide what is sent, whether it is sent again and what comes of it; here is only the
+network. Frames of httpx and h11 hold the key in their locals, so none of them outlives ``_attempt``: an exception of
+httpx's becomes text, and any other one is passed on without its frames.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = ["CallControl", "SyncCallControl"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MAX_ANSWER: Final = 4 << 20  # a page of 250 events takes a tenth of it
-_AT_ONCE: Final = 50  # requests; what httpx's pool does for each grows with those that wait in it
+_LARGEST_ANSWER_BYTES: Final = 4 << 20  # a page of 250 events takes a tenth of it
+_REQUESTS_AT_ONCE: Final = 50  # httpx's pool does more for each request, the more of them wait in it
 _USER_AGENT: Final = f"strep/{__version__}"
 
 
@@ -86,7 +86,9 @@ def _synchronous(
     return command
 
 
-class _Common:
+class _Client:
+    """What both clients share: the key, whom requests go to, the clock, and the figures."""
+
     def __init__(
         self,
         api_key: str | Secret | None,
@@ -144,7 +146,7 @@ class _Common:
         return exchange.settle(outcome, now_s=self._clock(), wall_s=self._wall(), random=self._random)
 
 
-class CallControl(_Common):
+class CallControl(_Client):
     """The call-control API, asynchronous (asyncio).
 
     ::
@@ -182,7 +184,7 @@ class CallControl(_Common):
         self._sleep = sleep
         self._owned = client is None
         self._forks = ForkRegistry()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         # a proxy of the environment's is not asked for what is on this machine
         self._client = client or httpx.AsyncClient(trust_env=not self._site.loopback)
 
@@ -267,12 +269,12 @@ class CallControl(_Common):
             body = bytearray()
             async for piece in response.aiter_bytes():
                 body += piece
-                if len(body) > _MAX_ANSWER:
+                if len(body) > _LARGEST_ANSWER_BYTES:
                     break
             return _received(response, body)
 
 
-class SyncCallControl(_Common):
+class SyncCallControl(_Client):
     """The call-control API, synchronous: like :class:`CallControl`, with an httpx.Client. Its methods block."""
 
     def __init__(
@@ -341,7 +343,7 @@ class SyncCallControl(_Common):
             body = bytearray()
             for piece in response.iter_bytes():
                 body += piece
-                if len(body) > _MAX_ANSWER:
+                if len(body) > _LARGEST_ANSWER_BYTES:
                     break
                 if self._clock() > until:
                     raise TimeoutError

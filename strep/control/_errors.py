@@ -60,7 +60,7 @@ __all__ = [
 
 CALL_ENDED: Final = "90018"
 _BODY_KEPT: Final = 2000  # characters of a body kept with an error
-_BODY_SHOWN: Final = 120
+_LETTERS_SHOWN: Final = 120
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def status_error(
     elif 300 <= status < 400:
         reason = "a redirection, which is not followed: check the base URL"
     elif text := " ".join(body.split()):
-        reason = f"no errors in the answer, which begins {text[:_BODY_SHOWN]!r}"
+        reason = f"no errors in the answer, which begins {text[:_LETTERS_SHOWN]!r}"
     else:
         reason = "an empty answer"
     said = [part for part in (f"request {request_id}" if request_id else "",

@@ -1,4 +1,4 @@
-"""A command's way through its attempts: what each ended with goes in, what to do next comes out. Pure."""
+"""The attempts of one command: the outcome of each goes in, what to do next comes out. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Broken:
-    """None came, and why."""
+    """No answer came, and why."""
 
     reason: str
     timeout: bool

@@ -8,9 +8,9 @@ argument, in seconds of any steady clock.
         └──refused──┐   └──── leave, hang-up, idle ───┘
                  failed             stopping ──▶ stopped
 
-One command at most is under way. Whoever leaves stops the fork once, unless it never began or the call is over. A fork
-that falls silent while its call lives (hold, re-INVITE) is started again, a few times, further and further apart: the
-API's answer also tells whether the call still lives. One from which nothing comes for ``idle_s`` is an orphan.
+At most one command is under way. A fork is stopped once, unless it never began or the call is over. A fork that falls
+silent while its call lives (hold, re-INVITE) is started again a few times, at growing intervals: the API's answer also
+tells whether the call still lives. A fork is an orphan, and is left, when nothing has come from it for ``idle_s``.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ class ForkPhase(StrEnum):
 class ForkLimits:
     """Times in seconds. Raises ConfigurationError.
 
-    no_media_s: without media so long after a start that succeeded, something is wrong. stall_s: silence of a fork that
-    had media. max_restarts: in a row, until media comes again; the first ``backoff_s`` after the stall, the next twice
-    that after the first, and so on, ``backoff_max_s`` at most. idle_s: without media and without an answer of the API
-    so long, it is over.
-    stop_s: how long stopping may take; half of it is left for a start that is under way.
+    no_media_s: if no media has come this long after a start that succeeded, something is wrong. stall_s: a fork that
+    had media has stalled when it has been silent for so long. max_restarts: in a row, until media comes again. The
+    first comes ``backoff_s`` after the stall, the next twice as long after the first, and so on, at most
+    ``backoff_max_s``. idle_s: a fork is over when for so long neither media nor an answer of the API has come.
+    stop_s: how long stopping may take; a start that is under way gets half of it.
     """
 
     no_media_s: float = 5.0
@@ -148,7 +148,7 @@ class CallEnded:
 
 @dataclass(frozen=True)
 class Leave:
-    """Whoever wanted the fork wants it no more."""
+    """The fork is not wanted any more."""
 
     why: str = "left"
 
@@ -178,7 +178,7 @@ class SendStop:
 
 @dataclass(frozen=True)
 class CancelCommand:
-    """Give the command up that is under way; it then is said to have failed."""
+    """Give up the command that is under way; it then counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Tell:
 
 @dataclass(frozen=True)
 class Finish:
-    """Over: nothing more will be asked for. ``error``: why it could not be."""
+    """The fork is over: no more actions follow. ``error``: why it could not be started; None: it was."""
 
     why: str
     error: str | None = None

@@ -1,4 +1,4 @@
-"""The streams of one fork: as the receiver tells of them, as users iterate them, and their figures."""
+"""The streams of one fork: from the receiver, for users who iterate them, and in figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ForkStreams"]
 
 
 class ForkStreams:
-    """``heard`` is called, in the midst of the receiver's work, when a stream begins."""
+    """``heard`` is called when a stream begins, in the midst of the receiver's work."""
 
     def __init__(self, receiver: MediaReceiver, heard: Callable[[], None]) -> None:
         self._receiver = receiver
@@ -66,7 +66,7 @@ class ForkStreams:
     # --- for users ----------------------------------------------------------------------------------------------------
 
     def iterate(self) -> None:
-        """From now on streams are kept with their audio for who iterates."""
+        """Somebody will iterate: from now on streams are kept with their audio."""
         if not self._iterated and self._receiver.running:
             self._iterated = True
             self._receiver.want_audio()

@@ -15,7 +15,7 @@ from .events import CallHangup, WebhookEvent
 
 __all__ = ["ForkRegistry"]
 
-_CALLS_KEPT: Final = 10_000
+_CALL_IDS_KEPT: Final = 10_000
 
 
 class ForkRegistry:
@@ -55,7 +55,7 @@ class ForkRegistry:
         if call is not None and leg is not None and call not in self._legs:
             self._legs[call] = leg
             self._controls[leg] = call
-            if len(self._legs) > _CALLS_KEPT:
+            if len(self._legs) > _CALL_IDS_KEPT:
                 self._controls.pop(self._legs.popitem(last=False)[1], None)
         fork = self.get(call, leg)
         if fork is not None:
@@ -65,7 +65,7 @@ class ForkRegistry:
         return fork
 
     def by_phase(self) -> dict[str, int]:
-        """How many there are of each phase, those that there are none of too."""
+        """How many forks are in each phase, also for phases in which there are none."""
         counts = Counter(fork.phase for fork in self._forks.values())
         return {str(phase): counts[phase] for phase in ForkPhase if not phase.over}
 

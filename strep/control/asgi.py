@@ -1,8 +1,9 @@
 """A plain ASGI application that takes webhooks.
 
 Mount it in FastAPI or Starlette (``app.mount("/webhooks", webhook_app(key, on_event))``) or run it with uvicorn. It
-needs no framework. Telnyx redelivers what is not answered with 2xx soon, so an event is answered when it is verified
-and queued; what handles it may take its time. Strangers' requests are counted, and told once a cause.
+needs no framework. Telnyx sends again what is not answered with 2xx soon. So an event is answered as soon as it is
+verified and queued; its handler may take its time. Requests that are refused are counted; the log has one line for each
+cause.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[WebhookEvent], Awaitable[object] | object]
 
-_STEP_S: Final = 5.0  # between two webhooks; slewing is slower
+_CLOCK_WAS_SET_S: Final = 5.0  # between two webhooks; slewing is slower
 _DOUBT_S: Final = 600.0  # how long after a step either clock is believed
 
 _STATUS: Final[dict[type[WebhookError], int]] = {
@@ -40,7 +41,7 @@ _STATUS: Final[dict[type[WebhookError], int]] = {
     StaleWebhookError: 403,
     MalformedWebhookError: 400,
 }
-_SHORT: Final[dict[type[WebhookError], str]] = {
+_CAUSE: Final[dict[type[WebhookError], str]] = {
     ForgedWebhookError: "forged",
     StaleWebhookError: "stale",
     MalformedWebhookError: "malformed",
@@ -84,10 +85,10 @@ def webhook_app(
     on_event: called with a WebhookEvent; may be async. Those of one call_leg_id are handled one after the other as they
     came, those of different ones side by side, ``concurrency`` at most. What it raises is logged. One that is not async
     runs in the loop and must not block.
-    path: answer 404 elsewhere (None: take any). max_body: bytes. body_timeout_s: for the whole of it.
-    max_waiting: events that are not handled yet. memory: to share between applications. now: Unix seconds. steady:
-    seconds of a clock that nobody sets; when ``now`` is set, webhooks are judged by either for ten minutes, for nobody
-    knows which of them was right.
+    path: other paths are answered with 404 (None: any path is taken). max_body: bytes. body_timeout_s: for the whole of
+    it. max_waiting: events that are not handled yet. memory: to share between applications. now: Unix seconds. steady:
+    seconds of a clock that nobody sets. If ``now`` has been set, webhooks are judged by both clocks for ten minutes,
+    because nobody knows which of them is right.
 
     Answers: 200 taken, now or before · 400 signed, but no event · 403 forged or stale · 404 another path · 405 not POST
     · 408 too slow · 413 too large · 503 too many are waiting, so that it comes again later.
@@ -113,7 +114,7 @@ class _Clock:
     def times(self) -> tuple[float, ...]:
         """What time it may be, the likeliest first."""
         now, steady = self._now(), self._steady()
-        if abs(now - steady - self._ahead_s) < _STEP_S:
+        if abs(now - steady - self._ahead_s) < _CLOCK_WAS_SET_S:
             self._ahead_s, self._set_s = now - steady, None  # it is slewed a little all the time
             return (now,)
         if self._set_s is None:
@@ -241,7 +242,7 @@ class WebhookApp:
                 return bytes(body)
 
     def _refused(self, error: WebhookError) -> None:
-        cause = _SHORT[type(error)]
+        cause = _CAUSE[type(error)]
         setattr(self.counts, cause, getattr(self.counts, cause) + 1)
         if cause not in self._told:  # once: whoever sends them could fill the log
             self._told.add(cause)

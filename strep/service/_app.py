@@ -16,13 +16,13 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEALTH: Final = "/healthz"
 METRICS: Final = "/metrics"
 ADMIN: Final = frozenset((HEALTH, METRICS))
-# what proxies add: who has it in a request asks from elsewhere
+# headers that proxies add: a request with one of them comes from outside
 _FORWARDED: Final = frozenset((b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
 class Router:
     """An ASGI application that hands requests to others, by path; 404 for the rest. ``apps``: by path, exact.
-    ``inside``: paths that are not there for whoever comes through a proxy, which is to forward webhooks only.
+    ``inside``: paths that do not exist for requests that came through a proxy; proxies are to forward webhooks only.
     """
 
     def __init__(self, apps: dict[str, App], inside: Set[str] = frozenset()) -> None:

@@ -15,9 +15,9 @@ __all__ = ["CallBook", "RecordLegs"]
 
 RecordLegs = Literal["a", "b", "both"]
 
-_KEPT_S: Final = 3600.0  # what comes late of a call that has ended must not make it a new one
-_MOST: Final = 100_000
-_ORPHANS: Final = 1000
+_ENDED_KEPT_S: Final = 3600.0  # what comes late of a call that has ended must not make it a new one
+_CALLS_KEPT: Final = 100_000
+_ORPHAN_LEGS_KEPT: Final = 1000  # whose call_control_id is not known
 _LATE: Final = datetime.max.replace(tzinfo=UTC)
 _UUID_EPOCH: Final = datetime(1582, 10, 15, tzinfo=UTC)  # RFC 9562 section 5.1
 
@@ -48,7 +48,7 @@ class CallBook:
         if control_id is None:
             if leg is not None:
                 self._orphans.setdefault(leg, []).append(event)
-                if len(self._orphans) > _ORPHANS:
+                if len(self._orphans) > _ORPHAN_LEGS_KEPT:
                     self._orphans.popitem(last=False)
             return None
         state, _ = self._states.get(control_id, (CallState(), now_s))
@@ -69,7 +69,7 @@ class CallBook:
         while self._states:  # those that nobody spoke of for longest stand first
             oldest = next(iter(self._states))
             known, at_s = self._states[oldest]
-            if len(self._states) <= _MOST and (now_s - at_s < _KEPT_S or not known.ended):
+            if len(self._states) <= _CALLS_KEPT and (now_s - at_s < _ENDED_KEPT_S or not known.ended):
                 break
             self._forget(oldest, known)
 

@@ -13,12 +13,13 @@ from .._receiver.receiver import Receiver
 
 __all__ = ["Health"]
 
-_LOOP_S: Final = 15.0  # the service looks after itself more often than this
+_LONGEST_LOOK_S: Final = 15.0  # the service looks at its disk more often than this
 
 
 class Health:
-    """``check()`` is the status, 200 or 503, and what makes it: all of it is how things are now, and gone when it is
-    mended. ``beat`` is to be called every few seconds, from a thread: it looks at the disk, which may take long."""
+    """``check()`` gives the status, 200 or 503, and the reasons for it. It tells how things are now: what has been
+    mended is not mentioned any more. Call ``beat`` every few seconds, from a thread: looking at the disk may take long.
+    """
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Health:
         elif self._free is not None and self._free < self._min_free:
             problems.append(f"disk: {self._free >> 20} MiB free, less than {self._min_free >> 20} MiB")
         behind_s = self._clock() - self._beat_s
-        if behind_s > _LOOP_S:
+        if behind_s > _LONGEST_LOOK_S:
             problems.append(f"no look at the disk came back for {behind_s:.0f} s")
         last_ns = receiver.last_datagram_ns
         return (503 if problems else 200), {

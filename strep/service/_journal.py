@@ -1,7 +1,7 @@
 """Which calls are being recorded, on disk: so that a program that was killed finds them again.
 
-``DIR/.calls/<number>.json`` is there from before a call's fork is started until the call is over. Who starts next forks
-these calls again, those that still live; the API tells of the others that they have ended.
+``DIR/.calls/<number>.json`` exists from before a call's fork is started until the call is over. The next process forks
+these calls again, if they still live; the API answers for the others that they have ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Journal"]
 
 log = logging.getLogger("strep.service")
 
-_MOST: Final = 10_000
+_CALLS_READ: Final = 10_000  # of those that were being recorded
 
 
 class Journal:
@@ -55,7 +55,7 @@ class Journal:
         """What was known of calls that were not over, as the webhooks that would tell it. What cannot be read is
         removed."""
         found: list[WebhookEvent] = []
-        for path in sorted(self._directory.glob("*.json"))[:_MOST]:
+        for path in sorted(self._directory.glob("*.json"))[:_CALLS_READ]:
             try:
                 found += [parse_event(event) for event in json.loads(path.read_text(encoding="utf-8"))]
             except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -1,18 +1,17 @@
 """What was received of each call leg, and ``DIR/<call_leg_id>/leg.json``, which tells it.
 
-A leg's file is written when the leg is over and all sinks are done with its streams; when that takes long (files that
-other legs share), once without waiting and once more then. Nothing is kept of a leg after that.
+A leg's file is written when the leg is over and all sinks are done with its streams. If that takes long (files that
+other legs share), it is written once before and once more in the end. Nothing is kept of a leg after that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,19 +19,20 @@ from typing import Any, Final
 from .._model.report import StreamReport
 from .._model.types import StreamInfo
 from .._receiver.receiver import Receiver
-from .._receiver.summary import write_whole
-from ..sinks import BaseSink
+from ..sinks.base import BaseSink
+from ._json_files import write_json
 
-__all__ = ["LegStreams", "LegWriter", "Pending", "write_json"]
+__all__ = ["LegStreams", "LegWriter", "Pending"]
 
 log = logging.getLogger("strep.service")
 
-_SOON_S: Final = 5.0  # after that a leg is told of as far as it goes
-_LATER_S: Final = 4 * 3600.0  # the longest that files are waited for: calls last no longer
+_COMPLETE_WITHIN_S: Final = 5.0  # after that a leg is told of as far as it goes
+_COMPLETE_AT_LAST_S: Final = 4 * 3600.0  # the longest that files are waited for: calls last no longer
 _LOOK_S: Final = 0.1
 _AGAIN_S: Final = 5.0  # between two tries to write a file that the disk did not take
-_WAITING: Final = 10_000  # legs whose files the disk does not take; of more the oldest are given up
-_STREAMS: Final = 1000  # of a leg
+_UNWRITTEN_LEGS: Final = 10_000  # legs whose files the disk does not take; of more the oldest are given up
+_STREAMS_PER_LEG: Final = 1000
+_LEGS_TOLD: Final = 1000  # whose trouble with the disk was logged
 
 
 class LegStreams(BaseSink):
@@ -55,7 +55,7 @@ class LegStreams(BaseSink):
         leg = stream.call_leg_id
         if leg is None:
             return
-        self._ended.setdefault(leg, deque(maxlen=_STREAMS)).append(report)
+        self._ended.setdefault(leg, deque(maxlen=_STREAMS_PER_LEG)).append(report)
         live = self._live.get(leg, {})
         live.pop(stream.serial, None)
         if not live:
@@ -113,7 +113,7 @@ class LegWriter:
         self._clock = clock
         self._pending: dict[uuid.UUID, Pending] = {}
         self._wake = asyncio.Event()
-        self._told: deque[uuid.UUID] = deque(maxlen=_STREAMS)  # legs whose files could not be written
+        self._told: deque[uuid.UUID] = deque(maxlen=_LEGS_TOLD)  # legs whose files could not be written
         self.failed = 0  # tries to write one that the disk did not take
 
     @property
@@ -148,18 +148,18 @@ class LegWriter:
         for pending in list(self._pending.values()):
             leg, age_s = pending.call_leg_id, self._clock() - pending.since_s
             live = bool(self._streams.live(leg))
-            if not last and ((live and age_s < _SOON_S) or self._clock() < pending.again_s):
+            if not last and ((live and age_s < _COMPLETE_WITHIN_S) or self._clock() < pending.again_s):
                 continue
             known = {report.stream.serial for report in pending.reports}
             pending.reports += [r for r in self._streams.ended(leg) if r.stream.serial not in known]
             settled = not live and all(self._receiver.settled(report.stream) for report in pending.reports)
-            done = settled or last or age_s > _LATER_S
-            if not done and (pending.told or age_s <= _SOON_S):
+            done = settled or last or age_s > _COMPLETE_AT_LAST_S
+            if not done and (pending.told or age_s <= _COMPLETE_WITHIN_S):
                 continue
             kept = await self._write(pending, done)
             if self._pending.get(leg) is not pending:
                 continue  # it has been forked again meanwhile
-            if done and (kept or last or len(self._pending) > _WAITING):
+            if done and (kept or last or len(self._pending) > _UNWRITTEN_LEGS):
                 self._pending.pop(leg, None)
                 self._streams.forget(leg)
 
@@ -188,21 +188,3 @@ class LegWriter:
             pending.told = True
             self._on_written(pending.written, found)
         return True
-
-
-def write_json(directory: Path, stem: str, content: dict[str, Any], path: Path | None = None) -> Path:
-    """Write ``directory/stem.json``, or ``path`` again, at once or not at all. What another run has written stays: a
-    number is added. Raises OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if path is None:
-        path = next(p for p in _names(directory, stem) if not p.exists())
-    write_whole(path, json.dumps(content, indent=1) + "\n")
-    return path
-
-
-def _names(directory: Path, stem: str) -> Iterable[Path]:
-    yield directory / f"{stem}.json"
-    number = 2
-    while True:
-        yield directory / f"{stem}-{number}.json"
-        number += 1

@@ -1,7 +1,7 @@
-"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and tells what came of each.
+"""Webhooks in, recordings out: forks the calls that are wanted to this receiver, and reports what became of each.
 
-A call has one task, which holds its fork until the call ends; nothing that goes wrong in it reaches another call. What
-handles webhooks only keeps the book and starts or wakes these tasks, so it never waits for the API.
+A call has one task, which holds its fork until the call ends; nothing that goes wrong in it reaches another call. The
+handler of webhooks only writes the call book and starts or wakes these tasks, so it never waits for the API.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from .._model.exceptions import StrepError
 from .._model.report import utc_text
 from .._receiver.receiver import Receiver
 from .._receiver.summary import write_summary
-from ..control import CallEndedError
+from ..control._errors import CallEndedError
+from ..control._fork import Fork
+from ..control._fork_event import ForkEvent
 from ..control.calls import CallState
 from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEvent
-from ..control.session import Fork, ForkEvent
 from ._book import CallBook
 from ._journal import Journal
 from ._legs import LegStreams, LegWriter
@@ -35,12 +36,12 @@ __all__ = ["CallRecorder", "OpenFork"]
 
 log = logging.getLogger("strep.service")
 
-_TOLD: Final = 100_000  # calls that are remembered as seen, or as told of
-_SHOWN: Final = 1000  # legs in a summary
-_FORK_EVENTS: Final = 100  # of a call
-_SHORT_S: Final = 0.5  # of audio that need not have a file
-_LOUD: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
-_UNDECIDED_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
+_CALLS_REMEMBERED: Final = 100_000  # as recorded or tried, and as logged
+_LEGS_IN_SUMMARY: Final = 1000
+_FORK_EVENTS_PER_CALL: Final = 100
+_NEEDS_NO_FILE_S: Final = 0.5  # of audio
+_WARNINGS: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
+_WAIT_FOR_LEG_A_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
 OpenFork = Callable[[CallState, Callable[[ForkEvent], object]], Fork]
@@ -98,8 +99,8 @@ class CallRecorder:
         self._stopping = False
         self._began_ns = time.time_ns()
         self.outcomes: Counter[str] = Counter(recorded=0, no_file=0, failed=0, no_media=0, missed=0, unannounced=0)
-        self._legs: deque[dict[str, Any]] = deque(maxlen=_SHOWN)
-        self._writer = LegWriter(directory, receiver, streams, self._leg_written, on_done=self._leg_done)
+        self._legs: deque[dict[str, Any]] = deque(maxlen=_LEGS_IN_SUMMARY)
+        self._writer = LegWriter(directory, receiver, streams, self._leg_written, on_done=self._leg_done, clock=clock)
         streams.on_silent = self._silent
         self._journal = Journal(directory)
         self._since_ns = since_ns
@@ -126,8 +127,8 @@ class CallRecorder:
             self._recovery.start()
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop all forks, and wait for them no longer than that; then what is left is cancelled, which stops them too,
-        once."""
+        """Stop all forks, and wait for them for at most ``timeout_s``. Tasks that are left then are cancelled, which
+        stops their forks too."""
         self._stopping = True
         answering = list(self._answering.values())
         for task in answering:
@@ -226,7 +227,7 @@ class CallRecorder:
             state = self._state(recording)
             if not self._book.is_sure_of_leg(state):
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_UNDECIDED_S):
+                    async with asyncio.timeout(_WAIT_FOR_LEG_A_S):
                         await recording.over.wait()
                 state = self._state(recording)
             if recording.over.is_set():
@@ -269,10 +270,10 @@ class CallRecorder:
         if event.call_leg_id is not None:
             recording.call_leg_id = event.call_leg_id
             self._held[event.call_leg_id] = recording
-        if len(recording.events) < _FORK_EVENTS:
+        if len(recording.events) < _FORK_EVENTS_PER_CALL:
             told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
             recording.events.append(told)
-        if event.kind in _LOUD:
+        if event.kind in _WARNINGS:
             log.warning("call %s: %s", shown(recording.control_id), event.data.get("text", event.text))
         self._tell(event.as_dict())
 
@@ -317,7 +318,7 @@ class CallRecorder:
 
     def _leg_done(self, entries: list[dict[str, Any]], calls: int) -> str | None:
         """All sinks are done with a leg; returns what is wrong with its files."""
-        without = [entry["direction"] for entry in entries if not entry["files"] and heard_s(entry) > _SHORT_S]
+        without = [entry["direction"] for entry in entries if not entry["files"] and heard_s(entry) > _NEEDS_NO_FILE_S]
         self.outcomes["no_file" if without else "recorded"] += calls
         if not without:
             return None
@@ -380,5 +381,5 @@ async def _leave(recording: _Recording, fork: Fork) -> None:
 
 def _remember(known: OrderedDict[str, None], key: str) -> None:
     known[key] = None
-    while len(known) > _TOLD:
+    while len(known) > _CALLS_REMEMBERED:
         known.popitem(last=False)

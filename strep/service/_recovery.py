@@ -1,7 +1,7 @@
 """What a process that was killed left behind: files without an end are completed, and told of in ``leg.json``.
 
-A thread does it, beside the calls of now, which write other files: whoever finds a name taken takes the next one. What
-is older than this process's lock on the directory is nobody's any more, for only one may write there.
+A thread does it while new calls are recorded into other files: whoever finds a name taken uses the next one. Files that
+are older than this process's lock on the directory have no owner any more, for only one process may write there.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..sinks.wav.file import WavFormat
-from ..sinks.wav.left import complete_files
-from ._legs import write_json
+from ..sinks.wav.leftovers import complete_files
+from ._json_files import write_json
 
 __all__ = ["Recovery"]
 
@@ -31,7 +31,7 @@ _SCRAP: Final = re.compile(r"\..*\.\d+\.part")  # what was to become a JSON file
 _STEM: Final = re.compile(r"(?P<leg>[ab])(-(?P<direction>inbound|outbound))?(-\d+)?")
 _BOTH: Final = ("inbound", "outbound")
 _STEP_S: Final = 1.0  # by more than this the wall clock was set: then nobody knows what is older
-_SHOWN: Final = 1000
+_NAMES_SHOWN: Final = 1000
 
 OnLeg = Callable[[Path, dict[str, Any]], object]
 
@@ -112,7 +112,7 @@ class Recovery:
                 continue
             self.completed += 1
             names.append(name)
-            self.files = [*self.files[1 - _SHOWN :], name]
+            self.files = [*self.files[1 - _NAMES_SHOWN :], name]
         if names:
             self._tell(folder, names)
 

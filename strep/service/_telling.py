@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from .._model.exceptions import BindError
 from .._model.types import Leg
-from ..control import APIConnectionError, APIStatusError
+from ..control._errors import APIConnectionError, APIStatusError
 from ..control.calls import CallState
 
 __all__ = ["heard_s", "ids", "is_not_answered", "leg_entry", "patience_s", "shown", "told_of"]

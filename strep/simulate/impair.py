@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from .._model.exceptions import ConfigurationError
 
-__all__ = ["Impaired", "Impairments", "impair"]
+__all__ = ["Impairments", "SendingOrder", "impair"]
 
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-_HELD_MOST: Final = 3  # packet times that a reordered packet is held back at most
-_JITTER_MOST_MS: Final = 60_000
+_HELD_PTIMES: Final = 3  # packet times that a reordered packet is held back at most
+_JITTER_LIMIT_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Impairments:
         for name in ("loss", "duplicate", "reorder"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name} {getattr(self, name)}: a probability from 0 to 1")
-        if not 0 <= self.jitter_ms <= _JITTER_MOST_MS:
-            raise ConfigurationError(f"jitter {self.jitter_ms} ms: choose 0 to {_JITTER_MOST_MS}")
+        if not 0 <= self.jitter_ms <= _JITTER_LIMIT_MS:
+            raise ConfigurationError(f"jitter {self.jitter_ms} ms: choose 0 to {_JITTER_LIMIT_MS}")
         if self.protect_first < 0:
             raise ConfigurationError(f"protect_first {self.protect_first}: 0 or more packets")
         shortest = max(1.0, self.loss / (1 - self.loss)) if self.loss < 1 else 1.0
@@ -51,7 +51,7 @@ class Impairments:
 
 
 @dataclass(frozen=True, slots=True)
-class Impaired:
+class SendingOrder:
     """Datagrams in order of sending, and what was done to which packet.
 
     Per datagram (n,): ``time_ns`` int64, ``stream`` int64, ``number`` int64 of the packet in its stream, ``copy`` bool
@@ -69,7 +69,7 @@ class Impaired:
     reordered: I64
 
 
-def impair(time_ns: I64, ptime_ns: int, impairments: Impairments, rng: np.random.Generator) -> Impaired:
+def impair(time_ns: I64, ptime_ns: int, impairments: Impairments, rng: np.random.Generator) -> SendingOrder:
     """Let packets with the intended send times ``time_ns``, int64 (streams, packets), suffer."""
     streams, packets = time_ns.shape
     free = np.arange(packets) >= impairments.protect_first
@@ -78,7 +78,7 @@ def impair(time_ns: I64, ptime_ns: int, impairments: Impairments, rng: np.random
     doubled = (chance[1] < impairments.duplicate) & free & ~lost
     held = (chance[2] < impairments.reorder) & free & ~lost
     # half a packet time more than whole ones: it falls between two others, not on one of them
-    delay = np.where(held, rng.integers(1, _HELD_MOST + 1, lost.shape) * ptime_ns + ptime_ns // 2, 0)
+    delay = np.where(held, rng.integers(1, _HELD_PTIMES + 1, lost.shape) * ptime_ns + ptime_ns // 2, 0)
     delay += (rng.random(lost.shape) * (impairments.jitter_ms * 1e6)).astype(np.int64) * free
     sent_ns = time_ns + delay
     copy_ns = sent_ns[doubled] + rng.integers(0, 2 * ptime_ns, int(doubled.sum()))
@@ -89,8 +89,16 @@ def impair(time_ns: I64, ptime_ns: int, impairments: Impairments, rng: np.random
     stream = np.concatenate([kept_stream, copy_stream])[order]
     number = np.concatenate([kept_number, copy_number])[order]
     copy = order >= len(kept_stream)
-    reordered = _reordered(stream, number, copy, streams, packets)
-    return Impaired(times[order], stream, number, copy, lost, doubled, held, reordered)
+    return SendingOrder(
+        time_ns=times[order],
+        stream=stream,
+        number=number,
+        copy=copy,
+        lost=lost,
+        doubled=doubled,
+        held=held,
+        reordered=_reordered(stream, number, copy, streams, packets),
+    )
 
 
 def _lost(chance: npt.NDArray[np.float64], impairments: Impairments) -> Bool:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._codecs.decoders import make_decoder
-from .._codecs.encoders import make_encoder
-from .._codecs.facts import is_packed
+from .._codecs.decoder import make_decoder
+from .._codecs.encoder import make_encoder
 from .._codecs.g711 import decode, encode
 from .._model.types import Codec
 from .dtmf import EVENT_BYTES, TELEPHONE_EVENT, KeyPress, event_payload
@@ -66,7 +65,7 @@ def uniform(payload: U8, length: I64 | int, payload_type: int, units: int) -> Pa
 
 def encode_stream(codec: Codec, samples: I16, packets: int) -> list[bytes] | U8:
     """Payloads of a stream's samples (channels interleaved): uint8 (packets, bytes), or bytes of a packed codec."""
-    if not is_packed(codec):
+    if not codec.packed:
         return encode(codec, samples).reshape(packets, -1)
     encoder = make_encoder(codec, samples.size // packets // codec.channels)
     return [encoder.encode(part) for part in samples.reshape(packets, -1)]
@@ -78,7 +77,7 @@ def decode_packets(codec: Codec, payload: U8, length: I64, audible: Bools, sent:
     Packed codecs: what one decoder makes of those that were ``sent``, in order, told of the others before each; packets
     that were not sent are zeros. Others are decoded whether sent or not.
     """
-    if not is_packed(codec):
+    if not codec.packed:
         samples = decode(codec, np.ascontiguousarray(payload).reshape(-1)).reshape(len(payload), values)
         return (samples * audible[:, None]).astype(np.int16).reshape(-1)
     decoder = make_decoder(codec)

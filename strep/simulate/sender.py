@@ -15,9 +15,11 @@ from .._edge.udp import UdpAddress, parse_address
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from ._sendmmsg import BatchSender
+from .calls import make_traffic, wire_codec
 from .impair import Impairments
 from .speech import read_voices
-from .traffic import StreamTruth, Traffic, make_traffic, wire_codec
+from .traffic import Traffic
+from .truth import StreamTruth
 
 __all__ = ["SimulationReport", "play", "simulate"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._model.exceptions import ConfigurationError
 from .._model.types import GapCause, Mask
 from .isolating import IsolatingSink
-from .muting import MuteKeys
+from .muter import key_muter
 
 if TYPE_CHECKING:
     from .._model.blocks import Block, BlockBatch
@@ -26,17 +26,21 @@ __all__ = ["ArraySink", "ArrayView"]
 I16 = npt.NDArray[np.int16]
 U8 = npt.NDArray[np.uint8]
 
-_ENDED_KEPT = 10_000
+_MAX_ENDED_STREAMS: Final = 10_000  # whose audio is kept
+_FIRST_FRAMES: Final = 8192  # room that a growing buffer begins with
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayView:
-    """A copy of what is kept of a stream.
+    """A copy of what is kept of a stream: ``n`` sample frames.
 
     ``samples``   int16, or float32 in [-1, 1): shape (n,), or (n, channels)
-    ``mask``      bool (n,): True where a sample was received, False in gaps (there samples are 0, if not concealed)
-    ``marks``     uint8 (n,): a :class:`strep.Mask` for each sample: received, concealed, lost, silence
-    ``position``  of the first sample on the stream's timeline, in frames; ``rate`` frames a second
+    ``received``  bool (n,): True where a frame was received, False in gaps (there samples are 0, unless concealed)
+    ``marks``     uint8 (n,): a :class:`strep.Mask` for each frame: received, concealed, lost, silence. The same codes
+                  as in ``Block.mask`` and ``Frame.mask``
+    ``position``  of the first frame on the stream's timeline, in frames
+    ``rate``      frames a second
+    ``mask``      an older name of ``received``, kept until version 1.0. Elsewhere ``mask`` holds codes, not bools
     """
 
     samples: npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -45,13 +49,18 @@ class ArrayView:
     rate: int
     marks: npt.NDArray[np.uint8]
 
+    @property
+    def received(self) -> npt.NDArray[np.bool_]:
+        """bool (n,): True where a frame was received."""
+        return self.mask
 
-class _Kept:
-    """The last ``size`` frames of a stream as a ring, or, growing, all of them."""
+
+class _StreamBuffer:
+    """The last ``size`` frames of a stream, as a ring; ``growing``: all of them."""
 
     def __init__(self, size: int, channels: int, growing: bool) -> None:
         self.growing = growing
-        capacity = min(size, 8192) if growing else size
+        capacity = min(size, _FIRST_FRAMES) if growing else size
         self.samples = np.zeros((capacity, channels), np.int16)
         self.marks = np.full(capacity, Mask.LOST, np.uint8)
         self.end = 0  # position after the last frame
@@ -71,7 +80,7 @@ class _Kept:
     def put(self, samples: I16, marks: U8, position: int, missing: Mask) -> None:
         """``missing``: what stands between what was put before and ``position``."""
         capacity = len(self.samples)
-        # silence up to here, no more of it than there is room
+        # silence before it, as much as there is room for
         self._write(None, missing, max(self.end, position - capacity), position)
         keep = min(len(samples), capacity)
         end = position + len(samples)
@@ -96,11 +105,16 @@ class _Kept:
 
 
 class ArraySink(IsolatingSink):
-    """Keeps the last ``seconds`` of each stream, or everything (None) as long as all together is below ``max_bytes``.
+    """Keeps the last seconds of each stream in memory, or everything.
 
-    ``mute_keys``: silence instead of DTMF digits; arrays then end 0.1 s earlier, until their streams have ended.
-    ``conceal``: short gaps are filled as ears want it, from a thread of its own; False: they are zero.
-    Arrays of ended streams stay until :meth:`forget`, of at most the 10,000 that ended last. Thread-safe.
+    ``seconds``    how much is kept of each stream; None: everything, as long as all streams together are below
+                   ``max_bytes``; frames beyond that are counted as dropped
+    ``dtype``      "int16", or "float32": samples are then in [-1, 1)
+    ``mute_keys``  silence instead of DTMF digits; arrays then end 0.1 s earlier, until their streams have ended
+    ``conceal``    short gaps are filled so that they are not heard, from a thread of this sink's own; False: they are 0
+
+    Arrays of ended streams stay until :meth:`forget`, those of the 10,000 that ended last. Thread-safe. Raises
+    ConfigurationError for wrong arguments.
     """
 
     kind = "array"
@@ -126,21 +140,21 @@ class ArraySink(IsolatingSink):
         self._seconds = seconds
         self._dtype = dtype
         self._max_bytes = max_bytes
-        self._mute = MuteKeys() if mute_keys else None
+        self._muter = key_muter() if mute_keys else None
         self._bytes = 0
-        self._kept: dict[int, _Kept] = {}  # by serial
+        self._kept: dict[int, _StreamBuffer] = {}  # by serial
         self._ended: OrderedDict[int, None] = OrderedDict()
         self._lock = threading.Lock()
         self.dropped_frames = 0
 
     def report_to(self, incidents: Incidents) -> None:
         super().report_to(incidents)
-        if self._mute is not None:
-            self._mute.aside.incidents = incidents
+        if self._muter is not None:
+            self._muter.aside.incidents = incidents
 
     def _take(self, batch: BlockBatch) -> None:
         with self._lock:
-            self._put_all(batch if self._mute is None else self._mute.process(batch))
+            self._put_all(batch if self._muter is None else self._muter.process(batch))
 
     def _put_all(self, batch: BlockBatch | None) -> None:
         for block in batch or ():
@@ -153,7 +167,7 @@ class ArraySink(IsolatingSink):
         growing = self._seconds is None
         if kept is None:
             size = 1 << 62 if self._seconds is None else max(1, round(self._seconds * stream.sample_rate))
-            kept = _Kept(size, stream.channels, growing)
+            kept = _StreamBuffer(size, stream.channels, growing)
             self._kept[stream.serial] = kept
             self._bytes += kept.nbytes
         needed = position + len(samples)
@@ -169,24 +183,24 @@ class ArraySink(IsolatingSink):
         kept.put(samples.reshape(-1, stream.channels), block.mask, position, missing)
 
     def _abandon(self, stream: StreamInfo) -> None:
-        """What is kept of it stays as it was."""
+        """What is kept of the stream stays as it is."""
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
-        """What is kept of streams that were set aside is kept as long as other streams'."""
+        """What is kept of streams that were set aside is kept for as long as that of others."""
         super().stream_ended(stream, report)
         with self._lock:
             if stream.serial in self._kept:
                 self._ended[stream.serial] = None
-            while len(self._ended) > _ENDED_KEPT:
+            while len(self._ended) > _MAX_ENDED_STREAMS:
                 self._forget(next(iter(self._ended)))
 
     def _end(self, stream: StreamInfo, report: StreamReport) -> None:
         with self._lock:
-            if self._mute is not None:
-                self._put_all(self._mute.end(stream))
+            if self._muter is not None:
+                self._put_all(self._muter.end(stream))
 
     def forget(self, stream: StreamInfo) -> None:
-        """Free what is kept of a stream."""
+        """Free the memory that a stream takes."""
         with self._lock:
             self._forget(stream.serial)
 
@@ -197,7 +211,7 @@ class ArraySink(IsolatingSink):
             self._bytes -= kept.nbytes
 
     def get(self, stream: StreamInfo) -> ArrayView:
-        """What is kept of a stream now; nothing (shape (0,)) of streams without audio so far."""
+        """What is kept of a stream now, as a copy; empty arrays if the stream has had no audio so far."""
         with self._lock:
             kept = self._kept.get(stream.serial)
             if kept is None:
@@ -211,7 +225,7 @@ class ArraySink(IsolatingSink):
         return ArrayView(shaped, mask, position, rate, marks)
 
     def report(self) -> dict[str, Any]:
-        muted = 0 if self._mute is None else self._mute.aside.dropped_frames
+        muted = 0 if self._muter is None else self._muter.aside.dropped_frames
         return {
             **super().report(),
             "dropped_frames": self.dropped_frames + self.aside.dropped_frames + muted,

@@ -21,8 +21,8 @@ __all__ = ["BatchCallbackSink", "CallbackSink"]
 class CallbackSink(BaseSink):
     """Calls ``on_block(block)`` for every block, ``on_started(stream)`` and ``on_ended(stream, report)``.
 
-    The functions are called from this sink's own thread, one at a time. When one raises, no more blocks of that stream
-    are given; when it raises for three streams one after the other, the sink is quarantined.
+    The functions are called from this sink's own thread, one at a time. When one raises, it gets no more blocks of that
+    stream; when it raises for three streams in a row, the sink is quarantined.
     """
 
     kind = "callback"
@@ -79,11 +79,11 @@ class CallbackSink(BaseSink):
 
 
 class BatchCallbackSink(BaseSink):
-    """Calls ``function(batch)`` with all streams' blocks of a tick at once, as the arrays of :class:`strep.BlockBatch`:
-    for analytics over thousands of calls. From this sink's own thread.
+    """Calls ``function(batch)`` with the blocks of all streams that became ready together, as the arrays of
+    :class:`strep.BlockBatch`: for analytics over thousands of calls. From this sink's own thread.
 
-    What the function raises it is taken to have done in part: see :class:`strep.sinks.Sink`. ``repeatable``: it takes a
-    batch whole or not at all, so it may be called again with parts of it.
+    A function that raises may have taken a part of the batch: see :class:`strep.sinks.Sink`. ``repeatable``: this one
+    takes a batch as a whole or not at all, so it may be called again with parts of it.
     """
 
     kind = "batch"

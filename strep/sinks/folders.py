@@ -1,8 +1,8 @@
-"""Directories below a root and the files in them, by names that strangers may have had a part in.
+"""Directories below a root and the files in them, by names that strangers may have chosen in part.
 
-Where the system can (``dir_fd``), everything is done relative to open directories, and no symlink below the root is
-ever followed: what stands in the way of a directory gets it another name, what stands in the way of a file is never
-opened. Elsewhere the same by paths, with a look before.
+Where the system can do it (``dir_fd``), everything is done relative to open directories, and no symlink below the root
+is ever followed. A directory whose name is taken by something else gets another name; a file whose name is taken is
+never opened. On other systems the same is done by paths, with a check before.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from typing import Final
 __all__ = ["Folders", "rename_apart", "safe_name"]
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST: Final = 200  # bytes; 255 is what file systems take, and ".part.wav" and numbers come behind
-_OTHERS: Final = 1000  # names that are tried for a directory
+_NAME_BYTES: Final = 200  # of a name; file systems take 255, and ".part.wav" and numbers come behind it
+_NAMES_TRIED: Final = 1000  # for a directory
 _BY_DESCRIPTOR: Final = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
 _FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-_NOREPLACE: Final = 1
-_UNABLE: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+_NOREPLACE: Final = 1  # renameat2: never over something else
+_UNSUPPORTED: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 def safe_name(name: str) -> str:
-    """``name`` as that of a file: letters, digits, "_" and "-", at most 200 bytes; what is cut off is told apart by a
-    hash."""
+    """``name`` made fit for a file: letters, digits, "_" and "-", at most 200 bytes. Names that are cut end in a hash
+    of the whole name, so that they stay different."""
     safe = _UNSAFE.sub("_", name) or "_"
-    if len(safe) <= _LONGEST:
+    if len(safe) <= _NAME_BYTES:
         return safe
-    return f"{safe[: _LONGEST - 17]}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+    return f"{safe[: _NAME_BYTES - 17]}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 class Folders:
     """Directories of one level below ``root``. Used by one thread. All methods raise OSError.
 
-    ``keep``       how many stay open
-    ``file_mode``  of files that are made, ``directory_mode`` of directories, the root too; less the process's umask
+    ``keep``            how many directories stay open
+    ``file_mode``       permissions of new files, less the process's umask
+    ``directory_mode``  permissions of new directories, the root included, less the process's umask
     """
 
     def __init__(self, root: Path, *, keep: int, file_mode: int = 0o640, directory_mode: int = 0o750) -> None:
@@ -53,14 +54,14 @@ class Folders:
         self._directory_mode = directory_mode
         self._root_fd = -1
         self._fds: OrderedDict[str, int] = OrderedDict()
-        self.blocked = 0  # directories that got another name, because theirs is something else
+        self.blocked = 0  # directories that got another name because something else has theirs
 
     def make(self, name: str) -> str:
-        """See that there is a directory of that name, or of that and a number; returns what it is called."""
+        """See that there is a directory of that name, or of that name and a number; returns its name."""
         if name in self._fds and self._is_there(name):
             return name
         self._check_root()
-        for number in range(1, _OTHERS):
+        for number in range(1, _NAMES_TRIED):
             called = name if number == 1 else f"{name}-{number}"
             self._drop(called)
             try:
@@ -80,7 +81,7 @@ class Folders:
         return os.open(name, flags | _FLAGS, self._file_mode, dir_fd=self._fd(folder))
 
     def there(self, folder: str, name: str) -> bool:
-        """Whether something has that name, be it a broken link."""
+        """Whether something has that name, even a broken link."""
         try:
             if _BY_DESCRIPTOR:
                 os.stat(name, dir_fd=self._fd(folder), follow_symlinks=False)
@@ -106,7 +107,7 @@ class Folders:
         rename_apart(self._fd(folder), old, new)
 
     def probe(self) -> None:
-        """Whether a directory's files can be made and written below the root at all."""
+        """Make a file below the root, write 64 KiB to it, and remove it: raises OSError if that is not possible."""
         name = f".strep-probe-{os.getpid()}"
         self._check_root()
         path = self._root / name
@@ -125,7 +126,7 @@ class Folders:
             self._root_fd = -1
 
     def shrink(self) -> bool:
-        """Close a directory to have its descriptor; False: none is open."""
+        """Close one directory, so that its descriptor is free; False: none is open."""
         if not self._fds:
             return False
         self._drop(next(iter(self._fds)))
@@ -134,7 +135,7 @@ class Folders:
     # --- directories that are open --------------------------------------------------------------------------------
 
     def _check_root(self) -> None:
-        """Open the root, make it first if it is not there (any more)."""
+        """Open the root; make it if it is not there, or has been deleted."""
         if not _BY_DESCRIPTOR:
             self._root.mkdir(self._directory_mode, parents=True, exist_ok=True)
             return
@@ -205,16 +206,16 @@ def rename_apart(directory: int, old: str, new: str) -> None:
         if _renameat2(directory, names[0], directory, names[1], _NOREPLACE) == 0:
             return
         code = ctypes.get_errno()
-        if code not in _UNABLE:
+        if code not in _UNSUPPORTED:
             raise OSError(code, os.strerror(code), new)
     try:
         os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno not in (*_UNABLE, errno.EOPNOTSUPP, errno.EMLINK):
+        if error.errno not in (*_UNSUPPORTED, errno.EOPNOTSUPP, errno.EMLINK):
             raise
-        # a file system without links: all that is left is to look first
+        # a file system without links: nothing better is left than to look first
         with contextlib.suppress(FileNotFoundError):
             mode = os.stat(new, dir_fd=directory, follow_symlinks=False).st_mode
             raise FileExistsError(errno.EEXIST, f"{stat.filemode(mode)} is in the way", new) from None

@@ -34,7 +34,8 @@ __all__ = ["GuardedSink"]
 _T = TypeVar("_T")
 _log = logging.getLogger("strep")
 
-_SINGLY: Final = 64  # batches given stream by stream after one that raised; four times as many after each further one
+# batches that are given stream by stream after one that raised; four times as many after each further one
+_SINGLE_BATCHES: Final = 64
 
 
 class GuardedSink(BaseSink):
@@ -53,7 +54,7 @@ class GuardedSink(BaseSink):
         self._unknown: set[int] = set()  # serials of streams for which ``stream_started`` raised
         self._in_a_row: dict[str, set[int]] = {}  # by method: streams that it raised for since it last did not
         self._singly = 0
-        self._next_singly = _SINGLY
+        self._next_singly = _SINGLE_BATCHES
 
     @property
     def concealment(self) -> bool | Literal["later"]:  # type: ignore[override]  # a sink may change its mind

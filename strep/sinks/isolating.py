@@ -18,9 +18,10 @@ __all__ = ["IsolatingSink"]
 
 
 class IsolatingSink(BaseSink):
-    """What subclasses do for many streams at once goes through :attr:`aside`, which finds the one that makes it raise.
+    """Work of subclasses for many streams at once goes through :attr:`aside`, which finds the stream that makes it
+    raise, and sets it aside.
 
-    A stream that is set aside costs this sink what it still sends (counted in ``dropped_frames``) and its findings.
+    Of such a stream this sink gets nothing more (counted in ``dropped_frames``), and tells nothing.
     """
 
     def __init__(self) -> None:
@@ -56,22 +57,23 @@ class IsolatingSink(BaseSink):
                 self.aside.forget(stream)
 
     def _clear(self, batch: BlockBatch | None) -> None:
-        """Streams were just set aside: count what that costs of the batch, and forget what is known of them."""
+        """Streams were just set aside: count their frames in the batch as dropped, and forget what is known of them."""
         for stream in self.aside.take_fresh(batch):
             self._abandon(stream)
 
     def _take(self, batch: BlockBatch) -> None:
-        """Take a batch of streams none of which is set aside."""
+        """Take a batch, without streams that are set aside."""
         raise NotImplementedError
 
     def _end(self, stream: StreamInfo, report: StreamReport) -> None:
-        """A stream ended that is not set aside."""
+        """A stream has ended that was not set aside."""
 
     def _abandon(self, stream: StreamInfo) -> None:
-        """Forget a stream, in whatever state it is; must not raise."""
+        """Forget a stream that was set aside; must not raise."""
 
     def _for(self, stream: StreamInfo | None, work: Callable[..., object], *arguments: Any) -> None:
-        """Do something for one stream; what it raises sets that stream aside. None: nobody knows it."""
+        """Do ``work`` for one stream, which is set aside if it raises. ``stream`` None: it is not known, and what is
+        raised is raised here."""
         try:
             work(*arguments)
         except Exception as error:

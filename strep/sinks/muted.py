@@ -1,4 +1,4 @@
-"""Other sinks' audio with the keys taken out: a digit is no speech, and has no level worth knowing."""
+"""Other sinks, given audio with the keys taken out: a digit is no speech, and its level says nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._model.exceptions import ConfigurationError
 from .base import BaseSink, as_sink
 from .guarded import GuardedSink
-from .muting import MuteKeys
+from .muter import key_muter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +23,11 @@ __all__ = ["MutedSink"]
 
 
 class MutedSink(BaseSink):
-    """Gives ``sinks`` what it gets, DTMF digits in the audio zeroed, 0.1 s later: statistics of speech and level then
-    know nothing of keys. Digits are looked for once for all of them (2 µs for 20 ms of audio).
+    """Passes on to ``sinks`` what it gets, 0.1 s later and with DTMF digits in the audio set to zero, so that keys do
+    not change figures of speech and level. Digits are looked for once for all sinks (2 µs for 20 ms of audio).
 
-    They share a thread, and get gaps concealed when one of them wants that. What one raises costs the others nothing.
-    Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError for no sinks.
+    The sinks share a thread, and all get gaps concealed when one of them wants that. When one raises, it costs the
+    others nothing. Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError if there are no sinks.
     """
 
     kind = "muted"
@@ -39,14 +39,14 @@ class MutedSink(BaseSink):
         self._guarded = [GuardedSink(as_sink(sink)) for sink in sinks]
         self.prompt = any(guarded.prompt for guarded in self._guarded)
         self.wants_audio = any(guarded.wants_audio for guarded in self._guarded)
-        self._mute = MuteKeys()
+        self._muter = key_muter()
 
     @property
     def concealment(self) -> bool:  # type: ignore[override]  # sinks may change their minds
         return any(guarded.concealment for guarded in self._guarded)
 
     def report_to(self, incidents: Incidents) -> None:
-        self._mute.aside.incidents = incidents
+        self._muter.aside.incidents = incidents
         for guarded in self._guarded:
             guarded.report_to(incidents)
 
@@ -59,7 +59,7 @@ class MutedSink(BaseSink):
             guarded.stream_started(stream)
 
     def blocks(self, batch: BlockBatch) -> None:
-        self._hand_on(self._mute.process(batch))
+        self._hand_on(self._muter.process(batch))
 
     def _hand_on(self, batch: BlockBatch | None) -> None:
         if batch is not None and len(batch):
@@ -68,7 +68,7 @@ class MutedSink(BaseSink):
                     guarded.blocks(batch)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
-        self._hand_on(self._mute.end(stream))
+        self._hand_on(self._muter.end(stream))
         for guarded in self._guarded:
             guarded.stream_ended(stream, report)
 
@@ -94,9 +94,10 @@ class MutedSink(BaseSink):
             guarded.close(timeout_s)
 
     def report(self) -> dict[str, Any]:
-        """The sinks' own as one: what failed first, sums of what was dropped; and what else one of them tells."""
+        """The sinks' reports as one: ``failed`` of the first that failed, sums of what was dropped, and ``paused`` and
+        ``problem`` if one of them has these."""
         reports = [guarded.report() for guarded in self._guarded]
-        mute = self._mute.aside
+        mute = self._muter.aside
         aside = mute.streams + sum(int(r.get("set_aside") or 0) for r in reports)
         told = {key: value for r in reversed(reports) for key, value in r.items() if key in ("paused", "problem")}
         if "problem" in told:

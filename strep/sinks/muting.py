@@ -1,11 +1,12 @@
 """Audio with the keys taken out: a stage between the engine and what writes or keeps audio. Pure.
 
-A tone is known for a digit 60 ms after it began at the latest, but a file would have it by then. So each stream's last
-100 ms are held back, until more audio of the same stream has come or it has ended, and digits are zeroed in what is let
-go. Nothing depends on clocks or on how the audio was cut: a stream gives the same samples, live and in a replay.
+A tone is recognized as a digit at most 60 ms after it began, but by then a file would have it already. So the last
+100 ms of each stream are held back until more of its audio has come, or it has ended. In what is let through, digits
+are set to zero. Nothing depends on clocks or on how the audio was cut: a stream gives the same samples, live and in a
+replay.
 
-What remains of a digit is less than 35 ms of tone, where one was interrupted for more than 30 ms: no receiver takes
-that for a digit (ITU-T Q.24). RFC 4733 digits are not in the audio in the first place.
+Of a digit that was interrupted for more than 30 ms, less than 35 ms of tone may remain: no receiver takes that for a
+digit (ITU-T Q.24). RFC 4733 digits are not in the audio at all.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
     from .._model.types import StreamInfo
     from .analysis.bank import FrameBatch
 
-__all__ = ["HELD_S", "MuteKeys"]
+__all__ = ["HELD_S", "KeyMuter"]
 
-HELD_S: Final = 0.1
-_MARGIN: Final = 40  # 5 ms on either side, at 8 kHz: as exactly as beginnings and ends are known
+HELD_S: Final = 0.1  # how much of each stream is held back
+_MARGIN_SAMPLES: Final = 40  # at 8 kHz, 5 ms on either side: how exactly beginnings and ends of digits are known
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """A block, or what is left of it."""
+class _Segment:
+    """A block, or a part of one."""
 
     stream: StreamInfo
     position: int
@@ -47,7 +48,7 @@ class _Part:
     samples: npt.NDArray[np.int16]  # interleaved
     mask: npt.NDArray[np.uint8] | None
 
-    def split(self, frames: int) -> tuple[_Part, _Part]:
+    def split(self, frames: int) -> tuple[_Segment, _Segment]:
         channels = self.stream.channels
         codec = self.stream.codec
         rate = self.stream.sample_rate
@@ -73,23 +74,24 @@ class _Part:
         return head, tail
 
 
-class MuteKeys:
+class KeyMuter:
     """Lets audio through 100 ms late, with DTMF digits zeroed.
 
-    What it gives are BlockBatches without payload bytes: sinks that keep the encoded form cannot be muted this way.
+    The BlockBatches that come out have no payload bytes: sinks that keep the encoded form cannot be muted this way.
     Call :meth:`process` with each batch, :meth:`end` when a stream has ended. Not thread-safe.
 
-    A stream in which keys cannot be looked for is set aside: nothing of it is let through, what was held neither.
+    When looking for keys in a stream raises, the stream is set aside: nothing more of it is let through, not even what
+    was held back.
 
     ``muted_frames``  sample frames zeroed so far
-    ``aside``         streams that were set aside, and the frames that this cost
+    ``aside``         streams that were set aside, and the frames that this has cost
     """
 
     def __init__(self) -> None:
         self.aside = StreamExclusion("mute keys")
         self._bank = key_bank(self.aside)
         self._finder = KeyFinder(self.aside)
-        self._held: dict[int, list[_Part]] = {}
+        self._held: dict[int, list[_Segment]] = {}
         self._spans: dict[int, list[tuple[int, int]]] = {}  # by row, at 8 kHz
         self.muted_frames = 0
 
@@ -122,25 +124,25 @@ class MuteKeys:
             block = samples[offset[i] : offset[i + 1]]
             own = None if mask is None else mask[first : first + frames]
             first += frames
-            part = _Part(batch.streams[i], position, frames, gap, cause, timestamp, arrival_ns, time_ns, block, own)
+            part = _Segment(batch.streams[i], position, frames, gap, cause, timestamp, arrival_ns, time_ns, block, own)
             self._held.setdefault(row, []).append(part)
-        free: list[_Part] = []
+        free: list[_Segment] = []
         for row in dict.fromkeys(rows):
             free += self._try_release(row, HELD_S)
         self._drop_fresh()
         return _batch(free)
 
     def _drop_fresh(self) -> None:
-        """Of streams that were just set aside nothing is kept, and all of it counts as dropped."""
+        """Forget what is held of streams that were just set aside; it counts as dropped."""
         for stream in self.aside.take_fresh(None) if self.aside.fresh else ():
             self.aside.dropped_frames += self._frames_of(stream.index)
             self._forget(stream.index)
 
-    def _try_release(self, row: int, held_s: float) -> list[_Part]:
+    def _try_release(self, row: int, held_s: float) -> list[_Segment]:
         stream = self._held[row][0].stream
         if self.aside.fresh and stream in self.aside:
             return []
-        free: list[_Part] = []
+        free: list[_Segment] = []
         muted, held = self.muted_frames, self._frames_of(row)
         try:
             self._release(row, held_s, free)
@@ -163,7 +165,7 @@ class MuteKeys:
         """What is still held of a stream that has ended."""
         row = stream.index
         parts = self._held.get(row)
-        free: list[_Part] = []
+        free: list[_Segment] = []
         if parts and parts[0].stream is stream:
             try:
                 self._listen(self._bank.flush(row))
@@ -188,7 +190,7 @@ class MuteKeys:
                 for found in keys:
                     self._spans.setdefault(found.row, []).append((found.begin, found.end))
 
-    def _release(self, row: int, held_s: float, free: list[_Part]) -> None:
+    def _release(self, row: int, held_s: float, free: list[_Segment]) -> None:
         parts = self._held[row]
         last = parts[-1]
         rate = last.stream.sample_rate or RATE
@@ -198,7 +200,7 @@ class MuteKeys:
         if going is not None:
             spans.append((going[0], going[1] + HOP))
         n = 0
-        going_out: list[_Part] = []
+        going_out: list[_Segment] = []
         for n, part in enumerate(parts):
             if part.position + part.frames > cut:
                 if part.position < cut:
@@ -211,15 +213,15 @@ class MuteKeys:
         del parts[:n]
         free += [self._muted(part, spans, rate) for part in going_out]
         if row in self._spans:
-            self._spans[row] = [s for s in self._spans[row] if (s[1] + _MARGIN) * rate > cut * RATE]
+            self._spans[row] = [s for s in self._spans[row] if (s[1] + _MARGIN_SAMPLES) * rate > cut * RATE]
             if not self._spans[row]:
                 del self._spans[row]
 
-    def _muted(self, part: _Part, spans: list[tuple[int, int]], rate: int) -> _Part:
+    def _muted(self, part: _Segment, spans: list[tuple[int, int]], rate: int) -> _Segment:
         copied: npt.NDArray[np.int16] | None = None
         for begin, end in spans:
-            first = max(0, (begin - _MARGIN) * rate // RATE - part.position)
-            last = min(part.frames, -(-(end + _MARGIN) * rate // RATE) - part.position)
+            first = max(0, (begin - _MARGIN_SAMPLES) * rate // RATE - part.position)
+            last = min(part.frames, -(-(end + _MARGIN_SAMPLES) * rate // RATE) - part.position)
             if first < last:
                 copied = part.samples.copy() if copied is None else copied
                 channels = part.stream.channels
@@ -228,7 +230,7 @@ class MuteKeys:
         return part if copied is None else replace(part, samples=copied)
 
 
-def _batch(parts: list[_Part]) -> BlockBatch | None:
+def _batch(parts: list[_Segment]) -> BlockBatch | None:
     if not parts:
         return None
     m = len(parts)

@@ -1,6 +1,6 @@
 """A local server that behaves like the call-control API: calls, forks with real media, signed webhooks."""
 
-from ._calls import Call
+from ._call import Call
 from ._faults import Fault, Faults, WebhookFaults
 from ._standin import StandIn
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["OK", "Answer", "Problem", "Refused", "call_ended", "not_answered", "not_found", "unknown_call"]
+__all__ = ["OK", "Answer", "Problem", "Refusal", "call_ended", "not_answered", "not_found", "unknown_call"]
 
 _ERRORS_URL: Final = "https://developers.telnyx.com/docs/overview/errors/"
 
@@ -45,7 +45,7 @@ class Problem:
         return entry
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A request that is answered with an error."""
 
     def __init__(self, status: int, *problems: Problem, headers: Mapping[str, str] | None = None) -> None:
@@ -53,8 +53,8 @@ class Refused(Exception):
         self.answer = Answer(status, {"errors": [p.as_dict() for p in problems]}, headers or {})
 
 
-def unknown_call() -> Refused:
-    return Refused(
+def unknown_call() -> Refusal:
+    return Refusal(
         422,
         Problem(
             "90015",
@@ -65,8 +65,8 @@ def unknown_call() -> Refused:
     )
 
 
-def call_ended() -> Refused:
-    return Refused(
+def call_ended() -> Refusal:
+    return Refusal(
         422,
         Problem(
             "90018",
@@ -76,8 +76,8 @@ def call_ended() -> Refused:
     )
 
 
-def not_answered(command: str) -> Refused:
-    return Refused(
+def not_answered(command: str) -> Refusal:
+    return Refusal(
         422,
         Problem(
             "90034",
@@ -87,5 +87,5 @@ def not_answered(command: str) -> Refused:
     )
 
 
-def not_found(what: str) -> Refused:
-    return Refused(404, Problem("10005", "Resource not found", f"{what} could not be found."))
+def not_found(what: str) -> Refusal:
+    return Refusal(404, Problem("10005", "Resource not found", f"{what} could not be found."))

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from ._answers import Answer, Problem, Refused, not_found
-from ._calls import Calls, Effect
+from ._answers import Answer, Problem, Refusal, not_found
+from ._call import Effect
+from ._calls import Calls
 from ._faults import Fault, Misfortune
 from ._requests import parse_command, parse_dial, parse_fork_start, parse_page
 
@@ -21,8 +22,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_BASE: Final = "/v2"
-_MOST_BYTES: Final = 1 << 20
+_BASE_PATH: Final = "/v2"
+_LARGEST_BODY_BYTES: Final = 1 << 20
 
 
 class App:
@@ -63,15 +64,15 @@ class App:
             fault = self._misfortune.draw()
             retry = {"retry-after": f"{faults.retry_after_s:g}"}
             if fault is Fault.TOO_MANY:
-                raise Refused(429, Problem("10011", "Too many requests", "Try again later."), headers=retry)
+                raise Refusal(429, Problem("10011", "Too many requests", "Try again later."), headers=retry)
             if fault is Fault.UNAVAILABLE:
                 detail = "The service is not available."
-                raise Refused(503, Problem("10007", "Unexpected error", detail), headers=retry)
+                raise Refusal(503, Problem("10007", "Unexpected error", detail), headers=retry)
             answer = self._route(scope, body)
             if fault is Fault.LOST:
-                raise Refused(500, Problem("10007", "Unexpected error", "An unexpected error occurred."))
-        except Refused as refused:
-            answer = refused.answer
+                raise Refusal(500, Problem("10007", "Unexpected error", "An unexpected error occurred."))
+        except Refusal as refusal:
+            answer = refusal.answer
         if fault is Fault.HANG:
             await self._hang(receive)
         await _send(answer, send, cut=fault in (Fault.CUT, Fault.HANG))
@@ -80,7 +81,7 @@ class App:
         given = next((value for name, value in scope["headers"] if name.lower() == b"authorization"), b"")
         if not hmac.compare_digest(given, self._token):
             detail = "The required authentication headers were either invalid or not included in the request."
-            raise Refused(401, Problem("10009", "Authentication failed", detail))
+            raise Refusal(401, Problem("10009", "Authentication failed", detail))
 
     def _route(self, scope: Scope, body: bytes | None) -> Answer:
         now_ns = self._clock()
@@ -88,9 +89,9 @@ class App:
         # as it came: a %2F in a call_control_id is no separator
         raw = scope.get("raw_path") or scope["path"].encode()
         path = raw.decode("latin-1").partition("?")[0]
-        if not path.startswith(_BASE + "/"):
+        if not path.startswith(_BASE_PATH + "/"):
             raise not_found("The requested URL")
-        parts = [unquote(part) for part in path[len(_BASE) + 1 :].split("/")]
+        parts = [unquote(part) for part in path[len(_BASE_PATH) + 1 :].split("/")]
         calls, method = self._calls, scope["method"]
         match method, parts:
             case "GET", ["call_events"]:
@@ -135,22 +136,22 @@ async def _read(receive: Receive) -> bytes | None:
             raise _ClientGoneError
         part = message.get("body", b"")
         size += len(part)
-        if size <= _MOST_BYTES:
+        if size <= _LARGEST_BODY_BYTES:
             parts.append(part)
         more = message.get("more_body", False)
-    return b"".join(parts) if size <= _MOST_BYTES else None
+    return b"".join(parts) if size <= _LARGEST_BODY_BYTES else None
 
 
 def _json(body: bytes | None) -> Any:
     if body is None:
-        raise Refused(413, Problem("10015", "Bad Request", f"The body is longer than {_MOST_BYTES} bytes."))
+        raise Refusal(413, Problem("10015", "Bad Request", f"The body is longer than {_LARGEST_BODY_BYTES} bytes."))
     if not body.strip():
         return {}
     try:
         return json.loads(body)
     except ValueError:
         detail = "The request failed because it was not well-formed: the body is no JSON."
-        raise Refused(400, Problem("10015", "Bad Request", detail)) from None
+        raise Refusal(400, Problem("10015", "Bad Request", detail)) from None
 
 
 async def _send(answer: Answer, send: Send, *, cut: bool) -> None:

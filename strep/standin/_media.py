@@ -1,4 +1,4 @@
-"""The media of all forks as arrays: which packets are due, what stands in them, what was sent. Pure.
+"""The media of all forks as arrays: which packets are due, what is in them, what was sent. Pure.
 
 Row 2 i of the columns is what the network received from the party of a call (inbound), row 2 i + 1 what it transmitted
 to it (outbound). Packets of a row are counted from when the call was answered, so a fork begins in their middle.
@@ -15,50 +15,40 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .._codecs.facts import codec_facts
 from .._codecs.g711 import encode
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec, Direction
 from .._parser import write_headers
-from ..simulate import Impairments, StreamTruth
-from ..simulate.impair import impair
+from ..simulate.calls import wire_codec
+from ..simulate.impair import Impairments, impair
 from ..simulate.speech import bundled_voices
-from ..simulate.traffic import wire_codec
-from ._calls import Fork
+from ..simulate.truth import StreamTruth
+from ._call import Due, MediaFork
 
-__all__ = ["Due", "MediaPlan"]
+__all__ = ["MediaPlan"]
 
 I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
 
-_CHUNK: Final = 250  # packets of a row that are planned at once
-_AHEAD_NS: Final = 1_000_000_000
-_LOOK_NS: Final = 500_000_000  # between two looks for forks that need planning
-_KEPT: Final = 4096  # forks whose truth is remembered
+_PACKETS_PER_PLAN: Final = 250  # of a row, at least
+_PLAN_AHEAD_NS: Final = 1_000_000_000
+_PLAN_EVERY_NS: Final = 500_000_000  # between two looks for forks that need planning
+_TRUTHS_KEPT: Final = 4096  # forks whose truth is remembered
 _MASK_64: Final = 0xFFFF_FFFF_FFFF_FFFF
-_STREP: Final = 24
-_RTP: Final = 12
-_GOLDEN: Final = 0.618_033_988_749_895
-_ROWS: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Packets in order of sending, int64 (n,): the row, the number since the call was answered."""
-
-    row: I64
-    number: I64
-
-    def __len__(self) -> int:
-        return len(self.row)
+_STREP_BYTES: Final = 24
+_RTP_BYTES: Final = 12
+_GOLDEN_RATIO: Final = 0.618_033_988_749_895  # spreads phases evenly, however many there are
+_FIRST_ROWS: Final = 64  # of the table; it doubles when it is full
 
 
 @dataclass(slots=True)
-class _Sending:
+class _Transmission:
     """One fork. ``sent`` is of what was planned, bool (2, chunk) each, from packet ``first`` of either row on."""
 
-    fork: Fork
+    fork: MediaFork
     row: int  # of inbound; outbound is the next
     first: I64  # (2,)
     epoch_ns: I64  # (2,): when packet 0 of the row was
@@ -75,7 +65,7 @@ class _Sending:
 class MediaPlan:
     """``start`` and ``stop`` forks, ask for what is ``due``, write it as ``datagrams``.
 
-    ``voices``: int16 at the codec's rate, said again and again (default: the bundled ones). The same ``seed`` makes the
+    ``voices``: int16 at the codec's rate, repeated for ever (default: the bundled ones). The same ``seed`` makes the
     same packets and the same trouble for the same calls. Raises ConfigurationError.
     """
 
@@ -95,24 +85,24 @@ class MediaPlan:
             raise ConfigurationError(f"ptime {ptime_ms} ms: whole samples at {chosen.clock_rate} Hz, 200 at most")
         if not abs(drift_ppm) <= 100_000:
             raise ConfigurationError(f"drift {drift_ppm} ppm: choose -100000 to 100000")
-        self.payload_type = {"PCMU": 0, "PCMA": 8}.get(chosen.name, 96)
+        self.payload_type = codec_facts(chosen).simulated_type
         self._frames = frames
         self._seed = secrets.randbits(64) if seed is None else seed
         self._step_ns = ptime_ms * 1e6 / (1 + drift_ppm * 1e-6)
         self._ptime_ns = round(ptime_ms * 1e6)
         self._impairments = impairments or Impairments()
         self._in_order = not (self._impairments.reorder or self._impairments.jitter_ms or self._impairments.duplicate)
-        self._chunk = max(_CHUNK, int(2 * _AHEAD_NS / self._step_ns) + 1)
+        self._chunk = max(_PACKETS_PER_PLAN, int(2 * _PLAN_AHEAD_NS / self._step_ns) + 1)
         self._table = self._voice_table(bundled_voices(chosen.sample_rate) if voices is None else voices)
-        self._sending: dict[int, _Sending] = {}  # by the fork's number
-        self._ended: deque[_Sending] = deque(maxlen=_KEPT)
+        self._sending: dict[int, _Transmission] = {}  # by the fork's number
+        self._ended: deque[_Transmission] = deque(maxlen=_TRUTHS_KEPT)
         self._free: list[int] = []
         # leg, direction, ssrc, first sequence number, first timestamp, voice, block in packet 0, strep, destination
         self._columns = np.zeros((9, 0), np.int64)
         self._ids = np.zeros((2, 0), np.uint64)  # call_leg_id, upper and lower half
         self._highest = np.zeros(0, np.int64)  # number that was sent
         self._owner = np.zeros(0, np.int64)  # number of the fork
-        self._grow(_ROWS)
+        self._grow(_FIRST_ROWS)
         self._time = np.zeros(0, np.int64)
         self._packets = np.zeros((3, 0), np.int64)  # row, number, whether it is a copy: in order of time, with _time
         self._done = 0
@@ -154,7 +144,7 @@ class MediaPlan:
         self._merge()
         return int(self._time[self._done]) if self._done < len(self._time) else self._look_ns
 
-    def start(self, fork: Fork, destinations: tuple[int, int] = (0, 0)) -> None:
+    def start(self, fork: MediaFork, destinations: tuple[int, int] = (0, 0)) -> None:
         """Send from the first packet on that is due after the fork's start. ``destinations`` come out of :meth:`to`."""
         if not self._free:
             self._grow(2 * self._columns.shape[1])
@@ -162,11 +152,11 @@ class MediaPlan:
         call = fork.call
         wire = np.random.default_rng([self._seed, 1, call.number])
         # the parties of a call, and the calls, do not speak on the same instant
-        phase = (call.number * _GOLDEN + np.array([0.0, 0.5])) % 1.0 * self._step_ns
+        phase = (call.number * _GOLDEN_RATIO + np.array([0.0, 0.5])) % 1.0 * self._step_ns
         epoch_ns = call.media_ns + phase.astype(np.int64)
         first = np.maximum(np.ceil((fork.started_ns - epoch_ns) / self._step_ns), 0).astype(np.int64)
         pair = min(call.number, call.peer.number) if call.peer is not None else call.number
-        sending = _Sending(
+        sending = _Transmission(
             fork,
             row,
             first,
@@ -189,7 +179,7 @@ class MediaPlan:
         self._sending[fork.number] = sending
         self._extend(sending)
 
-    def stop(self, fork: Fork) -> list[StreamTruth]:
+    def stop(self, fork: MediaFork) -> list[StreamTruth]:
         """Send nothing more of it; tells what was sent, inbound and outbound."""
         sending = self._sending.get(fork.number)
         if sending is None:
@@ -205,7 +195,7 @@ class MediaPlan:
         self._ended.append(sending)
         return self._truth(sending)
 
-    def _sent(self, sending: _Sending) -> tuple[Bool, I64]:
+    def _sent(self, sending: _Transmission) -> tuple[Bool, I64]:
         """What was planned less what is still to come: bool (2, packets), and how many were sent twice."""
         self._merge()
         sent, duplicates = np.concatenate(sending.sent, axis=1), sending.duplicates.copy()
@@ -222,7 +212,7 @@ class MediaPlan:
         every = [*self._ended, *self._sending.values()]
         return [t for s in every if s.fork.call.number == call_number for t in self._truth(s)]
 
-    def _truth(self, sending: _Sending) -> list[StreamTruth]:
+    def _truth(self, sending: _Transmission) -> list[StreamTruth]:
         sent, duplicates = self._sent(sending)
         there = np.flatnonzero(sent.any(axis=0))
         sent = sent[:, : there[-1] + 1 if there.size else 0]
@@ -254,7 +244,7 @@ class MediaPlan:
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
-    def _extend(self, sending: _Sending) -> None:
+    def _extend(self, sending: _Transmission) -> None:
         n = self._chunk
         number = sending.planned + np.arange(n)
         at_ns = sending.epoch_ns[:, None] + np.rint((sending.first[:, None] + number) * self._step_ns).astype(np.int64)
@@ -282,9 +272,9 @@ class MediaPlan:
         """The packets whose time has come, at most so many; they count as sent."""
         if now_ns >= self._look_ns:
             for sending in self._sending.values():
-                while sending.planned_ns < now_ns + _AHEAD_NS:
+                while sending.planned_ns < now_ns + _PLAN_AHEAD_NS:
                     self._extend(sending)
-            self._look_ns = now_ns + _LOOK_NS
+            self._look_ns = now_ns + _PLAN_EVERY_NS
         self._merge()
         begin = self._done
         self._done = end = min(int(np.searchsorted(self._time, now_ns, "right")), begin + most)
@@ -315,7 +305,7 @@ class MediaPlan:
         """uint8 (n, length), all of one length."""
         leg, direction, ssrc, sequence, timestamp, voice, block, _, _ = self._columns[:, due.row]
         number = due.number
-        slab = np.empty((len(due), _STREP * strep + _RTP + self._table.shape[2]), np.uint8)
+        slab = np.empty((len(due), _STREP_BYTES * strep + _RTP_BYTES + self._table.shape[2]), np.uint8)
         header = write_headers(
             slab,
             strep=strep,

@@ -10,15 +10,15 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from ._calls import Webhook
+from ._call import Webhook
 from ._faults import WebhookFaults
 from ._webhooks import Signer, encode_body
 
 __all__ = ["Outbox"]
 
 _TIMEOUT_S: Final = 5.0
-_AT_ONCE: Final = 50  # requests; what httpx's pool does for each grows with those that wait in it
-_WAITING: Final = 1000  # webhooks of one call that wait for a receiver; the oldest are given up
+_REQUESTS_AT_ONCE: Final = 50  # httpx's pool does more for each request, the more of them wait in it
+_WAITING_PER_CALL: Final = 1000  # webhooks of one call; of more the oldest are given up
 
 
 class Outbox:
@@ -43,7 +43,7 @@ class Outbox:
         self._rng = np.random.default_rng(seed)
         self._tell = tell
         self._transport = transport
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._clients: dict[bool, httpx.AsyncClient] = {}
         self._lines: dict[int, deque[Webhook]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,7 +69,7 @@ class Outbox:
         line = self._lines.get(webhook.call.number)
         if line is not None:
             line.append(webhook)
-            if len(line) > _WAITING:
+            if len(line) > _WAITING_PER_CALL:
                 self._fail(line.popleft(), 0)
             return
         self._lines[webhook.call.number] = line = deque([webhook])

@@ -8,16 +8,16 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from .._edge.udp import UdpAddress, parse_address
+from .._edge.udp.address import UdpAddress, parse_address
 from .._model.exceptions import AddressError
-from ._answers import Problem, Refused
+from ._answers import Problem, Refusal
 
 __all__ = ["Command", "Dial", "ForkStart", "Page", "parse_command", "parse_dial", "parse_fork_start", "parse_page"]
 
 StreamType = Literal["raw", "decrypted"]
 
 _STREAM_TYPES: Final = ("raw", "decrypted")
-_LARGEST_PAGE: Final = 250
+_LARGEST_PAGE_SIZE: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class _Body:
 
     def __init__(self, body: Any) -> None:
         if not isinstance(body, dict):
-            raise Refused(400, Problem("10015", "Bad Request", "The body is no JSON object.", pointer=""))
+            raise Refusal(400, Problem("10015", "Bad Request", "The body is no JSON object.", pointer=""))
         self._body: dict[str, Any] = body
         self.problems: list[Problem] = []
 
@@ -125,7 +125,7 @@ class _Body:
 
     def check(self) -> None:
         if self.problems:
-            raise Refused(422, *self.problems)
+            raise Refusal(422, *self.problems)
 
 
 def _address(text: str) -> UdpAddress | None:
@@ -138,7 +138,7 @@ def _address(text: str) -> UdpAddress | None:
 
 
 def parse_command(body: Any) -> Command:
-    """``answer``, ``hangup``, ``fork_stop``. Raises Refused."""
+    """``answer``, ``hangup``, ``fork_stop``. Raises Refusal."""
     fields = _Body(body)
     command = fields.command()
     fields.check()
@@ -146,7 +146,7 @@ def parse_command(body: Any) -> Command:
 
 
 def parse_fork_start(body: Any) -> ForkStart:
-    """Raises Refused for neither or both of target and rx/tx, ``decrypted`` without rx/tx, and what is no address."""
+    """Raises Refusal for neither or both of target and rx/tx, ``decrypted`` without rx/tx, and what is no address."""
     fields = _Body(body)
     command = fields.command()
     target = fields.udp("target", prefix=True)
@@ -167,7 +167,7 @@ def parse_fork_start(body: Any) -> ForkStart:
 
 
 def parse_dial(body: Any) -> Dial:
-    """Raises Refused."""
+    """Raises Refusal."""
     fields = _Body(body)
     command = fields.command()
     connection_id, to, from_ = (fields.text(name, required=True) or "" for name in ("connection_id", "to", "from"))
@@ -177,15 +177,15 @@ def parse_dial(body: Any) -> Dial:
 
 
 def parse_page(query: list[tuple[str, str]]) -> Page:
-    """The query of ``/call_events``. Raises Refused."""
+    """The query of ``/call_events``. Raises Refusal."""
     filters: dict[str, str] = {}
     sizes = {"page[number]": 1, "page[size]": 20}
     for name, value in query:
         if name in sizes:
-            most = _LARGEST_PAGE if name == "page[size]" else 10**9
+            most = _LARGEST_PAGE_SIZE if name == "page[size]" else 10**9
             if not (value.isascii() and value.isdigit() and 1 <= int(value) <= most):
                 detail = f"{name} must be an integer from 1 to {most}."
-                raise Refused(422, Problem("10015", "Invalid value", detail, parameter=name))
+                raise Refusal(422, Problem("10015", "Invalid value", detail, parameter=name))
             sizes[name] = int(value)
         elif name.startswith("filter[") and name.endswith("]"):
             filters[name[len("filter[") : -1]] = value

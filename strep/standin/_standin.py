@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -15,15 +16,18 @@ import httpx
 from .._edge.http import HttpLimits, HttpServer
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
-from ..simulate import Impairments, StreamTruth
+from ..simulate._sendmmsg import ScatterSender
+from ..simulate.calls import wire_codec
+from ..simulate.impair import Impairments
 from ..simulate.speech import read_voices
-from ..simulate.traffic import wire_codec
+from ..simulate.truth import StreamTruth
 from ._app import App
-from ._calls import Call, Calls, Effect, ForkStarted, ForkStopped, Webhook
+from ._call import Call, Effect, MediaStart, MediaStop, Webhook
+from ._calls import Calls
 from ._faults import Fault, Faults, Misfortune, WebhookFaults
 from ._media import MediaPlan
 from ._outbox import Outbox
-from ._sender import MediaSender
+from ._sender import DatagramSender, MediaSender
 from ._webhooks import Signer
 
 __all__ = ["StandIn"]
@@ -42,7 +46,9 @@ class StandIn:
     ``webhook``: URL that hears of everything. Media as :func:`strep.simulate.simulate` makes it: ``codec``,
     ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``serving``, ``call``
     when one arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``webhook`` with its outcome.
-    The same ``seed`` makes the same calls, keys, packets and troubles, but for what hangs on when commands come.
+    The same ``seed`` makes the same calls, keys, packets and troubles, except for what depends on when commands come.
+    For tests in virtual time: ``clock`` gives ns, UTC, as fast as the event loop's time goes; ``open_sender`` makes
+    what sends datagrams to the addresses of one family.
 
     Raises ConfigurationError, BindError; MissingExtraError without the extra ``serve``.
     """
@@ -69,6 +75,8 @@ class StandIn:
         webhook_transport: httpx.AsyncBaseTransport | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
         seed: int | None = None,
+        clock: Callable[[], int] | None = None,
+        open_sender: Callable[[socket.AddressFamily], DatagramSender] = ScatterSender,
     ) -> None:
         if seed is not None and seed < 0:
             raise ConfigurationError(f"seed {seed}: 0 or more")
@@ -77,7 +85,8 @@ class StandIn:
         if webhook is not None and not webhook.startswith(("http://", "https://")):
             raise ConfigurationError(f"webhook {webhook!r}: a URL that begins with http:// or https://")
         self._address = host, port
-        self._wall_ns = time.time_ns() - time.monotonic_ns()
+        self._clock = clock or _steady_clock()
+        self._open_sender = open_sender
         voices = None if file is None else read_voices(file, wire_codec(codec).sample_rate)
         self._plan = MediaPlan(
             codec=codec, ptime_ms=ptime_ms, voices=voices, impairments=impairments, drift_ppm=drift_ppm, seed=seed
@@ -155,7 +164,7 @@ class StandIn:
         self._closing = asyncio.Event()
         self._changed = asyncio.Event()
         self._calls = Calls(now_ns=self._clock(), **self._numbers)  # the first calls arrive now
-        self._media = MediaSender(self._plan, self._clock)
+        self._media = MediaSender(self._plan, self._clock, self._open_sender)
         self._outbox = Outbox(
             self._signer,
             self._webhook_faults,
@@ -222,18 +231,14 @@ class StandIn:
             except TimeoutError:
                 self._perform(self._calls.advance(self._clock()))
 
-    def _clock(self) -> int:
-        """ns, UTC; never steps."""
-        return self._wall_ns + time.monotonic_ns()
-
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case ForkStarted(fork):
+                case MediaStart(fork):
                     self._media.start(fork)
                     to = str(fork.target or f"rx {fork.rx}, tx {fork.tx}")
                     self._say("fork_started", fork.call, stream_type=fork.stream_type, to=to)
-                case ForkStopped(fork):
+                case MediaStop(fork):
                     streams = self._media.stop(fork)
                     sent = {t.direction.label: {"packets": t.packets, "lost": t.lost} for t in streams}
                     self._say("fork_stopped", fork.call, **sent)
@@ -249,3 +254,9 @@ class StandIn:
         if self._tell is not None:
             ids = {"call_control_id": call.call_control_id, "call_leg_id": str(call.call_leg_id)}
             self._tell({"event": event, **ids, **more})
+
+
+def _steady_clock() -> Callable[[], int]:
+    """UTC in ns as it is now, carried on by a clock that never steps."""
+    ahead_ns = time.time_ns() - time.monotonic_ns()
+    return lambda: ahead_ns + time.monotonic_ns()

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._model.exceptions import MissingExtraError
+from ._call import Call, iso
 
-if TYPE_CHECKING:
-    from ._calls import Call
-
-__all__ = ["Signer", "encode_body", "iso", "webhook_body"]
-
-
-def iso(time_ns: int) -> str:
-    """ISO 8601 in UTC with milliseconds, as the API writes it."""
-    moment = datetime.datetime.fromtimestamp(time_ns // 1_000_000 / 1000, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+__all__ = ["Signer", "encode_body", "webhook_body"]
 
 
 def webhook_body(call: Call, event_type: str, event_id: uuid.UUID, now_ns: int, **more: str) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from packed_witness import snr_db
 from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of
 
 import strep
-from strep._codecs.decoders import available
-from strep._codecs.encoders import make_encoder
-from strep._codecs.g711 import parse_codec
+from strep._codecs.decoder import available
+from strep._codecs.encoder import make_encoder
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
-from strep._delivery.in_order import InOrder
+from strep._delivery.ordered_work import OrderedWork
 from strep._engine.engine import Engine, EngineConfig
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended, Fault
@@ -158,7 +158,7 @@ Outcome = tuple[dict[int, Heard], list[Fault], Engine]
 
 def run(arrivals: Sequence[Arrival], cuts: Sequence[int]) -> Outcome:
     """By the number of the call. Gaps are zeros, marked 255; accounts and places are checked at every step."""
-    engine = Engine(CONFIG, InOrder().add)
+    engine = Engine(CONFIG, OrderedWork().add)
     heard: dict[int, Heard] = {}
     faults: list[Fault] = []
 

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_witness import elements, ffmpeg, ffmpeg_decodes, ffmpeg_encoders, gst, ogg_of, sent_by, snr_db
 
-from strep._codecs import amr, decoders, libopus
+from strep._codecs import amr, libav, libopus
 from strep._codecs.annexb import sid_gain
 from strep._codecs.counts import frame_count
-from strep._codecs.decoders import available, make_decoder
-from strep._codecs.encoders import make_encoder, system_library
-from strep._codecs.facts import STATIC
-from strep._codecs.g711 import parse_codec
+from strep._codecs.decoder import available, make_decoder
+from strep._codecs.encoder import make_encoder
+from strep._codecs.encoders import system_library
+from strep._codecs.facts import parse_codec
 from strep._model.exceptions import ConfigurationError, MissingExtraError
 from strep._model.types import Codec
 from strep.simulate.speech import bundled_voices
@@ -154,10 +154,10 @@ def test_amr_of_gstreamer(tmp_path: Path, name: str, rate: int, encoder: str) ->
 @needs_gst("gsmenc", "rtpgsmpay")
 def test_gsm_of_gstreamer() -> None:
     payloads = sent_by(gst("audio/x-raw,rate=8000,channels=1", "gsmenc", "rtpgsmpay"))
-    ours = decoded(STATIC[3], payloads)
+    ours = decoded(parse_codec("GSM"), payloads)
     np.testing.assert_array_equal(ours, ffmpeg_decodes(b"".join(payloads), "-f", "gsm"))
     two = [a + b for a, b in zip(payloads[::2], payloads[1::2], strict=False)]  # packets of 40 ms
-    np.testing.assert_array_equal(decoded(STATIC[3], two), ours[: 320 * len(two)])
+    np.testing.assert_array_equal(decoded(parse_codec("GSM"), two), ours[: 320 * len(two)])
 
 
 @pytest.mark.witness
@@ -514,7 +514,7 @@ def test_amr_makes_noise_after_a_sid(spelled: str) -> None:
 def test_without_pyav_the_extra_is_named(spelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = parse_codec(spelled)
     monkeypatch.setitem(sys.modules, "av", None)
-    decoders._libav_name.cache_clear()
+    libav.decoder_name.cache_clear()
     try:
         assert not available(codec)
         with pytest.raises(MissingExtraError, match=r"pip install 'strep-rtp\[codecs\]'"):
@@ -523,7 +523,7 @@ def test_without_pyav_the_extra_is_named(spelled: str, monkeypatch: pytest.Monke
             with pytest.raises(MissingExtraError, match=r"pip install 'strep-rtp\[codecs\]'"):
                 make_encoder(codec, codec.sample_rate // 50)
     finally:
-        decoders._libav_name.cache_clear()
+        libav.decoder_name.cache_clear()
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from amr_payloads import SPELLED, amr_payloads
@@ -10,8 +12,7 @@ from hypothesis import strategies as st
 
 from strep._codecs import amr, libopus
 from strep._codecs.counts import HEAD_BYTES, frame_count, frame_counts
-from strep._codecs.facts import FORMATS, STATIC, is_packed
-from strep._codecs.g711 import parse_codec
+from strep._codecs.facts import CODECS, parse_codec
 from strep._model.exceptions import ConfigurationError
 
 
@@ -19,7 +20,7 @@ from strep._model.exceptions import ConfigurationError
 def test_codecs_are_spelled_as_in_sdp(spelled: str) -> None:
     codec = parse_codec(spelled)
     assert str(codec) == spelled
-    assert is_packed(codec)
+    assert codec.packed
     assert parse_codec(spelled.lower()) == codec
     assert codec.sample_rate == {"G722": 16_000}.get(codec.name, codec.clock_rate)
 
@@ -58,8 +59,9 @@ def test_what_no_codec_has_is_refused(wrong: str, why: str) -> None:
 
 
 def test_static_payload_types() -> None:
-    assert {number: str(codec) for number, codec in STATIC.items()} == {3: "GSM/8000", 9: "G722/8000", 18: "G729/8000"}
-    assert all(f.name.upper() == key for key, f in FORMATS.items())
+    static = {number: str(parse_codec(s)) for r in CODECS.values() if r.packed for number, s in r.static_types.items()}
+    assert static == {3: "GSM/8000", 9: "G722/8000", 18: "G729/8000"}
+    assert all(row.name.upper() == key for key, row in CODECS.items())
 
 
 def matrix(payloads: list[bytes], garbage: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +96,11 @@ def test_opus_counts_are_those_of_libopus() -> None:
     codec = parse_codec("opus/48000/2")
     payloads = [bytes([toc]) for toc in range(256)]
     payloads += [bytes([toc, second, 0]) for toc in range(256) for second in range(256)]
-    theirs = [max(0, libopus.packet_samples(p)) for p in payloads]
+    library = libopus.load()
+    assert library is not None
+    samples = library.opus_packet_get_nb_samples
+    samples.restype, samples.argtypes = ctypes.c_int, [ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]
+    theirs = [max(0, samples(p, len(p), 48_000)) for p in payloads]
     assert frame_counts(codec, *matrix(payloads, 0x5A)).tolist() == theirs
     assert [frame_count(codec, p) for p in payloads] == theirs
     assert frame_count(codec, b"") == 0

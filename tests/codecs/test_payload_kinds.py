@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, leg_id, packet, payload_of, pcmu, run, steady
 
-from strep._codecs.decoders import available
-from strep._codecs.g711 import parse_codec
+from strep._codecs.decoder import available
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._engine.engine import EngineConfig
 from strep._model.types import Codec

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 import pytest
-from control.test_sessions import world
+from sessions_world import world
 
 from strep.control import Diagnosis, Facts
 from strep.control._diagnosis import diagnose

@@ -1,4 +1,4 @@
-"""Fork sessions against the stand-in, over real HTTP and real UDP; faults.md 42."""
+"""Fork sessions against the stand-in: in virtual time, and some over real HTTP and real UDP; faults.md 42."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
-from live import check_truth, port_of, until
+from live import check_truth, port_of
+from sessions_world import MODES, Mode, until, virtual_world, virtually, world
 
 import strep
-from strep._edge.http import HttpServer
 from strep._model.exceptions import ConfigurationError
 from strep.control import (
     CallControl,
@@ -25,74 +23,15 @@ from strep.control import (
     ForkEvent,
     ForkLimits,
     ForkPhase,
-    RetryPolicy,
     UnprocessableEntityError,
 )
-from strep.control.asgi import webhook_app
 from strep.control.events import parse_event
 from strep.sinks import ArraySink, WavSink
-from strep.standin import Call, StandIn, WebhookFaults
+from strep.standin import Call, WebhookFaults
 
 pytestmark = pytest.mark.realtime
 
-Mode = Literal["target", "rx_tx"]
-MODES: list[Mode] = ["target", "rx_tx"]
-# real time is the machine's: where it is slow, nothing is given up or begun again that a test does not give up
-PATIENT = ForkLimits(no_media_s=120, stall_s=120, idle_s=120, stop_s=120)
 AGAIN = ForkLimits(no_media_s=0.4, stall_s=0.3, backoff_s=0.1, idle_s=30, stop_s=4)
-
-
-@dataclass
-class World:
-    api: StandIn
-    control: CallControl
-    receiver: strep.Receiver
-    tasks: set[asyncio.Task[Any]]
-
-    def fork(self, call: Call, mode: Mode = "target", **options: Any) -> Fork:
-        return self.control.fork(call.call_control_id, self.receiver, mode=mode, **{"limits": PATIENT, **options})
-
-    def check_left_nothing(self) -> None:
-        assert len(self.control.forks) == 0
-        assert self.receiver.pairs == []
-        assert all(call.fork is None for call in self.api.calls)
-
-    def commands(self, name: str) -> int:
-        """How many commands had an effect. A request that is sent again, because its answer took too long, has none."""
-        ids = [record.command_id for record in self.api._calls.records if record.name == name]
-        assert None not in ids
-        assert len(set(ids)) == len(ids)
-        return len(ids)
-
-
-@contextlib.asynccontextmanager
-async def world(
-    calls: int = 1, *, hooks: bool = True, sinks: Any = (), receiver: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[World]:
-    """A stand-in, a client, a receiver, and an application that gives webhooks to the client's forks."""
-    app: list[Any] = []
-
-    async def take(scope: Any, receive: Any, send: Any) -> None:
-        await app[0](scope, receive, send)
-
-    server = HttpServer(take, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.port}/" if hooks else None
-    standin = StandIn(calls=calls, webhook=url, seed=7, **options)
-    await server.start()
-    try:
-        async with (
-            standin as api,
-            CallControl(api.api_key, base_url=api.base_url, policy=RetryPolicy(timeout_s=30)) as control,
-            strep.Receiver(
-                "udp:127.0.0.1:0", **({"pairs": "udp:127.0.0.1:0", "sinks": sinks} | (receiver or {}))
-            ) as one,
-        ):
-            app.append(webhook_app(api.public_key, control.forks.webhook))
-            before = asyncio.all_tasks()
-            yield World(api, control, one, before)
-            await until(lambda: not [t for t in asyncio.all_tasks() - before if "strep" in repr(t.get_coro())])
-    finally:
-        await server.stop()
 
 
 async def media(fork: Fork) -> None:
@@ -167,10 +106,10 @@ class Boom(Exception):
     pass
 
 
-@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
+@virtually
 async def test_an_error_in_the_body_stops_the_fork_and_goes_on_its_way(mode: Mode) -> None:
-    async with world() as w:
+    async with virtual_world() as w:
         (call,) = w.api.calls
         fork = w.fork(call, mode)
 
@@ -186,11 +125,11 @@ async def test_an_error_in_the_body_stops_the_fork_and_goes_on_its_way(mode: Mod
         assert "Boom" in str(fork.state.leaving)
 
 
-@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("again", [0, 3])
+@virtually
 async def test_cancellation_stops_the_fork_however_often_it_comes(mode: Mode, again: int) -> None:
-    async with world() as w:
+    async with virtual_world() as w:
         (call,) = w.api.calls
         entered = asyncio.Event()
 
@@ -212,11 +151,11 @@ async def test_cancellation_stops_the_fork_however_often_it_comes(mode: Mode, ag
         assert w.commands("fork_stop") == 1
 
 
-@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("turns", [1, 2, 5, 20, 60])
+@virtually
 async def test_cancellation_while_it_starts_leaves_nothing(mode: Mode, turns: int) -> None:
-    async with world() as w:
+    async with virtual_world() as w:
         (call,) = w.api.calls
         task = asyncio.create_task(w.fork(call, mode).__aenter__())
         for _ in range(turns):
@@ -229,10 +168,10 @@ async def test_cancellation_while_it_starts_leaves_nothing(mode: Mode, turns: in
         assert w.commands("fork_stop") == w.commands("fork_start")
 
 
-@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
+@virtually
 async def test_a_hang_up_ends_the_streams_and_closes_the_files(mode: Mode, tmp_path: Path) -> None:
-    async with world(sinks=[WavSink(tmp_path)], receiver={"announced_only": True}) as w:
+    async with virtual_world(sinks=[WavSink(tmp_path)], receiver={"announced_only": True}) as w:
         (call,) = w.api.calls
         async with w.fork(call, mode, call_leg_id=call.call_leg_id) as fork:
             await media(fork)
@@ -246,9 +185,9 @@ async def test_a_hang_up_ends_the_streams_and_closes_the_files(mode: Mode, tmp_p
         w.check_left_nothing()
 
 
-@pytest.mark.sockets
+@virtually
 async def test_a_hang_up_that_nobody_tells_of_is_found_out_by_the_next_start() -> None:
-    async with world(hooks=False) as w:
+    async with virtual_world(hooks=False) as w:
         (call,) = w.api.calls
         async with w.fork(call, limits=AGAIN) as fork:
             await media(fork)
@@ -259,11 +198,11 @@ async def test_a_hang_up_that_nobody_tells_of_is_found_out_by_the_next_start() -
         w.check_left_nothing()
 
 
-@pytest.mark.sockets
 @pytest.mark.parametrize("mode", MODES)
+@virtually
 async def test_a_fork_that_falls_silent_is_started_again(mode: Mode) -> None:
     told: list[str] = []
-    async with world(hooks=False) as w:
+    async with virtual_world(hooks=False) as w:
         (call,) = w.api.calls
         leg = call.call_leg_id
         async with w.fork(call, mode, call_leg_id=leg, limits=AGAIN, on_event=lambda e: told.append(e.kind)) as fork:
@@ -279,11 +218,11 @@ async def test_a_fork_that_falls_silent_is_started_again(mode: Mode) -> None:
         assert len(w.receiver.reports()) == 2  # the streams went on
 
 
-@pytest.mark.sockets
+@virtually
 async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any_more() -> None:
     """No webhook, no media, and the API says ok to everything: an orphan."""
     limits = ForkLimits(no_media_s=0.2, stall_s=0.2, max_restarts=0, backoff_s=0.1, idle_s=0.8, stop_s=2)
-    async with world(hooks=False, receiver={"idle_timeout_s": 1}) as w:
+    async with virtual_world(hooks=False, receiver={"idle_timeout_s": 1}) as w:
         (call,) = w.api.calls
         async with w.fork(call, limits=limits) as fork:
             await media(fork)
@@ -298,9 +237,9 @@ async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any
         w.check_left_nothing()
 
 
-@pytest.mark.sockets
+@virtually
 async def test_the_leg_is_learned_from_webhooks_where_the_api_does_not_tell() -> None:
-    async with world(receiver={"announced_only": True}) as w:
+    async with virtual_world(receiver={"announced_only": True}) as w:
         (call,) = w.api.calls
         await until(lambda: w.control.forks.leg_of(call.call_control_id))
         async with w.fork(call) as fork:  # call.initiated told it
@@ -312,9 +251,9 @@ async def test_the_leg_is_learned_from_webhooks_where_the_api_does_not_tell() ->
             check_truth(one, reports[one.direction])
 
 
-@pytest.mark.sockets
+@virtually
 async def test_media_that_comes_before_the_leg_is_known_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with world(hooks=False, receiver={"announced_only": True}) as w:
+    async with virtual_world(hooks=False, receiver={"announced_only": True}) as w:
         (call,) = w.api.calls
         known = asyncio.Event()
         ask = w.control.retrieve_call
@@ -335,9 +274,9 @@ async def test_media_that_comes_before_the_leg_is_known_waits(monkeypatch: pytes
             check_truth(one, reports[one.direction])
 
 
-@pytest.mark.sockets
+@virtually
 async def test_calls_that_cannot_be_forked() -> None:
-    async with world(2) as w:
+    async with virtual_world(2) as w:
         call, other = w.api.calls
         with pytest.raises(UnprocessableEntityError, match="90015"):
             async with w.control.fork("v3:none", w.receiver, mode="rx_tx"):
@@ -354,9 +293,9 @@ async def test_calls_that_cannot_be_forked() -> None:
         assert w.commands("fork_stop") == 1
 
 
-@pytest.mark.sockets
+@virtually
 async def test_a_start_whose_answer_never_comes_is_stopped_all_the_same() -> None:
-    async with world(hooks=False) as w:
+    async with virtual_world(hooks=False) as w:
         (call,) = w.api.calls
         w.api.fail_next("hang")
         fork = w.fork(call, call_leg_id=call.call_leg_id, limits=ForkLimits(stop_s=0.6))
@@ -369,10 +308,10 @@ async def test_a_start_whose_answer_never_comes_is_stopped_all_the_same() -> Non
         assert w.commands("fork_stop") == 1
 
 
-@pytest.mark.sockets
+@virtually
 async def test_an_api_that_is_gone_does_not_hold_anybody_up(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "strep.control")
-    async with world(hooks=False) as w:
+    async with virtual_world(hooks=False) as w:
         (call,) = w.api.calls
         told: list[str] = []
         limits = ForkLimits(stop_s=0.5)
@@ -385,10 +324,10 @@ async def test_an_api_that_is_gone_does_not_hold_anybody_up(caplog: pytest.LogCa
     assert "given up" in caplog.text
 
 
-@pytest.mark.sockets
+@virtually
 async def test_no_media_is_diagnosed_once(caplog: pytest.LogCaptureFixture) -> None:
     told: list[ForkEvent] = []
-    async with world(webhook_faults=WebhookFaults(drop=0.0)) as w:
+    async with virtual_world(webhook_faults=WebhookFaults(drop=0.0)) as w:
         (call,) = w.api.calls
         limits = ForkLimits(no_media_s=0.3, max_restarts=0)
         with caplog.at_level(logging.INFO, "strep.control"):
@@ -404,9 +343,9 @@ async def test_no_media_is_diagnosed_once(caplog: pytest.LogCaptureFixture) -> N
         w.check_left_nothing()
 
 
-@pytest.mark.sockets
+@virtually
 async def test_a_receiver_that_stops_first_is_no_trouble() -> None:
-    async with world(hooks=False) as w:
+    async with virtual_world(hooks=False) as w:
         (call,) = w.api.calls
         async with w.fork(call, "rx_tx") as fork:
             await media(fork)
@@ -418,9 +357,9 @@ async def test_a_receiver_that_stops_first_is_no_trouble() -> None:
                 raise AssertionError
 
 
-@pytest.mark.sockets
+@virtually
 async def test_all_forks_can_be_stopped_from_outside() -> None:
-    async with world(4) as w:
+    async with virtual_world(4) as w:
         forks = [w.fork(call, MODES[n % 2]) for n, call in enumerate(w.api.calls)]
         for fork in forks:
             await fork.__aenter__()
@@ -464,10 +403,10 @@ async def test_a_receiver_on_all_addresses_needs_to_be_told_which_is_reached() -
         assert fork.addresses == {"target": f"udp:203.0.113.7:{port_of(receiver)}"}
 
 
-@pytest.mark.sockets
+@virtually
 async def test_arrays_and_forks_go_together() -> None:
     sink = ArraySink(seconds=2)
-    async with world(sinks=[sink]) as w:
+    async with virtual_world(sinks=[sink]) as w:
         (call,) = w.api.calls
         async with w.fork(call) as fork:
             await media(fork)
@@ -481,12 +420,12 @@ async def test_arrays_and_forks_go_together() -> None:
         w.check_left_nothing()
 
 
-@pytest.mark.sockets
+@virtually
 async def test_the_receiver_hears_of_it_when_media_may_move(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told are webhooks after which another server may send, and each start; nothing else."""
     moved: list[uuid.UUID | str] = []
     monkeypatch.setattr(strep.Receiver, "expect_source", lambda self, leg, within_s=5.0: moved.append(leg))
-    async with world(hooks=False) as w:
+    async with virtual_world(hooks=False) as w:
         (call,) = w.api.calls
         ids = {"call_control_id": call.call_control_id, "call_leg_id": str(call.call_leg_id)}
 

@@ -428,7 +428,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, Callable[..., bool]]] = {
     "spectrum: transform": (Spectrum, spectrum_module.Spectrum, "_add", in_frames),
     "muted level: bank": (lambda: MutedSink([LevelMeter()]), bank_module.FrameBank, "_cut", in_rows),
     "muted level: keys": (lambda: MutedSink([LevelMeter()]), keys_module.KeyFinder, "find", in_frames),
-    "muted level: release": (lambda: MutedSink([LevelMeter()]), mute_module.MuteKeys, "_release", in_row),
+    "muted level: release": (lambda: MutedSink([LevelMeter()]), mute_module.KeyMuter, "_release", in_row),
 }
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import LEG, MS, T0, Arrival, Result, batch_of, leg_id, packet, payload_of, pcmu, run, steady
 
 from strep._engine.engine import Engine, EngineConfig
-from strep._engine.sources.admission import PortBinding, PortRole
 from strep._engine.sources.announcements import Announcements
+from strep._engine.sources.port_keys import PortBinding, PortRole
 from strep._model.addresses import SourceFilter
 from strep._model.events import Event
 

@@ -16,7 +16,7 @@ from traffic import traffic
 from strep._engine.engine import Engine
 from strep._engine.release import Release
 from strep._engine.streams.clock import ClockFilter
-from strep._engine.streams.timeline import Placed
+from strep._engine.streams.placement import Placement
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended
 from strep._model.report import StreamReport, leg_created_ns, utc_text
@@ -103,7 +103,7 @@ class Line:
             delay = delay_ns[begin : begin + self.per]
             n = len(delay)
             at = self.position + frames * np.arange(n)
-            placed = Placed(
+            placed = Placement(
                 None, np.ones(n, np.int64), np.arange(n), np.zeros(n, np.int16), np.full(n, frames),
                 np.full(n, frames), np.full(n, frames), None,
                 at.astype(np.uint32), T0 + position_ns(at, self.rate) + delay.astype(np.int64), np.array([0, n]),

@@ -26,15 +26,22 @@ from strep._delivery.dispatcher import Dispatcher
 from strep._edge.pcap import PcapWriter
 from strep._engine import engine as _engine
 from strep._engine import intake as _intake
+from strep._engine.bulk import BulkInsertion
+from strep._engine.changes import SourceChanges
+from strep._engine.endings import Endings
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.held_back import HeldInsertion
+from strep._engine.insertion import Insertion
 from strep._engine.outlet import outlet as _outlet
+from strep._engine.outlet.noise import ComfortNoise
 from strep._engine.outlet.outlet import Outlet
 from strep._engine.outlet.presses import KeyPresses
 from strep._engine.outlet.sorter import Sorter
+from strep._engine.playout import Playout
 from strep._engine.quarantine import Quarantine
 from strep._engine.release import Release
-from strep._engine.sources.admission import Registry
 from strep._engine.sources.key_table import KeyTable
+from strep._engine.sources.registry import Registry
 from strep._engine.sources.sources import Sources
 from strep._engine.state import StreamState
 from strep._engine.streams.clock import ClockFilter
@@ -161,6 +168,8 @@ class Saboteur:
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         names = list(inspect.signature(function).parameters)
+        if inspect.isgeneratorfunction(function):
+            return self._wrap_generator(function)
 
         def sabotaged(*values: Any, **named: Any) -> Any:
             if not self._concerns({**dict(zip(names, values, strict=False)), **named}):
@@ -171,6 +180,22 @@ class Saboteur:
             self.times -= 1
             with self._tripwire():
                 function(*values, **named)
+            raise Sabotaged("at its end")
+
+        return sabotaged
+
+    def _wrap_generator(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """Likewise, with what is done between its steps by whoever asks for them."""
+
+        def sabotaged(*values: Any, **named: Any) -> Iterator[Any]:
+            assert self.victim is None
+            self.hits += 1
+            if self.hits < self.hit or self.times <= 0:
+                yield from function(*values, **named)
+                return
+            self.times -= 1
+            with self._tripwire():
+                yield from function(*values, **named)
             raise Sabotaged("at its end")
 
         return sabotaged
@@ -201,11 +226,11 @@ class Saboteur:
 PLACES: list[tuple[Any, str]] = [
     (JitterRing, "insert"), (JitterRing, "pop"), (JitterRing, "settle"), (JitterRing, "watch_holes"),
     (JitterRing, "skip_hole"), (JitterRing, "enlarge"), (JitterRing, "note_late"), (JitterRing, "came"),
-    (Reception, "arrived"), (Reception, "came_late"), (StreamState, "note_types"), (Engine, "_judge_and_put"),
+    (Reception, "arrived"), (Reception, "came_late"), (StreamState, "note_types"), (Insertion, "_judge_and_put"),
     (Sorter, "sort"), (Timeline, "place"), (Timeline, "_place_any"), (Timeline, "_move_on"), (Timeline, "_gaps"),
     (ClockFilter, "map"), (ClockFilter, "_begin_window"), (ClockFilter, "_begin_segment"),
     (KeyPresses, "take"), (KeyPresses, "advance"), (Outlet, "_place"), (Outlet, "_blocks"), (Outlet, "emit"),
-    (Outlet, "_take_noise"), (_outlet, "gather"),
+    (ComfortNoise, "take"), (_outlet, "gather"),
 ]  # fmt: skip
 
 
@@ -369,11 +394,12 @@ def test_a_source_that_cannot_be_admitted_costs_no_other_anything() -> None:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (Engine, "_boundary"), (Engine, "_take_ticks"), (Engine, "_take_tick"), (Engine, "_send_leaving"),
-        (Engine, "_release"), (Engine, "_end"), (Engine, "_end_idle"), (Engine, "_drain"), (Sources, "offer"),
-        (Sources, "boundary"), (Sources, "close"), (KeyTable, "find"), (KeyTable, "remove"), (Outlet, "end"),
-        (StreamState, "open"), (StreamState, "close"), (StreamState, "report"), (_engine, "ticks_of"),
-        (_intake, "parse_apart"), (Engine, "_choose_smooth"), (Engine, "_started"), (Registry, "release"),
+        (Engine, "_boundary"), (Engine, "_take_ticks"), (Engine, "_take_tick"), (Playout, "hand_over_waiting"),
+        (Playout, "boundary"), (Playout, "_release_group"), (Playout, "drain"), (Endings, "end"), (Endings, "end_idle"),
+        (Sources, "offer"), (Sources, "boundary"), (Sources, "close"), (SourceChanges, "_begin"),
+        (SourceChanges, "_take_over"), (SourceChanges, "_tell_started"), (HeldInsertion, "insert"), (KeyTable, "find"),
+        (KeyTable, "remove"), (Outlet, "end"), (StreamState, "open"), (StreamState, "close"), (StreamState, "report"),
+        (_engine, "ticks_of"), (_intake, "parse_apart"), (BulkInsertion, "_choose"), (Registry, "release"),
     ],
     ids=lambda one: one if isinstance(one, str) else getattr(one, "__name__", ""),
 )  # fmt: skip

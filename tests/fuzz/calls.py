@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from strep._model.types import Direction, Leg, StreamInfo
-from strep.simulate.traffic import Traffic, make_traffic
+from strep.simulate.calls import make_traffic
+from strep.simulate.traffic import Traffic
 
 __all__ = ["NO_CALLS", "PAYLOAD_TYPES", "Key", "RealCalls", "key_of", "real_calls"]
 

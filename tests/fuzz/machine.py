@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.dispatcher import Dispatcher
-from strep._delivery.in_order import InOrder
+from strep._delivery.ordered_work import OrderedWork
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
-from strep._engine.sources.admission import PortBinding, PortRole
+from strep._engine.sources.port_keys import PortBinding, PortRole
 from strep._model.datagrams import DatagramBatch
 from strep._model.events import Ended, Fault, Started
 from strep._model.report import StreamReport
@@ -226,7 +226,7 @@ class _Machine:
             pending_ns=2_000_000_000 if setup.announced else None,
         )
         release = Release(setup.release_ns, setup.groups, prompt=setup.prompt)
-        self._engine = Engine(config, InOrder().add, release=release)
+        self._engine = Engine(config, OrderedWork().add, release=release)
         self._listeners = Listeners(setup.variant, directory) if setup.listen else None
         self._now_ns = START_NS
         self._incidents = Incidents(lambda: self._now_ns)

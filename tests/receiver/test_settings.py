@@ -21,7 +21,7 @@ from virtual import in_memory, run_virtually, send, until
 import strep
 from strep import ConfigurationError, Receiver, Supervisor
 from strep._edge.pcap import PcapWriter
-from strep._engine.sources.admission import PortRole
+from strep._engine.sources.port_keys import PortRole
 from strep._receiver import settings as module
 from strep._receiver.bindings import bindings_of
 from strep._receiver.settings import NOT_FOR, Settings

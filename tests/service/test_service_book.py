@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import listening, send_paced, until
 from support import LEG, packet
@@ -24,10 +24,10 @@ from strep.control.calls import CallState
 from strep.control.events import WebhookEvent, parse_event
 from strep.service import CallBook, CallRecorder, Health, LegStreams, LegWriter
 from strep.service._journal import Journal
-from strep.service._legs import write_json
+from strep.service._json_files import write_json
 from strep.sinks import WavSink
+from strep.standin._call import iso
 from strep.standin._calls import Calls
-from strep.standin._webhooks import iso
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -168,7 +168,7 @@ FIELDS = [
 KINDS = ["call.initiated", "call.answered", "call.bridged", "call.fork.started", "call.fork.stopped", "call.hangup"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from(KINDS) | ANYTHING, ANYTHING, st.dictionaries(st.sampled_from(FIELDS), ANYTHING)),

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from support import pcmu
 
 from strep import Direction, Leg, ParseError, parse_datagram
-from strep._codecs.g711 import encode, parse_codec
+from strep._codecs.facts import parse_codec
+from strep._codecs.g711 import encode
 from strep._codecs.payload_types import PayloadTypes
 from strep._edge.pcap import PcapReader
 from strep._edge.udp.address import parse_address

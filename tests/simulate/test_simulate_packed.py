@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from strep import parse_datagram
 from strep._codecs.counts import frame_count
-from strep._codecs.decoders import make_decoder
-from strep._codecs.encoders import make_encoder
-from strep._codecs.g711 import parse_codec
+from strep._codecs.decoder import make_decoder
+from strep._codecs.encoder import make_encoder
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._engine.engine import Engine, EngineConfig
 from strep._model.blocks import BlockBatch

@@ -51,7 +51,9 @@ def test_everything_of_a_stream(dtype: str) -> None:
     wanted = GAPPED if dtype == "int16" else (GAPPED / np.float32(32768)).astype(np.float32)
     np.testing.assert_array_equal(view.samples, wanted)
     assert (view.samples.dtype, view.position, view.rate) == (np.dtype(dtype), 0, 8000)
-    assert np.flatnonzero(~view.mask).tolist() == list(range(40 * 160, 42 * 160))
+    assert np.flatnonzero(~view.received).tolist() == list(range(40 * 160, 42 * 160))
+    assert view.mask is view.received  # an older name
+    np.testing.assert_array_equal(view.received, view.marks == strep.Mask.RECEIVED)
     sink.forget(stream)
     assert sink.get(stream).samples.shape == (0,)
     assert sink.report()["bytes"] == 0

@@ -19,12 +19,12 @@ from strep import Direction, Leg, parse_datagram
 from strep._model.exceptions import ConfigurationError
 from strep.simulate import Impairments
 from strep.standin import Faults, WebhookFaults
-from strep.standin._answers import Answer, Refused
-from strep.standin._calls import Call, Calls, Effect, Fork, ForkStarted, ForkStopped, Webhook
+from strep.standin._answers import Answer, Refusal
+from strep.standin._call import Call, Effect, MediaFork, MediaStart, MediaStop, Webhook, iso
+from strep.standin._calls import Calls
 from strep.standin._faults import Fault, Misfortune
 from strep.standin._media import MediaPlan
 from strep.standin._requests import parse_command, parse_dial, parse_fork_start, parse_page
-from strep.standin._webhooks import iso
 
 SECOND = 1_000 * MS
 TARGET = {"target": "udp:127.0.0.1:9000"}
@@ -45,7 +45,7 @@ def start(calls: Calls, call: Call, now_ns: int, **body: Any) -> tuple[Answer, l
 
 
 def refusal(function: Any, *arguments: Any) -> tuple[int, list[tuple[str, Any]]]:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Refusal) as caught:
         function(*arguments)
     answer = caught.value.answer
     assert errors_of(answer.body, "schemas/Errors") == []
@@ -116,7 +116,7 @@ def test_a_call_that_waits_is_answered_by_the_command_only():
     _, effects = calls.answer(call.call_control_id, parse_command({"client_state": "YQ=="}), T0 + SECOND)
     assert kinds(effects) == ["call.answered"]
     assert calls.answer(call.call_control_id, parse_command({}), T0 + 2 * SECOND)[1] == []
-    assert kinds(start(calls, call, T0 + 3 * SECOND)[1]) == ["ForkStarted", "call.fork.started"]
+    assert kinds(start(calls, call, T0 + 3 * SECOND)[1]) == ["MediaStart", "call.fork.started"]
 
 
 def test_dialled_calls_are_calls():
@@ -154,8 +154,8 @@ def test_the_same_command_within_60_s_does_nothing_twice():
     calls = calls_of()
     (call,) = calls.all
     effects = [start(calls, call, T0 + at, command_id="x")[1] for at in (0, 1, 60 * SECOND - 1)]
-    assert list(map(kinds, effects)) == [["ForkStarted", "call.fork.started"], [], []]
-    assert kinds(start(calls, call, T0 + 60 * SECOND, command_id="x")[1])[:2] == ["ForkStopped", "call.fork.stopped"]
+    assert list(map(kinds, effects)) == [["MediaStart", "call.fork.started"], [], []]
+    assert kinds(start(calls, call, T0 + 60 * SECOND, command_id="x")[1])[:2] == ["MediaStop", "call.fork.stopped"]
     # of another call it is another command
     other = calls_of(2).all[1]
     assert calls_of(2).fork_start(other.call_control_id, parse_fork_start(TARGET | {"command_id": "x"}), T0)[1]
@@ -167,7 +167,7 @@ def test_a_command_that_was_refused_may_come_again():
     refusal(lambda: start(calls, call, T0, command_id="x", client_state="YQ=="))
     assert call.client_state is None
     calls.advance(T0 + SECOND)
-    assert kinds(start(calls, call, T0 + SECOND, command_id="x")[1]) == ["ForkStarted", "call.fork.started"]
+    assert kinds(start(calls, call, T0 + SECOND, command_id="x")[1]) == ["MediaStart", "call.fork.started"]
 
 
 def test_a_repeated_hangup_is_fine_and_any_other_command_is_told():
@@ -186,7 +186,7 @@ def test_a_repeated_hangup_is_fine_and_any_other_command_is_told():
 def test_hanging_up_stops_the_fork_first():
     calls = calls_of(length_ns=SECOND)
     start(calls, calls.all[0], T0)
-    assert kinds(calls.advance(T0 + SECOND)) == ["ForkStopped", "call.fork.stopped", "call.hangup"]
+    assert kinds(calls.advance(T0 + SECOND)) == ["MediaStop", "call.fork.stopped", "call.hangup"]
 
 
 def test_the_type_of_stream_must_be_the_one_that_was_started():
@@ -199,7 +199,7 @@ def test_the_type_of_stream_must_be_the_one_that_was_started():
     wrong = refusal(calls.fork_stop, call.call_control_id, parse_command({"stream_type": "raw"}), T0)
     assert wrong == (422, [("10015", {"pointer": "/stream_type"})])
     right = calls.fork_stop(call.call_control_id, parse_command({"stream_type": "decrypted"}), T0)
-    assert kinds(right[1]) == ["ForkStopped", "call.fork.stopped"]
+    assert kinds(right[1]) == ["MediaStop", "call.fork.stopped"]
 
 
 @pytest.mark.parametrize(
@@ -312,15 +312,15 @@ def test_whatever_is_commanded_forks_start_and_stop_in_turn(commands: list[Any],
             elif name != "wait":
                 command = {"stop": calls.fork_stop, "hangup": calls.hangup, "answer": calls.answer}[name]
                 effects += command(control_id, parse_command(body), now)[1]
-        except Refused as refused:
+        except Refusal as refused:
             refusals.append(refused.answer.status)
     effects += calls.advance(now + 1000 * SECOND)
     assert set(refusals) <= {422}
     assert all(call.state == "hangup" and call.fork is None for call in calls.all)
     for call in calls.all:
         own = [e.event_type for e in effects if isinstance(e, Webhook) and e.call is call]
-        forks = [e for e in effects if isinstance(e, ForkStarted | ForkStopped) and e.fork.call is call]
-        assert [type(f) for f in forks] == [ForkStarted, ForkStopped] * (len(forks) // 2)
+        forks = [e for e in effects if isinstance(e, MediaStart | MediaStop) and e.fork.call is call]
+        assert [type(f) for f in forks] == [MediaStart, MediaStop] * (len(forks) // 2)
         assert [f.fork.number for f in forks[::2]] == [f.fork.number for f in forks[1::2]]
         told = [e for e in own if e.startswith("call.fork")]
         assert told == ["call.fork.started", "call.fork.stopped"] * (len(forks) // 2)
@@ -372,9 +372,9 @@ def test_webhook_troubles_that_cannot_be_are_refused(wrong: dict[str, Any]):
 # --- media -----------------------------------------------------------------------------------------------------------
 
 
-def fork_of(calls: Calls, number: int, now_ns: int) -> Fork:
+def fork_of(calls: Calls, number: int, now_ns: int) -> MediaFork:
     _, effects = start(calls, calls.all[number], now_ns)
-    return next(e.fork for e in effects if isinstance(e, ForkStarted))
+    return next(e.fork for e in effects if isinstance(e, MediaStart))
 
 
 def play(plan: MediaPlan, begin_ns: int, end_ns: int, step_ns: int) -> list[bytes]:

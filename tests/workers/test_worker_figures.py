@@ -21,9 +21,9 @@ from strep._workers.board import Board, report_of_row
 from strep._workers.ledger import packets_between
 from strep._workers.merge import merge_sinks, merge_totals, totals_of_the_dead
 from strep._workers.worker import recording_of
-from strep.sinks.wav.file import WavFormat
-from strep.sinks.wav.left import complete_file, complete_files, find_left_files
-from strep.sinks.wav.tree import WavFile, WavTree
+from strep.sinks.wav.file import WavFile, WavFormat
+from strep.sinks.wav.leftovers import complete_file, complete_files, find_left_files
+from strep.sinks.wav.tree import WavTree
 
 pytestmark = pytest.mark.realtime
 

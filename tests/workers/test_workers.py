@@ -27,7 +27,7 @@ from live import port_of, samples_of, until
 from places import TESTS
 from stopwatch import Stopwatch
 from support import LEG, packet, payload_of, pcmu
-from worker_sinks import Recording, Stuck, contradicting, dying, failing, raising
+from worker_sinks import Recording, RecordingMuted, Stuck, contradicting, dying, failing, raising
 
 import strep
 from strep._workers import steering
@@ -248,6 +248,12 @@ async def test_kill_9_costs_the_other_nothing_and_the_calls_go_on(
     assert "worker 1" in caplog.text
     assert "died: another one takes over" in caplog.text
     check_files_of_the_dead(tmp_path)
+
+
+async def test_recordings_behind_a_muted_sink_are_completed_when_their_worker_is_killed(tmp_path: Path) -> None:
+    async with supervising(sinks=RecordingMuted(tmp_path)) as supervisor:
+        sent = await under_load(supervisor, lambda pid: os.kill(pid, signal.SIGKILL))
+    check_after_restart(supervisor.summary(), sent, tmp_path, "worker died")
 
 
 def check_files_of_the_dead(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""From captured frames to UDP payloads: link layer, IP, UDP, for all frames at once. Every length is proved."""
+"""From captured frames to UDP payloads: link layer, IP, UDP, for all frames at once. Every length is checked."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SLL2: Final = 276
 ROLE_MAC: Final = bytes.fromhex("0253545245")  # then one byte: the role of the port, in our own recordings
 _VLAN: Final = (0x8100, 0x88A8, 0x9100)
 _UDP: Final = 17
-_USUAL_HEADERS: Final = 14 + 20 + 8
-_USUAL_READ: Final = 48
+_USUAL_HEADER_BYTES: Final = 14 + 20 + 8  # Ethernet, IPv4 without options, UDP
+_USUAL_READ_BYTES: Final = 48  # of each frame: the headers, rounded up to words
 _SKIPPABLE: Final = (0, 43, 60)  # hop-by-hop, routing, destination options
 
 
@@ -50,7 +50,8 @@ class Datagrams:
 
 
 class _Bytes:
-    """Reads fields at many places at once; reading beyond the file gives its last byte (lengths are proved apart)."""
+    """Reads fields at many places at once. Beyond the end of the file it reads its last byte: lengths are checked
+    elsewhere."""
 
     def __init__(self, data: U8) -> None:
         self._data = data
@@ -69,7 +70,7 @@ class _Bytes:
 
 
 def find_datagrams(data: U8, records: Records, skipped: Counter[str]) -> Datagrams:
-    """The UDP datagrams among the frames, in order; what is none, or cannot be used, is counted by cause."""
+    """The UDP datagrams among the frames, in order. Frames that are none, or cannot be used, are counted by cause."""
     usual = _usual_datagrams(data, records)
     if usual is not None:
         return usual
@@ -175,15 +176,15 @@ def _usual_datagrams(data: U8, records: Records) -> Datagrams | None:
     """
     at, captured = records.at, records.captured
     n = len(at)
-    if not n or int(captured.min()) < _USUAL_HEADERS or int(at[-1]) + _USUAL_READ > data.size:
+    if not n or int(captured.min()) < _USUAL_HEADER_BYTES or int(at[-1]) + _USUAL_READ_BYTES > data.size:
         return None
     if not (records.link == ETHERNET).all() or not (at[1:] > at[:-1]).all():
         return None
-    items = np.ndarray((data.size - _USUAL_READ + 1,), np.dtype((np.void, _USUAL_READ)), data, 0, (1,))
-    headers = items[at].view(np.uint8).reshape(n, _USUAL_READ)
+    items = np.ndarray((data.size - _USUAL_READ_BYTES + 1,), np.dtype((np.void, _USUAL_READ_BYTES)), data, 0, (1,))
+    headers = items[at].view(np.uint8).reshape(n, _USUAL_READ_BYTES)
 
     def field(offset: int, kind: str) -> npt.NDArray[Any]:
-        return np.ndarray((n,), kind, headers, offset, (_USUAL_READ,))
+        return np.ndarray((n,), kind, headers, offset, (_USUAL_READ_BYTES,))
 
     usual = (field(12, ">u4") & np.uint32(0xFFFF_FF00)) == 0x0800_4500  # the type of service may be any
     usual &= (field(20, ">u2") & np.uint16(0x3FFF)) == 0  # no fragment
@@ -195,8 +196,8 @@ def _usual_datagrams(data: U8, records: Records) -> Datagrams | None:
     ours = (field(0, ">u4") == int.from_bytes(ROLE_MAC[:4], "big")) & (field(4, "u1") == ROLE_MAC[4])
     length -= 8
     return Datagrams(
-        at + _USUAL_HEADERS,
-        np.minimum(length, captured - _USUAL_HEADERS),
+        at + _USUAL_HEADER_BYTES,
+        np.minimum(length, captured - _USUAL_HEADER_BYTES),
         length,
         records.arrival_ns,
         np.zeros(n, np.uint64),

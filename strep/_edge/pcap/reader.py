@@ -62,7 +62,7 @@ class PcapReader:
         self.close()
 
     def close(self) -> None:
-        # the map goes when the last array over it does
+        # the memory map is closed with the last array over it
         self._records = iter(())
         self._data = np.zeros(0, np.uint8)
         self._map = None
@@ -88,7 +88,7 @@ class PcapReader:
         self.position_bytes = self.size_bytes
 
     def _note_roles(self, found: Datagrams) -> None:
-        """What the frames say their local ports are for."""
+        """What local ports are for, if the frames tell that: roles by port."""
         if not len(found.role):
             return
         pair = found.local_port.astype(np.int64) << 8 | (found.role & 0xFF)
@@ -112,7 +112,7 @@ class PcapReader:
             items = np.ndarray((self._data.size - width + 1,), np.dtype((np.void, width)), self._data, 0, (1,))
             slab = items[at].view(np.uint8).reshape(len(at), width)
         else:
-            # the file's last datagrams: their rows would reach beyond its end
+            # the last datagrams of the file: their rows would reach beyond its end
             slab = self._data.take(at[:, None] + np.arange(width), mode="clip")
         return DatagramBatch(
             slab,
@@ -126,12 +126,12 @@ class PcapReader:
 
 
 def _with_following(walk: Iterator[Records]) -> Iterator[tuple[Records, npt.NDArray[np.int64]]]:
-    """Records, and the times of those after them."""
+    """Records, with the times of the records after them."""
     records = next(walk, None)
     while records is not None:
         following = next(walk, None)
-        yield records, _NONE if following is None else following.arrival_ns
+        yield records, _NO_TIMES if following is None else following.arrival_ns
         records = following
 
 
-_NONE: Final = np.zeros(0, np.int64)
+_NO_TIMES: Final = np.zeros(0, np.int64)

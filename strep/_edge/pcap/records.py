@@ -1,4 +1,4 @@
-"""Where the records of a pcap or pcapng file are: found in runs of equal length, not one by one, where it can be."""
+"""Where the records of a pcap or pcapng file are. Records of equal length are found in runs instead of one by one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ I64 = npt.NDArray[np.int64]
 
 _Row = tuple[int, int, int, int, int]  # the columns of Records
 
-_CHUNK: Final = 65_536  # records given at a time
-_LARGEST: Final = 1 << 18  # bytes of a record; more is damage
-_TRIES: Final = 64  # records read one by one after a run that was too short to be worth it
+_RECORDS_A_TURN: Final = 65_536  # records given at a time
+_LARGEST_RECORD_BYTES: Final = 1 << 18  # a longer one is damage
+_SINGLE_RECORDS: Final = 64  # that are read one by one after a run that was too short to be worth it
 
 
 @dataclass(slots=True)
 class Records:
     """Captured frames. Columns of shape (n,), int64: ``at`` in the file, ``captured`` and ``wire`` bytes,
-    ``arrival_ns``, ``link`` (LINKTYPE). ``end`` is where the walk stands in the file."""
+    ``arrival_ns``, ``link`` (LINKTYPE). ``end`` is how far the file has been read."""
 
     at: I64
     captured: I64
@@ -39,7 +39,7 @@ class Records:
 
 
 def walk(data: U8, skipped: Counter[str]) -> Iterator[Records]:
-    """All records of a file. What is damaged is counted in ``skipped`` and ends the walk.
+    """All records of a file. A damaged record is counted in ``skipped``, and ends the reading.
 
     Raises CaptureFileError when the file is neither pcap nor pcapng.
     """
@@ -73,14 +73,14 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
     while at + 16 <= size:
         parts: list[tuple[I64, I64]] = []
         count = 0
-        while at + 16 <= size and count < _CHUNK:
+        while at + 16 <= size and count < _RECORDS_A_TURN:
             captured = header.unpack_from(raw, at)[2]
-            if captured > _LARGEST or at + 16 + captured > size:
-                skipped["truncated_file" if captured <= _LARGEST else "bad_record"] += 1
+            if captured > _LARGEST_RECORD_BYTES or at + 16 + captured > size:
+                skipped["truncated_file" if captured <= _LARGEST_RECORD_BYTES else "bad_record"] += 1
                 size = at  # nothing after this can be trusted
                 break
             stride = 16 + captured
-            guess = min((size - at) // stride, _CHUNK - count)
+            guess = min((size - at) // stride, _RECORDS_A_TURN - count)
             same = _column(data, order, at + 8, guess, stride) == captured
             run = guess if same.all() else int(np.argmin(same))
             starts = at + stride * np.arange(run)
@@ -90,9 +90,9 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
             if run < 8:
                 one_by_one: list[int] = []
                 sizes: list[int] = []
-                while at + 16 <= size and len(sizes) < _TRIES:
+                while at + 16 <= size and len(sizes) < _SINGLE_RECORDS:
                     captured = header.unpack_from(raw, at)[2]
-                    if captured > _LARGEST or at + 16 + captured > size:
+                    if captured > _LARGEST_RECORD_BYTES or at + 16 + captured > size:
                         break
                     one_by_one.append(at)
                     sizes.append(captured)
@@ -172,7 +172,7 @@ class _Pcapng:
             elif kind == 2:
                 self._obsolete(at, length, rows)
             at += length
-            if len(rows) >= _CHUNK:
+            if len(rows) >= _RECORDS_A_TURN:
                 yield self._records(rows, at)
                 rows = []
         else:
@@ -240,14 +240,14 @@ class _Pcapng:
             return
         wire = struct.unpack_from(self._order + "I", self._bytes, at + 8)[0]
         captured = min(wire, length - 16, self._interfaces[0].snap or wire)
-        rows.append((at + 12, captured, wire, 0, self._interfaces[0].link))  # it has no time
+        rows.append((at + 12, captured, wire, 0, self._interfaces[0].link))  # such a packet has no time
 
     def _run(self, at: int, length: int) -> int:
         """How many enhanced packet blocks of the same length and captured length follow each other from here."""
         if length < 32:
             return 0
         data, order = self._data, self._order
-        guess = min((data.size - at) // length, _CHUNK)
+        guess = min((data.size - at) // length, _RECORDS_A_TURN)
         same = (_column(data, order, at, guess, length) == 6) & (_column(data, order, at + 4, guess, length) == length)
         captured = _column(data, order, at + 20, guess, length)
         number = _column(data, order, at + 8, guess, length)

@@ -1,4 +1,4 @@
-"""Batches of datagrams as a pcap file (nanoseconds, Ethernet) that Wireshark opens."""
+"""Writes batches of datagrams to a pcap file (nanoseconds, Ethernet) that Wireshark opens."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Word = npt.NDArray[np.int64]
 
-_SNAP: Final = 262_144
+_SNAPLEN_BYTES: Final = 262_144
 _SOURCE_MAC: Final = bytes.fromhex("025354524553")
-_LARGEST_UDP: Final = 65_507
-_DISTINCT: Final = 64  # lengths in a batch that are copied group by group
+_LARGEST_UDP_BYTES: Final = 65_507
+_MOST_LENGTHS: Final = 64  # different lengths in a batch: up to so many are copied length by length
 
 
 class PcapWriter:
@@ -42,7 +42,7 @@ class PcapWriter:
         buffer_bytes: int = 1 << 20,
     ) -> None:
         self._file = open(path, "wb", buffering=buffer_bytes)  # noqa: SIM115  # closed in close()
-        self._file.write(struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAP, 1))
+        self._file.write(struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN_BYTES, 1))
         self._file.flush()
         self._v4 = np.frombuffer(socket.inet_aton(local_address[0]), np.uint8)
         self._v6 = np.frombuffer(socket.inet_pton(socket.AF_INET6, local_address[1]), np.uint8)
@@ -50,7 +50,7 @@ class PcapWriter:
         self.bind(roles or {})
 
     def bind(self, roles: Mapping[int, int]) -> None:
-        """What further ports are for."""
+        """What more ports are for."""
         for port, role in roles.items():
             self._roles[port] = role
 
@@ -58,8 +58,8 @@ class PcapWriter:
         """Append a batch; returns how many datagrams."""
         v4 = (batch.source_hi == 0) & ((batch.source_lo >> np.uint64(32)) == np.uint64(MAPPED_PREFIX >> 32))
         captured = np.minimum(batch.length, batch.slab.shape[1]).astype(np.int64)
-        # no datagram is longer than this: what says so was truncated, and its length is not known
-        wire = np.minimum(batch.length, _LARGEST_UDP).astype(np.int64)
+        # no datagram is longer than this: a longer one was truncated, and its real length is not known
+        wire = np.minimum(batch.length, _LARGEST_UDP_BYTES).astype(np.int64)
         headers = np.where(v4, 14 + 20 + 8, 14 + 40 + 8)
         size = 16 + headers + captured
         begin = np.cumsum(size) - size
@@ -71,7 +71,7 @@ class PcapWriter:
                 _scatter(out, begin[rows], head)
         payload_at = begin + 16 + headers
         distinct = np.unique(captured)
-        if len(distinct) <= _DISTINCT:
+        if len(distinct) <= _MOST_LENGTHS:
             for length in distinct.tolist():
                 if length:
                     rows = np.flatnonzero(captured == length)
@@ -124,7 +124,7 @@ class PcapWriter:
         whole = captured == wire
         total = addresses.astype(np.int64).sum(axis=1) + 17 + length + ports[:, :3].astype(np.int64).sum(axis=1)
         checksum = _fold(total + _payload_sums(batch.slab, rows, captured))
-        # 0 means "none"; of a cut datagram it cannot be computed (IPv6 forbids 0, readers bear it)
+        # 0 means "none": for a truncated datagram it cannot be computed (IPv6 forbids 0, readers accept it)
         ports[:, 3] = np.where(whole, np.where(checksum == 0, 0xFFFF, checksum), 0)
         return head
 

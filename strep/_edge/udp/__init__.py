@@ -1,4 +1,4 @@
-"""UDP edges: sockets that give datagrams in batches."""
+"""UDP sockets that give datagrams in batches."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def open_socket(
 
 
 def transport_named(name: str) -> type[MmsgSocket] | type[PortableSocket]:
-    """ "recvmmsg" (Linux), "portable", or "auto" for the better of them that works here (or the one that the
-    environment's STREP_TRANSPORT names: the tests run with both). Raises ConfigurationError."""
+    """ "recvmmsg" (Linux), "portable", or "auto": the better of them that works here, unless the environment variable
+    STREP_TRANSPORT names one (the tests run with both). Raises ConfigurationError."""
     if name == "auto":
         name = os.environ.get("STREP_TRANSPORT", "auto")
     if name == "recvmmsg" and not recvmmsg_available():

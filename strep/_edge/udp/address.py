@@ -39,7 +39,7 @@ def parse_address(text: str) -> UdpAddress:
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not port.isdigit() or int(port) > 65_535 or (":" in host and not bracketed):
         raise AddressError(f"{text!r} is not udp:ADDR:PORT: write udp:0.0.0.0:9000, 127.0.0.1:9000 or [::1]:9000")
-    host = host.strip("[]") or "0.0.0.0"  # that is what no host means
+    host = host.strip("[]") or "0.0.0.0"  # no host: all addresses
     if host == "localhost":
         host = "127.0.0.1"
     try:

@@ -1,4 +1,4 @@
-"""What every UDP edge has in common: a bound socket with a big buffer, and a slab to receive into."""
+"""What UDP sockets are to a receiver, and what those of this machine have in common: a big buffer, and a slab."""
 
 from __future__ import annotations
 
@@ -144,14 +144,15 @@ class SocketBase:
 
 
 def aligned_slab(rows: int, width: int) -> npt.NDArray[np.uint8]:
-    """Zeros, uint8 (rows, width), aligned to a cache line, so that headers of plain packets lie in one."""
+    """Zeros, uint8 (rows, width), aligned to a cache line: then the header of a plain packet lies in one line."""
     raw = np.zeros(rows * width + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + rows * width].reshape(rows, width)
 
 
 def dropped_by_kernel(sock: socket.socket) -> int:
-    """The socket's own counter, whichever process reads it."""
+    """How many datagrams the kernel dropped because the socket's buffer was full. Linux counts them; 0 elsewhere. All
+    processes that hold the socket see the same number."""
     if sys.platform != "linux" or sock.fileno() < 0:
         return 0
     try:
@@ -164,7 +165,8 @@ def dropped_by_kernel(sock: socket.socket) -> int:
 def bind_socket(
     address: UdpAddress, receive_buffer: int, prepare: Callable[[socket.socket], None] = lambda sock: None
 ) -> socket.socket:
-    """A bound socket that does not block; ``prepare`` may set it up before it is bound. Raises BindError."""
+    """A bound socket that does not block. ``receive_buffer`` is in bytes; ``prepare`` sets the socket up before it is
+    bound. Raises BindError."""
     sock = socket.socket(address.family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
@@ -187,7 +189,7 @@ def bind_socket(
 
 def _grant_buffer(sock: socket.socket, size: int) -> None:
     if sys.platform == "linux":
-        # past net.core.rmem_max, where we have CAP_NET_ADMIN
+        # beyond net.core.rmem_max if we have CAP_NET_ADMIN
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
             return
@@ -195,7 +197,7 @@ def _grant_buffer(sock: socket.socket, size: int) -> None:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
             return
-        except OSError:  # BSDs refuse what they cannot grant
+        except OSError:  # BSDs refuse sizes that they cannot grant
             size //= 2
 
 

@@ -1,8 +1,8 @@
 """UTC that does not step: the wall clock at the start, carried on by a clock that nobody sets.
 
-Linux runs its wall clock and its monotonic one at the same pace, NTP's slewing and smearing included: what lies between
-them, the *lead* of the wall clock, changes by steps only (``clock_settime``, ``ADJ_SETOFFSET``, a leap second). So each
-look at both either finds the lead that was known, or a new one: an epoch of the wall clock begins.
+Linux runs its wall clock and its monotonic clock at the same pace, also while NTP slews or smears. So the difference
+between them, the *lead* of the wall clock, changes only by steps (``clock_settime``, ``ADJ_SETOFFSET``, a leap second).
+Each look at both clocks finds either the lead that was known, or a new one: then a new epoch of the wall clock begins.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Final
 
 __all__ = ["Epoch", "SteadyClock"]
 
-_PRECISE_NS: Final = 5_000  # what lies between two looks at one clock, if nothing came between
-_TRIES: Final = 4
-_FIRST: Final = 16
+_PRECISE_NS: Final = 5_000  # at most this lies between two reads of a clock if nothing interrupted them
+_READS_AGAIN: Final = 4  # to get a precise pair of both clocks
+_READS_AT_START: Final = 16  # of both clocks: all times depend on the best of them
 _SLACK_NS: Final = 200  # rounding, and clocks of several cores
-_STEP_NS: Final = 100_000  # what is less is followed without a new epoch: clocks of other systems drift apart
-_KEPT: Final = 8
+# smaller changes are followed without a new epoch: on other systems the two clocks drift apart
+_SMALLEST_STEP_NS: Final = 100_000
+_KEPT_EPOCHS: Final = 8  # the newest
 
 
 @dataclass(slots=True)
@@ -34,8 +35,8 @@ class Epoch:
 
 
 def _monotonic_ns() -> Callable[[], int]:
-    """A clock that nobody sets, and that goes on while the machine is suspended, where there is one: a call that went
-    on meanwhile has gone on."""
+    """A clock that nobody sets. Where the system has one, it also runs while the machine is suspended,
+    because calls go on meanwhile."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     if boottime is None:
         return time.monotonic_ns
@@ -43,8 +44,8 @@ def _monotonic_ns() -> Callable[[], int]:
 
 
 class SteadyClock:
-    """``now_ns()`` is UTC as it was at the start plus time gone by since. ``epochs``: what is known of the wall clock,
-    oldest first, at least one."""
+    """``now_ns()`` is UTC as it was at the start, plus the time that has passed since. ``epochs``: what is known of the
+    wall clock, oldest first; at least one."""
 
     def __init__(
         self,
@@ -53,13 +54,13 @@ class SteadyClock:
     ) -> None:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns or _monotonic_ns()
-        # all times depend on this one
-        before, wall, after = min((self._read() for _ in range(_FIRST)), key=lambda read: read[2] - read[0])
+        before, wall, after = min((self._read() for _ in range(_READS_AT_START)), key=lambda read: read[2] - read[0])
         self._origin = wall - (before + after) // 2
         now_ns = after + self._origin
         self.epochs = [Epoch(0, now_ns, now_ns)]
 
     def now_ns(self) -> int:
+        """UTC in nanoseconds, without steps."""
         return self._monotonic_ns() + self._origin
 
     def look(self) -> int:
@@ -71,21 +72,21 @@ class SteadyClock:
         epoch = self.epochs[-1]
         known = epoch.correction_ns
         if low <= known <= high:
-            if after - before <= _PRECISE_NS:  # otherwise it might have changed by less
+            if after - before <= _PRECISE_NS:  # otherwise a smaller change might have gone unseen
                 epoch.last_ns = now_ns
-        elif low - _STEP_NS <= known <= high + _STEP_NS:
+        elif low - _SMALLEST_STEP_NS <= known <= high + _SMALLEST_STEP_NS:
             epoch.correction_ns = low if known < low else high
             epoch.last_ns = now_ns
         else:
             self.epochs.append(Epoch((low + high) // 2, now_ns, now_ns))
-            del self.epochs[:-_KEPT]
+            del self.epochs[:-_KEPT_EPOCHS]
         return now_ns
 
     def _read(self) -> tuple[int, int, int]:
-        """(before, wall, after): the wall clock between two looks at the other, as close to each other as may be."""
+        """(before, wall, after): the wall clock between two reads of the monotonic one, as close together as can be."""
         monotonic_ns = self._monotonic_ns
         before, wall, after = monotonic_ns(), self._wall_ns(), monotonic_ns()
-        for _ in range(_TRIES):
+        for _ in range(_READS_AGAIN):
             if after - before <= _PRECISE_NS:
                 break
             again = monotonic_ns(), self._wall_ns(), monotonic_ns()

@@ -1,4 +1,4 @@
-"""The end of a socket: nothing more gets in, and what is in is counted, so that a sender who goes on ends no later."""
+"""The end of a socket: nothing more gets in, and what is in it is counted. A sender who goes on cannot delay it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SO_DETACH_FILTER: Final = 27
 _BPF_RET: Final = 6
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20
-_AT_ONCE: Final = 1024
+_COUNTED_A_CALL: Final = 1024  # datagrams
 _MSGHDR_BYTES: Final = 64  # struct mmsghdr of 64-bit Linux
 
 
@@ -38,6 +38,7 @@ def refuse_all(sock: socket.socket) -> None:
 
 
 def admit_all(sock: socket.socket) -> None:
+    """Undo :func:`refuse_all`. Raises OSError."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
@@ -50,12 +51,12 @@ def shut(sock: socket.socket) -> None:
             refuse_all(sock)
             return
     with contextlib.suppress(OSError):
-        sock.connect(sock.getsockname())  # nobody but itself
+        sock.connect(sock.getsockname())  # from nobody but itself
 
 
 def count_waiting(sock: socket.socket, until_s: float) -> int:
-    """Take all that waits in a socket, and throw it away; returns how many datagrams. At ``until_s`` on the monotonic
-    clock it ends, which matters only where the door could not be shut."""
+    """Take all datagrams that wait in a socket, and throw them away; returns how many. Stops at ``until_s`` on the
+    monotonic clock, which matters only if the socket could not be shut."""
     if sock.fileno() < 0:
         return 0
     return _count_many(sock, until_s) if sys.platform == "linux" else _count_singly(sock, until_s)
@@ -78,15 +79,15 @@ def _count_singly(sock: socket.socket, until_s: float) -> int:
 
 
 def _count_many(sock: socket.socket, until_s: float) -> int:
-    """Without a place for anything: the kernel copies nothing."""
+    """The messages have no buffers, so the kernel copies nothing."""
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         return _count_singly(sock, until_s)
     receive = ctypes.CDLL(None, use_errno=True).recvmmsg
     receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
-    messages = np.zeros((_AT_ONCE, _MSGHDR_BYTES), np.uint8)
+    messages = np.zeros((_COUNTED_A_CALL, _MSGHDR_BYTES), np.uint8)
     count = 0
     while time.monotonic() < until_s:
-        found = receive(sock.fileno(), messages.ctypes.data, _AT_ONCE, _MSG_DONTWAIT | _MSG_TRUNC, None)
+        found = receive(sock.fileno(), messages.ctypes.data, _COUNTED_A_CALL, _MSG_DONTWAIT | _MSG_TRUNC, None)
         if found <= 0:
             break
         count += found

@@ -1,4 +1,4 @@
-"""Edges for machines without recvmmsg: the same batches, one Python call per datagram."""
+"""Sockets for machines without recvmmsg: the same batches, with one Python call for each datagram."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .stamps import Stamps
 __all__ = ["PortableSocket"]
 
 _SO_TIMESTAMPNS: Final = 35
-_TOO_LONG: Final = 65_535  # a truncated datagram's length where the system does not tell it
+_TRUNCATED_BYTES: Final = 65_535  # length of a truncated datagram if the system does not tell it
 
 
 class PortableSocket(SocketBase):
-    """``recvmsg_into`` (``recvfrom_into`` where there is none) until nothing is left."""
+    """Calls ``recvmsg_into``, or ``recvfrom_into`` where there is no such call, until nothing is left."""
 
     transport = "portable"
 
@@ -96,7 +96,7 @@ class PortableSocket(SocketBase):
             if hasattr(self._socket, "recvmsg_into"):
                 size, ancillary, flags, source = self._socket.recvmsg_into([row], 64, getattr(socket, "MSG_TRUNC", 0))
                 if flags & socket.MSG_TRUNC and size <= self._width:
-                    size = _TOO_LONG
+                    size = _TRUNCATED_BYTES
                 for level, kind, data in ancillary:
                     if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= 16:
                         seconds, nanoseconds = struct.unpack_from("qq", data)
@@ -107,7 +107,7 @@ class PortableSocket(SocketBase):
             return False
         except OSError as error:
             if getattr(error, "winerror", None) == 10_040:  # WSAEMSGSIZE: longer than the row
-                size, source = _TOO_LONG, ("0.0.0.0", 0)
+                size, source = _TRUNCATED_BYTES, ("0.0.0.0", 0)
             elif isinstance(error, ConnectionError):
                 return True
             else:
@@ -123,7 +123,7 @@ class PortableSocket(SocketBase):
         self._arrival[i] = arrival
         words = self._addresses.get(source[0])
         if words is None:
-            if len(self._addresses) > 10_000:  # bounded, whatever strangers send from
+            if len(self._addresses) > 10_000:  # bounded, however many addresses strangers send from
                 self._addresses.clear()
             words = self._addresses[source[0]] = address_words(source[0])
         self._hi[i], self._lo[i] = words
@@ -133,12 +133,12 @@ class PortableSocket(SocketBase):
     # --- event loops without add_reader (Windows' proactor): a datagram endpoint fills the same rows ---------------
 
     async def attach(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], object]) -> None:
-        """Let the loop receive; ``wake()`` is called when a first datagram waits."""
+        """Let the loop receive. ``wake`` is called when a first datagram waits."""
         transport, _ = await loop.create_datagram_endpoint(lambda: _Filler(self, wake), sock=self._socket)
         self._transport = transport
 
     def put(self, data: bytes, source: tuple[Any, ...]) -> bool:
-        """Take a datagram from the endpoint; True when it is the first of a batch. What does not fit is counted."""
+        """Take a datagram from the endpoint; True if it is the first of a batch. What does not fit is counted."""
         if self._count == self._rows:
             self.overflowed += 1
             return False
@@ -150,7 +150,7 @@ class PortableSocket(SocketBase):
     overflowed = 0
 
     def kernel_dropped(self) -> int:
-        """What the kernel dropped, and what an endpoint gave us faster than it was taken."""
+        """What the kernel dropped, and what an endpoint received faster than it was taken."""
         return super().kernel_dropped() + self.overflowed
 
     def count_rest(self, until_s: float) -> int:
@@ -175,4 +175,4 @@ class _Filler(asyncio.DatagramProtocol):
             self._wake()
 
     def error_received(self, exc: Exception) -> None:
-        """ICMP errors say nothing of what we receive."""
+        """ICMP errors tell nothing about what is received."""

@@ -1,13 +1,14 @@
-"""Kernel time stamps, which are of the wall clock as it stood when a datagram came, onto the steady clock.
+"""From kernel time stamps to the steady clock. The stamps are of the wall clock as it stood when a datagram came.
 
-Where the wall clock was not set since the queue was last seen empty, that is one addition. Otherwise some datagrams
-were stamped before the step and some after it, and each epoch of the wall clock stands for a time they can have come
-in. They are in order in the queue, so the batch is cut once for each step: where the times fit, and do not go back.
+If the wall clock was not set since the queue was last seen empty, that is one addition. Otherwise some datagrams were
+stamped before the step and some after it. The datagrams are in order in the queue, so the batch is cut once for each
+step: where the times fit the epochs of the wall clock, and do not go back.
 
-What is promised of each time, whatever the wall clock does: it is not in the future, not before what was read before,
-nor before the queue was last empty; order holds. So it is never further off than the time between two looks. It is
-exact (to 0.1 ms) where steps are longer than that time, and where they are shorter but no sender paused as long.
-Times of an epoch that no look ever saw (two steps between two looks) keep their distances, but not their place.
+What is promised for each time, whatever the wall clock does: it is not in the future, not before the datagrams that
+were read earlier, and not before the queue was last empty; the order holds. So it is never wrong by more than the time
+between two looks at the clock. It is exact (to 0.1 ms) if steps are longer than that time, or if they are shorter but
+no sender paused for so long. Times of an epoch that no look ever saw (two steps between two looks) keep their distances
+to each other, but not their place.
 """
 
 from __future__ import annotations
@@ -27,25 +28,27 @@ I64 = npt.NDArray[np.int64]
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its queue
 _READ_NS: Final = 20_000  # how far apart reading two clocks may be
 _DISORDER_NS: Final = 1_000_000  # stamps of several cores in one queue
-_WAITED_NS: Final = 60_000_000_000  # longer than anything waits in a socket that somebody else had before
-_BOUND_NS: Final = 1_000_000_000  # between binding a socket and making it one of ours
-_UNFIT: Final = 4  # against times that go back: 1
+_LONGEST_WAIT_NS: Final = 60_000_000_000  # nothing waits longer in a socket that another process had before
+_LONGEST_BINDING_NS: Final = 1_000_000_000  # from binding a socket until it is set up here
+_UNFIT_COST: Final = 4  # of a time that does not fit its epoch; one that goes back costs 1
 
 
 class Stamps:
-    """Of one socket. ``begin`` before the queue is read, then ``take`` what was read, or ``none`` for nothing.
+    """Time stamps of one socket. Call :meth:`begin` before the queue is read, then :meth:`take` with what was read, or
+    :meth:`none` if that was nothing.
 
-    ``inherited``: somebody else had the socket before, and things may wait in it.
+    ``inherited``: another process had the socket before, and datagrams may wait in it.
     """
 
     def __init__(self, clock: SteadyClock, *, inherited: bool = False) -> None:
         self._clock = clock
         self._begun_ns = clock.now_ns()
         # what is still in the queue came after this
-        self._since_ns = self._begun_ns - (_WAITED_NS if inherited else _BOUND_NS)
+        self._since_ns = self._begun_ns - (_LONGEST_WAIT_NS if inherited else _LONGEST_BINDING_NS)
         self._last_ns = self._since_ns
 
     def begin(self) -> None:
+        """The queue is about to be read."""
         self._begun_ns = self._clock.now_ns()
 
     def none(self) -> None:
@@ -126,10 +129,10 @@ def _cuts(stamps: I64, times: list[I64], unfit: list[npt.NDArray[np.bool_]]) -> 
     """
     back = np.zeros(len(stamps), np.int64)
     back[1:] = stamps[1:] < stamps[:-1]
-    best = _sums(back + _UNFIT * unfit[0])
+    best = _sums(back + _UNFIT_COST * unfit[0])
     steps: list[tuple[I64, I64, I64]] = []
     for k in range(1, len(times)):
-        cost = _sums(back + _UNFIT * unfit[k])
+        cost = _sums(back + _UNFIT_COST * unfit[k])
         across = -back
         across[1:] += times[k][1:] < times[k - 1][:-1]
         begin = best[:-1] - cost[:-1] + across
@@ -152,7 +155,7 @@ def _sums(cost: I64) -> I64:
 
 
 def _place_unfit(arrival: I64, bad: npt.NDArray[np.bool_], now_ns: int) -> None:
-    """Times of no epoch that is known: as late as they can be, at their distances."""
+    """Times that fit no known epoch: as late as possible, with their distances kept."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]])))
     for begin, end in edges.reshape(-1, 2).tolist():
         latest = int(arrival[end]) if end < len(arrival) else now_ns

@@ -23,7 +23,7 @@ _PAIRS: Final = 100  # at a stream's beginning: beyond, it is believed
 _ENOUGH: Final = 4  # contradictions
 
 
-class _Seen:
+class _Evidence:
     """A stream's packet before, and what its pairs have told."""
 
     __slots__ = ("agreed", "contradicted", "ext", "ticks", "timestamp")
@@ -39,7 +39,7 @@ class Doubt:
     def __init__(self, rows: int, undo: Undo | None = None) -> None:
         self._undo = undo or Undo(keep=False)
         self.left = np.zeros(rows, np.int8)
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, _Evidence] = {}
 
     def open(self, rows: I64) -> None:
         self.left[rows] = _PAIRS
@@ -58,7 +58,7 @@ class Doubt:
 
     def contradicts(self, row: int, ext: int, timestamp: int, ticks: int) -> bool:
         """A packet that claims to last so many RTP ticks, 0 for a malformed one; in order. True: it is enough."""
-        seen = self._seen.setdefault(row, _Seen())
+        seen = self._seen.setdefault(row, _Evidence())
         if ext == seen.ext + 1:
             step = (timestamp - seen.timestamp) & 0xFFFF_FFFF
             seen.contradicted += not seen.ticks or step < seen.ticks

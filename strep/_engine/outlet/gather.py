@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..streams.placement import Placement
 from ..streams.ring import JitterRing
-from ..streams.timeline import Placed
 
 __all__ = ["gather"]
 
@@ -15,7 +15,7 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
 
-def gather(ring: JitterRing, placed: Placed, frame_bytes: I64, whole: Bools | None) -> tuple[U8, I64]:
+def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools | None) -> tuple[U8, I64]:
     """The payloads of placed packets end to end, uint8, and where each begins, int64 (p+1,).
 
     Trimmed frames are left out, but of the packets that are ``whole`` (None: none), which a decoder needs entire."""

@@ -10,19 +10,19 @@ from typing import Final
 import numpy as np
 
 from ..._codecs.counts import HEAD_BYTES, frame_counts
+from ..._codecs.facts import CODECS
 from ..._model.types import Codec
 
-__all__ = ["ENOUGH", "GIVEN_UP", "Seen", "guess"]
+__all__ = ["PACKETS_TO_GIVE_UP", "PACKETS_TO_GUESS", "Observation", "guess"]
 
-ENOUGH: Final = 5  # packets, the first of which cost their audio
-GIVEN_UP: Final = 25
+PACKETS_TO_GUESS: Final = 5  # packets, the first of which cost their audio
+PACKETS_TO_GIVE_UP: Final = 25
 _EVENT_BYTES: Final = 4  # RFC 4733: one report
-_L16_RATES: Final = (8000, 16_000, 24_000, 32_000, 44_100, 48_000)
 _USUAL_PACKETS: Final = 50  # a second
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """A packet of an unknown payload type. ``head``: the first bytes of its payload."""
 
     extended_sequence: int
@@ -31,11 +31,12 @@ class Seen:
     head: bytes
 
 
-def guess(seen: Sequence[Seen], candidates: Sequence[Codec]) -> Codec | str | None:
-    """The first of ``candidates`` (packed codecs) whose packets would last just as long as the timestamps say; a codec
-    L16; "telephone-event"; or None. A payload's structure must fit in every packet, so what fits is rarely wrong."""
+def guess(seen: Sequence[Observation], candidates: Sequence[Codec]) -> Codec | str | None:
+    """The first of ``candidates`` (packed codecs) whose packets would last just as long as the timestamps say; a plain
+    codec (L16) of a usual rate; "telephone-event"; or None. A payload's structure must fit in every packet, so what
+    fits is rarely wrong."""
     pairs = [(a, b) for a, b in pairwise(seen) if b.extended_sequence == a.extended_sequence + 1]
-    if len(pairs) < ENOUGH - 2:
+    if len(pairs) < PACKETS_TO_GUESS - 2:
         return None
     steps = np.array([(b.timestamp - a.timestamp) & 0xFFFF_FFFF for a, b in pairs], np.int64)
     length = np.array([a.length for a, _ in pairs], np.int64)
@@ -52,6 +53,8 @@ def guess(seen: Sequence[Seen], candidates: Sequence[Codec]) -> Codec | str | No
         if (frames * codec.clock_rate == steps * codec.sample_rate).all():
             return codec
     rate = int(steps[0]) * _USUAL_PACKETS
-    if (length == 2 * steps).all() and (steps == steps[0]).all() and rate in _L16_RATES:
-        return Codec("L16", rate, rate, 1, 2)
+    if (steps == steps[0]).all():
+        for row in CODECS.values():
+            if rate in row.guessed_rates and (length == row.sample_bytes * steps).all():
+                return Codec(row.name, rate, rate, 1, row.sample_bytes)
     return None

@@ -4,103 +4,46 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._codecs.batch_decoder import Decoded, Decoder, Whose
-from ..._codecs.payload_types import NO_AUDIO, UNKNOWN, PayloadTypes
+from ..._codecs.batch_decoder import BatchDecoder, PacketContext, PacketSamples
+from ..._codecs.facts import NO_AUDIO, UNKNOWN
+from ..._codecs.payload_types import PayloadTypes
 from ..._model.blocks import BlockBatch
 from ..._model.events import Event, Fault
 from ..._model.types import GapCause, StreamInfo
 from ..accounts import Accounts
 from ..state import StreamState
-from ..streams.ring import Popped
-from ..streams.timeline import Anchor, Placed
+from ..streams.placement import Anchor, Placement
+from ..streams.ring import RingPackets
+from .decoding import DecodingJob, DecodingJobs, Defer
 from .gather import gather
+from .noise import ComfortNoise
 from .presses import KeyPresses
 from .sorter import Sorter
 
-__all__ = ["Later", "Outlet", "at_once"]
+__all__ = ["Outlet"]
 
 I64 = npt.NDArray[np.int64]
-_T = TypeVar("_T")
-
-# Puts work off until its result is wanted, keeping its order: see ``_inorder``
-Later = Callable[[Callable[[], Any]], Callable[[], Any]]
-
-
-def at_once(work: Callable[[], _T]) -> Callable[[], _T]:
-    """For engines without threads around them: nothing is put off. What went wrong is raised to who asks for it."""
-    try:
-        result = work()
-    except Exception as error:
-        failed = error
-
-        def fail() -> _T:
-            raise failed
-
-        return fail
-    return lambda: result
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoding:
-    """Work that is put off. It may be left undone when too much of it waits: ``nbytes`` says what it holds."""
-
-    decoder: Decoder
-    payload: npt.NDArray[np.uint8]
-    begin: I64
-    placed: Placed
-    whose: Whose
-    careful: npt.NDArray[np.bool_]
-
-    @property
-    def nbytes(self) -> int:
-        return self.payload.nbytes
-
-    def __call__(self) -> Decoded:
-        return self.decoder.decode_all(self.payload, self.begin, self.placed, self.whose, self.careful)
-
-
-class _Certain:
-    """Puts work off, but only once it is certain that it is to be done: decoders cannot go back."""
-
-    def __init__(self, later: Later) -> None:
-        self._later = later
-        self.jobs: list[tuple[Callable[[], Any], list[Callable[[], Any]]]] = []
-
-    def add(self, work: Callable[[], _T]) -> Callable[[], _T]:
-        made: list[Callable[[], Any]] = []
-        self.jobs.append((work, made))
-        return lambda: made[0]()
-
-    def commit(self) -> None:
-        jobs, self.jobs = self.jobs, []
-        for work, made in jobs:
-            made.append(self._later(work))
-
-    def forget(self) -> None:
-        self.jobs.clear()
 
 
 class Outlet:
-    def __init__(self, state: StreamState, accounts: Accounts, types: PayloadTypes, later: Later) -> None:
+    def __init__(self, state: StreamState, accounts: Accounts, types: PayloadTypes, defer: Defer) -> None:
         self._state = state
         self._accounts = accounts
         self._undo = state.undo
         self._types = types
-        self._certain = _Certain(later)
-        self._later = self._certain.add
+        self._jobs = DecodingJobs(defer)
         self._sorter = Sorter(state, types)
-        self._decoder = Decoder(types.codecs)
+        self._decoder = BatchDecoder(types.codecs)
         self._presses = KeyPresses(state)
-        self._noise: dict[int, bytes] = {}  # by row: the comfort noise in force
+        self._noise = ComfortNoise(state.ring, state.undo)
         self._faults: deque[Fault] = deque()
-        self._decoding: set[int] = set()  # serials of streams that have decoders of their own
+        self._with_decoders: set[int] = set()  # serials of streams that have decoders of their own
         self.wanted = True
         # by row: up to which packet, and of which of the stream's sources, payloads may not have been kept
         self._since: tuple[I64, I64] | None = None
@@ -119,11 +62,10 @@ class Outlet:
         ring.keep_payloads = keep
         self.wanted = audio
 
-    def emit(self, popped: Popped) -> list[Event]:
+    def emit(self, popped: RingPackets) -> list[Event]:
         """Place packets and make their blocks; tell the keys that were pressed. What this changes is noted in the
-        state's ``undo``; :meth:`commit` says that it is to stay."""
-        if self._certain.jobs:
-            self._certain.forget()
+        state's ``undo``; :meth:`deliver` keeps it."""
+        self._jobs.forget()
         if not self.wanted:
             return self._place(popped)[1]
         events: list[Event] = []
@@ -139,12 +81,17 @@ class Outlet:
             events.append(self._blocks(*placed, noise))
         return events
 
-    def commit(self) -> None:
-        """What :meth:`emit` did last stays."""
-        if self._certain.jobs:
-            self._certain.commit()
+    def deliver(self, popped: RingPackets) -> list[Event]:
+        """:meth:`emit`, and it stays."""
+        events = self.emit(popped)
+        self._commit()
+        return events
 
-    def waiting(self) -> I64:
+    def _commit(self) -> None:
+        """What :meth:`emit` did last stays."""
+        self._jobs.commit()
+
+    def pressed_rows(self) -> I64:
         """Rows whose packets must have left before :meth:`advance`: a key is down in them."""
         return self._presses.pending()
 
@@ -154,17 +101,17 @@ class Outlet:
 
     def end(self, stream: StreamInfo) -> list[Event]:
         """A stream has ended, all its packets have left."""
-        self._noise.pop(stream.index, None)
+        self._noise.end(stream.index)
         if self._since is not None:
             self._since[0][stream.index] = -1
         self._sorter.forget(stream.index)
-        if stream.serial in self._decoding:
-            self._decoding.remove(stream.serial)
-            self._later(lambda: self._decoder.audio.forget(stream.serial))
-            self._certain.commit()
+        if stream.serial in self._with_decoders:
+            self._with_decoders.remove(stream.serial)
+            self._jobs.add(lambda: self._decoder.streams.forget(stream.serial))
+            self._jobs.commit()
         return self._presses.end(stream)
 
-    def _place(self, popped: Popped) -> tuple[tuple[Placed, I64] | None, list[Event], dict[int, bytes]]:
+    def _place(self, popped: RingPackets) -> tuple[tuple[Placement, I64] | None, list[Event], dict[int, bytes]]:
         """The packets' blocks and when each would have arrived without jitter; what packets tell beside audio; and by
         block the comfort noise of the silence before it."""
         if not len(popped):
@@ -199,54 +146,24 @@ class Outlet:
             malformed = self._presses.malformed - before
             self._accounts.count("delivered", -malformed)
             self._accounts.drop("telephone_event", malformed)
-            self._take_noise(popped, np.flatnonzero((codec == NO_AUDIO) & ~is_event), placed, noise)
+            noise = self._noise.take(popped, np.flatnonzero((codec == NO_AUDIO) & ~is_event), placed)
         else:
             if self._presses.waiting:
                 events += self._presses.take(popped, np.zeros(len(popped), np.bool_), codec >= 0, {}, placed)
             if self._noise and placed is not None:
-                self._silences(placed, noise)
+                noise = self._noise.in_silences(placed)
         return mapped, events, noise
-
-    # --- comfort noise, RFC 3389 ----------------------------------------------------------------------------------
-
-    def _take_noise(self, popped: Popped, which: I64, placed: Placed | None, noise: dict[int, bytes]) -> None:
-        """Remember comfort noise, each for the silences that follow it."""
-        first_of = np.full(len(popped), -1)  # by packet: the block that it begins
-        if placed is not None:
-            at = placed.packet_first[:-1]
-            first_of[at if placed.kept is None else placed.kept[at]] = np.arange(len(at))
-        special = np.flatnonzero(first_of >= 0)
-        for i in np.sort(np.concatenate([special, which])).tolist():
-            row, block = int(popped.row[i]), int(first_of[i])
-            if block < 0:
-                payload = self._state.ring.payload(popped, i)
-                if payload:
-                    before = self._noise.get(row)
-                    if before is None:
-                        self._undo.call(self._noise.pop, row, None)
-                    else:
-                        self._undo.note((self._noise, row, before))
-                    self._noise[row] = payload
-            elif placed is not None and row in self._noise and placed.gap_cause[block] == int(GapCause.SILENCE):
-                noise[block] = self._noise[row]
-
-    def _silences(self, placed: Placed, noise: dict[int, bytes]) -> None:
-        """No new comfort noise: that in force goes on."""
-        for block in np.flatnonzero(placed.gap_cause == int(GapCause.SILENCE)).tolist():
-            row = int(placed.block_row[block])
-            if row in self._noise:
-                noise[block] = self._noise[row]
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 
-    def _blocks(self, placed: Placed, time_ns: I64, noise: dict[int, bytes]) -> BlockBatch:
+    def _blocks(self, placed: Placement, time_ns: I64, noise: dict[int, bytes]) -> BlockBatch:
         state, decoder = self._state, self._decoder
         codec_of = state.timeline.codec
         stream_codec = codec_of.take(placed.row)
         first = placed.packet_first
         info: list[Any] = state.registry.info  # live rows have one
         streams: list[StreamInfo] = [info[r] for r in placed.block_row.tolist()]
-        work: Callable[[], Decoded]
+        work: Callable[[], PacketSamples]
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None
         transcoded: npt.NDArray[np.bool_] | None = None
         if decoder.is_plain(placed.codec, stream_codec):
@@ -295,11 +212,11 @@ class Outlet:
         self,
         payload: npt.NDArray[np.uint8],
         begin: I64,
-        placed: Placed,
+        placed: Placement,
         stream_codec: npt.NDArray[np.int16],
         careful: npt.NDArray[np.bool_],
         streams: list[StreamInfo],
-    ) -> Callable[[], Decoded]:
+    ) -> Callable[[], PacketSamples]:
         """For packets whose decoders keep state."""
         first = placed.packet_first
         count = np.diff(first)
@@ -311,12 +228,19 @@ class Outlet:
         within = np.cumsum(placed.frames) - placed.frames
         position = np.repeat(placed.position - within[first[:-1]], count) + within
         serial = np.repeat(np.array([stream.serial for stream in streams], np.int64), count)
-        self._decoding.update(serial[careful].tolist())
-        whose = Whose(stream_codec, serial, self._state.restarts.take(placed.row), position, gap, lost)
-        return self._later(_Decoding(self._decoder, payload, begin, placed, whose, careful))
+        self._with_decoders.update(serial[careful].tolist())
+        context = PacketContext(
+            stream_codec=stream_codec,
+            serial=serial,
+            epoch=self._state.restarts.take(placed.row),
+            position=position,
+            gap=gap,
+            lost=lost,
+        )
+        return self._jobs.add(DecodingJob(self._decoder, payload, begin, placed, context, careful))
 
     def _samples(
-        self, work: Callable[[], Decoded], failed: dict[int, Exception], streams: list[StreamInfo], first: I64
+        self, work: Callable[[], PacketSamples], failed: dict[int, Exception], streams: list[StreamInfo], first: I64
     ) -> npt.NDArray[np.int16]:
         """A batch's samples, and in ``failed`` the packets whose decoding failed. In the thread of whoever wants them,
         perhaps in two at once: each failure is told once."""
@@ -351,7 +275,7 @@ class Outlet:
                 state.codecless.discard(row)
 
 
-def _by_block(work: Callable[[], Decoded], first: I64) -> dict[int, npt.NDArray[np.int16]]:
+def _by_block(work: Callable[[], PacketSamples], first: I64) -> dict[int, npt.NDArray[np.int16]]:
     """What decoders put in place of the gaps before blocks."""
     block_of = {packet: block for block, packet in enumerate(first.tolist())}
     return {block_of[packet]: values for packet, values in work().filled.items()}

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from ..._model.events import Event
 from ..._model.types import StreamEvent, StreamInfo
 from ..state import StreamState
-from ..streams.ring import Popped
-from ..streams.timeline import Anchor, Placed
+from ..streams.placement import Anchor, Placement
+from ..streams.ring import RingPackets
 from .telephone import KeyPress, TelephoneEvents
 
 __all__ = ["KeyPresses"]
@@ -43,17 +43,17 @@ class KeyPresses:
         """Rows in which a key is down."""
         return np.array(sorted(self._telephone.pending), np.int64)
 
-    def anchors(self, popped: Popped, is_event: npt.NDArray[np.bool_]) -> dict[int, Anchor | None]:
+    def anchors(self, popped: RingPackets, is_event: npt.NDArray[np.bool_]) -> dict[int, Anchor | None]:
         """To be asked before packets are placed: where the streams stand that have telephone-events among them."""
         return {row: self._state.timeline.anchor(row) for row in np.unique(popped.row[is_event]).tolist()}
 
     def take(
         self,
-        popped: Popped,
+        popped: RingPackets,
         is_event: npt.NDArray[np.bool_],
         is_audio: npt.NDArray[np.bool_],
         anchors: dict[int, Anchor | None],
-        placed: Placed | None,
+        placed: Placement | None,
     ) -> list[Event]:
         """Packets that have been placed: ``is_event`` of them are telephone-events."""
         concerned = is_event
@@ -78,7 +78,7 @@ class KeyPresses:
                 events += self._told(info, self._telephone.audio(row, timestamp))
         return events
 
-    def _one(self, info: StreamInfo, popped: Popped, i: int, anchor: Anchor | None) -> list[Event]:
+    def _one(self, info: StreamInfo, popped: RingPackets, i: int, anchor: Anchor | None) -> list[Event]:
         row, timestamp = info.index, int(popped.timestamp[i])
         source = info.serial, int(self._state.restarts[row])
         events: list[Event] = []

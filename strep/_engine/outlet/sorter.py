@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._codecs.counts import HEAD_BYTES, frame_counts
-from ..._codecs.payload_types import INSTALL, NO_AUDIO, UNKNOWN, PayloadTypes
+from ..._codecs.facts import NO_AUDIO, UNKNOWN, codec_facts
+from ..._codecs.payload_types import PayloadTypes
 from ..._model.events import Notice
 from ..._model.types import StreamInfo
 from ..state import StreamState
-from ..streams.ring import Popped
-from .guess import ENOUGH, GIVEN_UP, Seen, guess
+from ..streams.ring import RingPackets
+from .guess import PACKETS_TO_GIVE_UP, PACKETS_TO_GUESS, Observation, guess
 
 __all__ = ["Sorter"]
 
@@ -26,10 +27,10 @@ _TYPES_GUESSED: Final = 4  # of a stream: a sender that makes up more is not wor
 
 
 @dataclass(slots=True)
-class _Unknown:
+class _UnknownType:
     """What was seen of one unknown payload type, or what it was taken for."""
 
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[Observation] = field(default_factory=list)
     count: int = 0
     index: int = UNKNOWN
     decided: bool = False
@@ -47,7 +48,7 @@ class Sorter:
         # two entries behind the codecs, for NO_AUDIO and UNKNOWN
         self._frame_bytes = np.array([max(c.frame_bytes, 1) for c in codecs] + [1, 1], np.int64)
         self._packed = np.array([c.packed for c in codecs] + [False, False])
-        self._unknown: dict[int, dict[int, _Unknown]] = {}  # by row, by payload type
+        self._unknown: dict[int, dict[int, _UnknownType]] = {}  # by row, by payload type
         self._notices: list[Notice] = []
 
     def take_notices(self) -> list[Notice]:
@@ -61,7 +62,7 @@ class Sorter:
         """The stream of this row has ended."""
         self._unknown.pop(row, None)
 
-    def sort(self, popped: Popped) -> tuple[npt.NDArray[np.int16], I64]:
+    def sort(self, popped: RingPackets) -> tuple[npt.NDArray[np.int16], I64]:
         """Each packet's codec, an index or UNKNOWN or NO_AUDIO, and its sample frames at that codec's rate."""
         codec = self._types.index_of.take(popped.payload_type)
         if int(codec.min()) < 0 and (codec == UNKNOWN).any():
@@ -88,7 +89,7 @@ class Sorter:
                 self._doubt(popped, codec, frames, packed[doubtful])
         return codec, frames
 
-    def _heads(self, popped: Popped, which: I64) -> npt.NDArray[np.uint8]:
+    def _heads(self, popped: RingPackets, which: I64) -> npt.NDArray[np.uint8]:
         """The first bytes of payloads; what stands behind a payload's end means nothing."""
         ring = self._state.ring
         slot, large = popped.slot[which], ring.large.take(popped.row[which])
@@ -99,7 +100,7 @@ class Sorter:
                 heads[members] = ring.payload_slab(kind)[slot[members], :HEAD_BYTES]
         return heads
 
-    def _doubt(self, popped: Popped, codec: npt.NDArray[np.int16], frames: I64, which: I64) -> None:
+    def _doubt(self, popped: RingPackets, codec: npt.NDArray[np.int16], frames: I64, which: I64) -> None:
         """Streams whose payloads contradict their timestamps from the start are encrypted: their packets become UNKNOWN
         from where that is plain; packet by packet, so that cuts do not matter."""
         doubt = self._state.doubt
@@ -121,7 +122,7 @@ class Sorter:
 
     # --- guesses --------------------------------------------------------------------------------------------------
 
-    def _look_up_guesses(self, popped: Popped, codec: npt.NDArray[np.int16]) -> None:
+    def _look_up_guesses(self, popped: RingPackets, codec: npt.NDArray[np.int16]) -> None:
         """Put into ``codec`` what unknown types have been taken for; packet by packet, so that cuts do not matter."""
         unknown = np.flatnonzero((codec == UNKNOWN) & self._types.guessable.take(popped.payload_type))
         if not unknown.size:
@@ -141,10 +142,10 @@ class Sorter:
             if entry is None:
                 if len(known) >= _TYPES_GUESSED:
                     continue
-                entry = known[payload_type] = _Unknown()
+                entry = known[payload_type] = _UnknownType()
             if not entry.decided:
                 head = heads[n].tobytes()[: min(length, HEAD_BYTES)]
-                self._look_at(info, payload_type, entry, Seen(ext, timestamp, length, head))
+                self._look_at(info, payload_type, entry, Observation(ext, timestamp, length, head))
                 continue  # packets that the guess was made from have no audio
             codec[i] = entry.index
 
@@ -156,14 +157,14 @@ class Sorter:
             before = {pt: entry if entry.decided else copy(entry) for pt, entry in known.items()}
             self._undo.note((self._unknown, row, before))
 
-    def _look_at(self, info: StreamInfo, payload_type: int, entry: _Unknown, seen: Seen) -> None:
-        entry.seen = [*entry.seen[-ENOUGH + 1 :], seen]
+    def _look_at(self, info: StreamInfo, payload_type: int, entry: _UnknownType, seen: Observation) -> None:
+        entry.seen = [*entry.seen[-PACKETS_TO_GUESS + 1 :], seen]
         entry.count += 1
-        if len(entry.seen) < ENOUGH:
+        if len(entry.seen) < PACKETS_TO_GUESS:
             return
         found = guess(entry.seen, self._types.candidates)
         if found is None:
-            if entry.count >= GIVEN_UP:
+            if entry.count >= PACKETS_TO_GIVE_UP:
                 entry.decided = True
                 entry.seen = []
                 hint = f"name it with payload_types, or --pt {payload_type}=NAME/RATE"
@@ -171,6 +172,7 @@ class Sorter:
             return
         entry.decided = True
         entry.seen = []
+        needs = ""
         if isinstance(found, str):
             entry.index = NO_AUDIO
         else:
@@ -178,7 +180,8 @@ class Sorter:
             if entry.index >= 0:
                 self._undo.call(setattr, info, "codec_guessed", info.codec_guessed)
                 info.codec_guessed = True
-        needs = "" if entry.index != UNKNOWN else f"; to decode it: {INSTALL}"
+            else:
+                needs = f"; to decode it: {codec_facts(found).install}"
         self._note(
             info,
             f"payload type {payload_type} looks like {found}, a guess from sizes and timestamp steps{needs}; "
@@ -188,4 +191,5 @@ class Sorter:
     def _note(self, info: StreamInfo, text: str) -> None:
         self._undo.note((self._notices, slice(len(self._notices), None), []))
         self._undo.note((info.notes, slice(len(info.notes), None), []))
-        self._notices.append(Notice.noted(info, text))
+        info.notes.append(text)
+        self._notices.append(Notice(info, text))

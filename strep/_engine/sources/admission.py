@@ -1,223 +1,206 @@
-"""Which streams there are: rows, names, bindings of ports, limits. One step per stream, never per packet."""
+"""Which sources that have proved themselves begin streams: as far as there is room, within limits, and if they may."""
 
 from __future__ import annotations
 
-import enum
-import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..._model.addresses import format_address
-from ..._model.types import Direction, Leg, StreamInfo
-from ..packets import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED
-from .announcements import Announcements
+from ..._model.events import Limited
+from ..._model.time import SECOND_NS
+from ..._model.types import Direction
+from ..accounts import Accounts
+from ..state import StreamState
+from .beginnings import Runs, looks_encrypted, only, origins_ns
+from .decisions import Decision, Eviction, NewStreams, Takeover
+from .keys import KIND_SHARED, Key, Keys, kind_of, ssrc_of, stream_tag
+from .limits import AdmissionLimits
+from .pinning import SourcePins
+from .probation import HeldPackets, Probation, Proofs
+from .shared_port import Replacement, SharedPorts
 
-__all__ = ["PortBinding", "PortRole", "Registry"]
+__all__ = ["Admission", "first_of_each_stream"]
 
+I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-
-class PortRole(enum.IntEnum):
-    """What a local port is for; the numbers are what recordings carry."""
-
-    LISTEN = 0  # STREP; plain RTP is taken too, one stream a SSRC
-    RX = 1  # plain RTP: what the platform received
-    TX = 2  # plain RTP: what it transmitted
-    BOTH = 3  # rx and tx on one port: the SSRC tells them apart
-
-    @property
-    def label(self) -> str:
-        return ("listen", "rx", "tx", "rx+tx")[self]
+_STREAMS_A_TICK: Final = 256  # new ones: a flood of pairs costs a bounded time
+_SHARED_PORTS_A_TICK: Final = 8  # new sources on ports that rx and tx share, which are looked at one by one
+_EVICTABLE_SILENCE_NS: Final = 200_000_000  # after which a stream of a few packets may be evicted
+_TOLD_AGAIN_NS: Final = 10 * SECOND_NS  # that a limit is reached
 
 
-@dataclass(frozen=True, slots=True)
-class PortBinding:
-    """A port that belongs to one direction, or both, of a call leg that the caller may have named."""
+class Admission:
+    def __init__(self, state: StreamState, accounts: Accounts, probation: Probation) -> None:
+        self._state = state
+        self._accounts = accounts
+        self._probation = probation
+        self._limits = AdmissionLimits(len(state.ssrc))
+        self._shared = SharedPorts(state)
+        self._tick_ns = 0  # when the present tick began
+        self._admitted = 0  # in this tick
+        self._shared_looks = 0  # likewise
+        self._told_ns: dict[str, int] = {}  # by cause of a limit: when it was last told
+        self.without_room = 0  # streams that were refused in this tick because there are as many as may be
 
-    role: PortRole
-    pair: int  # the same number for the rx and the tx port of a leg
-    call_leg_id: uuid.UUID | None = None
+    def begin_tick(self, now_ns: int) -> None:
+        self._tick_ns = now_ns
+        self._admitted = self._shared_looks = 0
 
-
-class Registry:
-    """Rows of live streams and who they are."""
-
-    def __init__(
-        self,
-        max_streams: int,
-        bindings: Mapping[int, PortBinding],
-        call_legs: frozenset[int] | None,
-        announcements: Announcements | None = None,
-    ) -> None:
-        self.announcements = announcements  # None: every leg is admitted
-        self.info: list[StreamInfo | None] = []
-        self._free: list[int] = []
-        self._max_streams = max_streams
-        self._call_legs = call_legs
-        self._bindings: dict[int, PortBinding] = {}
-        self._legs: dict[int, uuid.UUID | None] = {}
-        self._pair_names: dict[int, str] = {}
-        self._ended: dict[tuple[int, int], int] = {}  # legs whose late packets begin nothing, and until when
-        self._keys = _KeysOfPorts()
-        self.started = 0
-        self.bind(bindings)
-
-    def bind(self, bindings: Mapping[int, PortBinding]) -> None:
-        """Bind further ports (those bound already stay as they are)."""
-        for port, binding in bindings.items():
-            if port not in self._bindings:
-                self._bindings[port] = binding
-                self._legs.setdefault(binding.pair, binding.call_leg_id)
-                self._keys.bind(port, binding)
-
-    def unbind(self, ports: Iterable[int]) -> None:
-        """Forget ports that have been closed and whose streams have ended."""
-        for port in ports:
-            binding = self._bindings.pop(port, None)
-            if binding is not None:
-                self._legs.pop(binding.pair, None)
-                self._pair_names.pop(binding.pair, None)
-                self._keys.unbind(port)
-
-    def shut_out(self, leg: uuid.UUID, until_ns: int, now_ns: int) -> None:
-        """What still comes of a leg that was ended begins no new stream until then."""
-        self._ended = {one: until for one, until in self._ended.items() if until > now_ns}
-        self._ended[_words(leg)] = until_ns
-
-    def let_in(self, leg: uuid.UUID) -> None:
-        self._ended.pop(_words(leg), None)
-
-    @property
-    def legs_are_known(self) -> bool:
-        """Nobody can have streams of legs that he invented."""
-        return self.announcements is not None or self._call_legs is not None
-
-    @property
-    def room(self) -> int:
-        """How many more streams there may be."""
-        return len(self._free) + self._max_streams - len(self.info)
-
-    def live(self) -> list[StreamInfo]:
-        return [info for info in self.info if info is not None]
-
-    def objection(self, hi: int, lo: int, tag: int, at_ns: int) -> str | None:
-        """Why a stream is not to be: "call_leg", not on the allow-list (plain RTP without a name is on none), "ended",
-        of a leg that was. None: it may."""
-        named = (tag >> 2) & 3 == KIND_CALL_LEG
-        if self._call_legs is not None and not (named and (hi << 64 | lo) in self._call_legs):
-            return "call_leg"
-        return "ended" if named and at_ns < self._ended.get((hi, lo), 0) else None
-
-    def admit(
-        self,
-        hi: int,
-        lo: int,
-        tag: int,
-        *,
-        direction: Direction | None,
-        ssrc: int,
-        source: tuple[int, int, int],
-        local_port: int,
-        payload_type: int,
-        first_arrival_ns: int,
-        origin_ns: int,
-    ) -> StreamInfo:
-        """Give a new stream its row and its name. The registry must not be full."""
-        kind = (tag >> 2) & 3
-        leg = Leg(tag & 1)
-        if direction is None:
-            direction = Direction((tag >> 1) & 1)
-        call_leg_id = None
-        name = f"rtp-{local_port}-{ssrc:08x}"
-        stem = f"{leg.label}-{direction.label}"
-        leg_name = name
-        if kind == KIND_CALL_LEG:
-            call_leg_id = uuid.UUID(int=hi << 64 | lo)
-        elif kind == KIND_SHARED:
-            call_leg_id = self._legs[lo]
-        if call_leg_id is not None:
-            name = leg_name = str(call_leg_id)
-        elif kind in (KIND_BOUND, KIND_SHARED):
-            stem = direction.label
-            leg_name = self._pair_names.setdefault(lo, name)  # one stereo file for both
-        if self._free:
-            row = self._free.pop()
-        else:
-            row = len(self.info)
-            self.info.append(None)
-        info = StreamInfo(
-            index=row,
-            serial=self.started,
-            call_leg_id=call_leg_id,
-            leg=leg,
-            direction=direction,
-            name=name,
-            stem=stem,
-            leg_name=leg_name,
-            local_port=local_port,
-            ssrc=ssrc,
-            source=(format_address(source[0], source[1]), source[2]),
-            payload_type=payload_type,
-            first_arrival_ns=first_arrival_ns,
-            origin_ns=origin_ns,
-            ssrcs=[ssrc],
-        )
-        self.info[row] = info
-        self.started += 1
-        return info
-
-    def release(self, row: int) -> None:
-        self.info[row] = None
-        self._free.append(row)
-
-    def key_words(
-        self,
-        strep: npt.NDArray[np.bool_],
-        hi: npt.NDArray[np.uint64],
-        lo: npt.NDArray[np.uint64],
-        tag: npt.NDArray[np.uint64],
-        ssrc: npt.NDArray[np.uint32],
-        local_port: npt.NDArray[np.uint16],
-    ) -> None:
-        """Fill in the key columns of the packets that have no STREP header."""
-        plain = ~strep
-        hi[plain], lo[plain], tag[plain] = self._keys.of(local_port[plain], ssrc[plain])
-
-
-class _KeysOfPorts:
-    """The key that plain RTP has by the port it comes to: three words for each port."""
-
-    def __init__(self) -> None:
-        self._hi = np.zeros(65_536, np.uint64)
-        self._lo = np.arange(65_536, dtype=np.uint64)
-        self._tag = np.full(65_536, KIND_AUTO << 2, np.uint64)
-        self._by_ssrc = np.ones(65_536, np.uint64)
-
-    def bind(self, port: int, binding: PortBinding) -> None:
-        if binding.role == PortRole.LISTEN:
+    def admit(self, proofs: Proofs) -> Iterator[Decision]:
+        """Sources of unknown streams have proved themselves. Those that are too many now stay on probation, and end
+        there or prove themselves again."""
+        proofs = proofs.take(slice(0, _STREAMS_A_TICK - self._admitted))
+        if not len(proofs):
             return
-        hi, lo, kind = 0, binding.pair, KIND_SHARED
-        direction = int(binding.role == PortRole.TX) << 1
-        if binding.role != PortRole.BOTH:
-            kind = KIND_BOUND
-            if binding.call_leg_id is not None:
-                kind = KIND_CALL_LEG
-                hi, lo = _words(binding.call_leg_id)
-        self._hi[port], self._lo[port], self._tag[port] = hi, lo, direction | kind << 2
-        self._by_ssrc[port] = kind == KIND_SHARED
+        self._admitted += len(proofs)
+        first = first_of_each_stream((proofs.hi, proofs.lo, proofs.tag))
+        if len(first) < len(proofs):
+            proofs = proofs.take(first)  # a stream's other sources prove themselves again, as those that change it
+        refused = max(0, len(proofs) - self._state.registry.room)
+        if refused:
+            self.without_room += refused
+            yield from self._refuse(refused, "streams", proofs.take(slice(len(proofs) - refused, len(proofs))))
+            proofs = proofs.take(slice(0, len(proofs) - refused))
+        granted = np.array(self._limits.grant(SourcePins.hosts(proofs.source).tolist(), self._tick_ns), np.bool_)
+        if not granted.all():
+            others = np.flatnonzero(~granted)
+            yield from self._refuse(others.size, "source", proofs.take(others))
+            proofs = proofs.take(np.flatnonzero(granted))
+        if len(proofs):
+            yield from self.admit_held((proofs.hi, proofs.lo, proofs.tag), proofs.source)
 
-    def unbind(self, port: int) -> None:
-        self._hi[port], self._lo[port], self._tag[port], self._by_ssrc[port] = 0, port, KIND_AUTO << 2, 1
+    def _refuse(self, streams: int, limit: str, proofs: Proofs) -> Iterator[Limited]:
+        self._accounts.streams_refused += streams
+        if self._tick_ns - self._told_ns.get(limit, -_TOLD_AGAIN_NS) >= _TOLD_AGAIN_NS:
+            self._told_ns[limit] = self._tick_ns
+            one = self._probation.newest(proofs.hi[:1], proofs.lo[:1], proofs.tag[:1])[0]
+            yield Limited(limit, format_address(int(one["source_hi"]), int(one["source_lo"])))
 
-    def of(self, port: npt.NDArray[np.uint16], ssrc: npt.NDArray[np.uint32]) -> tuple[U64, U64, U64]:
-        tag = ssrc.astype(np.uint64) << np.uint64(32)
-        tag *= self._by_ssrc.take(port)
-        tag |= self._tag.take(port)
-        return self._hi.take(port), self._lo.take(port), tag
+    def admit_held(self, keys: Keys, sources: U64) -> Iterator[Decision]:
+        """Sources begin streams, or replace those of a shared port, with all that was kept of them."""
+        places = self._places(keys, sources)
+        if any(place is None for place in places):
+            chosen = np.array([place is not None for place in places])
+            keys, sources = (keys[0][chosen], keys[1][chosen], keys[2][chosen]), sources[chosen]
+            places = [place for place in places if place is not None]
+            if not places:
+                return
+        held = self._probation.release(*keys)
+        runs = Runs(held, len(places), takes_over=False)
+        held, runs = self._without_unproven(held, runs, len(places))
+        if not len(held.columns):
+            return  # a flood has pushed out what proved them
+        stream_keys = keys[0], keys[1], stream_tag(keys[2])
+        each_key = list(zip(*(words.tolist() for words in stream_keys), strict=True))
+        objections = self._objections(each_key, held, runs)
+        ssrc = ssrc_of(keys[2])
+        new = []
+        for i, (place, objection) in enumerate(zip(places, objections, strict=True)):
+            if objection is not None:
+                continue
+            if not isinstance(place, Replacement):
+                new.append(i)
+                continue
+            mine = held.owner == i
+            one = HeldPackets(held.columns[mine], np.zeros(int(mine.sum()), np.int64), held.slab[mine])
+            this = slice(i, i + 1)
+            yield Takeover(np.array([place.row]), sources[this], ssrc[this], runs.lowest[this], one, each_key[i])
+        if new:
+            yield self._new_streams(np.array(new), stream_keys, sources, ssrc, places, held, runs)
+
+    def _new_streams(
+        self,
+        new: I64,
+        keys: Keys,
+        sources: U64,
+        ssrc: npt.NDArray[np.uint32],
+        places: list[Direction | Replacement | None],
+        held: HeldPackets,
+        runs: Runs,
+    ) -> NewStreams:
+        """Those of the columns that ``new`` names."""
+        types = self._state.types
+        origin_ns, encrypted = origins_ns(held, runs, types), looks_encrypted(held, runs, types)
+        number = np.full(len(sources), -1)
+        number[new] = np.arange(len(new))
+        mine = only(held, (number >= 0)[held.owner])
+        # only the streams of shared ports have a place; others' keys tell their directions
+        shared = (kind_of(keys[2]) == KIND_SHARED).tolist()
+        direction = [place if shared[i] and isinstance(place := places[i], Direction) else None for i in new.tolist()]
+        return NewStreams(
+            keys=(keys[0][new], keys[1][new], keys[2][new]),
+            sources=sources[new],
+            ssrc=ssrc[new],
+            direction=direction,
+            lowest=runs.lowest[new],
+            first=held.columns[runs.first[new]],
+            origin_ns=origin_ns[new],
+            encrypted=encrypted[new],
+            held=HeldPackets(mine.columns, number[mine.owner], mine.slab),
+        )
+
+    def _places(self, keys: Keys, sources: U64) -> list[Direction | Replacement | None]:
+        """Where each new source belongs; None: nowhere, for now. Only on ports that rx and tx share there is a
+        question."""
+        places: list[Direction | Replacement | None] = [Direction.INBOUND] * len(sources)
+        pairs = set()
+        for i in np.flatnonzero(kind_of(keys[2]) == KIND_SHARED).tolist():
+            pair = int(keys[1][i])
+            places[i] = None
+            if pair not in pairs and self._shared_looks < _SHARED_PORTS_A_TICK:
+                # one new source of a pair at a time: the next one looks at what became of it
+                pairs.add(pair)
+                self._shared_looks += 1
+                places[i] = self._shared.place_of(pair, int(sources[i]), self._tick_ns)
+        return places
+
+    def _without_unproven(self, held: HeldPackets, runs: Runs, owners: int) -> tuple[HeldPackets, Runs]:
+        """What belongs to the sources' sequences; the rest is rejected."""
+        if runs.kept.all():
+            return held, runs
+        self._accounts.reject_held(held.columns["foreign"][~runs.kept])
+        held = only(held, runs.kept)
+        return held, Runs(held, owners, takes_over=False)
+
+    def _objections(self, keys: list[Key], held: HeldPackets, runs: Runs) -> list[str | None]:
+        """Why streams may not begin, by the registry: what was held of them is rejected for that; or "unproven", where
+        nothing is left to make one of. None: they may."""
+        registry = self._state.registry
+        at_ns = held.columns["arrival_ns"][runs.first].tolist()
+        found = [
+            registry.objection(key, at) if proven else "unproven"
+            for key, at, proven in zip(keys, at_ns, runs.proven.tolist(), strict=True)
+        ]
+        for cause in {cause for cause in found if cause not in (None, "unproven")}:
+            those = np.array([one == cause for one in found])
+            self._accounts.reject(str(cause), int(np.count_nonzero(those[held.owner])))
+            self._accounts.streams_refused += int(np.count_nonzero(those))
+        return found
+
+    def evict(self, now_ns: int) -> Iterator[Eviction]:
+        """If there was no room: the oldest of the streams that were but a few packets, and are silent since, make some;
+        and after them those that only keep their places."""
+        wanted, self.without_room = self.without_room, 0
+        if not wanted:
+            return
+        state = self._state
+        first_ns = state.first_arrival_ns[: len(state.registry.info)]
+        rows = np.flatnonzero(first_ns)
+        brief = state.is_brief(rows, now_ns - _EVICTABLE_SILENCE_NS)
+        found = brief | state.is_sparse(rows, now_ns - _EVICTABLE_SILENCE_NS)
+        if found.any():
+            order = np.lexsort((first_ns[rows], ~brief, ~found))[: min(wanted, int(np.count_nonzero(found)))]
+            yield Eviction(rows[order])
 
 
-def _words(leg: uuid.UUID) -> tuple[int, int]:
-    return leg.int >> 64, leg.int & 0xFFFF_FFFF_FFFF_FFFF
+def first_of_each_stream(keys: Keys) -> I64:
+    """Of sources, in order, the first of each stream: indices."""
+    first: dict[Key, int] = {}
+    each_key = zip(keys[0].tolist(), keys[1].tolist(), stream_tag(keys[2]).tolist(), strict=True)
+    for i, key in enumerate(each_key):
+        first.setdefault(key, i)
+    return np.array(list(first.values()), np.int64)

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..packets import KIND_AUTO, KIND_CALL_LEG
 from .key_table import KeyTable
+from .keys import KIND_AUTO, KIND_CALL_LEG
 
 __all__ = ["Announcements", "Keys"]
 

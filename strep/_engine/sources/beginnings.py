@@ -7,19 +7,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..state import StreamState
-from ..streams.ring import MISORDER
-from .probation import Held
+from ..._codecs.payload_types import PayloadTypes
+from ..._model.time import NEVER_NS, SECOND_NS
+from ..streams.ring import MAX_DROPOUT, MISORDER
+from .probation import HeldPackets
 
-__all__ = ["MAX_DROPOUT", "Runs", "looks_encrypted", "only", "origins_ns"]
+__all__ = ["Runs", "looks_encrypted", "only", "origins_ns"]
 
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-SECOND_NS: Final = 1_000_000_000
-MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, beyond it a restart
 _NEAR: Final = 32  # what came before the proving pair belongs to it if no further from it in sequence
-_TICKS_A_BYTE: Final = {"PCMU": 1, "PCMA": 1, "G722": 1, "G729": 8}  # RTP clock
 _SRTP_TAGS: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 7714)
 
 
@@ -43,7 +41,7 @@ class Runs:
     first: I64
     lowest: npt.NDArray[np.uint16]
 
-    def __init__(self, held: Held, owners: int, *, takes_over: bool) -> None:
+    def __init__(self, held: HeldPackets, owners: int, *, takes_over: bool) -> None:
         sequence, owner = held.columns["sequence_number"], held.owner
         if not len(owner):  # a flood has pushed out what was held
             self.kept = self.opening = np.zeros(0, np.bool_)
@@ -79,17 +77,17 @@ class Runs:
         self.first = np.where(self.proven, first, 0)
 
 
-def only(held: Held, chosen: Bools) -> Held:
-    return held if chosen.all() else Held(held.columns[chosen], held.owner[chosen], held.slab[chosen])
+def only(held: HeldPackets, chosen: Bools) -> HeldPackets:
+    return held if chosen.all() else HeldPackets(held.columns[chosen], held.owner[chosen], held.slab[chosen])
 
 
-def origins_ns(held: Held, runs: Runs, state: StreamState) -> I64:
+def origins_ns(held: HeldPackets, runs: Runs, types: PayloadTypes) -> I64:
     """When sample 0 of each owner's stream arrived, or would have without network delay, int64 (owners,): the minimum
     over the packets at hand when it had proved itself. 0 where no packet is of a known codec: then it is known with the
     first audio."""
     columns, owner = held.columns, held.owner
-    codec = state.codec_of_type[columns["payload_type"]]
-    clocks = np.array([c.clock_rate for c in state.types.codecs] + [1], np.int64)
+    codec = types.index_of[columns["payload_type"]]
+    clocks = np.array([c.clock_rate for c in types.codecs] + [1], np.int64)
     at_start = runs.opening & (columns["sequence_number"] == runs.lowest.take(owner))
     zero = np.full(len(runs.first), len(owner))
     np.minimum.at(zero, owner[at_start], np.flatnonzero(at_start))
@@ -99,13 +97,12 @@ def origins_ns(held: Held, runs: Runs, state: StreamState) -> I64:
     # what is further from the first packet by its timestamps than by its arrival is no delay but another clock
     apart = columns["arrival_ns"] - columns["arrival_ns"][runs.first].take(owner)
     usable = runs.opening & (codec >= 0) & (np.abs(since - apart) < SECOND_NS)
-    never = np.iinfo(np.int64).max
-    origin = np.full(len(runs.first), never)
+    origin = np.full(len(runs.first), NEVER_NS)
     np.minimum.at(origin, owner[usable], (columns["arrival_ns"] - since)[usable])
-    return np.where(origin == never, 0, origin)
+    return np.where(origin == NEVER_NS, 0, origin)
 
 
-def looks_encrypted(held: Held, runs: Runs, state: StreamState) -> Bools:
+def looks_encrypted(held: HeldPackets, runs: Runs, types: PayloadTypes) -> Bools:
     """Owners all of whose pairs in sequence have payloads as much longer than their timestamps say as SRTP makes them:
     164 or 170 bytes of G.711 where 160 are due. Bool (owners,)."""
     columns, owner = held.columns, held.owner
@@ -113,9 +110,9 @@ def looks_encrypted(held: Held, runs: Runs, state: StreamState) -> Bools:
     pairs = np.zeros(len(runs.first), np.int64)
     if len(owner) > 1:
         a, b = columns[:-1], columns[1:]
-        codec = state.codec_of_type[a["payload_type"]]
+        codec = types.index_of[a["payload_type"]]
         step = (b["timestamp"] - a["timestamp"]).view(np.int32).astype(np.int64)
-        ticks = np.array([_TICKS_A_BYTE.get(c.name, 0) for c in state.types.codecs] + [0, 0], np.int64).take(codec)
+        ticks = types.ticks_a_byte.take(codec)
         pair = (owner[:-1] == owner[1:]) & runs.opening[:-1] & runs.opening[1:] & (ticks > 0) & (step > 0)
         pair &= (b["sequence_number"] - a["sequence_number"]) == 1
         pair &= a["payload_type"] == b["payload_type"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..._model.time import SECOND_NS
+
 __all__ = ["AdmissionLimits"]
 
-SECOND_NS: Final = 1_000_000_000
 _A_SECOND: Final = 1000  # new streams of one source, in the long run: 250 calls a second
 _ALL_A_SECOND: Final = 2000  # of all sources together
 _LEAST_BURST: Final = 256

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .key_table import KeyTable
 
-__all__ = ["HELD_COLUMNS", "Held", "Probation", "Proofs"]
+__all__ = ["HELD_COLUMNS", "HeldPackets", "Probation", "Proofs"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -50,7 +50,7 @@ HELD_COLUMNS: Final = np.dtype(
 
 
 @dataclass(slots=True)
-class Held:
+class HeldPackets:
     """Packets given back: structured columns, and their payloads as slab rows."""
 
     columns: npt.NDArray[np.void]
@@ -147,7 +147,7 @@ class _Generation:
                 packet = int(self.prior[packet])
         return len(removed), self._gone(np.array(removed, np.int64))
 
-    def take(self, candidates: I64) -> Held:
+    def take(self, candidates: I64) -> HeldPackets:
         """Give back what these candidates (-1: nobody) have here; ``owner`` counts in ``candidates``."""
         mine, owner = self._chains(candidates)
         known = candidates[candidates >= 0]
@@ -163,7 +163,7 @@ class _Generation:
         slab = items[at].view(np.uint8).reshape(len(at), width)
         for i in np.flatnonzero(shift).tolist():
             slab[i] = np.roll(slab[i], -int(shift[i]))
-        return Held(columns, owner, slab)
+        return HeldPackets(columns, owner, slab)
 
     def clear(self) -> tuple[int, int]:
         """Forget everything; (packets, those of them that were foreign)."""
@@ -340,7 +340,7 @@ class Probation:
             found[there] = generation.columns[packet]
         return found
 
-    def release(self, hi: U64, lo: U64, tag: U64) -> Held:
+    def release(self, hi: U64, lo: U64, tag: U64) -> HeldPackets:
         """Everything kept for these keys, key by key, each in order of arrival; they are forgotten here."""
         previous, current = self._generations[self._current ^ 1], self._generations[self._current]
         parts = [
@@ -352,7 +352,7 @@ class Probation:
             # packets of a source stand last first
             columns, owner, slab = parts[0].columns, parts[0].owner, parts[0].slab
             order = np.lexsort((columns["packet"], owner))
-            return Held(columns[order], owner[order], slab[order])
+            return HeldPackets(columns[order], owner[order], slab[order])
         columns = np.concatenate([p.columns for p in parts])
         owner = np.concatenate([p.owner for p in parts])
         slab = np.zeros((len(columns), max(p.slab.shape[1] for p in parts)), np.uint8)
@@ -360,7 +360,7 @@ class Probation:
         slab[:first, : parts[0].slab.shape[1]] = parts[0].slab
         slab[first:, : parts[1].slab.shape[1]] = parts[1].slab
         order = np.lexsort((columns["packet"], owner))
-        return Held(columns[order], owner[order], slab[order])
+        return HeldPackets(columns[order], owner[order], slab[order])
 
 
 def _distinct(hi: U64, lo: U64, tag: U64) -> tuple[I64, I64]:

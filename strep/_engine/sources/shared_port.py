@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from ..._model.types import Direction, StreamInfo
-from ..packets import KIND_SHARED
 from ..state import StreamState
+from .keys import KIND_SHARED
 
 __all__ = ["Replacement", "SharedPorts"]
 
@@ -57,8 +57,3 @@ class SharedPorts:
         hi, lo, tag = state.table.keys(rows)
         rows = rows[(hi == 0) & (lo == np.uint64(pair)) & ((tag >> np.uint64(2)) & np.uint64(3) == KIND_SHARED)]
         return [info for row in rows.tolist() if (info := state.registry.info[row]) is not None]
-
-    def move(self, row: int, hi: int, lo: int, tag: int) -> None:
-        """Another source has the place of a stream: the stream's key becomes that one's."""
-        self._state.table.remove(np.array([row]))
-        self._state.table.add(np.array([row]), *(np.full(1, word, np.uint64) for word in (hi, lo, tag)))

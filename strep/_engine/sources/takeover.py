@@ -31,21 +31,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.time import NEVER_NS, SECOND_NS
 from ..state import ESTABLISHED_NS, StreamState
-from .beginnings import MAX_DROPOUT
-from .pinning import SOURCE_BITS, SourcePins
+from ..streams.ring import MAX_DROPOUT
+from .keys import SOURCE_BITS, Key, Keys, ssrc_of, stream_tag
+from .pinning import SourcePins
 from .probation import Proofs
 
-__all__ = ["SILENT_NS", "Challengers", "Verdict", "stream_tag"]
+__all__ = ["Challengers", "Verdict"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
-Key = tuple[int, int, int]  # a source's: hi, lo, and the tag with SSRC and source bits
 
-SECOND_NS: Final = 1_000_000_000
 _QUIET_NS: Final = 100_000_000
-SILENT_NS: Final = SECOND_NS
+_SILENT_NS: Final = SECOND_NS  # of another host
 _SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends
 _YOUNG_NS: Final = 10 * SECOND_NS
 _INTRUDER_SILENT_NS: Final = 10 * SECOND_NS
@@ -73,9 +73,9 @@ class Verdict:
     nothing of theirs is wanted any more."""
 
     rows: I64
-    keys: tuple[U64, U64, U64]
+    keys: Keys
     sources: U64
-    waiting_keys: tuple[U64, U64, U64]
+    waiting_keys: Keys
     waiting_before_ns: I64
 
 
@@ -162,7 +162,7 @@ class Challengers:
             del self._waiting[keys[i]]
         # who is one too many keeps nothing; of the others nothing from before the present source's last packet
         again = np.flatnonzero(((alive & new) | crowded) & ~ready)
-        before_ns = np.where(crowded[again], np.iinfo(np.int64).max, last_ns[again])
+        before_ns = np.where(crowded[again], NEVER_NS, last_ns[again])
         return Verdict(
             rows[winners],
             (hi[winners], lo[winners], tag[winners]),
@@ -191,16 +191,16 @@ class Challengers:
         state = self._state
         bits = tag & SOURCE_BITS
         same = bits == self._pins.bits(state.source[rows])
-        same_ssrc = (tag >> np.uint64(32)).astype(np.uint32) == state.ssrc[rows]
+        same_ssrc = ssrc_of(tag) == state.ssrc[rows]
         jump = (sequence_number - state.ring.next[rows]) & 0xFFFF
         goes_on = same & same_ssrc & (jump < MAX_DROPOUT)
         former = state.former_source[rows]
         owner = ~same & (former != 0) & (bits == self._pins.bits(former))
         moving = now_ns < state.moving_until_ns[rows]
         quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
-        wanted_ns = np.where(near, 0 if closing else _QUIET_NS, SILENT_NS)
+        wanted_ns = np.where(near, 0 if closing else _QUIET_NS, _SILENT_NS)
         wanted_ns[intruder] = _INTRUDER_SILENT_NS
-        wanted_ns[intruder & moving] = SILENT_NS  # it is not the one that was announced, if another one comes
+        wanted_ns[intruder & moving] = _SILENT_NS  # it is not the one that was announced, if another one comes
         wanted_ns[same | (moving & ~intruder)] = 0 if closing else _QUIET_NS
         ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
         ready &= near | moving | (now_ns - pair_ns <= _SENDING_NS)
@@ -223,7 +223,7 @@ class Challengers:
         while len(self._beside) > _MOST_BESIDE:
             del self._beside[next(iter(self._beside))]
 
-    def shut_out(self, row: int, source: int, now_ns: int) -> None:
+    def _shut_out(self, row: int, source: int, now_ns: int) -> None:
         """A stream was taken from this source while it was sending: it was the wrong one."""
         self._beside.pop((row, source), None)
         self._beside[row, source] = now_ns + ESTABLISHED_NS, now_ns + ESTABLISHED_NS + _BESIDE_NS
@@ -233,6 +233,24 @@ class Challengers:
         # who came when the stream had just begun may be the one it should belong to
         established_ns = int(self._state.first_arrival_ns[row]) + ESTABLISHED_NS
         return until_ns - since_ns >= _BESIDE_NS and since_ns >= established_ns
+
+    def note_owners(self, rows: I64, sources: U64, now_ns: int) -> None:
+        """Streams, in these rows, are taken over from these addresses: note to whom they belong from now on."""
+        state = self._state
+        former, present = state.former_source[rows], state.source[rows]
+        moved = sources != present
+        # who was here first keeps its right to come back, but not against the control plane, nor after a race that it
+        # lost because its standing was worse: it is still sending then
+        silent = state.reception.last_arrival_ns[rows] <= now_ns - _SILENT_NS
+        moving = now_ns < state.moving_until_ns[rows]
+        rightful = np.where(former != 0, former, present)
+        who = zip(rows.tolist(), sources.tolist(), strict=True)
+        announced = moving & ~np.array([self.is_intruder(*one) for one in who], np.bool_)
+        rightful[(sources == former) | announced | ~silent] = 0
+        for i in np.flatnonzero(moved & ~silent & ~moving).tolist():
+            self._shut_out(int(rows[i]), int(present[i]), now_ns)
+        state.former_source[rows[moved]] = rightful[moved]
+        state.moving_until_ns[rows[moved]] = 0
 
     def _stands_better(self, row: int, hi: np.uint64, lo: np.uint64, tag: np.uint64, source: int) -> bool:
         """Whether a race for a young stream is to be decided for the one who came second."""
@@ -274,10 +292,3 @@ class Challengers:
         theirs = pins.hosts(state.source[rows][established])
         of_first, of_second = bool((theirs == first).any()), bool((theirs == second).any())
         return None if of_first == of_second else of_second
-
-
-def stream_tag(tag: U64) -> U64:
-    """The stream's tag from a source's: only plain RTP told apart by SSRC has the SSRC in it."""
-    by_ssrc = (tag >> np.uint64(2)) & np.uint64(1)
-    ssrc = np.uint64(0xFFFF_FFFF_0000_0000)
-    return tag & np.where(by_ssrc == 1, np.uint64(0xF) | ssrc, np.uint64(0xF))

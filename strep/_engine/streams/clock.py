@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from ..._model.time import SECOND_NS, position_ns
 from ..undo import Undo
-from .timeline import Placed
+from .placement import Placement
 
 __all__ = ["WINDOW_S", "ClockFilter"]
 
@@ -104,7 +104,7 @@ class ClockFilter:
         one = np.array([row])
         self._begin_windows(one, np.zeros(1, np.int64))
 
-    def map(self, placed: Placed) -> tuple[Placed, I64]:
+    def map(self, placed: Placement) -> tuple[Placement, I64]:
         """Take these packets in. Returns the blocks, split where a window begins, and their ``time_ns`` int64 (m,)."""
         rows = placed.block_row
         usual = placed.anew is None and placed.trim is None
@@ -115,7 +115,7 @@ class ClockFilter:
                 return placed, self._map_smooth(placed, rows, one)
         return self._map_any(placed)
 
-    def _map_smooth(self, placed: Placed, rows: I64, step: int) -> I64:
+    def _map_smooth(self, placed: Placement, rows: I64, step: int) -> I64:
         """One block a stream, all within their windows."""
         time_ns = placed.position * step
         count, lowest = self._count.take(rows), self._low.take(rows)
@@ -137,7 +137,7 @@ class ClockFilter:
         time_ns += self._offset.take(rows)
         return time_ns
 
-    def _map_any(self, placed: Placed) -> tuple[Placed, I64]:
+    def _map_any(self, placed: Placement) -> tuple[Placement, I64]:
         placed, base = self._split(placed)
         rows, first = placed.block_row, placed.packet_first[:-1]
         starts = _packet_positions(placed)
@@ -175,7 +175,7 @@ class ClockFilter:
 
     # --- windows --------------------------------------------------------------------------------------------------
 
-    def _split(self, placed: Placed) -> tuple[Placed, I64]:
+    def _split(self, placed: Placement) -> tuple[Placement, I64]:
         """Blocks that each stand in one window; and where each one's segment began."""
         rows = placed.block_row
         base = self._base[rows]
@@ -300,7 +300,7 @@ class ClockFilter:
         self._level_at[rows] = x
 
 
-def _packet_positions(placed: Placed) -> I64:
+def _packet_positions(placed: Placement) -> I64:
     """Where each packet begins."""
     first = placed.packet_first
     since = np.cumsum(placed.frames) - placed.frames

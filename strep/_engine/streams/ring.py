@@ -19,20 +19,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.time import NEVER_NS
 from ..undo import Undo
 
-__all__ = ["FILL", "HISTORY", "MISORDER", "NEVER", "SLOTS", "WINDOW", "JitterRing", "Popped"]
+__all__ = ["HISTORY", "LONG_RUN", "MAX_DROPOUT", "MISORDER", "SLOTS", "WINDOW", "JitterRing", "RingPackets"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
 SLOTS: Final = 64
-WINDOW: Final = 44  # packets ahead of the edge that are accepted; edge - next < FILL, so all fit into 64 slots
-FILL: Final = 20  # a run this long leaves at the next grid point even if nobody asks
+WINDOW: Final = 44  # packets ahead of the edge that are accepted; edge - next < LONG_RUN, so all fit into 64 slots
+LONG_RUN: Final = 20  # a run this long leaves at the next grid point even if nobody asks
+MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, beyond it a restart
 MISORDER: Final = 100  # RFC 3550 A.1 MAX_MISORDER: this far behind is late, further behind is another sequence
 HISTORY: Final = 64  # packets behind the edge of which is known whether they came
-NEVER: Final = np.iinfo(np.int64).max
 
 _ONE = np.uint64(1)
 _PAIR: Final = np.dtype((np.void, 16))
@@ -41,7 +42,7 @@ _LARGE: Final = 2048
 _AT_ONCE: Final = 20_000
 
 
-class Popped:
+class RingPackets:
     """Packets that left the ring: columns of shape (p,), streams grouped, each in sequence order."""
 
     __slots__ = ("arrival_ns", "ext", "length", "payload_type", "row", "slot", "timestamp")
@@ -67,8 +68,8 @@ class Popped:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> Popped:
-        return Popped(
+    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> RingPackets:
+        return RingPackets(
             self.row[chosen],
             self.ext[chosen],
             self.slot[chosen],
@@ -83,7 +84,7 @@ class Popped:
         return np.append(True, self.row[1:] != self.row[:-1]).nonzero()[0]
 
     @classmethod
-    def joined(cls, parts: list[Popped]) -> Popped:
+    def joined(cls, parts: list[RingPackets]) -> RingPackets:
         """Several as one; what was popped earlier of a stream comes first."""
         if len(parts) == 1:
             return parts[0]
@@ -133,8 +134,8 @@ class JitterRing:
         self.history = np.zeros(streams, np.uint64)
         self._history_far = np.zeros(streams, np.uint64)
         self.edge = np.zeros(streams, np.int64)
-        self.deadline_ns = np.zeros(streams, np.int64)  # NEVER while there is no hole
-        self.earliest_deadline_ns = NEVER  # lower bound over all streams
+        self.deadline_ns = np.zeros(streams, np.int64)  # NEVER_NS while there is no hole
+        self.earliest_deadline_ns = NEVER_NS  # lower bound over all streams
         self.base = np.full(streams, -1)  # of a row's slots; -1: it has none
         self.large = np.zeros(streams, np.bool_)
         # memory that nobody touched costs nothing: room for all streams of the usual size at once, as far as sane
@@ -169,14 +170,14 @@ class JitterRing:
         self.present[rows] = 0
         self.history[rows] = 0
         self._history_far[rows] = 0
-        self.deadline_ns[rows] = NEVER
+        self.deadline_ns[rows] = NEVER_NS
 
     def close(self, row: int) -> None:
         """Take a row's slots back, if it has any."""
         base = int(self.base[row])
         self.base[row] = -1
         self.present[row] = 0
-        self.deadline_ns[row] = NEVER
+        self.deadline_ns[row] = NEVER_NS
         if base < 0:
             return
         if self.large[row]:
@@ -189,7 +190,7 @@ class JitterRing:
         """Forget the packets that wait in these rows; tells how many."""
         count = int(np.bitwise_count(self.present[rows]).sum())
         self.present[rows] = 0
-        self.deadline_ns[rows] = NEVER
+        self.deadline_ns[rows] = NEVER_NS
         return count
 
     def enlarge(self, row: int) -> None:
@@ -299,7 +300,7 @@ class JitterRing:
         waiting = self.next[rows] + _first_waiting(self.present[rows])
         slot = self.base[rows] + (waiting & (SLOTS - 1))
         arrival = self._meta_of(rows, slot)[:, 1].view(np.int64)
-        arrival = np.minimum(arrival, NEVER - 1 - latency_ns)  # no clock that went wrong makes a deadline wrap
+        arrival = np.minimum(arrival, NEVER_NS - 1 - latency_ns)  # no clock that went wrong makes a deadline wrap
         self.deadline_ns[rows] = arrival + latency_ns
         self.earliest_deadline_ns = min(self.earliest_deadline_ns, int(arrival.min()) + latency_ns)
 
@@ -333,7 +334,7 @@ class JitterRing:
         self.edge[rows] = self.next.take(rows) + run
         return run
 
-    def pop(self, rows: I64, run: I64) -> Popped:
+    def pop(self, rows: I64, run: I64) -> RingPackets:
         """Take the first ``run`` > 0 packets of each row (rows distinct, run as told by :meth:`run`)."""
         ends = np.cumsum(run)
         total = int(ends[-1])
@@ -354,7 +355,7 @@ class JitterRing:
         self.present[rows] = present >> count
         self._remember(rows, count, (_ONE << count) - _ONE)
         self.next[rows] = first + run
-        return Popped(
+        return RingPackets(
             row,
             ext,
             slot,
@@ -408,8 +409,8 @@ class JitterRing:
         does the same, so nothing is noted."""
         present = self.present.take(rows)
         holed = (present & (present + _ONE)) != 0
-        if self.earliest_deadline_ns != NEVER:
-            self.deadline_ns[rows] = NEVER
+        if self.earliest_deadline_ns != NEVER_NS:
+            self.deadline_ns[rows] = NEVER_NS
         if np.count_nonzero(holed):
             self._note_holes(rows[holed], latency_ns)
 
@@ -417,7 +418,7 @@ class JitterRing:
         """To be said before ``earliest_deadline_ns`` is raised."""
         self._note((self.__dict__, "earliest_deadline_ns", self.earliest_deadline_ns))
 
-    def payload(self, popped: Popped, i: int) -> bytes:
+    def payload(self, popped: RingPackets, i: int) -> bytes:
         """A packet's payload, where packets are looked at one by one."""
         slab = self.payload_slab(bool(self.large[popped.row[i]]))
         return slab[int(popped.slot[i]), : int(popped.length[i])].tobytes()

@@ -20,19 +20,20 @@ Example at 8 kHz, 20 ms packets: timestamps 160, 320, 640 → positions 0, 160, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._codecs.payload_types import UNKNOWN
+from ..._codecs.facts import UNKNOWN
+from ..._model.time import SECOND_NS
 from ..._model.types import Codec, GapCause
 from ...resample import can_resample
 from ..undo import Undo
-from .ring import Popped
+from .placement import Anchor, Placement
+from .ring import RingPackets
 
-__all__ = ["Anchor", "Placed", "Timeline"]
+__all__ = ["Timeline"]
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
@@ -41,48 +42,7 @@ U32 = npt.NDArray[np.uint32]
 _T = TypeVar("_T", bound=np.generic)
 
 _CAUSES: Final = len(GapCause)
-SECOND_NS: Final = 1_000_000_000
 _PRIOR: Final = np.dtype((np.void, 32))
-
-
-@dataclass(slots=True)
-class Placed:
-    """Packets with audio (columns (p,)) and the blocks they make (columns (m,) resp. (m+1,)).
-
-    Frames are at the stream's rate, but ``own_frames``, which are at the codec's.
-    """
-
-    kept: I64 | None  # which of the packets given these are; None: all
-    row: I64
-    slot: I64
-    codec: npt.NDArray[np.int16]
-    length: I64  # payload bytes
-    own_frames: I64  # as the decoder makes them
-    frames: I64  # after trimming
-    trim: I64 | None  # frames to leave out at a packet's start
-    timestamp: U32
-    arrival_ns: I64
-    packet_first: I64  # (m+1,)
-    block_row: I64
-    position: I64
-    block_frames: I64
-    gap_frames: I64
-    gap_cause: npt.NDArray[np.uint8]
-    anew: npt.NDArray[np.bool_] | None = None  # (m,): re-anchored by arrival times there; None: nowhere
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """An RTP timestamp and the position, in frames, at which it stands on its stream's timeline."""
-
-    timestamp: int
-    position: int
-    codec: Codec  # the stream's
-
-    def position_of(self, timestamp: int) -> int:
-        """Where a timestamp near this one stands."""
-        delta = (timestamp - self.timestamp + 0x8000_0000) % 0x1_0000_0000 - 0x8000_0000
-        return max(self.position + delta * self.codec.sample_rate // self.codec.clock_rate, 0)
 
 
 class Timeline:
@@ -149,7 +109,7 @@ class Timeline:
             return None
         return Anchor(int(self._expected[row]), int(self.position[row]), self.codecs[int(self.codec[row])])
 
-    def anchors_in(self, placed: Placed, row: int) -> tuple[I64, list[Anchor]]:
+    def anchors_in(self, placed: Placement, row: int) -> tuple[I64, list[Anchor]]:
         """Packets of a row that were placed: which of the packets given they were, ascending, and where they ended."""
         mine = np.flatnonzero(placed.row == row)
         block = placed.packet_first.searchsorted(mine, "right") - 1
@@ -163,7 +123,7 @@ class Timeline:
         which = mine if placed.kept is None else placed.kept[mine]
         return which, [Anchor(t, p, stream) for t, p in zip(timestamp.tolist(), position.tolist(), strict=True)]
 
-    def place(self, packets: Popped, codec: npt.NDArray[np.int16], frames: I64) -> Placed | None:
+    def place(self, packets: RingPackets, codec: npt.NDArray[np.int16], frames: I64) -> Placement | None:
         """Move the streams' positions past these packets, of ``frames`` frames each at the rate of their ``codec``.
         None when no packet has audio."""
         row = packets.row
@@ -198,7 +158,7 @@ class Timeline:
         return self._place_apart(packets, codec, frames, span, start, end, odd_row, first)
 
     def _move_on(
-        self, packets: Popped, frames: I64, span: I64, expected: U32, last: I64, rows: I64, total: I64
+        self, packets: RingPackets, frames: I64, span: I64, expected: U32, last: I64, rows: I64, total: I64
     ) -> tuple[I64, I64]:
         """Streams all of whose packets go on where the one before ended: (their positions before, no gaps)."""
         position = self.position.take(rows)
@@ -217,7 +177,7 @@ class Timeline:
 
     def _place_smooth(
         self,
-        packets: Popped,
+        packets: RingPackets,
         codec: npt.NDArray[np.int16],
         frames: I64,
         span: I64,
@@ -225,11 +185,11 @@ class Timeline:
         end: I64,
         rows: I64,
         expected: U32,
-    ) -> Placed:
+    ) -> Placement:
         """Every packet goes on where the one before it ended: one block a stream."""
         total = np.add.reduceat(frames, start)
         position, none = self._move_on(packets, frames, span, expected, end - 1, rows, total)
-        return Placed(
+        return Placement(
             None,
             packets.row,
             packets.slot,
@@ -250,7 +210,7 @@ class Timeline:
 
     def _place_apart(
         self,
-        packets: Popped,
+        packets: RingPackets,
         codec: npt.NDArray[np.int16],
         frames: I64,
         span: I64,
@@ -258,7 +218,7 @@ class Timeline:
         end: I64,
         odd_row: npt.NDArray[np.bool_],
         expected: U32,
-    ) -> Placed:
+    ) -> Placement:
         """Most streams merely go on: only the others' packets go the careful way."""
         which = odd_row.repeat(end - start).nonzero()[0]
         odd = self._place_any(packets.take(which), codec[which], frames[which])
@@ -298,7 +258,7 @@ class Timeline:
             first if kept is None else kept.searchsorted(first), len(frames) if kept is None else len(kept)
         )
         every: I64 | slice = slice(None) if kept is None else kept
-        return Placed(
+        return Placement(
             kept,
             packets.row[every],
             packets.slot[every],
@@ -318,7 +278,7 @@ class Timeline:
             anew,
         )
 
-    def _place_any(self, packets: Popped, codec: npt.NDArray[np.int16], own_frames: I64) -> Placed | None:
+    def _place_any(self, packets: RingPackets, codec: npt.NDArray[np.int16], own_frames: I64) -> Placement | None:
         row, ext = packets.row, packets.ext
         start = _group_starts(row)
         rows = row[start]
@@ -390,7 +350,7 @@ class Timeline:
         opens = gapped | (cause != 0)
         opens[start] = True
         first = opens.nonzero()[0]
-        return Placed(
+        return Placement(
             keep,
             row,
             packets.slot[keep],

@@ -1,7 +1,7 @@
 """Many writes to many files in one system call: Linux's io_submit, which does buffered writes one after the other.
 
-A thread that calls ``pwrite`` ten thousand times a second gives the interpreter's lock away as often, and a receiver on
-the same core waits for it each time. One call for hundreds of writes costs it once.
+A thread that calls ``pwrite`` ten thousand times a second releases the interpreter's lock as often, and a receiver on
+the same core waits for it each time. With one call for hundreds of writes, it waits once.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["ManyWrites"]
 I64 = npt.NDArray[np.int64]
 
 _SYSCALLS: Final = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}  # setup, destroy, getevents, submit
-_PWRITE: Final = 1
-_DEPTH: Final = 1024
+_PWRITE: Final = 1  # IOCB_CMD_PWRITE
+_DEPTH: Final = 1024  # writes in one call
 
 _IOCB: Final = np.dtype(
     {
@@ -35,7 +35,7 @@ _EVENT: Final = np.dtype([("data", "u8"), ("obj", "u8"), ("res", "i8"), ("res2",
 
 
 class ManyWrites:
-    """Raises OSError when the system has no such call (or a sandbox forbids it)."""
+    """Raises OSError if the system has no such call, or if a sandbox forbids it."""
 
     def __init__(self) -> None:
         numbers = _SYSCALLS.get(platform.machine())
@@ -86,7 +86,7 @@ class ManyWrites:
                     ctypes.c_void_p(self._pointers.ctypes.data + 8 * done),
                 )
             except OSError as error:
-                # the first of them cannot even be tried (a bad descriptor, say): the others may
+                # the first of them could not be begun (a bad descriptor, for example): the others may
                 results[done] = -(error.errno or errno.EIO)
                 done += 1
                 continue

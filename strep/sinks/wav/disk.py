@@ -1,11 +1,11 @@
-"""What is wrong with the disk at present, and what it has cost: told when it begins and when it is over.
+"""What is wrong with the disk at present, and what it has cost: an incident when it begins, and one when it is over.
 
     the disk    is full, over quota, read-only: nothing is written for a second, then it is tried again
     a file      cannot be written: for a second what comes for it is lost, others go on
     new files   cannot be made: what would go into them waits, as long as there is room
 
-While anything of it lasts there is one *problem*. It is over when all of it is, and nothing has failed for two seconds:
-a disk that takes a little now and then is full all the same.
+While any of these lasts there is one *problem*. It is over when all of them are, and nothing has failed for two
+seconds: a disk that takes a little now and then is still full.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ __all__ = ["DISK", "NEW_FILES", "DiskState", "errno_name"]
 
 _log = logging.getLogger("strep")
 
-PAUSE_S: Final = 1.0
-_CALM_S: Final = 2.0
-_OF_ALL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+PAUSE_S: Final = 1.0  # between tries to write what failed
+_CALM_S: Final = 2.0  # without errors, until a problem is over
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 DISK: Final = "disk"
 NEW_FILES: Final = "new files"
 
 
 def errno_name(error: BaseException) -> str:
-    """As :meth:`WavSink.report` counts it."""
+    """The name under which :meth:`WavSink.report` counts an error."""
     if isinstance(error, OSError) and error.errno:
         return errno.errorcode.get(error.errno, f"errno {error.errno}")
     return type(error).__name__
 
 
 class DiskState:
-    """``tell`` hears of "disk_paused" and "disk_resumed": (kind, text, data)."""
+    """``tell`` is called with the incidents "disk_paused" and "disk_resumed": (kind, text, data)."""
 
     def __init__(self, tell: Callable[[str, str, dict[str, object]], object]) -> None:
         self._tell = tell
@@ -59,7 +59,7 @@ class DiskState:
     def failed(self, what: object, error: OSError, where: str, now: float) -> float:
         """Something could not be written: a file, or NEW_FILES. Returns when to try again (monotonic seconds)."""
         self.errors[errno_name(error)] += 1
-        if error.errno in _OF_ALL:
+        if error.errno in _DISK_ERRORS:
             what = DISK
         self._troubles[what] = now + PAUSE_S
         self._last = now
@@ -85,7 +85,7 @@ class DiskState:
         return what in self._troubles
 
     def look(self, now: float) -> None:
-        """Tell that it is over, if it is."""
+        """Say that it is over, if it is."""
         if self.problem is None or self._troubles or now - self._last < _CALM_S:
             return
         lost, lasted_s = self.dropped_frames - self._lost_at_first, round(now - self._since, 1)

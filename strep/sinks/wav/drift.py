@@ -28,17 +28,18 @@ __all__ = ["DriftCorrector"]
 
 I16 = npt.NDArray[np.int16]
 
-_CHUNK_MS: Final = 20
-_AIM_MS: Final = 1
+_CHUNK_MS: Final = 20  # corrections are made a chunk at a time
+# errors: from which on it is corrected, from which on even without silence, until which, and above which it is no drift
 _BEGIN_MS: Final = 4
 _URGENT_MS: Final = 6
-_MOST_MS: Final = 1000
-_EDIT: Final = 4  # a fourth of a chunk at most
-_FADE: Final = 5  # a fifth of a chunk
-_STRETCH: Final = 200  # one frame in so many
-_SILENCE: Final = 100.0**2  # mean square: 50 dB below full scale
-_TAPS: Final = 32
-_BETA: Final = 6.0  # of the Kaiser window
+_AIM_MS: Final = 1
+_NO_DRIFT_MS: Final = 1000
+_EDIT_DIVISOR: Final = 4  # a fourth of a silent chunk is put in or left out at most
+_FADE_DIVISOR: Final = 5  # a fifth of a chunk is cross-faded
+_STRETCH_DIVISOR: Final = 200  # when resampling, one frame in so many is put in or left out
+_SILENCE_POWER: Final = 100.0**2  # mean square of int16 samples: 50 dB below full scale
+_TAPS: Final = 32  # of the resampling filter
+_BETA: Final = 6.0  # of its Kaiser window
 
 Part = tuple[int, I16]
 
@@ -58,7 +59,7 @@ class DriftCorrector:
         self._origin_ns = origin_ns
         self._chunk = max(rate * _CHUNK_MS // 1000, _TAPS)
         self._aim, self._begin, self._urgent, self._most = (
-            rate * ms // 1000 for ms in (_AIM_MS, _BEGIN_MS, _URGENT_MS, _MOST_MS)
+            rate * ms // 1000 for ms in (_AIM_MS, _BEGIN_MS, _URGENT_MS, _NO_DRIFT_MS)
         )
         self._next: int | None = None  # position that goes on without a gap
         self._active = False
@@ -138,7 +139,7 @@ class DriftCorrector:
         count = len(samples) // size
         chunks = samples[: count * size].reshape(count, size, *samples.shape[1:])
         power = np.square(chunks, dtype=np.float64).reshape(count, -1).mean(axis=1) if count else np.zeros(0)
-        silent = (power < _SILENCE).tolist()
+        silent = (power < _SILENCE_POWER).tolist()
         passed = 0
         for i in range(count):
             error = self._judge(wanted)
@@ -147,10 +148,10 @@ class DriftCorrector:
                 return
             frames = 0
             if silent[i]:
-                frames = min(abs(error), size // _EDIT)
+                frames = min(abs(error), size // _EDIT_DIVISOR)
             elif self._hurry:
                 self._credit += size
-                frames, self._credit = divmod(self._credit, _STRETCH)
+                frames, self._credit = divmod(self._credit, _STRETCH_DIVISOR)
             if not frames:
                 continue
             parts.append(samples[passed * size : i * size])
@@ -175,7 +176,7 @@ class DriftCorrector:
 def _edited(chunk: I16, added: int) -> I16:
     """Frames more (or less, below 0) in the middle, where the one part fades into the other."""
     size = len(chunk)
-    fade = size // _FADE
+    fade = size // _FADE_DIVISOR
     end = (size + added + fade) // 2  # of the first part; the second begins ``added`` before it
     rise = ((np.arange(fade) + 0.5) / fade).reshape(-1, *(1,) * (chunk.ndim - 1))
     first, second = chunk[end - fade : end], chunk[end - fade - added : end - added]

@@ -1,4 +1,4 @@
-"""The WAV format: headers of one fixed size per format, so that sizes are rewritten in place; RF64 past 4 GiB.
+"""WAV files and their format: headers of one fixed size per format, rewritten in place; RF64 past 4 GiB.
 
     RIFF size WAVE │ JUNK 28 …   │ fmt  │ fact (G.711) │ data size │ samples
     RF64 -1   WAVE │ ds64 sizes  │ fmt  │ fact         │ data -1   │ samples      (EBU Tech 3306)
@@ -15,16 +15,20 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HEADER_MOST", "WavFormat"]
+from ..._codecs.facts import silence_byte
 
-_PCM: Final = 1
+__all__ = ["MAX_HEADER_BYTES", "PART", "WavFile", "WavFormat"]
+
+PART: Final = ".part.wav"  # how the names of unfinished files end
+
+_PCM: Final = 1  # format tags
 _ALAW: Final = 6
 _MULAW: Final = 7
-_LIMIT: Final = 0xFFFF_FFFF
-_SLOWEST: Final = 4000  # Hz; no file of ours has less
-_KNOWN: Final = 64  # bytes of a header that tell its format
+_LARGEST_U32: Final = 0xFFFF_FFFF
+_LOWEST_RATE: Final = 4000  # Hz; no file of ours has less
+_FORMAT_BYTES: Final = 64  # of a header: they tell its format
 
-HEADER_MOST: Final = 94
+MAX_HEADER_BYTES: Final = 94  # of the longest header
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class WavFormat:
     @property
     def silence(self) -> int:
         """The byte that is silence."""
-        return {"PCMU": 0xFF, "PCMA": 0xD5}.get(self.encoding, 0)
+        return silence_byte(self.encoding)
 
     @property
     def header_bytes(self) -> int:
@@ -60,28 +64,28 @@ class WavFormat:
             fmt += struct.pack("<H", 0)
         chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt
         if tag != _PCM:
-            chunks += b"fact" + struct.pack("<II", 4, min(frames, _LIMIT))
+            chunks += b"fact" + struct.pack("<II", 4, min(frames, _LARGEST_U32))
         # a chunk of odd size is followed by a byte that its size does not count
         riff = self.header_bytes - 8 + data_bytes + data_bytes % 2
-        if riff <= _LIMIT:
+        if riff <= _LARGEST_U32:
             start = b"RIFF" + struct.pack("<I", riff) + b"WAVE" + b"JUNK" + struct.pack("<I", 28) + bytes(28)
             return start + chunks + b"data" + struct.pack("<I", data_bytes)
         sizes = struct.pack("<QQQI", riff, data_bytes, frames, 0)
-        start = b"RF64" + struct.pack("<I", _LIMIT) + b"WAVE" + b"ds64" + struct.pack("<I", 28) + sizes
-        return start + chunks + b"data" + struct.pack("<I", _LIMIT)
+        start = b"RF64" + struct.pack("<I", _LARGEST_U32) + b"WAVE" + b"ds64" + struct.pack("<I", 28) + sizes
+        return start + chunks + b"data" + struct.pack("<I", _LARGEST_U32)
 
     @classmethod
     def of_header(cls, header: bytes) -> WavFormat | None:
         """The format of a file that begins like this, were it that the header's sizes are torn or what stands behind
         its rate was never written; None where it is none of ours."""
-        if len(header) < _KNOWN:
+        if len(header) < _FORMAT_BYTES:
             return None
         tag, channels, rate = struct.unpack_from("<HHI", header, 56)
         encoding = {_PCM: "pcm16", _MULAW: "PCMU", _ALAW: "PCMA"}.get(tag)
-        if encoding is None or not channels or rate < _SLOWEST:
+        if encoding is None or not channels or rate < _LOWEST_RATE:
             return None
         found = cls(encoding, rate, channels)
-        if rate * found.frame_bytes > _LIMIT or found.frame_bytes > 0xFFFF:
+        if rate * found.frame_bytes > _LARGEST_U32 or found.frame_bytes > 0xFFFF:
             return None
         return found if found.fits(header) else None
 
@@ -97,7 +101,7 @@ class WavFormat:
             sizes.update(range(size - 12, size - 8))
         fixed = [i for i in range(8, min(size, len(header))) if i not in sizes and not 12 <= i < 16]
         written = len(header[:size].rstrip(b"\0"))
-        return all(header[i] == wanted[i] for i in fixed if i < max(written, _KNOWN))
+        return all(header[i] == wanted[i] for i in fixed if i < max(written, _FORMAT_BYTES))
 
     def headers(self, data_bytes: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Headers of many files at once, uint8 (n, header_bytes); for less than 4 GiB."""
@@ -109,3 +113,36 @@ class WavFormat:
         for at, values in fields.items():
             out[:, at : at + 4] = values.astype("<u4").view(np.uint8).reshape(-1, 4)
         return out
+
+
+class WavFile:
+    """A file that grows: what is known of it. What lies between writes is silence."""
+
+    __slots__ = (
+        "checked",
+        "end",
+        "fd",
+        "folder",
+        "format",
+        "header_end",
+        "header_written_at",
+        "retry_at",
+        "stem",
+        "wanted",
+    )
+
+    def __init__(self, format_: WavFormat, folder: str, stem: str) -> None:
+        self.format = format_
+        self.folder = folder
+        self.stem = stem  # its name without suffix; with a number, if need be
+        self.wanted = stem  # without a number
+        self.end = 0  # bytes of samples that were written
+        self.checked = 0  # ``end`` when the file was last seen to be there
+        self.header_end = -1  # bytes of samples that the header on disk speaks of; -1: there is none yet
+        self.header_written_at = 0.0  # monotonic seconds
+        self.fd = -1  # descriptor; -1: not open
+        self.retry_at = 0.0  # monotonic seconds: after an error, nothing is tried before; 0: there was none
+
+    @property
+    def part(self) -> str:
+        return self.stem + PART

@@ -1,7 +1,7 @@
 """The fast way into WAV files: all blocks of a batch in one system call, positions and headers as arrays.
 
-A lane is a stream's row with an open file. What is not plain (new files, gaps that must be filled with other bytes than
-zeros, files past 4 GiB, errors, more files than descriptors) is left to the sink, block by block.
+A lane is a stream's row with an open file. The rest is left to the writer, block by block: new files, gaps that must be
+filled with other bytes than zeros, files past 4 GiB, errors, more files than descriptors.
 """
 
 from __future__ import annotations
@@ -12,36 +12,40 @@ import numpy as np
 import numpy.typing as npt
 
 from .aio import ManyWrites
-from .file import WavFormat
-from .tree import WavFile, WavTree
+from .file import WavFile, WavFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..._model.blocks import BlockBatch
 
 __all__ = ["FLUSH_S", "WavLanes"]
 
 I64 = npt.NDArray[np.int64]
 
-FLUSH_S: Final = 0.5  # how far a header may lag behind its samples
-_RIFF_LIMIT: Final = 0xFFFF_0000
+FLUSH_S: Final = 0.5  # by how much a header may lag behind its samples
+_RIFF_LIMIT: Final = 0xFFFF_0000  # bytes of samples; longer files become RF64, which is not for here
 
 
 class WavLanes:
-    """By stream row: descriptor (-1: no lane), end and told in bytes, format."""
+    """By stream row: descriptor (-1: no lane), bytes of samples in the file and according to its header, format.
 
-    def __init__(self, tree: WavTree, writes: ManyWrites) -> None:
-        self._tree = tree
+    ``evicted``: whether there are more files than may be open, so that a descriptor may be another file's by now.
+    """
+
+    def __init__(self, evicted: Callable[[], bool], writes: ManyWrites) -> None:
+        self._evicted = evicted
         self._writes = writes
         self._formats: list[WavFormat] = []
-        self.wrote = False  # the last call wrote something
+        self.wrote = False  # whether the last call wrote anything
         self._fd = np.full(0, -1, np.int64)
         self._grow(256)
 
     @classmethod
-    def of(cls, tree: WavTree) -> WavLanes | None:
-        """None where the system call is not to be had."""
+    def of(cls, evicted: Callable[[], bool]) -> WavLanes | None:
+        """None where the system call is not available."""
         try:
-            return cls(tree, ManyWrites())
+            return cls(evicted, ManyWrites())
         except OSError:
             return None
 
@@ -50,9 +54,9 @@ class WavLanes:
         for name, dtype in (
             ("_fd", np.int64),
             ("_end", np.int64),
-            ("_told", np.int64),
-            ("_told_at", np.float64),
-            ("_header", np.int64),
+            ("_header_end", np.int64),
+            ("_header_written_at", np.float64),
+            ("_header_bytes", np.int64),
             ("_frame", np.int64),
             ("_fills", np.bool_),
             ("_kind", np.int64),
@@ -65,28 +69,28 @@ class WavLanes:
             setattr(self, name, new)
         self._fd[old:] = -1
         self._end: I64
-        self._told: I64
-        self._told_at: npt.NDArray[np.float64]
-        self._header: I64
+        self._header_end: I64
+        self._header_written_at: npt.NDArray[np.float64]
+        self._header_bytes: I64
         self._frame: I64
         self._fills: npt.NDArray[np.bool_]
         self._kind: I64  # row of _formats
 
     @property
     def lagging(self) -> bool:
-        """Some header on disk does not speak of all that was written."""
-        return bool(((self._fd >= 0) & (self._told != self._end)).any())
+        """Whether some header on disk is not up to date with what was written."""
+        return bool(((self._fd >= 0) & (self._header_end != self._end)).any())
 
     def adopt(self, row: int, file: WavFile) -> None:
-        """Give a file that the sink has opened to this row."""
+        """Give this row a file that is open."""
         if row >= len(self._fd):
             self._grow(max(2 * len(self._fd), row + 1))
-        fast = file.end < _RIFF_LIMIT and not self._tree.evicted
+        fast = file.end < _RIFF_LIMIT and not self._evicted()
         self._fd[row] = file.fd if fast else -1
         self._end[row] = file.end
-        self._told[row] = file.told
-        self._told_at[row] = file.told_at
-        self._header[row] = file.format.header_bytes
+        self._header_end[row] = file.header_end
+        self._header_written_at[row] = file.header_written_at
+        self._header_bytes[row] = file.format.header_bytes
         self._frame[row] = file.format.frame_bytes
         self._fills[row] = bool(file.format.silence)
         if file.format not in self._formats:
@@ -94,22 +98,23 @@ class WavLanes:
         self._kind[row] = self._formats.index(file.format)
 
     def sync(self, row: int, file: WavFile) -> None:
-        """Tell the file object what the lane has written."""
+        """Bring the file object up to date with what the lane has written."""
         if row < len(self._fd) and self._fd[row] >= 0:
             file.end = int(self._end[row])
-            file.told = int(self._told[row])
-            file.told_at = float(self._told_at[row])
+            file.header_end = int(self._header_end[row])
+            file.header_written_at = float(self._header_written_at[row])
 
     def release(self, row: int, file: WavFile) -> None:
-        """The stream has ended: its row may become another's."""
+        """Take the file from this row: its stream has ended, or a write failed."""
         self.sync(row, file)
         if row < len(self._fd):
             self._fd[row] = -1
 
     def write(self, batch: BlockBatch, native: bool, now: float) -> list[int] | None:
-        """Write what can be written fast; returns the blocks that are left. None: all are."""
+        """Write what can be written fast. Returns the numbers of the blocks that are left; None: all are. ``native``:
+        bytes as they came. ``now``: monotonic seconds."""
         self.wrote = False
-        if self._tree.evicted:
+        if self._evicted():
             return None
         row = batch.index
         if int(row.max()) >= len(self._fd):
@@ -135,22 +140,22 @@ class WavLanes:
         else:
             chosen, first = None, begin[:-1]
         base = np.uint64(data.ctypes.data)
-        done = self._writes.write(fd, base + first.astype(np.uint64), length, at + self._header.take(row))
+        done = self._writes.write(fd, base + first.astype(np.uint64), length, at + self._header_bytes.take(row))
         good = done == length
         np.maximum.at(self._end, row[good], (at + length)[good])
-        due = row[good & (now - self._told_at.take(row) >= FLUSH_S)]
+        due = row[good & (now - self._header_written_at.take(row) >= FLUSH_S)]
         if due.size:
-            self._tell(np.unique(due), now)
+            self._write_headers_of(np.unique(due), now)
         left = np.ones(len(batch), np.bool_)
         if chosen is None:
             left = ~good
         else:
             left[chosen] = ~good
         self.wrote = bool(good.any())
-        # what failed goes the slow way, which knows what to do with errors
+        # what failed goes the slow way, where errors are dealt with
         return np.flatnonzero(left).tolist()
 
-    def _tell(self, rows: I64, now: float) -> None:
+    def _write_headers_of(self, rows: I64, now: float) -> None:
         """Rewrite the headers of these lanes."""
         for kind in np.unique(self._kind[rows]).tolist():
             members = rows[self._kind[rows] == kind]
@@ -160,15 +165,15 @@ class WavLanes:
             address = headers.ctypes.data + size * np.arange(len(members), dtype=np.uint64)
             at = np.zeros(len(members), np.int64)
             done = self._writes.write(self._fd[members], address, np.full(len(members), size), at)
-            told = members[done == size]
-            self._told[told] = self._end[told]
-            self._told_at[told] = now
+            written = members[done == size]
+            self._header_end[written] = self._end[written]
+            self._header_written_at[written] = now
 
-    def tell_all(self, now: float) -> None:
+    def write_headers(self, now: float) -> None:
         """Bring all headers up to date."""
-        rows = np.flatnonzero((self._fd >= 0) & (self._told != self._end))
+        rows = np.flatnonzero((self._fd >= 0) & (self._header_end != self._end))
         if rows.size:
-            self._tell(rows, now)
+            self._write_headers_of(rows, now)
 
     def close(self) -> None:
         self._writes.close()

@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..._model.exceptions import ConfigurationError
-from .file import WavFormat
-from .track import Track
-from .tree import WavFile, WavTree
+from .file import WavFile, WavFormat
+from .track import WavTrack
+from .tree import WavTree
 
 if TYPE_CHECKING:
     from ..._model.types import Leg, StreamInfo
 
 __all__ = ["LegFiles", "SessionOf", "Sessions", "parse_sessions"]
 
-_SHIFT_LIMIT_S: Final = 10.0
-_BEFORE_NS: Final = 1_000_000_000
-_LEGS_MOST: Final = 64  # of a session
+_MAX_SHIFT_S: Final = 10.0  # by which a file is moved later because a stream began before the first one
+_MAX_DELAY_NS: Final = 1_000_000_000  # of a first packet in the network, as far as timestamps are believed
+_MAX_SESSION_LEGS: Final = 64
 
 Sessions = Mapping[uuid.UUID, str] | Mapping[str, str] | Callable[["StreamInfo"], str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Seat:
-    """Where a leg stands in a session: ``index`` among ``legs``; None: by its L bit, or else where there is room."""
+    """A leg's place in a session: number ``index`` of ``legs``. None: by its L bit, or where there is room."""
 
     session: str
     index: int | None
@@ -41,10 +41,11 @@ SessionOf = Callable[["StreamInfo"], _Seat | None]
 
 
 def parse_sessions(sessions: Sessions) -> SessionOf:
-    """What tells a stream's session. Raises ConfigurationError.
+    """A function that returns a stream's place in a session. Raises ConfigurationError.
 
-    Of a mapping of call_leg_ids to names, the ids of a name are its legs, in this order; a single id has two legs, by
-    STREP's L bit. Who is told by a function has two legs: as the L bit says, or as they come, when it says A of both.
+    In a mapping of call_leg_ids to names, the ids with one name are its legs, in this order; a single id has two legs,
+    by STREP's L bit. A session that a function names has two legs: by the L bit, or in the order in which they come if
+    it says A for both.
     """
     if not isinstance(sessions, Mapping):
         told = sessions
@@ -61,15 +62,15 @@ def parse_sessions(sessions: Sessions) -> SessionOf:
             members[name].append(leg)
     seats: dict[uuid.UUID, _Seat] = {}
     for name, legs in members.items():
-        if len(legs) > _LEGS_MOST:
-            raise ConfigurationError(f"session {name!r} has {len(legs)} call legs: at most {_LEGS_MOST}")
+        if len(legs) > _MAX_SESSION_LEGS:
+            raise ConfigurationError(f"session {name!r} has {len(legs)} call legs: at most {_MAX_SESSION_LEGS}")
         for index, leg in enumerate(legs):
             seats[leg] = _Seat(name, index if len(legs) > 1 else None, max(len(legs), 2))
     return lambda stream: seats.get(stream.call_leg_id) if stream.call_leg_id else None
 
 
 class _SharedFile:
-    """A file and the streams that write into it, or may yet."""
+    """A file, and the streams that write into it or may do so later."""
 
     def __init__(self, directory: str, stem: str, format_: WavFormat) -> None:
         self.directory = directory
@@ -78,8 +79,8 @@ class _SharedFile:
         self.file: WavFile | None = None  # made when the first of them has lasted
         self.origin_ns = 0
         self.present: set[int] = set()  # serials of streams that have not ended
-        self.tracks: dict[int, Track] = {}  # of them, those that write
-        self.ever: list[int] = []
+        self.tracks: dict[int, WavTrack] = {}  # of those that write now
+        self.ever: list[int] = []  # serials of all that ever wrote
         self.legs: dict[tuple[str, Leg], int] = {}  # which legs have which pair of channels
 
     def index_of(self, pair: tuple[str, Leg], seat: _Seat) -> int | None:
@@ -99,10 +100,11 @@ class _SharedFile:
 class LegFiles:
     """A two-channel file per call leg: inbound left, outbound right; or one of all legs of a session.
 
-    ``rate``: of the files; None: that of a file's first stream. ``sessions``: by :func:`parse_sessions`; who has none
-    is written as stereo. ``corrected``: streams are kept on the receiver's clock.
+    ``rate``       of the files; None: that of a file's first stream
+    ``corrected``  streams are kept on the receiver's clock
+    ``sessions``   by :func:`parse_sessions`; legs without a session are written as stereo
 
-    A stream is met with its first block, which settles its file and channel; its track begins when it has lasted.
+    A stream's first block decides its file and channel (:meth:`meet`); it begins to write when it has lasted.
     """
 
     def __init__(self, tree: WavTree, rate: int | None, *, corrected: bool, sessions: SessionOf | None = None) -> None:
@@ -142,7 +144,7 @@ class LegFiles:
         self._place[stream.serial] = key, channel
         shared.present.add(stream.serial)
 
-    def begin(self, stream: StreamInfo, arrival_ns: int) -> Track:
+    def begin(self, stream: StreamInfo, arrival_ns: int) -> WavTrack:
         """The track of a stream that was met, and whose first packet with audio came at ``arrival_ns``. Raises
         OSError."""
         key, channel = self._place[stream.serial]
@@ -153,14 +155,14 @@ class LegFiles:
             shared.origin_ns = origin_ns
         offset = round((origin_ns - shared.origin_ns) * rate / 1e9)
         if offset < 0:
-            # the stream began before the first one's first packet: all begin with it
-            if -offset <= _SHIFT_LIMIT_S * rate:
+            # the stream began before the first packet of the first one: everything moves behind its beginning
+            if -offset <= _MAX_SHIFT_S * rate:
                 self._tree.shift(shared.file, -offset)
                 shared.origin_ns = origin_ns
                 for other in shared.tracks.values():
                     other.offset -= offset
             offset = 0
-        track = Track(
+        track = WavTrack(
             self._tree, shared.file, stream, offset=offset, channel=channel,
             origin_ns=origin_ns if self._corrected else None,
         )  # fmt: skip
@@ -169,8 +171,8 @@ class LegFiles:
         return track
 
     def end(self, stream: StreamInfo) -> tuple[WavFile, list[int]] | None:
-        """The stream writes no more, or never did. When it was the last of its file: that, and the serials of all who
-        wrote into it; otherwise None."""
+        """The stream writes no more, or never did. If it was the last of its file: the file, and the serials of all
+        streams that wrote into it. Otherwise None."""
         place = self._place.pop(stream.serial, None)
         if place is None:
             return None
@@ -184,7 +186,8 @@ class LegFiles:
 
 
 def _believed_origin_ns(stream: StreamInfo, arrival_ns: int) -> int:
-    """When the stream's first frame arrived, or would have without delay. Nothing waits long in a network: timestamps
-    that say so are not believed, nor can it have been after the first audio."""
+    """When the stream's first frame arrived, or would have without delay, in UTC nanoseconds. Nothing waits in a
+    network for more than a second: timestamps that say so are not believed. Nor can it have been after the first
+    audio."""
     first_ns = stream.first_arrival_ns
-    return min(stream.origin_ns if stream.origin_ns >= first_ns - _BEFORE_NS else first_ns, arrival_ns)
+    return min(stream.origin_ns if stream.origin_ns >= first_ns - _MAX_DELAY_NS else first_ns, arrival_ns)

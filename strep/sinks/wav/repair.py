@@ -1,11 +1,12 @@
-"""WAV files of ours whose header says something else than what is in them: told, mended, named.
+"""Repair of WAV files of ours whose header does not say what is in them.
 
 A header has one size per format and holds nothing but the format and sizes; it is rewritten in place. So whatever was
-torn, sizes come from the file itself, and the format from what is whole of the old header or the new: they say the
-same. Of a header whose format is gone altogether, a file beside it tells, or else the usual: it is told as guessed.
+torn, the sizes come from the file itself, and the format from the parts of the old or new header that are whole: both
+say the same. If nothing of the format is left, a file of the same kind beside it tells the format, or the usual one is
+taken; such a format is reported as guessed.
 
-A file is left alone that a process has open for writing (they lock it), that was written a short while ago, that is a
-symlink, or whose beginning is not one of ours.
+A file is left alone if a process has it open for writing (writers lock their files), if it was written a short while
+ago, if it is a symlink, or if its beginning is not that of a file of ours.
 """
 
 from __future__ import annotations
@@ -21,35 +22,38 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ..folders import rename_apart
-from .file import HEADER_MOST, WavFormat
-from .tree import PART, lock
+from .file import MAX_HEADER_BYTES, PART, WavFormat
+from .tree import lock
 
-__all__ = ["Mended", "mend", "mend_tree"]
+__all__ = ["RepairResult", "mend", "mend_tree"]
 
 _OURS: Final = re.compile(r"((a|b)(-(inbound|outbound))?|inbound|outbound|session)(-\d+)?(\.part)?\.wav$")
 _FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_FORMAT_AT: Final = 52  # in a header; before it, all of them are the same, but for sizes
-_RATE_END: Final = 64  # had it been written up to here, the format would be known
-_SHORTEST: Final = 80  # header
-_EVIDENCE: Final = 16  # bytes of our header that make a file ours which is not named as unfinished
-_SIZES: Final = frozenset([*range(4, 8), *range(20, 48)])
+_FORMAT_AT: Final = 52  # byte of a header: all headers are the same before it, except for sizes
+_RATE_END: Final = 64  # byte of a header: if it was written up to here, the format is known
+_HEADER_BYTES: Final = 80  # of the shortest header
+# of our header: a file that begins with so many is ours, even if its name is not that of an unfinished one
+_EVIDENCE_BYTES: Final = 16
+_SIZE_FIELDS: Final = frozenset([*range(4, 8), *range(20, 48)])  # bytes of a header that hold sizes
 
 Did = Literal["fine", "mended", "completed", "removed", "in use", "young", "not ours", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
-    """What became of a file. ``name`` is what it is called now, relative to where it was looked for.
+class RepairResult:
+    """What was done with a file. ``file`` was its name and ``name`` is it now, relative to the directory of the search.
 
-    ``did``  "fine": nothing to do · "mended": its header · "completed": its header, and its name · "removed": there was
-    no sample in it · "in use", "young", "not ours": left alone · "failed": see ``why``
+    ``did``      "fine": nothing to do · "mended": its header · "completed": its header, and its name · "removed": there
+                 was no sample in it · "in use", "young", "not ours": left alone · "failed": see ``why``
+    ``frames``   in the file
+    ``guessed``  nothing was left of its format
     """
 
     file: str
     did: Did
     name: str
     frames: int = 0
-    guessed: bool = False  # nothing was left of its format
+    guessed: bool = False
     why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,9 +67,14 @@ class Mended:
         }
 
 
-def mend_tree(root: Path, *, dry_run: bool = False, min_age_s: float = 60.0) -> Iterator[Mended]:
-    """All WAV files below ``root``, directory by directory; symlinks are not followed. Raises OSError for the root
-    alone. ``dry_run``: say what would be done."""
+def mend_tree(root: Path, *, dry_run: bool = False, min_age_s: float = 60.0) -> Iterator[RepairResult]:
+    """Repair all WAV files below ``root``, directory by directory; symlinks are not followed.
+
+    ``dry_run``    only say what would be done
+    ``min_age_s``  files that were written less than so many seconds ago are left alone
+
+    Raises OSError if the root cannot be read; what goes wrong below it is in the results.
+    """
     os.stat(root)
     for folder, folders, names, fd in os.fwalk(root, follow_symlinks=False):
         folders.sort()
@@ -77,24 +86,24 @@ def mend_tree(root: Path, *, dry_run: bool = False, min_age_s: float = 60.0) -> 
                 yield replace(found, file=prefix + found.file, name=prefix + found.name)
 
 
-def mend(directory: int, name: str, *, dry_run: bool = False, min_age_s: float = 0.0) -> Mended:
-    """One file in an open directory. Nothing is raised: "failed" says why."""
+def mend(directory: int, name: str, *, dry_run: bool = False, min_age_s: float = 0.0) -> RepairResult:
+    """Repair one file in an open directory. Never raises: "failed" says why."""
     try:
         fd = os.open(name, (os.O_RDONLY if dry_run else os.O_RDWR) | _FLAGS, dir_fd=directory)
     except OSError as error:
         if _is_link(directory, name):
-            return Mended(name, "not ours", name, why="a symlink")
-        return Mended(name, "failed", name, why=str(error.strerror))
+            return RepairResult(name, "not ours", name, why="a symlink")
+        return RepairResult(name, "failed", name, why=str(error.strerror))
     try:
-        return _Open(directory, fd, name, dry_run).mend(min_age_s)
+        return _FileRepair(directory, fd, name, dry_run).mend(min_age_s)
     except OSError as error:
-        return Mended(name, "failed", name, why=str(error.strerror))
+        return RepairResult(name, "failed", name, why=str(error.strerror))
     finally:
         os.close(fd)
 
 
-class _Open:
-    """A file that is open."""
+class _FileRepair:
+    """The repair of one file, which is open."""
 
     def __init__(self, directory: int, fd: int, name: str, dry_run: bool) -> None:
         self._directory, self._fd, self._name, self._dry_run = directory, fd, name, dry_run
@@ -102,55 +111,55 @@ class _Open:
         self._size = self._status.st_size
         self._partial = name.endswith(PART)
         regular = stat.S_ISREG(self._status.st_mode)
-        self._head = os.pread(fd, HEADER_MOST, 0) if regular else b""
+        self._head = os.pread(fd, MAX_HEADER_BYTES, 0) if regular else b""
 
-    def mend(self, min_age_s: float) -> Mended:
+    def mend(self, min_age_s: float) -> RepairResult:
         if not stat.S_ISREG(self._status.st_mode):
-            return self._left("not ours", "no regular file")
+            return self._untouched("not ours", "no regular file")
         format_ = WavFormat.of_header(self._head)
         guessed = format_ is None
         if format_ is None:
             if not self._is_torn():
-                return self._left("not ours", "no header of ours")
+                return self._untouched("not ours", "no header of ours")
             format_ = _format_beside(self._directory, self._name) or _guess(self._name)
-        data = _said(format_, self._head, self._size)
+        data = _consistent_bytes(format_, self._head, self._size)
         if data is not None and not self._partial:
-            return replace(self._left("fine", ""), frames=data // format_.frame_bytes)
+            return replace(self._untouched("fine", ""), frames=data // format_.frame_bytes)
         if not lock(self._fd, alone=True):
-            return self._left("in use", "a process writes it")
+            return self._untouched("in use", "a process writes it")
         if time.time() - self._status.st_mtime < min_age_s:
-            return self._left("young", f"written less than {min_age_s:g} s ago")
+            return self._untouched("young", f"written less than {min_age_s:g} s ago")
         if self._partial and self._size <= format_.header_bytes:
             if not self._dry_run:
                 os.unlink(self._name, dir_fd=self._directory)
-            return self._left("removed", "no sample is in it")
+            return self._untouched("removed", "no sample is in it")
         if data is None:
             data = max(0, self._size - format_.header_bytes)
             data -= data % format_.frame_bytes
             self._write_header(format_, data)
         name = self._final_name() if self._partial else self._name
         did: Did = "completed" if self._partial else "mended"
-        return Mended(self._name, did, name, data // format_.frame_bytes, guessed)
+        return RepairResult(self._name, did, name, data // format_.frame_bytes, guessed)
 
-    def _left(self, did: Did, why: str) -> Mended:
-        return Mended(self._name, did, self._name, why=why)
+    def _untouched(self, did: Did, why: str) -> RepairResult:
+        return RepairResult(self._name, did, self._name, why=why)
 
     def _is_torn(self) -> bool:
-        """Whether a file without a format may be one of ours: by its name, and a piece of our header, or none."""
+        """Whether a file whose format is not known may be one of ours: by its name, and by what is left of a header."""
         if not _OURS.match(self._name):
             return False
         written = self._head[:_FORMAT_AT].rstrip(b"\0")
-        if any(self._head[_RATE_END:_SHORTEST]) or (len(written) < _EVIDENCE and not self._partial):
+        if any(self._head[_RATE_END:_HEADER_BYTES]) or (len(written) < _EVIDENCE_BYTES and not self._partial):
             return False
         whole = [WavFormat(encoding, 8000, 1).header(size) for encoding in ("pcm16", "PCMU") for size in (0, 1 << 33)]
         return any(
-            all(b == w or at in _SIZES for at, (b, w) in enumerate(zip(written, h, strict=False))) for h in whole
+            all(b == w or at in _SIZE_FIELDS for at, (b, w) in enumerate(zip(written, h, strict=False))) for h in whole
         )
 
     def _write_header(self, format_: WavFormat, data: int) -> None:
         if self._dry_run:
             return
-        # a sample that was half written goes; the byte that makes a chunk even comes
+        # a sample that was half written is cut off; a chunk of odd size gets its padding byte
         whole = format_.header_bytes + data + data % 2
         if self._size != whole:
             os.ftruncate(self._fd, whole)
@@ -175,8 +184,8 @@ class _Open:
             return final
 
 
-def _said(format_: WavFormat, head: bytes, size: int) -> int | None:
-    """Bytes of samples that the header speaks of, when a file of that size has just that header; otherwise None."""
+def _consistent_bytes(format_: WavFormat, head: bytes, size: int) -> int | None:
+    """Bytes of samples, if the header is exactly the one that a file of that size has; otherwise None."""
     behind = size - format_.header_bytes
     for data in (behind, behind - 1):  # a chunk of odd size has a byte behind it
         whole = data >= 0 and data % format_.frame_bytes == 0 and data + data % 2 == behind
@@ -192,7 +201,8 @@ def _is_link(directory: int, name: str) -> bool:
 
 
 def _kind(name: str) -> str:
-    """What names have in common of files with one format: a direction, a leg, a session."""
+    """What sort of file has this name; files of one sort in a directory have one format: "direction", "leg" or
+    "session"."""
     stem = re.sub(r"(-\d+)?(\.part)?\.wav$", "", name)
     return "direction" if stem.endswith("bound") else "session" if stem == "session" else "leg"
 
@@ -203,7 +213,7 @@ def _format_beside(directory: int, name: str) -> WavFormat | None:
             with contextlib.suppress(OSError):
                 fd = os.open(other, os.O_RDONLY | _FLAGS, dir_fd=directory)
                 try:
-                    found = WavFormat.of_header(os.pread(fd, HEADER_MOST, 0))
+                    found = WavFormat.of_header(os.pread(fd, MAX_HEADER_BYTES, 0))
                 finally:
                     os.close(fd)
                 if found is not None:

@@ -1,4 +1,4 @@
-"""One stream on its way into a WAV file: to the file's rate, into its channel. OSErrors are the disk's."""
+"""One stream on its way into a WAV file: resampled to the file's rate, into its channel. OSErrors are the disk's."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import numpy.typing as npt
 
 from ...resample import Resampler
 from .drift import DriftCorrector
-from .tree import WavFile, WavTree
+from .file import WavFile
+from .tree import WavTree
 
 if TYPE_CHECKING:
     from ..._model.types import StreamInfo
 
-__all__ = ["Track"]
+__all__ = ["WavTrack"]
 
-_RESAMPLED_GAP_S: Final = 2  # longer gaps begin the resampler anew
+_RESAMPLED_GAP_S: Final = 2  # behind a longer gap the resampler begins anew
 
 I16 = npt.NDArray[np.int16]
 
 
-class Track:
-    """``offset``: frames between the file's beginning and the stream's. ``channel``: of the file; None: all of them are
-    the stream's. ``origin_ns``: kept on the receiver's clock, position 0 being then; None: it is not."""
+class WavTrack:
+    """``offset``     frames from the file's beginning to the stream's
+    ``channel``    of the file; None: all channels are the stream's
+    ``origin_ns``  UTC nanoseconds at position 0, if the stream is kept on the receiver's clock; None: it is not
+    """
 
     def __init__(
         self,
@@ -48,8 +51,8 @@ class Track:
         self._next_out = 0
 
     def write(self, samples: I16, position: int, time_ns: int, arrival_ns: int) -> None:
-        """Samples (interleaved) at a position of the stream's, in frames, not before the end of the last ones; the
-        block's ``time_ns`` and ``arrival_ns``."""
+        """Write a block: int16 samples (interleaved) at a position of the stream in frames, not before the end of the
+        block before it."""
         if self.drift is None:
             self._resample(samples, position)
             return
@@ -72,7 +75,7 @@ class Track:
             out.append(self._resampled(self._resampler, np.zeros(gap * channels, np.int16)))
         self._next_in = position + len(samples) // channels
         out.append(self._resampled(self._resampler, samples))
-        # only now, so that what cannot be written does not move what comes behind it
+        # written last: an error here must not move what comes behind it
         for at, part in out:
             self._put(part, at)
 

@@ -1,4 +1,4 @@
-"""The files of a recording: names, descriptors, positions. Used by one thread; errors of the disk are OSErrors."""
+"""The files of a recording: names, descriptors, positions. Used by one thread. All methods may raise OSError."""
 
 from __future__ import annotations
 
@@ -15,44 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ..folders import Folders, safe_name
-from .file import WavFormat
+from .file import PART, WavFile, WavFormat
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["PART", "WavFile", "WavTree", "lock"]
+__all__ = ["WavTree", "descriptor_budget", "lock"]
 
-PART: Final = ".part.wav"
-_FILL: Final = 1 << 16
-_WHOLE: Final = 1 << 20  # up to this a file's beginning is written in one piece
-
-
-class WavFile:
-    """A file that grows. ``end`` is how many bytes of samples it has; what lies between writes is silence."""
-
-    __slots__ = ("aside_until", "checked", "end", "fd", "folder", "format", "stem", "told", "told_at", "wanted")
-
-    def __init__(self, format_: WavFormat, folder: str, stem: str) -> None:
-        self.format = format_
-        self.folder = folder
-        self.stem = stem  # with a number, if need be
-        self.wanted = stem  # without
-        self.end = 0
-        self.checked = 0  # ``end`` when the file was last seen to be there
-        self.told = -1  # bytes the header on disk speaks of; -1: there is none yet
-        self.told_at = 0.0
-        self.fd = -1
-        self.aside_until = 0.0  # after an error nothing is tried before
-
-    @property
-    def part(self) -> str:
-        return self.stem + PART
+_FILL_BYTES: Final = 1 << 16  # of silence that are written at once
+_WHOLE_BYTES: Final = 1 << 20  # up to this a file's beginning is written in one piece
 
 
 class WavTree:
-    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` open, renames at the end.
+    """Opens files below ``root`` under their partial names, keeps at most ``max_open`` open, renames them at the end.
 
-    An open file is locked (``flock``, shared), so that nobody who repairs what dead processes left touches it.
+    An open file is locked (``flock``, shared), so that the repair of what dead processes left does not touch it.
+
+    ``files``    made so far
+    ``evicted``  a file had to be closed to open another one: there are more files than may be open
     """
 
     def __init__(self, root: Path, max_open: int, *, file_mode: int = 0o640, directory_mode: int = 0o750) -> None:
@@ -62,11 +42,11 @@ class WavTree:
         self.folders = Folders(root, keep=keep, file_mode=file_mode, directory_mode=directory_mode)
         self._open: OrderedDict[int, WavFile] = OrderedDict()  # by id(), least recently used first
         self.files = 0
-        self.evicted = False  # a descriptor had to be closed: there are more files than may be open
+        self.evicted = False
 
     def create(self, directory: str, stem: str, format_: WavFormat) -> WavFile:
-        """A new file DIR/directory/stem.part.wav; a number is added rather than overwriting anything. Its header is
-        written with the first samples."""
+        """Make a new file DIR/directory/stem.part.wav; if that name is taken, with a number. Its header is written with
+        the first samples."""
         folder = self.folders.make(safe_name(directory))
         file = WavFile(format_, folder, safe_name(stem))
         self._make(file)
@@ -82,13 +62,13 @@ class WavTree:
                 file.fd = self._open_fd(file, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             except FileExistsError:
                 continue
-            # looked at behind it: whoever completes what a dead process left may just have given a file that name
+            # checked after it was made: a file that a dead process left may just have been given that name
             if not self.folders.there(file.folder, file.stem + ".wav"):
                 break
             os.close(file.fd)
             self.folders.remove(file.folder, file.part)
         self._open[id(file)] = file
-        file.told = -1
+        file.header_end = -1
 
     def _open_fd(self, file: WavFile, flags: int) -> int:
         while len(self._open) >= self._max_open:
@@ -98,7 +78,7 @@ class WavTree:
                 fd = self.folders.open(file.folder, file.part, flags)
                 break
             except OSError as error:
-                # others use descriptors too: make room among ours, but never refuse an old file for a new one
+                # others use descriptors too: close one of ours, but not an old file for a new one
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or flags & os.O_CREAT or not self._make_room():
                     raise
         lock(fd)
@@ -141,22 +121,22 @@ class WavTree:
         return gone
 
     def make_again(self, file: WavFile) -> None:
-        """In the place of one that was deleted: silence as far as that one went."""
+        """Make a file that was deleted again, with silence as far as it went."""
         self._forget(file)
         file.folder = self.folders.make(file.folder)
         self._make(file)
         end, file.end = file.end, 0
         _write_all(file.fd, file.format.header(0), 0)
-        file.told = 0
+        file.header_end = 0
         if file.format.silence:
             self._fill(file.fd, file, end)
         os.ftruncate(file.fd, file.format.header_bytes + end)
         file.end = file.checked = end
 
     def begin(self, file: WavFile, pieces: Sequence[tuple[int, bytes]]) -> None:
-        """A new file's first samples, (byte position, bytes) in order: as one write, its header with them."""
+        """Write a new file's first samples, (byte position, bytes) in order, and its header in one write."""
         end = max(at + len(data) for at, data in pieces)
-        if end > _WHOLE:
+        if end > _WHOLE_BYTES:
             for at, data in pieces:
                 self.write(file, data, at)
             return
@@ -166,28 +146,28 @@ class WavTree:
         for at, data in pieces:
             whole[header + at : header + at + len(data)] = data
         _write_all(self.descriptor(file), bytes(whole), 0)
-        file.end = file.told = end
+        file.end = file.header_end = end
 
     def write(self, file: WavFile, data: memoryview | bytes, at: int) -> None:
-        """Samples at a byte position. A file advances only past what has been written whole."""
+        """Write samples at a byte position. ``file.end`` moves only behind what was written as a whole."""
         fd = self.descriptor(file)
-        if file.told < 0:
+        if file.header_end < 0:
             _write_all(fd, file.format.header(0), 0)
-            file.told = 0
+            file.header_end = 0
         if at > file.end and file.format.silence:
             self._fill(fd, file, at)
         _write_all(fd, data, file.format.header_bytes + at)
         file.end = max(file.end, at + len(data))
 
     def _fill(self, fd: int, file: WavFile, until: int) -> None:
-        silence = bytes([file.format.silence]) * min(_FILL, until - file.end)
+        silence = bytes([file.format.silence]) * min(_FILL_BYTES, until - file.end)
         while file.end < until:
             part = silence[: until - file.end]
             _write_all(fd, part, file.format.header_bytes + file.end)
             file.end += len(part)
 
     def write_channel(self, file: WavFile, channel: int, samples: npt.NDArray[np.int16], frame: int) -> None:
-        """One channel of a PCM file; the others keep what they have."""
+        """Write one channel of a PCM file at a frame; the other channels keep what they have."""
         channels, frame_bytes = file.format.channels, file.format.frame_bytes
         at, size = frame * frame_bytes, len(samples) * frame_bytes
         all_ = np.zeros((len(samples), channels), np.int16)
@@ -198,26 +178,26 @@ class WavTree:
         self.write(file, all_.reshape(-1).view(np.uint8).data, at)
 
     def shift(self, file: WavFile, frames: int) -> None:
-        """Move everything later by ``frames``: a direction turned out to begin before the other."""
+        """Move everything later by ``frames``, because a stream began before the first one."""
         fd, header = self.descriptor(file), file.format.header_bytes
         old = os.pread(fd, file.end, header)
         _write_all(fd, bytes(frames * file.format.frame_bytes) + old, header)
         file.end += frames * file.format.frame_bytes
 
-    def tell(self, file: WavFile, now: float, *, anew: bool = False) -> None:
-        """Bring the header up to date with what has been written. ``anew``: even if it is."""
-        if file.told != file.end or anew:
+    def write_header(self, file: WavFile, now: float, *, again: bool = False) -> None:
+        """Bring the header up to date with what has been written. ``again``: write it even if it is up to date."""
+        if file.header_end != file.end or again:
             _write_all(self.descriptor(file), file.format.header(file.end), 0)
-            file.told = file.end
-        file.told_at = now
+            file.header_end = file.end
+        file.header_written_at = now
 
     def finish(self, file: WavFile) -> str:
-        """Complete the file and give it its name; returns it relative to the root. Raises FileNotFoundError when
-        somebody has deleted it."""
+        """Complete the file and give it its final name, which is returned, relative to the root. Raises
+        FileNotFoundError if somebody has deleted it."""
         fd = self.descriptor(file)
         if file.end % 2:
             _write_all(fd, b"\0", file.format.header_bytes + file.end)
-        self.tell(file, 0.0)
+        self.write_header(file, 0.0)
         while True:
             try:
                 self.folders.rename(file.folder, file.part, file.stem + ".wav")
@@ -228,7 +208,7 @@ class WavTree:
         return self.relative(file, file.stem + ".wav")
 
     def _other_name(self, file: WavFile) -> str:
-        """The final name was taken since the file was made: another one that is free, for the partial file too."""
+        """Another stem that is free, for the partial file too: the final name was taken since the file was made."""
         number = 2
         while True:
             stem = f"{file.wanted}-{number}"
@@ -239,9 +219,9 @@ class WavTree:
                     return stem
 
     def abandon(self, file: WavFile) -> str | None:
-        """Leave the file as it is, under its partial name; None: it is not there."""
+        """Leave the file as it is, under its partial name, which is returned. None: it is not there."""
         with contextlib.suppress(OSError):
-            self.tell(file, 0.0)
+            self.write_header(file, 0.0)
         there = True
         with contextlib.suppress(OSError):
             there = not self.is_gone(file)
@@ -249,7 +229,7 @@ class WavTree:
         return self.relative(file, file.part) if there else None
 
     def discard(self, file: WavFile) -> None:
-        """A new file that nothing could be written to."""
+        """Remove a new file that nothing could be written to."""
         self._forget(file)
         self.files -= 1
         with contextlib.suppress(OSError):
@@ -265,7 +245,8 @@ class WavTree:
 
 
 def lock(fd: int, *, alone: bool = False) -> bool:
-    """Lock an open file, shared with others or not; False: somebody has it. Systems without locks know of none."""
+    """Lock an open file, shared with others or ``alone``. False: somebody else has locked it. On systems without locks
+    always True."""
     if sys.platform == "win32":
         return True
     try:
@@ -279,3 +260,17 @@ def _write_all(fd: int, data: memoryview | bytes, at: int) -> None:
     done = os.pwrite(fd, data, at)
     while done < len(data):
         done += os.pwrite(fd, data[done:], at + done)
+
+
+def descriptor_budget() -> int:
+    """How many files may be open: the process's limit, raised as far as it may be, less what others need."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(16, soft - 256) if soft != resource.RLIM_INFINITY else 1 << 20

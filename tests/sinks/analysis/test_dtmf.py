@@ -24,7 +24,7 @@ from strep._edge.pcap import PcapWriter
 from strep._model.redacted import REDACTED, redacted
 from strep._model.types import StreamEvent, StreamInfo
 from strep.sinks import ArraySink, DtmfDetector, LevelMeter, MutedSink, SpeechMeter, WavSink
-from strep.sinks.muting import MuteKeys
+from strep.sinks.muting import KeyMuter
 
 
 def heard(audio: Sequence[I16], **options: object) -> list[list[StreamEvent]]:
@@ -223,8 +223,8 @@ def test_where_digits_stand_can_be_left_out_of_statistics() -> None:
 # --- muting -----------------------------------------------------------------------------------------------------------
 
 
-def mute(x: I16, cuts: Sequence[int], info: StreamInfo | None = None) -> tuple[I16, MuteKeys]:
-    stage = MuteKeys()
+def mute(x: I16, cuts: Sequence[int], info: StreamInfo | None = None) -> tuple[I16, KeyMuter]:
+    stage = KeyMuter()
     info = info or stream(0)
     out = np.full(len(x), 1, np.int16)
     filled = np.zeros(len(x), np.int64)
@@ -264,7 +264,7 @@ def test_a_packet_lost_within_a_digit(shift: int) -> None:
     info, told = stream(0), list[StreamEvent]()
     x = int16(np.concatenate([np.zeros(800 + shift), digit("5", 0.1), silence(0.4)]))
     parts = [Part(info, 0, 0, x[:1120]), Part(info, 1280, 160, x[1280:])]
-    sink, stage = DtmfDetector(told.append), MuteKeys()
+    sink, stage = DtmfDetector(told.append), KeyMuter()
     sink.stream_started(info)
     out = np.zeros(len(x), np.int16)
     for part in parts:

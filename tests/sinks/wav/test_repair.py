@@ -191,7 +191,7 @@ sink = WavSink({out!r}, layout={layout!r}, encoding={encoding!r}, drift_correcti
 engine, dispatcher = Engine(), Dispatcher([sink])
 arrivals = sorted([*steady(100), *steady(100, direction=1), *steady(100, call=leg_id(1))], key=lambda a: a.ns)
 dispatcher.handle(engine.receive(batch_of(arrivals)))
-while sink._jobs or sink._waiting or sink._writer.busy: pass
+while not sink._thread.idle: pass
 os.kill(os.getpid(), 9)
 """
 

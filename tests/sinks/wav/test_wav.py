@@ -125,7 +125,7 @@ def test_a_native_file_keeps_its_encoding_when_the_sender_changes_codec(
     """What a G.711 stream brings in another codec is encoded as its file is; another stream's bytes stay untouched."""
     pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
     if not lanes:
-        monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, tree: None))
+        monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, evicted: None))
     arrivals = changing(payload_types) + steady(len(payload_types) * 50, call=leg_id(1))
     record(tmp_path / "native", arrivals, encoding="native")
     record(tmp_path / "pcm", arrivals)

@@ -58,7 +58,7 @@ class Calls:
             arrivals = [a for together in zip(*streams, strict=True) for a in together]
             self.fed += STEP
             self.dispatcher.handle(self.engine.receive(batch_of(arrivals)))
-            self.until(lambda: not (self.sink._jobs or self.sink._waiting or self.sink._writer.busy))
+            self.until(lambda: self.sink._thread.idle)
 
     def until(self, condition: Callable[[], object], seconds: float = 100) -> None:
         deadline = time.monotonic() + seconds
@@ -104,7 +104,7 @@ class Broken:
         monkeypatch.setattr(os, "pwrite", one)
         monkeypatch.setattr(ManyWrites, "write", several)
         if not lanes:
-            monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, tree: None))
+            monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, evicted: None))
 
 
 @pytest.mark.usefixtures("quick")
@@ -175,7 +175,7 @@ def test_what_waits_for_a_file_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     calls = Calls(WavSink(tmp_path / "out", queue_bytes=400_000))
     for _ in range(20):
         calls.feed(50)
-        assert calls.sink._hold.size <= 110_000
+        assert calls.sink._pending.size <= 110_000
     report = calls.finish()
     assert report["failed"].startswith("EACCES")
     assert (report["dropped_frames"], report["refused_streams"]) == (3 * 1000 * 160, 3)

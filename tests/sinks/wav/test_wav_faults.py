@@ -251,7 +251,7 @@ def _until(condition: Callable[[], object], seconds: float = 100) -> None:
 
 def _settle(sink: WavSink) -> None:
     """Wait until the writing thread has taken everything."""
-    _until(lambda: not (sink._jobs or sink._waiting or sink._writer.busy))
+    _until(lambda: sink._thread.idle)
 
 
 def test_a_disk_that_is_full_from_the_start_is_told(small_disk: Path) -> None:
@@ -286,7 +286,7 @@ dispatcher = Dispatcher([sink])
 def feed(streams, first, count):
     batch = [Arrival(T0 + 20 * MS * k, packet(k, call=leg_id(n))) for k in range(first, first + count) for n in streams]
     dispatcher.handle(engine.receive(batch_of(batch)))
-    while sink._jobs or sink._waiting or sink._writer.busy: time.sleep(0.002)
+    while not sink._thread.idle: time.sleep(0.002)
 """
 
 

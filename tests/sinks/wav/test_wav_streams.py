@@ -23,8 +23,8 @@ from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
 from strep._model.blocks import BlockBatch
 from strep.sinks import WavSink
-from strep.sinks.wav.bound import SLACK_S
 from strep.sinks.wav.lanes import WavLanes
+from strep.sinks.wav.silence_bound import SLACK_S, SilenceBound, SkippedGaps
 from strep.sinks.wav.tree import WavTree
 
 pytestmark = pytest.mark.realtime
@@ -182,7 +182,7 @@ def test_a_stream_s_fault_costs_its_own_blocks(
                 if isinstance(event, BlockBatch):
                     lost += sum(int(f) for s, f in zip(event.streams, event.frames, strict=True) if guilty.fails(s))
             dispatcher.handle(events)
-            while sink._jobs or sink._waiting or sink._writer.busy:
+            while not sink._thread.idle:
                 time.sleep(0.001)
         guilty.active = False
         dispatcher.handle(engine.flush())
@@ -352,7 +352,7 @@ def test_those_that_lasted_longest_are_finished_first(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(WavTree, "_make", slowly)
     crowd = Crowd(tmp_path, 10, 0)
-    while crowd.sink._jobs or crowd.sink._waiting or crowd.sink._writer.busy:
+    while not crowd.sink._thread.idle:
         time.sleep(0.001)
     slow.set()
     crowd.feed([(n, 130, 30) for n in range(10)] + [(n, 130, 30) for n in range(10, 50)])
@@ -407,7 +407,7 @@ def test_what_is_not_written_at_the_end_is_counted(
         return write(lanes, batch, *arguments)
 
     crowd = Crowd(tmp_path, 10, 0)
-    while crowd.sink._jobs or crowd.sink._waiting or crowd.sink._writer.busy:
+    while not crowd.sink._thread.idle:
         time.sleep(0.001)
     on_disk = crowd.sink.report()["dropped_frames"]
     assert on_disk == 0
@@ -421,10 +421,77 @@ def test_what_is_not_written_at_the_end_is_counted(
     assert report["failed"]
     time.sleep(0.05 if hangs else 0)
     over.set()
-    crowd.sink._thread.join(100)
+    assert crowd.sink._thread._queue.close(100)
     written = sum(soundfile.info(p).frames for p in tmp_path.rglob("*.wav"))
     assert crowd.sink.report()["dropped_frames"] == report["dropped_frames"] > 0
     if hangs:  # what was in the kernel's hands may have been written behind our back
         assert 10 * 100 * 160 <= crowd.frames - report["dropped_frames"] <= written
     else:
         assert written + report["dropped_frames"] == crowd.frames
+
+
+# --- a disk that hangs under lossy traffic ---------------------------------------------------------------------------
+
+
+def test_a_disk_that_hangs_costs_no_more_memory_the_longer_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of batches that there is no room for only gaps are kept, a row a stream; what is written later stands right."""
+    hanging = threading.Event()
+    sink = WavSink(tmp_path, queue_bytes=100_000, shortest_s=0)
+    write = sink._writer.write
+
+    def hang(*arguments: Any) -> None:
+        assert hanging.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(sink._writer, "write", hang)
+    dispatcher, engine = Dispatcher([sink]), Engine()
+    engine.release_ns = 20 * MS
+    streams, packets = 5, 3000  # a minute, every third packet is missing
+    queued = []
+    for begin in range(0, packets, 10):
+        parts = [steady(10, first=begin, start_ns=T0 + begin * 20 * MS, call=leg_id(n)) for n in range(streams)]
+        together = [a for row in zip(*parts, strict=True) for a in row]
+        kept = [a for k, a in enumerate(together) if (begin + k // streams) % 3 != 1 or begin + k // streams < 4]
+        dispatcher.handle(engine.receive(batch_of(kept)) + engine.advance(kept[-1].ns + 19 * MS))
+        queued.append(len(sink._thread._queue))
+    assert queued[-1] == queued[30]  # what comes does not add to it
+    skipped = [job for job, _ in sink._thread._queue._items if isinstance(job, SkippedGaps)]
+    assert sum(len(gaps) for gaps in skipped) <= streams * len(skipped)
+    assert len(skipped) <= len(queued) // 10
+    hanging.set()
+    while not sink._thread.idle:
+        time.sleep(0.001)
+    for begin in range(packets, packets + 100, 10):
+        parts = [steady(10, first=begin, start_ns=T0 + begin * 20 * MS, call=leg_id(n)) for n in range(streams)]
+        dispatcher.handle(engine.receive(batch_of([a for row in zip(*parts, strict=True) for a in row])))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    for n in range(streams):
+        samples = samples_of(tmp_path / str(leg_id(n)) / "a-inbound.wav").reshape(-1, 160)
+        assert len(samples) == packets + 100
+        for k in (0, packets, packets + 99):
+            np.testing.assert_array_equal(samples[k], pcmu(payload_of(k)))
+
+
+@pytest.mark.parametrize("lost", [range(10, 11), range(10, 20), range(10, 28)])
+def test_gaps_of_lost_batches_count_as_silence(lost: range) -> None:
+    """A sender is a second ahead with each packet. No batch is lost, or some are: of silence there is as much."""
+    engine, lossless, lossy = Engine(), SilenceBound(), SilenceBound()
+    arrivals = [Arrival(T0 + k * 20 * MS, packet(k, timestamp=k * 8000)) for k in range(300)]
+    events = [e for a in arrivals for e in engine.receive(batch_of([a]))] + engine.flush()
+    batches = [e for e in events if isinstance(e, BlockBatch)]
+    assert len(batches) > lost.stop
+    gaps = SkippedGaps()
+    for n, batch in enumerate(batches):
+        expected = lossless.apply(batch).position.tolist()
+        if n in lost:
+            assert gaps.add(batch)
+            assert len(gaps) == 1  # one stream
+            if n == lost[-1]:
+                lossy.skip(gaps.take())
+                assert not gaps.add(batch)  # then others are needed
+        else:
+            assert lossy.apply(batch).position.tolist() == expected
+    assert lossy.cut_frames == lossless.cut_frames > 200 * 8000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from ..._model.blocks import BlockBatch
 
-__all__ = ["changed", "of_blocks", "trimmed"]
+__all__ = ["with_columns", "without_beginnings"]
 
 I64 = npt.NDArray[np.int64]
 
@@ -21,7 +20,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def changed(batch: BlockBatch, **columns: Any) -> BlockBatch:
+def with_columns(batch: BlockBatch, **columns: Any) -> BlockBatch:
     """The batch with some of its columns (or ``decode``, ``mask``) replaced. Its samples are decoded when wanted."""
     values = {name: getattr(batch, name) for name in _COLUMNS}
     values["decode"] = lambda: batch.samples
@@ -29,7 +28,7 @@ def changed(batch: BlockBatch, **columns: Any) -> BlockBatch:
     return BlockBatch(**{**values, **columns})
 
 
-def trimmed(batch: BlockBatch, trim: I64) -> BlockBatch:
+def without_beginnings(batch: BlockBatch, trim: I64) -> BlockBatch:
     """Without the first ``trim`` frames of each block, int64 (m,); positions and the packets' columns stay."""
     channels = np.array([stream.channels for stream in batch.streams], np.int64)
     values = np.ones(int(batch.offset[-1]), np.bool_)
@@ -42,28 +41,4 @@ def trimmed(batch: BlockBatch, trim: I64) -> BlockBatch:
     offset = np.zeros(len(batch) + 1, np.int64)
     np.cumsum(frames * channels, out=offset[1:])
     samples, mask = batch.samples[values], batch.mask[marks]
-    return changed(batch, frames=frames, offset=offset, decode=lambda: samples, mask=mask)
-
-
-def of_blocks(batch: BlockBatch, blocks: Sequence[int]) -> BlockBatch:
-    """Some blocks of a batch, ascending, without their payloads."""
-    chosen = np.array(blocks, np.int64)
-    ends = np.cumsum(batch.frames)
-    samples = np.concatenate([batch.samples[batch.offset[i] : batch.offset[i + 1]] for i in blocks])
-    mask = None
-    if not batch.plain:
-        mask = np.concatenate([batch.mask[ends[i] - batch.frames[i] : ends[i]] for i in blocks])
-    packets = np.concatenate([np.arange(batch.packet_first[i], batch.packet_first[i + 1]) for i in blocks])
-    columns = ("index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns")
-    of_packets = ("packet_frames", "packet_arrival_ns", "packet_rtp_timestamp")
-    return BlockBatch(
-        streams=[batch.streams[i] for i in blocks],
-        **{name: getattr(batch, name)[chosen] for name in columns},
-        **{name: getattr(batch, name)[packets] for name in of_packets},
-        offset=np.r_[0, np.cumsum(np.diff(batch.offset)[chosen])],
-        packet_first=np.r_[0, np.cumsum(np.diff(batch.packet_first)[chosen])],
-        payload=np.zeros(0, np.uint8),
-        payload_offset=np.zeros(len(blocks) + 1, np.int64),
-        decode=lambda: samples,
-        mask=mask,
-    )
+    return with_columns(batch, frames=frames, offset=offset, decode=lambda: samples, mask=mask)

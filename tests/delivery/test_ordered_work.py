@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from strep._delivery.in_order import InOrder, LeftUndone
+from strep._delivery.ordered_work import OrderedWork, WorkOmitted
 
 
 def test_who_asks_later_does_what_came_before_first() -> None:
@@ -18,7 +18,7 @@ def test_who_asks_later_does_what_came_before_first() -> None:
         done.append(number)
         return number * number
 
-    order = InOrder()
+    order = OrderedWork()
     jobs = [order.add(lambda n=n: work(n)) for n in range(5)]
     assert done == []
     assert jobs[2]() == 4
@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 def test_what_nobody_asks_for_is_done_in_the_end_by_another_thread() -> None:
     done: list[int] = []
     threads: set[int] = set()
-    order = InOrder()
+    order = OrderedWork()
 
     def work(number: int) -> None:
         done.append(number)
@@ -55,7 +55,7 @@ def test_what_nobody_asks_for_is_done_in_the_end_by_another_thread() -> None:
 
 
 def test_who_adds_never_waits_for_who_works() -> None:
-    order = InOrder()
+    order = OrderedWork()
     begun, go_on = threading.Event(), threading.Event()
 
     def long() -> None:
@@ -85,28 +85,28 @@ class Heavy:
 
 def test_the_oldest_heavy_work_is_left_undone_when_too_much_waits_and_all_other_is_done() -> None:
     done: list[int] = []
-    order = InOrder(most_bytes=1000)
+    order = OrderedWork(most_bytes=1000)
     heavy = []
     for number in range(30):
         heavy.append(order.add(Heavy(number, 100, done)))
         order.add(lambda n=number: done.append(100 + n))  # as a decoder that is forgotten
-    assert order.left_undone == 20
+    assert order.omitted == 20
     assert heavy[29]() == 29
     assert done == [*range(100, 120), *(n for k in range(20, 29) for n in (k, 100 + k)), 29]
     for job in heavy[:20]:
-        with pytest.raises(LeftUndone):
+        with pytest.raises(WorkOmitted):
             job()
     assert [job() for job in heavy[20:]] == list(range(20, 30))
     more = [order.add(Heavy(n, 100, done)) for n in range(30, 40)]  # what was done takes no room any more
     assert [job() for job in more] == list(range(30, 40))
-    assert order.left_undone == 20
+    assert order.omitted == 20
     huge = order.add(Heavy(40, 5000, done))
     assert huge() == 40
 
 
 def test_many_threads_get_each_result_once_made() -> None:
     made: list[int] = []
-    order = InOrder()
+    order = OrderedWork()
     jobs = [order.add(lambda n=n: made.append(n) or n) for n in range(200)]
     found: list[list[int]] = []
     threads = [
@@ -121,7 +121,7 @@ def test_many_threads_get_each_result_once_made() -> None:
 
 
 def test_an_error_is_told_to_who_wants_that_result_and_to_nobody_else() -> None:
-    order = InOrder()
+    order = OrderedWork()
     first = order.add(lambda: 1)
     broken = order.add(lambda: 1 // 0)
     last = order.add(lambda: 3)

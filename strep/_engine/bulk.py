@@ -1,0 +1,147 @@
+"""Packets of several ticks at once, of streams that merely go on in sequence: replays come in large batches, and need
+no look at each tick."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .._model.time import TICK_NS
+from .accounts import Accounts
+from .containment import Containment
+from .insertion import Insertion
+from .packets import Bodies, Packets
+from .playout import Playout
+from .state import StreamState
+from .streams.ring import WINDOW
+
+__all__ = ["BulkInsertion", "worthwhile"]
+
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_PACKETS_WORTHWHILE: Final = 257  # in several ticks
+_TICKS_WORTHWHILE: Final = 4  # or so many ticks, however few packets
+_PACKETS_A_FULL_TICK: Final = 700  # from which on ticks cost no more when they are taken one by one
+_PACKETS_A_ROUND: Final = 32  # of a stream, that are put into its empty ring at a time
+
+
+def worthwhile(packets: int, ticks: int) -> bool:
+    """Whether so many packets of ``ticks`` ticks are cheaper taken at once."""
+    many = packets >= _PACKETS_WORTHWHILE or ticks >= _TICKS_WORTHWHILE
+    return many and packets < _PACKETS_A_FULL_TICK * ticks
+
+
+class BulkInsertion:
+    def __init__(
+        self,
+        state: StreamState,
+        accounts: Accounts,
+        containment: Containment,
+        playout: Playout,
+        insertion: Insertion,
+    ) -> None:
+        self._state = state
+        self._ring = state.ring
+        self._undo = state.undo
+        self._accounts = accounts
+        self._containment = containment
+        self._playout = playout
+        self._insertion = insertion
+        self._radix = len(state.ssrc) < 0xFFFF  # rows fit into 16 bits, which are sorted several times as fast
+
+    def insert(self, packets: Packets, present_tick: int) -> Bools:
+        """Take all packets of the streams whose packets all go on in sequence; tells which are left, bool (n,)."""
+        rest = np.ones(len(packets), np.bool_)
+        try:
+            chosen, row, ext, rank = self._choose(packets, present_tick)
+        except Exception as error:
+            self._containment.lost("smooth", error, 0)
+            return rest  # nothing is lost: all are taken tick by tick
+        rest[chosen] = False
+        if chosen.size:
+            self._insert(packets.bodies().take(chosen), row, ext, rank)
+        return rest
+
+    def _choose(self, packets: Packets, present_tick: int) -> tuple[I64, I64, I64, I64]:
+        """Packets of streams that go on in sequence: which they are, their rows and extended sequence numbers, and
+        their rank among their stream's packets here."""
+        state, ring = self._state, self._ring
+        row = state.table.find(packets.hi, packets.lo, packets.tag)
+        order = np.argsort(row.astype(np.uint16) if self._radix else row, kind="stable")
+        row = row[order]
+        known = row >= 0
+        if self._containment.aside:
+            known &= ~np.isin(row, list(self._containment.aside))
+        present = ring.present[row]
+        start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+        length = np.diff(np.r_[start, len(row)])
+        rank = np.arange(len(row)) - np.repeat(start, length)
+        ext = ring.next[row] + ring.run(row) + rank
+        good = known & ((present & (present + np.uint64(1))) == 0) & (state.ssrc[row] == packets.ssrc[order])
+        good &= state.source[row] == packets.source[order]
+        if state.throttle.active:
+            good &= ~state.throttle.throttled[row]
+        good &= packets.sequence_number[order] == ext.astype(np.uint16)
+        good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
+        good &= self._within_window(row, ext, packets.arrival_ns[order], present_tick)
+        smooth = np.repeat(np.logical_and.reduceat(good, start), length)
+        return order[smooth], row[smooth], ext[smooth], rank[smooth]
+
+    def _within_window(self, row: I64, ext: I64, arrival_ns: I64, present_tick: int) -> Bools:
+        """Whether packets, by row and in order, are in the window as it would be in each one's own tick."""
+        tick = arrival_ns // TICK_NS
+        first = np.flatnonzero(np.r_[True, (row[1:] != row[:-1]) | (tick[1:] != tick[:-1])])
+        edge = np.where(tick[first] == present_tick, self._ring.edge[row[first]], ext[first])
+        ahead: I64 = ext - np.repeat(edge, np.diff(np.r_[first, len(row)]))
+        return ahead < WINDOW
+
+    def _insert(self, bodies: Bodies, row: I64, ext: I64, rank: I64) -> None:
+        insertion, containment = self._insertion, self._containment
+
+        def arrive(which: I64 | slice) -> None:
+            mine = bodies if isinstance(which, slice) else bodies.take(which)
+            insertion.note_types(row[which], mine.payload_type)
+            timed = insertion.timed(mine.payload_type)
+            again = np.flatnonzero(rank[which])
+            self._state.reception.arrived(row[which], ext[which], mine.timestamp, mine.arrival_ns, timed, None, again)
+
+        self._undo.clear()
+        there = np.ones(len(row), np.bool_)
+        try:
+            arrive(slice(None))
+        except Exception as error:
+            there = containment.isolate("insert", error, row, arrive, packets=True)
+        # what came earlier in this tick may fill more than half of the slots
+        self._playout.send_ready(np.unique(row))
+        for low in range(0, int(rank.max()) + 1, _PACKETS_A_ROUND):
+            part = np.flatnonzero(there & (rank >= low) & (rank < low + _PACKETS_A_ROUND))
+            if containment.aside and (sound := containment.sound(row[part])) is not None:
+                part = part[sound]
+            if not part.size:
+                continue
+            done = self._put(bodies.take(part), row[part], ext[part])
+            rows = np.unique(row[part])
+            self._playout.send_ready(rows)
+            containment.run("ring", rows, self._ring.settle)
+            if not done.all():
+                # what follows a part that was lost has no place in the ring
+                behind = there & (rank >= low + _PACKETS_A_ROUND) & np.isin(row, row[part[~done]])
+                self._accounts.drop("fault", int(np.count_nonzero(behind)))
+                there &= ~behind
+
+    def _put(self, bodies: Bodies, row: I64, ext: I64) -> Bools:
+        """Put packets that go on in sequence into the ring; tells which are there now."""
+        self._playout.free_slots(row, ext)
+        self._undo.clear()
+        try:
+            self._insertion.put(bodies, row, ext, different=False)
+        except Exception as error:
+
+            def again(which: I64) -> None:
+                self._insertion.put(bodies.take(which), row[which], ext[which], different=False)
+
+            return self._containment.isolate("insert", error, row, again, packets=True)
+        return np.ones(len(row), np.bool_)
