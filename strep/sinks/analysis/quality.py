@@ -93,7 +93,7 @@ class QualityMeter(Analyzer):
     ``jitter_ms``, ``delay_ms``    mean abs(D) of RFC 3550; the absolute delay as assumed
     ``burst``                      density and duration of bursts and gaps (RFC 3611 4.7.2 with Gmin 16)
     ``window_s``                   length of the windows
-    ``series``                     a dict for each window in which something came, which ends at ``end_s``. At most 360:
+    ``series``                     a dict for each window with 1 s of audio or more; it ends at ``end_s``. At most 360:
                                    when there are more, each two become one with the worse MOS
     ``gap_list``                   [[position_s, duration_s, cause], ...], at most 1,000: the longest, losses first
     ``gap_list_omitted``           how many more gaps there were
