@@ -19,7 +19,7 @@ from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
-from strep._model.blocks import BlockBatch
+from strep._model.blocks import BlockBatch, joined
 from strep.quality import (
     impairment_of,
     impairments_by_mode,
@@ -287,6 +287,30 @@ def test_opus_is_rated_by_its_bandwidth_on_the_fullband_scale(config: int, mode:
     assert (q["scale"], q["model"], q["ie"], q["bpl"]) == ("fullband", "G.107.2", cost.ie, cost.bpl)
     assert q["modes"] == {cost.mode: 1}
     assert q["r"] == pytest.approx(float(r_factor_fullband(ie=cost.ie, ta=20)), abs=0.01)
+
+
+def test_batches_say_where_each_packet_begins() -> None:
+    """Also parts of a batch, and batches put together."""
+    sent = {(call, k): amr_wb((k + call) % 10) for call in range(3) for k in range(40) if (k + call) % 13}
+    arrivals = [
+        Arrival(T0 + 20 * k * MS, packet(k, call=leg_id(call), payload=data, timestamp=320 * k, payload_type=96))
+        for (call, k), data in sorted(sent.items(), key=lambda item: item[0][1])
+    ]
+    engine = Engine(EngineConfig(payload_types=PayloadTypes({96: "AMR-WB/16000;octet-align=1"})))
+    events = engine.receive(batch_of(arrivals, width=256)) + engine.flush()
+    whole = joined([event for event in events if isinstance(event, BlockBatch)])
+    some = whole.take(np.arange(1, len(whole), 2))
+    again = joined([some, whole.take(np.arange(0, len(whole), 2))])
+    for batch in (whole, some, again):
+        assert batch.packet_offset is not None
+        assert len(batch.packet_offset) == len(batch.packet_frames) + 1
+        np.testing.assert_array_equal(batch.packet_offset[batch.packet_first], batch.payload_offset)
+        block = np.repeat(np.arange(len(batch)), np.diff(batch.packet_first))
+        for k, (begin, end) in enumerate(zip(batch.packet_offset[:-1], batch.packet_offset[1:], strict=True)):
+            key = batch.streams[block[k]].call_leg_id, int(batch.packet_rtp_timestamp[k]) // 320
+            (call,) = [call for call in range(3) if leg_id(call) == key[0]]
+            assert batch.payload[begin:end].tobytes() == sent[call, key[1]]
+    assert len(again.packet_frames) == len(whole.packet_frames) == len(sent)
 
 
 @settings(max_examples=60, deadline=None)
