@@ -1,10 +1,20 @@
-"""How good a call is by what the network did to it: the E-model (ITU-T G.107; wideband: G.107.1).
+"""How good a call is by what the network did to it: the E-model (ITU-T G.107; wideband G.107.1; fullband G.107.2).
 
     R = Ro - Is - Id - Ie,eff + A          noise, loudness and sidetone, delay and echo, coding and loss, advantage
 
-R becomes a mean opinion score (MOS) by G.107 Annex B; wideband, where R goes up to 129, by G.107.1 Annex A. All
-arguments may be arrays, which are broadcast. Results are float64: arrays, or a scalar if all arguments are scalars.
+There are three scales, for what is compared with what people know of telephones of that bandwidth: *narrowband*
+(300-3,400 Hz, R up to 93.2 with all defaults), *wideband* (50-7,000 Hz, up to 129), *fullband* (20-20,000 Hz, up to
+148). R becomes a mean opinion score (MOS) by G.107 Annex B, after division by 1.29 or 1.48 on the others (Annexes A of
+G.107.1 and G.107.2). So a clean call has a MOS of about 4.4 on each: figures of different scales must not be compared.
+
+All arguments may be arrays, which are broadcast. Results are float64: arrays, or a scalar if all arguments are scalars.
 Nothing is clipped except where the Recommendation says so: R may be below 0 (its MOS is 1).
+
+What is from where: narrowband from G.107 (06/2015), whose own figures the tests have. Wideband from G.107.1 (06/2019);
+its corrigendum of 01/2020, which has another equation 7-6, was not at hand. Nor was the text of G.107.2: its constants
+are those of an implementation (``sipwise/rtpengine`` daemon/ssrc.c), see :func:`r_factor_fullband`. What each codec
+costs, and by which table, its :class:`Impairment` says; the modes of AMR-WB are those of G.113 (09/2024) as
+``NormB/sipnab`` src/rtp/emodel_wb.rs quotes it.
 
 The model estimates what people would say on average of such connections. It does not listen: a call whose microphone
 is broken has the MOS of its network.
@@ -13,24 +23,28 @@ is broken has the MOS of its network.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ._codecs.facts import CODECS as _FACTS
-from ._codecs.facts import Impairment
+from ._codecs.facts import Impairment, Scale
 from ._model.exceptions import ConfigurationError
 
 __all__ = [
     "CODECS",
+    "SCALES",
     "Impairment",
+    "Scale",
     "burst_ratio",
     "effective_impairment",
     "gilbert_burst_ratio",
     "impairment_of",
+    "impairments_by_mode",
     "mos_from_r",
     "r_factor",
+    "r_factor_fullband",
     "r_factor_wideband",
 ]
 
@@ -38,22 +52,28 @@ F64 = npt.NDArray[np.float64]
 Values = npt.ArrayLike
 
 
+SCALES: Final[tuple[Scale, ...]] = get_args(Scale)
+_DIVISORS: Final = np.array([1.0, 1.29, 1.48])  # of R, by SCALES: then it is G.107's
+
+
 def _impairments() -> dict[str, Impairment]:
-    both = [
-        pair
-        for name, row in _FACTS.items()
-        for pair in ((name, row.impairment), (f"{name}/wideband", row.impairment_wideband))
-    ]
-    return {name: impairment for name, impairment in both if impairment is not None}
+    found: dict[str, Impairment] = {}
+    for name, row in _FACTS.items():
+        if row.impairment is not None:
+            found[name] = row.impairment
+        found |= {f"{name}/{rate}": by_rate for rate, by_rate in row.impairment_by_rate.items()}
+        found |= {f"{name}/{by_mode.mode}": by_mode for by_mode in row.impairment_modes}
+    return found
 
 
-CODECS: Final[Mapping[str, Impairment]] = _impairments()  # by RTP encoding name, in upper case
-_UNKNOWN: Final = Impairment(10.0, 10.0, False, False, "estimated: a codec of which nothing is known here")
-_WIDEBAND_RATE: Final = 16_000  # Hz
+# By RTP encoding name in upper case; with "/" and the sample rate from which on, or the mode: "L16/16000", "AMR-WB/6.6"
+CODECS: Final[Mapping[str, Impairment]] = _impairments()
+_UNKNOWN: Final = Impairment(10.0, 10.0, "narrowband", False, "estimated: a codec of which nothing is known here")
 
 
 def impairment_of(codec: str, sample_rate: int = 8000, *, concealment: bool = True) -> Impairment:
-    """What a codec costs, by its RTP encoding name (any case). ``sample_rate`` in Hz: L16 from 16 kHz on is wideband.
+    """What a codec costs, by its RTP encoding name (any case). ``sample_rate`` in Hz: of L16 and G.711, which may have
+    any, 16 kHz and more are wideband, 44.1 kHz and more fullband. Of a codec with modes: what it usually costs.
 
     ``concealment`` False: G.711 as if holes were played as silence (Bpl 4.3 instead of 25.1). Never raises: unknown
     names get a middling estimate, and its ``source`` says so.
@@ -61,23 +81,34 @@ def impairment_of(codec: str, sample_rate: int = 8000, *, concealment: bool = Tr
     row = _FACTS.get(codec.upper())
     if row is None:
         return _UNKNOWN
+    by_rate = [impairment for rate, impairment in row.impairment_by_rate.items() if sample_rate >= rate]
+    if by_rate:
+        return by_rate[-1]
     if row.impairment_bare and not concealment:
         return row.impairment_bare
-    if row.impairment_wideband and sample_rate >= _WIDEBAND_RATE:
-        return row.impairment_wideband
     return row.impairment or _UNKNOWN
 
 
-def effective_impairment(ie: Values, bpl: Values, loss_percent: Values, burst_ratio: Values = 1.0) -> F64:
+def impairments_by_mode(codec: str) -> tuple[Impairment, ...]:
+    """What each mode of a codec costs; empty if it has none that differ. AMR-WB: nine modes by frame type, 6.6 to
+    23.85 kbit/s; opus: five by bandwidth. They are all of one scale."""
+    row = _FACTS.get(codec.upper())
+    return row.impairment_modes if row is not None else ()
+
+
+def effective_impairment(
+    ie: Values, bpl: Values, loss_percent: Values, burst_ratio: Values = 1.0, *, most: float = 95.0
+) -> F64:
     """Ie,eff (G.107 equation 7-29; with burst_ratio 1 also G.107.1 equation 7-15).
 
     ``loss_percent``: 0 to 100, packets that came too late included. ``burst_ratio``: at least 1 (less is taken for 1).
+    ``most``: what it tends to, 95 on the narrowband and the wideband scale, 132 on the fullband one.
     """
     ie_, bpl_, loss = (np.asarray(v, np.float64) for v in (ie, bpl, loss_percent))
     bursts = np.maximum(np.asarray(burst_ratio, np.float64), 1.0)
     with np.errstate(invalid="ignore"):  # 0/0 where nothing is lost and bpl is 0
         share = np.where(loss > 0, loss / (loss / bursts + bpl_), 0.0)
-    return _plain(ie_ + (95.0 - ie_) * share)
+    return _plain(ie_ + (most - ie_) * share)
 
 
 def r_factor(
@@ -185,10 +216,37 @@ def r_factor_wideband(
     return _plain(ro - delay - effective_impairment(ie, bpl, ppl, burst_r) + np.asarray(a, np.float64))
 
 
-def mos_from_r(r: Values, *, wideband: Any = False) -> F64:
-    """MOS, 1 to 4.5, of R: G.107 Annex B, or, where ``wideband`` (bool, may be an array), G.107.1 Annex A."""
-    rx = np.asarray(r, np.float64)
-    rx = np.clip(np.where(np.asarray(wideband, np.bool_), rx / 1.29, rx), 0.0, 100.0)
+def r_factor_fullband(
+    *,
+    ta: Values = 0.0,
+    ie: Values = 0.0,
+    bpl: Values = 4.3,
+    ppl: Values = 0.0,
+    burst_r: Values = 1.0,
+    a: Values = 0.0,
+) -> F64:
+    """R of a fullband connection, up to 148, after ITU-T G.107.2, by what implementations of it show; names as in
+    :func:`r_factor`.
+
+    Ro = 148, Id = 1.48 Idd (no echo), Ie,eff tends to 132. Noise is taken to be the default, under which Ro is 148.
+    ``burst_r`` works as in G.107.
+    """
+    delay = 1.48 * _pure_delay(ta, 100.0, 1.0)
+    return _plain(148.0 - delay - effective_impairment(ie, bpl, ppl, burst_r, most=132.0) + np.asarray(a, np.float64))
+
+
+def mos_from_r(r: Values, *, wideband: Any = False, scale: Scale | npt.ArrayLike | None = None) -> F64:
+    """MOS, 1 to 4.5, of R on a scale: G.107 Annex B; of R / 1.29 (wideband) or R / 1.48 (fullband).
+
+    ``scale``: one of :data:`SCALES`, or indices of these (may be an array). ``wideband`` (bool, may be an array) is the
+    older way to say it, if ``scale`` is None. Raises ConfigurationError for a scale that there is not.
+    """
+    if isinstance(scale, str):
+        if scale not in SCALES:
+            raise ConfigurationError(f"scale {scale!r}: narrowband, wideband or fullband")
+        scale = SCALES.index(scale)
+    index = np.asarray(wideband, np.bool_) if scale is None else np.asarray(scale)
+    rx = np.clip(np.asarray(r, np.float64) / _DIVISORS[index.astype(np.int64)], 0.0, 100.0)
     # Below R = 6.5 the polynomial falls below 1, which the Recommendation permits; opinion scores begin at 1.
     return _plain(np.maximum(1.0 + 0.035 * rx + rx * (rx - 60.0) * (100.0 - rx) * 7e-6, 1.0))
 

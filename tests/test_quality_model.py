@@ -2,7 +2,8 @@
 
 Vectors on GitHub: ``manucorporat/e-model`` README (R of G.107's defaults), ``bgrewell/loom``
 core/quality/emodel/emodel_test.go (narrowband and wideband, with delay, loss and bursts), ``NormB/sipnab``
-src/rtp/emodel_wb.rs (wideband MOS of AMR-WB modes).
+src/rtp/emodel_wb.rs (wideband MOS of AMR-WB modes, with G.113's tables), ``sipwise/rtpengine``
+t/auto-daemon-tests-mos-fullband.pl (fullband MOS, cut to one digit).
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strep
 from strep.quality import (
     CODECS,
+    SCALES,
     burst_ratio,
     effective_impairment,
     gilbert_burst_ratio,
     impairment_of,
+    impairments_by_mode,
     mos_from_r,
     r_factor,
+    r_factor_fullband,
     r_factor_wideband,
 )
 
@@ -78,6 +82,47 @@ def test_mos_of_amr_wb_modes() -> None:
     assert mos_from_r(lossy, wideband=True) == pytest.approx(3.4062, abs=5e-5)
 
 
+@pytest.mark.parametrize(("loss", "delay_ms", "mos"), [(3, 140, 3.0), (5, 220, 2.2)])
+def test_fullband_vectors(loss: float, delay_ms: float, mos: float) -> None:
+    """rtpengine's "MOS degraded" and "MOS very degraded" of opus: round trip 250 and 400 ms, jitter 15 and 20 ms. Its
+    Ie is 10.2, its Bpl 4.3; it says what one digit shows, rounded down."""
+    found = mos_from_r(r_factor_fullband(ta=delay_ms, ie=10.2, bpl=4.3, ppl=loss), scale="fullband")
+    assert mos <= found < mos + 0.1
+
+
+def test_fullband_ends_where_it_should() -> None:
+    assert r_factor_fullband() == r_factor_fullband(ta=100) == 148
+    assert mos_from_r(148, scale="fullband") == 4.5
+    assert r_factor_fullband(ppl=100, bpl=1e-9) == pytest.approx(148 - 132)
+    assert r_factor_fullband(ta=400) == pytest.approx(148 - 1.48 * (r_factor() - r_factor(ta=400)))
+    assert r_factor_fullband(ie=5, a=5) == 148
+
+
+def test_the_scales_map_to_mos_by_their_own_divisors() -> None:
+    r = np.array([[50.0], [93.2], [120.0]])
+    found = mos_from_r(r, scale=np.arange(3))
+    for i, (name, divisor) in enumerate(zip(SCALES, (1, 1.29, 1.48), strict=True)):
+        np.testing.assert_array_equal(found[:, i], mos_from_r(r[:, 0], scale=name))
+        np.testing.assert_allclose(found[:, i], mos_from_r(r[:, 0] / divisor))
+    np.testing.assert_array_equal(found[:, 1], mos_from_r(r[:, 0], wideband=True))
+    with pytest.raises(strep.ConfigurationError, match="narrowband, wideband or fullband"):
+        mos_from_r(90, scale="ultraband")
+
+
+def test_what_the_modes_of_amr_wb_cost() -> None:
+    """G.113 (09/2024) tables IV.1 and IV.4, as sipnab has them; the MOS it prints beside them."""
+    modes = {mode.mode: mode for mode in impairments_by_mode("amr-wb")}
+    ie = {"6.6": 41, "8.85": 26, "12.65": 13, "14.25": 10, "15.85": 7, "18.25": 5, "19.85": 3, "23.05": 1, "23.85": 8}
+    assert {name: mode.ie for name, mode in modes.items()} == ie
+    assert [modes[name].bpl for name in ("12.65", "23.05", "23.85")] == [4.3, 4.6, 4.9]
+    printed = {"6.6": 3.51, "8.85": 4.02, "14.25": 4.39, "15.85": 4.43, "18.25": 4.46, "19.85": 4.48, "23.05": 4.49}
+    for name, mos in printed.items():
+        assert mos_from_r(129 - modes[name].ie, scale=modes[name].scale) == pytest.approx(mos, abs=0.0051)
+    assert all(not mode.published and mode.scale == "wideband" for mode in modes.values())
+    assert [mode.scale for mode in impairments_by_mode("opus")] == ["fullband"] * 5
+    assert impairments_by_mode("PCMU") == impairments_by_mode("EVS") == ()
+
+
 def test_mos_by_annex_b() -> None:
     """G.107 table B.1 (R 90, 80, 70, 60, 50: MOS 4.34, 4.03, 3.60, 3.10, 2.58), to its two digits."""
     np.testing.assert_allclose(mos_from_r([90, 80, 70, 60, 50]), [4.34, 4.03, 3.60, 3.10, 2.58], atol=0.0061)
@@ -120,15 +165,21 @@ def test_sidetone_and_echo_have_their_special_cases() -> None:
 def test_codecs() -> None:
     assert impairment_of("pcmu") == CODECS["PCMU"]
     assert (impairment_of("PCMA", concealment=False).bpl, impairment_of("PCMA").bpl) == (4.3, 25.1)
-    assert impairment_of("L16", 8000).wideband is False
-    assert impairment_of("L16", 16_000).wideband is True
+    assert [impairment_of("L16", rate).scale for rate in (8000, 16_000, 48_000)] == list(SCALES)
+    assert impairment_of("PCMU", 16_000, concealment=False).scale == "wideband"
+    assert impairment_of("L16", 16_000).wideband
     assert impairment_of("EVS").published is False
+    scales = {"G722": "wideband", "AMR-WB": "wideband", "OPUS": "fullband"}
     for name, codec in CODECS.items():
         assert codec.bpl > 0, name
         assert codec.published == ("estimated" not in codec.source), name
-        assert codec.wideband == (name in ("G722", "AMR-WB", "OPUS", "L16/wideband"))
+        base, _, of = name.partition("/")
+        by_rate = {"16000": "wideband", "44100": "fullband"}.get(of)
+        assert codec.scale == (by_rate or scales.get(base, "narrowband")), name
+    assert {"AMR-WB/6.6", "OPUS/super-wideband", "L16/44100"} <= set(CODECS)
 
 
+@settings(deadline=None)
 @given(p=st.floats(0.001, 0.5), q=st.floats(0.05, 1.0))
 def test_burst_ratio_of_a_gilbert_model(p: float, q: float) -> None:
     """Counts that a Gilbert model has on average give 1 / (p + q) (never less than 1)."""

@@ -32,6 +32,7 @@ __all__ = [
     "frame_counts",
     "frame_samples",
     "is_wide",
+    "mode_counts",
     "octet_aligned",
     "pack",
     "unpack",
@@ -170,11 +171,41 @@ def count_frames(heads: U8, length: I64, *, wide: bool, octet_aligned: bool | No
 
     ``heads`` uint8 (n, 16 or more): the payloads' first bytes; ``length`` int64 (n,).
     """
+    efficient, aligned = _counts(heads, length, wide, octet_aligned)
+    return efficient + aligned
+
+
+def mode_counts(codec: Codec, heads: U8, length: I64) -> I64:
+    """How many speech frames of each mode each payload has, int64 (n, modes): 8 modes of AMR, 9 of AMR-WB. Silence
+    descriptors, and frames that were not sent or are lost, are none; malformed payloads have none.
+
+    ``heads`` and ``length`` as in :func:`count_frames`.
+    """
+    wide = is_wide(codec)
+    modes = SPEECH_BITS[wide].index(40 if wide else 39)  # speech modes come before the silence descriptor
+    counts = np.zeros((len(length), modes), np.int64)
+    formats = zip(_counts(heads, length, wide, octet_aligned(codec)), (4, 8), (6, 8), strict=True)
+    for count, at, step in formats:
+        for frame in range(int(count.max(initial=0))):
+            row = np.flatnonzero(count > frame)
+            byte, bit = divmod(at + frame * step + 1, 8)
+            two = heads[row, byte].astype(np.int64) << 8 | heads[row, min(byte + 1, heads.shape[1] - 1)]
+            kind = two >> (12 - bit) & 15
+            speech = kind < modes
+            counts[row[speech], kind[speech]] += 1
+    return counts
+
+
+def _counts(heads: U8, length: I64, wide: bool, octet_aligned: bool | None) -> tuple[I64, I64]:
+    """Frames of each payload by its format: bandwidth-efficient, octet-aligned; at most one of these is not 0."""
+    none = np.zeros(len(length), np.int64)
     if octet_aligned is not None:
-        return _count(heads, length, wide, octet_aligned, exact=False)[0]
+        count = _count(heads, length, wide, octet_aligned, exact=False)[0]
+        return (none, count) if octet_aligned else (count, none)
     efficient, sound = _count(heads, length, wide, False, exact=True)
     aligned, _ = _count(heads, length, wide, True, exact=True)
-    return np.where((efficient > 0) & (sound | (aligned == 0)), efficient, aligned)
+    first = (efficient > 0) & (sound | (aligned == 0))
+    return np.where(first, efficient, 0), np.where(first, 0, aligned)
 
 
 def _count(heads: U8, length: I64, wide: bool, aligned: bool, exact: bool) -> tuple[I64, Bools]:

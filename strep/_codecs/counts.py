@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .._model.types import Codec
 from .facts import CodecFacts, bound, codec_facts
 
-__all__ = ["HEAD_BYTES", "frame_count", "frame_counts"]
+__all__ = ["HEAD_BYTES", "frame_count", "frame_counts", "mode_counts"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -39,6 +39,17 @@ def frame_counts(codec: Codec, heads: U8, length: I64) -> I64:
         if row.last_frame is not None:
             last = row.last_frame
             counts = np.where(rest == last.bytes, size.samples * number + last.samples, counts)
+    return counts
+
+
+def mode_counts(codec: Codec, heads: U8, length: I64) -> I64:
+    """How much of each payload is coded in each of the codec's modes, int64 (n, modes): the order is that of
+    :attr:`.facts.CodecFacts.impairment_modes`, the unit the codec's own. ``heads`` and ``length`` as in
+    :func:`frame_counts`. Raises ValueError if the codec has no modes that differ."""
+    row = codec_facts(codec)
+    if not row.impairment_modes:
+        raise ValueError(f"{codec} has no modes that differ")
+    counts: I64 = bound(row.counter).mode_counts(codec, heads, length)
     return counts
 
 

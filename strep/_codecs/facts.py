@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
@@ -23,6 +23,7 @@ __all__ = [
     "CodecFacts",
     "FrameSize",
     "Impairment",
+    "Scale",
     "bound",
     "codec_facts",
     "parse_codec",
@@ -34,19 +35,30 @@ UNKNOWN: Final = -1  # a payload type that is not decoded here: counted
 NO_AUDIO: Final = -2  # known, and no audio: key presses, comfort noise
 
 
+Scale = Literal["narrowband", "wideband", "fullband"]
+
+
 @dataclass(frozen=True, slots=True)
 class Impairment:
     """What a codec costs: ``ie`` without loss, ``bpl`` how well it bears loss (larger is better).
 
-    ``wideband``    values are of G.107.1's scale (up to 129), not of G.107's
+    ``scale``       of R, for which both numbers are: "narrowband" (G.107, up to 93.2 by default), "wideband" (G.107.1,
+                    up to 129) or "fullband" (G.107.2, up to 148). Values of different scales cannot be compared
     ``published``   both numbers stand in G.113; otherwise one of them is an estimate, as ``source`` says
+    ``mode``        of the codec, if it has several that differ
     """
 
     ie: float
     bpl: float
-    wideband: bool
+    scale: Scale
     published: bool
     source: str
+    mode: str = ""
+
+    @property
+    def wideband(self) -> bool:
+        """Whether the scale is G.107.1's."""
+        return self.scale == "wideband"
 
 
 class FrameSize(NamedTuple):
@@ -103,7 +115,8 @@ class CodecFacts:
     # --- the E-model
     impairment: Impairment | None = None
     impairment_bare: Impairment | None = None  # with holes played as silence
-    impairment_wideband: Impairment | None = None  # sampled at 16 kHz or more, if there is a difference
+    impairment_by_rate: Mapping[int, Impairment] = field(default_factory=dict)  # sampled at so many Hz or more, rising
+    impairment_modes: tuple[Impairment, ...] = ()  # by mode, as ``mode_counts`` of the ``counter`` has them
 
     @property
     def packed(self) -> bool:
@@ -136,14 +149,53 @@ class CodecFacts:
 
 _NB: Final = "G.113 (11/2007) Appendix I"
 _WB: Final = "G.113 (09/2024) Appendix IV"
-_G711_CONCEALED: Final = Impairment(0.0, 25.1, False, True, f"{_NB}, G.711 with G.711 Appendix I concealment")
-_G711_BARE: Final = Impairment(0.0, 4.3, False, True, f"{_NB}, G.711 without concealment")
+_OPUS: Final = "Alahmadi, Pocta, Melvin: ACM TOMM 17(4) 133 (2021)"
+_G711_CONCEALED: Final = Impairment(0.0, 25.1, "narrowband", True, f"{_NB}, G.711 with G.711 Appendix I concealment")
+_G711_BARE: Final = Impairment(0.0, 4.3, "narrowband", True, f"{_NB}, G.711 without concealment")
+_UNCODED: Final = {
+    16_000: Impairment(0.0, 15.0, "wideband", False, "estimated: no coding, and concealment like Opus's"),
+    44_100: Impairment(0.0, 15.0, "fullband", False, "estimated: no coding, and concealment like Opus's"),
+}
 _FFMPEG: Final = "FFmpeg (PyAV)"
 _AMR_REFUSED: Final = ("crc", "robust-sorting", "interleaving")  # RFC 4867 8.1
 _OCTET_ALIGN: Final = {"octet-align": ("0", "1")}  # RFC 4867 8.1; without it, each payload is looked at
 
-# Impairments: narrowband by G.113 Appendix I (the edition of 2024 has no Bpl any more); wideband by Appendix IV, tables
-# IV.1 (Ie, listening with one ear, as with a handset) and IV.4 (Bpl, of three AMR-WB modes, with both ears).
+
+def _amr_wb(kbit_s: float, ie: float, bpl: float | None = None) -> Impairment:
+    """A mode of AMR-WB: Ie by table IV.1, Bpl by table IV.4, or as that of 12.65 kbit/s."""
+    robust = "Bpl by IV.4 (of both ears)" if bpl else "Bpl of 12.65 kbit/s"
+    source = f"Ie {_WB} table IV.1, {kbit_s:g} kbit/s (one ear); estimated: {robust}"
+    return Impairment(ie, bpl or 4.3, "wideband", False, source, f"{kbit_s:g}")
+
+
+def _opus(mode: str, ie: float, bpl: float, source: str) -> Impairment:
+    return Impairment(ie, bpl, "fullband", False, f"estimated, ITU-T has published nothing of Opus: {source}", mode)
+
+
+# Impairments
+#   narrowband  G.113 Appendix I (the edition of 2024 has no Bpl any more)
+#   wideband    G.113 Appendix IV, tables IV.1 (Ie, listening with one ear, as with a handset) and IV.4 (Bpl, of three
+#               AMR-WB modes, with both ears). 23.85 kbit/s is worse there than 23.05: no slip, all its tables say so
+#   fullband    G.113 Appendix V has EVS only. Opus's are those that others measured, put on that scale: narrowband by
+#               148 - 93.2, wideband by Appendix V's Ie,fb = Ie,wb + 19
+_AMR_WB_MODES: Final = (  # by frame type (RFC 4867 8.1)
+    _amr_wb(6.6, 41.0),
+    _amr_wb(8.85, 26.0),
+    _amr_wb(12.65, 13.0, 4.3),
+    _amr_wb(14.25, 10.0),
+    _amr_wb(15.85, 7.0),
+    _amr_wb(18.25, 5.0),
+    _amr_wb(19.85, 3.0),
+    _amr_wb(23.05, 1.0, 4.6),
+    _amr_wb(23.85, 8.0, 4.9),
+)
+_OPUS_MODES: Final = (  # by bandwidth (RFC 6716 table 1)
+    _opus("narrowband", 56.8, 16.0, f"{_OPUS}, narrowband at 11 kbit/s, Ie 2.0 + 54.8"),
+    _opus("mediumband", 47.0, 17.3, "between narrowband and wideband"),
+    _opus("wideband", 37.1, 18.7, f"{_OPUS}, wideband at 15 kbit/s, Ie 18.1 + 19"),
+    _opus("super-wideband", 16.8, 10.4, f"{_OPUS}, super-wideband at 31 kbit/s"),
+    _opus("fullband", 16.8, 10.4, f"as super-wideband; {_OPUS}, at 31 kbit/s"),
+)
 _ROWS: Final = (
     CodecFacts(
         name="PCMU",
@@ -153,6 +205,7 @@ _ROWS: Final = (
         silence=0xFF,
         impairment=_G711_CONCEALED,
         impairment_bare=_G711_BARE,
+        impairment_by_rate=_UNCODED,
     ),
     CodecFacts(
         name="PCMA",
@@ -162,6 +215,7 @@ _ROWS: Final = (
         silence=0xD5,
         impairment=_G711_CONCEALED,
         impairment_bare=_G711_BARE,
+        impairment_by_rate=_UNCODED,
     ),
     CodecFacts(
         name="L16",
@@ -174,8 +228,8 @@ _ROWS: Final = (
         guessed_rates=(8000, 16_000, 24_000, 32_000, 44_100, 48_000),
         sample_bytes=2,
         simulated_as="L16/16000",
-        impairment=Impairment(0.0, 25.1, False, False, "estimated: as G.711 with concealment"),
-        impairment_wideband=Impairment(0.0, 15.0, True, False, "estimated: no coding, and concealment like Opus's"),
+        impairment=Impairment(0.0, 25.1, "narrowband", False, "estimated: as G.711 with concealment"),
+        impairment_by_rate=_UNCODED,
     ),
     CodecFacts(  # RFC 3551 4.5.2: its clock is an old mistake
         name="G722",
@@ -189,7 +243,9 @@ _ROWS: Final = (
         extra="codecs",
         encoder=".encoders:G722Encoder",
         encoded_frames=(2,),
-        impairment=Impairment(13.0, 4.3, True, False, f"Ie {_WB}, 64 kbit/s (some print 14); Bpl estimated: AMR-WB's"),
+        impairment=Impairment(
+            13.0, 4.3, "wideband", False, f"Ie {_WB}, 64 kbit/s (some print 14); Bpl estimated: AMR-WB's"
+        ),
     ),
     CodecFacts(  # RFC 3551 4.5.6: frames of 10 ms, and a silence descriptor (Annex B) as the last one
         name="G729",
@@ -205,7 +261,7 @@ _ROWS: Final = (
         concealed_by="its own",
         encoder=".encoders:G729Encoder",
         encoded_frames=(80,),
-        impairment=Impairment(11.0, 19.0, False, True, f"{_NB}, G.729A with VAD"),
+        impairment=Impairment(11.0, 19.0, "narrowband", True, f"{_NB}, G.729A with VAD"),
     ),
     CodecFacts(  # RFC 7587. Always signalled as /2; telephony fills one channel: decoded to one unless told otherwise.
         name="opus",
@@ -225,7 +281,8 @@ _ROWS: Final = (
         encoder=".encoders:OpusEncoder",
         encoded_frames=(120, 240, 480, 960, 1920, 2880, 3840, 4800, 5760),  # libopus packs up to 120 ms
         error_correction=True,
-        impairment=Impairment(5.0, 15.0, True, False, "estimated: ITU-T has published nothing of Opus"),
+        impairment=_OPUS_MODES[-1],
+        impairment_modes=_OPUS_MODES,
     ),
     CodecFacts(  # RFC 4867
         name="AMR",
@@ -241,7 +298,9 @@ _ROWS: Final = (
         concealed_by="its own",
         encoder=".encoders:AmrEncoder",
         encoded_frames=(160,),
-        impairment=Impairment(5.0, 10.0, False, False, "estimated: GSM-EFR's, of which the 12.2 kbit/s mode is a kin"),
+        impairment=Impairment(
+            5.0, 10.0, "narrowband", False, "estimated: GSM-EFR's, of which the 12.2 kbit/s mode is a kin"
+        ),
     ),
     CodecFacts(  # RFC 4867
         name="AMR-WB",
@@ -258,9 +317,8 @@ _ROWS: Final = (
         concealed_by="its own",
         encoder=".encoders:AmrWbEncoder",
         encoded_frames=(320,),
-        impairment=Impairment(
-            13.0, 4.3, True, False, f"{_WB}, 12.65 kbit/s; estimated: Ie is for one ear, Bpl for both"
-        ),
+        impairment=_AMR_WB_MODES[2],
+        impairment_modes=_AMR_WB_MODES,
     ),
     CodecFacts(  # RFC 3551 4.5.8
         name="GSM",
@@ -273,7 +331,7 @@ _ROWS: Final = (
         extra="codecs",
         encoder=".encoders:GsmEncoder",
         encoded_frames=(160,),
-        impairment=Impairment(20.0, 10.0, False, False, f"Ie {_NB}, GSM-FR; Bpl estimated: as GSM-EFR's"),
+        impairment=Impairment(20.0, 10.0, "narrowband", False, f"Ie {_NB}, GSM-FR; Bpl estimated: as GSM-EFR's"),
     ),
     CodecFacts(  # RFC 3952: two modes; 950 bytes could be either, and count as the first
         name="iLBC",
@@ -287,14 +345,14 @@ _ROWS: Final = (
         concealed_by="its own",
         encoded_frames=(160,),
         impairment=Impairment(
-            11.0, 32.0, False, False, "estimated: not in G.113; between G.729A and G.711 with concealment"
+            11.0, 32.0, "narrowband", False, "estimated: not in G.113; between G.729A and G.711 with concealment"
         ),
     ),
     # Known by name only: RFC 3551 tables 4 and 5, G.113.
     CodecFacts(
         name="G723",
         static_types={4: "G723"},
-        impairment=Impairment(15.0, 16.1, False, True, f"{_NB}, G.723.1 with VAD at 6.3 kbit/s"),
+        impairment=Impairment(15.0, 16.1, "narrowband", True, f"{_NB}, G.723.1 with VAD at 6.3 kbit/s"),
     ),
     CodecFacts(name="DVI4", static_types=dict.fromkeys((5, 6, 16, 17), "DVI4")),
     CodecFacts(name="LPC", static_types={7: "LPC"}),
@@ -303,12 +361,12 @@ _ROWS: Final = (
     CodecFacts(
         name="G728",
         static_types={15: "G728"},
-        impairment=Impairment(7.0, 10.0, False, False, f"Ie {_NB}, G.728 at 16 kbit/s; Bpl estimated"),
+        impairment=Impairment(7.0, 10.0, "narrowband", False, f"Ie {_NB}, G.728 at 16 kbit/s; Bpl estimated"),
     ),
-    CodecFacts(name="GSM-EFR", impairment=Impairment(5.0, 10.0, False, True, f"{_NB}, GSM-EFR")),
+    CodecFacts(name="GSM-EFR", impairment=Impairment(5.0, 10.0, "narrowband", True, f"{_NB}, GSM-EFR")),
     CodecFacts(
         name="G726-32",
-        impairment=Impairment(7.0, 10.0, False, False, f"Ie {_NB}, G.726 at 32 kbit/s; Bpl estimated"),
+        impairment=Impairment(7.0, 10.0, "narrowband", False, f"Ie {_NB}, G.726 at 32 kbit/s; Bpl estimated"),
     ),
 )
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .._model.types import Codec
 
-__all__ = ["PACKET_SAMPLES_LIMIT", "RATE", "frame_count", "frame_counts"]
+__all__ = ["PACKET_SAMPLES_LIMIT", "RATE", "frame_count", "frame_counts", "mode_counts"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -31,6 +31,11 @@ _FRAME_SAMPLES: Final = (
 )
 _FRAME_TABLE: Final = np.array(_FRAME_SAMPLES, np.int64)
 
+# Bandwidth by configuration (RFC 6716 tables 1 and 2): 0 narrowband, mediumband, wideband, super-wideband, 4 fullband
+_BANDWIDTHS: Final = 5
+_BANDWIDTH_TABLE: Final = np.repeat([0, 1, 2, 3, 4, 0, 2, 3, 4], [4, 4, 4, 2, 2, 4, 4, 4, 4])
+_UNIT: Final = 120  # samples: the shortest frame
+
 
 def frame_counts(codec: Codec, heads: U8, length: I64) -> I64:
     """Sample frames of each payload: see :func:`.counts.frame_counts`. 0 for more than 120 ms."""
@@ -38,6 +43,13 @@ def frame_counts(codec: Codec, heads: U8, length: I64) -> I64:
     frames = np.where(code == 0, 1, np.where(code == 3, heads[:, 1] & 63, 2)).astype(np.int64)
     samples = frames * _FRAME_TABLE[heads[:, 0] >> 3]
     return np.where((length >= 1 + (code == 3)) & (samples <= PACKET_SAMPLES_LIMIT), samples, 0)
+
+
+def mode_counts(codec: Codec, heads: U8, length: I64) -> I64:
+    """How long each payload lasts in each bandwidth, in units of 2.5 ms: int64 (n, 5), narrowband to fullband."""
+    counts = np.zeros((len(length), _BANDWIDTHS), np.int64)
+    counts[np.arange(len(length)), _BANDWIDTH_TABLE[heads[:, 0] >> 3]] = frame_counts(codec, heads, length) // _UNIT
+    return counts
 
 
 def frame_count(codec: Codec, payload: bytes) -> int:

@@ -390,6 +390,7 @@ class _Filling:
             packet_frames=packet_frames,
             packet_arrival_ns=batch.packet_arrival_ns,
             packet_rtp_timestamp=packet_timestamp,
+            packet_offset=batch.packet_offset,
             decode=lambda: samples,
             mask=self._mask,
         )

@@ -62,6 +62,8 @@ class BlockBatch:
       ``packet_frames``         int64, sample frames
       ``packet_arrival_ns``     int64, UTC nanoseconds
       ``packet_rtp_timestamp``  uint32
+    Per packet and one more, int64 (p+1,):
+      ``packet_offset``         packet k has the bytes ``payload[packet_offset[k]:packet_offset[k+1]]``. None: not known
     All blocks end to end:
       ``payload``  uint8: the encoded bytes as received. Where a sender changed from G.711 or L16 to another of these,
                    of the same rate and channels, they have been put into the stream's codec
@@ -95,6 +97,7 @@ class BlockBatch:
         "packet_arrival_ns",
         "packet_first",
         "packet_frames",
+        "packet_offset",
         "packet_rtp_timestamp",
         "payload",
         "payload_offset",
@@ -125,6 +128,7 @@ class BlockBatch:
         packet_arrival_ns: npt.NDArray[np.int64],
         packet_rtp_timestamp: npt.NDArray[np.uint32],
         decode: Callable[[], npt.NDArray[np.int16]],
+        packet_offset: npt.NDArray[np.int64] | None = None,
         transcoded: npt.NDArray[np.bool_] | None = None,
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
         noise: dict[int, bytes] | None = None,
@@ -151,6 +155,7 @@ class BlockBatch:
         self.packet_frames = packet_frames
         self.packet_arrival_ns = packet_arrival_ns
         self.packet_rtp_timestamp = packet_rtp_timestamp
+        self.packet_offset = packet_offset
         self._decode = decode
         self._samples: npt.NDArray[np.int16] | None = None
         self._mask = mask
@@ -254,6 +259,7 @@ class BlockBatch:
             packet_arrival_ns=self.packet_arrival_ns[packets],
             packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
             decode=samples,
+            packet_offset=None if self.packet_offset is None else _offsets(np.diff(self.packet_offset)[packets]),
             transcoded=None if self.transcoded is None else self.transcoded[blocks],
             own_fill=None if self._own_fill is None else own_fill,
             noise={place[block]: payload for block, payload in self.noise.items() if block in place},
@@ -307,6 +313,8 @@ def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
     )  # fmt: skip
     columns: dict[str, Any] = {name: end_to_end(name) for name in names}
     columns |= {name: ragged(name) for name in ("offset", "payload_offset", "packet_first")}
+    if all(batch.packet_offset is not None for batch in batches):
+        columns["packet_offset"] = ragged("packet_offset")
     transcoded = None
     if any(batch.transcoded is not None for batch in batches):
         each = [np.zeros(len(b), np.bool_) if b.transcoded is None else b.transcoded for b in batches]

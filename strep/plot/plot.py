@@ -29,6 +29,7 @@ _SHADES: Final = ("#ffffff", "#dcecee", "#8fc6cc", "#2f8ea1", "#0d5065", "#072a3
 _LOST: Final = ("loss", "overrun")
 _COLUMNS: Final = 1500  # of a waveform or spectrogram
 _POOR_MOS: Final = 3.6  # many users are dissatisfied
+_SCALES: Final = ("narrowband", "wideband", "fullband")
 _RANGE_DB: Final = 62.0  # of a spectrogram, below its loudest part
 _STYLE: Final[dict[Any, Any]] = {
     "font.family": "sans-serif",
@@ -47,6 +48,7 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 
 
 def plot_directory(
@@ -106,8 +108,9 @@ def draw_leg(leg: RecordedLeg, path: Path) -> None:
     if sounding or any(t.gaps or t.keys for t in leg.streams):
         rows.append(("wave", 2.3 if of["inbound"] and of["outbound"] else 1.25))
     rows += [(f"spectrum {d}", 1.25) for d in sounding]
-    if any(t.mos for t in leg.streams):
-        rows.append(("mos", 1.0))
+    # a row for each scale: figures of different ones cannot be compared
+    scales = {t.scale for t in leg.streams if t.mos}
+    rows += [(f"mos {scale}", 1.0) for scale in (*_SCALES, *sorted(scales.difference(_SCALES))) if scale in scales]
     total = sum(height for _, height in rows)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(12, 1.25 + 1.05 * total), dpi=130, facecolor="white")
@@ -122,8 +125,8 @@ def draw_leg(leg: RecordedLeg, path: Path) -> None:
                 _draw_talk(axis, of, leg.duration_s)
             elif kind == "wave":
                 _draw_waves(axis, of, leg.duration_s)
-            elif kind == "mos":
-                _draw_mos(axis, of)
+            elif kind.startswith("mos "):
+                _draw_mos(axis, of, kind.partition(" ")[2])
             else:
                 _draw_spectrum(axis, of[kind.partition(" ")[2]], kind.partition(" ")[2], leg.duration_s)
             axis.tick_params(length=2.5, width=0.7)
@@ -295,23 +298,36 @@ def _draw_spectrum(axis: Any, streams: list[RecordedStream], direction: str, spa
     axis.set_yticks(np.arange(0, highest / 1000 + 0.01, step))
 
 
-def _draw_mos(axis: Any, of: dict[str, list[RecordedStream]]) -> None:
+def _draw_mos(axis: Any, of: dict[str, list[RecordedStream]], scale: str) -> None:
+    """The streams that are rated on one scale."""
     axis.set_ylim(1, 4.6)
     axis.set_yticks([1, 2, 3, 4])
-    axis.set_ylabel("MOS", fontsize=8)
+    axis.set_ylabel(f"MOS\n{scale}", fontsize=8)
     axis.grid(axis="y", color=_GRID, linewidth=0.8)
     axis.axhspan(1, _POOR_MOS, color=_ALARM, alpha=0.06, linewidth=0)
     ends = []
     for direction in _DIRECTIONS:
-        windows = sorted(window for stream in of[direction] for window in stream.mos)
-        if not windows:
-            continue
-        start, end, mos = (np.array(column) for column in zip(*windows, strict=True))
-        for a, b, value, following in zip(start, end, mos, np.append(start[1:], np.inf), strict=True):
-            axis.plot([a, min(b, following)], [value, value], color=_COLORS[direction], lw=2, solid_capstyle="butt")
-        joined = np.flatnonzero(start[1:] - end[:-1] < 1)
-        axis.vlines(start[1:][joined], mos[:-1][joined], mos[1:][joined], color=_COLORS[direction], linewidth=1)
-        ends.append((float(np.average(mos, weights=np.maximum(end - start, 1e-3))), float(mos.min()), direction))
+        streams = [stream.mos for stream in of[direction] if stream.scale == scale and stream.mos]
+        for windows in streams:
+            time_s, mos = steps(windows)
+            axis.plot(time_s, mos, color=_COLORS[direction], lw=1.8, solid_capstyle="butt", solid_joinstyle="miter")
+        windows = [window for some in streams for window in some]
+        if windows:
+            start, end, mos = (np.array(column) for column in zip(*windows, strict=True))
+            ends.append((float(np.average(mos, weights=np.maximum(end - start, 1e-3))), float(mos.min()), direction))
     for number, (mean, worst, direction) in enumerate(ends):
         y = 0.5 if len(ends) == 1 else (0.75, 0.25)[number]
         _note(axis, [(f"{mean:.2f}, worst {worst:.2f}", _COLORS[direction])], y)
+
+
+def steps(windows: list[tuple[float, float, float]]) -> tuple[F64, F64]:
+    """A line through windows (start, end, MOS), in order: time and MOS, NaN where there is a hole."""
+    time_s: list[float] = []
+    mos: list[float] = []
+    for start, end, value in windows:
+        if time_s and start > time_s[-1]:
+            time_s.append(start)
+            mos.append(np.nan)
+        time_s += [start, end]
+        mos += [value, value]
+    return np.array(time_s), np.array(mos)

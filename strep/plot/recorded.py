@@ -1,4 +1,5 @@
-"""What a capture directory holds, for pictures: ``summary.json`` and the WAV files beside it.
+"""What a capture directory holds, for pictures: ``summary.json`` (of ``strep serve``: each leg's ``leg.json``) and the
+WAV files beside it.
 
 Whatever is missing there is missing here: streams without a file have no audio, streams of which nobody measured
 anything have no marks. Files are mapped, not read whole.
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +29,11 @@ __all__ = ["RecordedLeg", "RecordedStream", "Span", "columns_of", "legs_of", "sp
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I16 = npt.NDArray[np.int16]
+T = TypeVar("T")
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 _WINDOWS_A_COLUMN: Final = 6  # of a column that is longer than a window, this many are looked at
+_SCALES: Final = {"G.107.1": "wideband", "G.107.2": "fullband"}  # by model, of figures that do not say their scale
 _SLICE: Final = 1 << 22  # samples that are decoded at a time
 
 
@@ -54,7 +59,8 @@ class RecordedStream:
     gaps: list[Span] = field(default_factory=list)
     talk: list[Span] = field(default_factory=list)
     keys: list[Span] = field(default_factory=list)
-    mos: list[tuple[float, float, float]] = field(default_factory=list)  # start, end, MOS
+    mos: list[tuple[float, float, float]] = field(default_factory=list)  # start, end, MOS; windows in a row touch
+    scale: str = "narrowband"  # of MOS; only figures of one scale may be compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +97,68 @@ class RecordedLeg:
     began_ns: int
     duration_s: float
     streams: list[RecordedStream]
+    number: int = 1  # of several recordings of this leg, each told of in a file of its own
 
     def picture(self, directory: Path, out: Path | None, suffix: str) -> Path:
         """Where its picture goes: beside its files, or into ``out``."""
         name, leg = _UNSAFE.sub("_", self.name), _UNSAFE.sub("_", self.leg)
+        leg += f"-{self.number}" if self.number > 1 else ""
         return out / f"{name}-{leg}.{suffix}" if out is not None else directory / name / f"{leg}.{suffix}"
 
 
 def legs_of(directory: str | PathLike[str]) -> list[RecordedLeg]:
-    """The call legs of a capture directory, in the order of their streams. Raises CaptureFileError."""
+    """The call legs of a capture directory, in the order of their streams; of one that ``strep serve`` wrote, in the
+    order of their beginnings. Raises CaptureFileError."""
     folder = Path(directory)
     path = folder / "summary.json"
+    found = _read(path)
+    if found is not None and ("streams" in found or "legs" not in found):
+        return _checked(path, lambda: _legs(folder, found["streams"]))
+    files = sorted(folder.glob("*/leg*.json"))
+    if found is None and not files:
+        raise CaptureFileError(f"{folder} has no summary.json: give a directory that strep wrote with --out")
+    legs = [leg for file in files for leg in _checked(file, partial(_legs_of_one, folder, file))]
+    legs.sort(key=lambda leg: leg.began_ns)
+    numbers: Counter[tuple[str, str]] = Counter()
+    for leg in legs:
+        numbers[leg.name, leg.leg] += 1
+        leg.number = numbers[leg.name, leg.leg]
+    return legs
+
+
+def _legs_of_one(folder: Path, file: Path) -> list[RecordedLeg]:
+    told = _read(file) or {}
+    return _legs(folder, told["streams"], told)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON file; None if there is none. Raises CaptureFileError."""
+
+    def read() -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    return _checked(path, read)
+
+
+def _checked(path: Path, work: Callable[[], T]) -> T:
+    """What ``work`` makes of a file. Raises CaptureFileError for what is not ours."""
     try:
-        streams = json.loads(path.read_text(encoding="utf-8"))["streams"]
-        grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for entry in map(dict, streams):
-            grouped.setdefault((str(entry.get("name")), str(entry.get("leg"))), []).append(entry)
-        return [_leg(folder, name, leg, group) for (name, leg), group in grouped.items()]
-    except FileNotFoundError as error:
-        raise CaptureFileError(f"{folder} has no summary.json: give a directory that strep wrote with --out") from error
+        return work()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CaptureFileError(f"{path} is not a summary of strep ({type(error).__name__})") from error
+
+
+def _legs(folder: Path, streams: Any, told: Mapping[str, Any] | None = None) -> list[RecordedLeg]:
+    """``told``: what is known of the leg whose streams these are, if it is one."""
+    told = told or {}
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in map(dict, streams):
+        name, leg = entry.get("name") or told.get("call_leg_id"), entry.get("leg") or told.get("leg")
+        grouped.setdefault((str(name), str(leg)), []).append(entry)
+    return [_leg(folder, name, leg, group) for (name, leg), group in grouped.items()]
 
 
 def _leg(folder: Path, name: str, leg: str, entries: list[dict[str, Any]]) -> RecordedLeg:
@@ -142,10 +189,24 @@ def _stream(folder: Path, entry: dict[str, Any], offset: float, first: dict[str,
     for event in _list(_dict(entry.get("dtmf")).get("events")):
         at, duration_s = float(event.get("position_s", 0.0)), float(event.get("duration_s") or 0.0)
         stream.keys.append(Span(offset + at, duration_s, str(event.get("digit", "?"))))
-    for window in _list(quality.get("series")):
-        start = offset + float(window["start_s"])
-        stream.mos.append((start, start + float(window["duration_s"]), float(window["mos_cq"])))
+    stream.mos = [(offset + start, offset + end, mos) for start, end, mos in _windows(quality, duration)]
+    stream.scale = str(quality.get("scale") or _SCALES.get(str(quality.get("model")), "narrowband"))
     return stream
+
+
+def _windows(quality: dict[str, Any], duration_s: float) -> Iterator[tuple[float, float, float]]:
+    """Start, end and MOS of a stream's windows. A window lasts until the next one, whatever silence there was between;
+    only where a whole window is missing, of which nothing is concluded, is a hole."""
+    series = _list(quality.get("series"))
+    length = quality.get("window_s") or max((float(window["duration_s"]) for window in series), default=0.0)
+    before: float | None = None
+    for window in series:
+        start = float(window["start_s"])
+        end = float(window.get("end_s") or start + float(window["duration_s"]))
+        if before is not None and start - before < float(length) - 1e-3:
+            start = before
+        before = end
+        yield start, max(start, min(end, duration_s or end)), float(window["mos_cq"])
 
 
 def _audio(folder: Path, name: str, direction: str, offset: float) -> Audio | None:

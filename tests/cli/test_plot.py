@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.signal
-from support import MS, T0, batch_of, leg_id, payload_of, pcmu, steady
+from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, steady
 
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine
 from strep._model.exceptions import CaptureFileError, ConfigurationError, MissingExtraError
 from strep._model.report import summary_of
 from strep._receiver.summary import write_summary
-from strep.plot.plot import plot_directory
+from strep.plot import recorded
+from strep.plot.plot import plot_directory, steps
 from strep.plot.recorded import columns_of, legs_of, spectra_of
+from strep.service._json_files import write_json
 from strep.sinks import QualityMeter, WavSink
 
 LOST = {150, 151, 152, 153, 154}
@@ -132,6 +135,91 @@ def test_pictures_show_what_was_lost_and_are_the_same_each_time(tmp_path: Path) 
     write_summary(tmp_path, summary)
     plot_directory(tmp_path)
     assert pixels(path, _ALARM) == 0
+
+
+def rated(sent_ms: list[int]) -> tuple[list[tuple[float, float, float]], dict[str, Any]]:
+    """The MOS line of packets of 20 ms sent at these times, in windows of 2 s; and the stream's entry."""
+    arrivals = [Arrival(T0 + at * MS, packet(k, timestamp=8 * at)) for k, at in enumerate(sent_ms)]
+    engine, dispatcher = Engine(), Dispatcher([QualityMeter(window_s=2.0)])
+    dispatcher.handle(engine.receive(batch_of(arrivals)))
+    dispatcher.handle(engine.flush())
+    dispatcher.close(10)
+    summary = summary_of(engine.totals(), dispatcher.ended, dispatcher.files, [], [], dispatcher.figures)
+    (entry,) = summary["streams"]
+    return _line(entry), entry
+
+
+def _line(entry: dict[str, Any]) -> list[tuple[float, float, float]]:
+    (leg,) = recorded._legs(Path(), [entry])
+    return leg.streams[0].mos
+
+
+def test_the_line_of_mos_has_holes_only_where_nothing_came(tmp_path: Path) -> None:
+    """Silence that was not sent, within windows and over their ends; then 6 s with 0.4 s of audio, of which nothing is
+    concluded."""
+    talk = [*range(0, 1500, 20), *range(2700, 3900, 20), *range(4000, 5000, 20)]
+    talk += [*range(8000, 8400, 20), *range(12_000, 13_500, 20)]
+    line, entry = rated(talk)
+    assert [span[:2] for span in line] == [(0, 2), (2, 4), (4, 6), (12, 13.5)]
+    time_s, mos = steps(line)
+    assert time_s[np.isnan(mos)].tolist() == [12]
+    assert time_s[~np.isnan(mos)].tolist() == [0, 2, 2, 4, 4, 6, 12, 13.5]
+    # figures that do not say where windows end: no longer hole than that
+    for window in entry["quality"]["series"]:
+        del window["end_s"]
+    del entry["quality"]["window_s"]
+    found = [span[:2] for span in _line(entry)]
+    np.testing.assert_allclose(found, [(0, 1.5), (1.5, 3.9), (3.9, 5), (12, 13.5)])
+
+
+def test_the_line_of_a_steady_stream_has_no_hole_however_long(tmp_path: Path) -> None:
+    line, _ = rated([*range(0, 30_000, 20)])
+    time_s, mos = steps(line)
+    assert not np.isnan(mos).any()
+    assert (time_s[0], time_s[-1], len(line)) == (0, 30, 15)
+
+
+def test_scales_are_drawn_apart(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    summary = record(tmp_path)
+    outbound = next(entry for entry in summary["streams"] if entry["direction"] == "outbound")
+    texts = {}
+    for scale, model in (("narrowband", "G.107"), ("wideband", "G.107.1"), ("fullband", "G.107.2")):
+        outbound["quality"] |= {"scale": scale, "model": model}
+        write_summary(tmp_path, summary)
+        (path,) = plot_directory(tmp_path, tmp_path / "out", format="svg")
+        texts[scale] = [line for line in re.findall(r">([^<]+)</t", path.read_text()) if line.strip()]
+        del outbound["quality"]["scale"]  # as older versions wrote it
+        (leg,) = legs_of(tmp_path)
+        write_summary(tmp_path, summary)
+        assert [stream.scale for stream in legs_of(tmp_path)[0].streams] == [stream.scale for stream in leg.streams]
+    shown = {scale: [s for s in ("narrowband", "wideband", "fullband") if s in text] for scale, text in texts.items()}
+    assert shown == {
+        "narrowband": ["narrowband"], "wideband": ["narrowband", "wideband"], "fullband": ["narrowband", "fullband"],
+    }  # fmt: skip
+    assert [text.count("MOS") for text in texts.values()] == [1, 2, 2]
+
+
+def test_what_serve_recorded_is_plotted(tmp_path: Path) -> None:
+    """Its summary tells of calls; each leg has a file of its own, also one that another run has written."""
+    pytest.importorskip("matplotlib")
+    summary = record(tmp_path)
+    folder = tmp_path / str(leg_id(0))
+    told = {"schema": 1, "call_leg_id": str(leg_id(0)), "leg": "a"}
+    write_json(folder, "leg", told | {"streams": summary["streams"]})
+    again = [{**entry, "first_arrival_ns": entry["first_arrival_ns"] + 10**12} for entry in summary["streams"]]
+    unnamed = [{k: v for k, v in entry.items() if k not in ("name", "leg")} for entry in again]
+    write_json(folder, "leg", told | {"streams": unnamed})
+    write_json(tmp_path / str(leg_id(1)), "leg", {"call_leg_id": str(leg_id(1)), "leg": "b", "streams": []})
+    write_summary(tmp_path, {"calls": {"recorded": 2}, "legs": [{"file": f"{leg_id(0)}/leg.json"}]})
+    wanted = [folder / "a.png", folder / "a-2.png"]
+    assert plot_directory(tmp_path) == wanted
+    assert [len(leg.streams) for leg in legs_of(tmp_path)] == [2, 2]
+    (tmp_path / "summary.json").unlink()  # it was killed
+    assert plot_directory(tmp_path) == wanted
+    (folder / "leg.json").write_text("[]")
+    with pytest.raises(CaptureFileError, match=r"leg\.json is not a summary"):
+        legs_of(tmp_path)
 
 
 def test_whatever_is_missing_is_left_out(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ TOY = CodecFacts(
     concealed_by="its last sample",
     encoder=f"{__name__}:ToyEncoder",
     encoded_frames=(TOY_SAMPLES,),
-    impairment=Impairment(30.0, 7.0, False, False, "made up"),
+    impairment=Impairment(30.0, 7.0, "narrowband", False, "made up"),
 )
 
 

@@ -208,6 +208,7 @@ class Outlet:
             packet_frames=placed.frames,
             packet_arrival_ns=placed.arrival_ns,
             packet_rtp_timestamp=placed.timestamp,
+            packet_offset=begin,
             decode=decode,
             transcoded=transcoded,
             own_fill=own_fill,

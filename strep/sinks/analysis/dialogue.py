@@ -89,10 +89,11 @@ class Party:
         begin = dialogue.begin_ns or 0
         sides = []
         for side, party in enumerate(dialogue.parties):
-            segments = [((b - begin) / 1e9, (e - begin) / 1e9) for b, e in dialogue.segments[side]]
+            spans = list(dialogue.segments[side])
             if party is not None and party.open_ns is not None and dialogue.end_ns > party.open_ns:
-                segments.append(((party.open_ns - begin) / 1e9, (dialogue.end_ns - begin) / 1e9))
-            sides.append(segments)
+                spans.append((party.open_ns, dialogue.end_ns))
+            # what the clock's filter has put a moment before the beginning began with it
+            sides.append([(max(b - begin, 0) / 1e9, max(e - begin, 0) / 1e9) for b, e in spans])
         length = (dialogue.end_ns - begin) / 1e9 if dialogue.begin_ns is not None else 0.0
         conversation = converse(sides[0], sides[1], 0.0, length, rules)
         own = sides[self.side]

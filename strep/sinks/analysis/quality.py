@@ -12,33 +12,30 @@ import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
 from ..._model.types import GapCause, StreamEvent, StreamInfo
-from ...quality import impairment_of, mos_from_r, r_factor, r_factor_wideband
+from ...quality import SCALES, impairment_of, impairments_by_mode
 from .analyzer import Analyzer
 from .columns import Columns, column
+from .quality_rating import MODELS, CodecCosts
 from .quality_series import WINDOW_FIELDS, GapList, WindowSeries
 from .quality_windows import QualityWindows, WindowFigures
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
+    from .quality_rating import Rating
 
 __all__ = ["QualityMeter"]
 
-F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 
 _ENDED_STREAMS_KEPT: Final = 100_000  # whose figures can still be asked for, as their reports are kept
 _MIN_WINDOW_S: Final = 1.0  # of less than this nothing is concluded
-_MAX_BURST_R: Final = 8.0  # BurstR up to which G.107 (table 3) allows it
 
 
 class _Judgements(Columns):
     """What is known of each stream."""
 
     serial: npt.NDArray[np.int64] = column(np.int64, -1)  # of the row's live stream; -1: none
-    ie: F64 = column(np.float64)  # its codec's impairment and robustness (G.107)
-    bpl: F64 = column(np.float64)
-    wideband: npt.NDArray[np.bool_] = column(np.bool_)
     poor: npt.NDArray[np.bool_] = column(np.bool_)  # the last window was
     last: F32 = column(np.float32, np.nan, shape=(len(WINDOW_FIELDS),))  # the figures of the last window
 
@@ -66,9 +63,14 @@ class QualityMeter(Analyzer):
     """Tells how good the network was: loss, RFC 3611 bursts and gaps, jitter, and by the E-model R and MOS.
 
     Each stream is looked at in windows of ``window_s`` seconds of its timeline. Nothing is concluded from windows of
-    less than 1 s. It never looks at samples.
+    less than 1 s. It never looks at samples; of AMR-WB and opus it reads the mode from each payload.
 
-    ``threshold``   MOS-CQ below which a window is poor
+    R and MOS are of the scale of the codec's bandwidth: "narrowband" (G.107), "wideband" (G.107.1: G.722, AMR-WB, L16
+    from 16 kHz on) or "fullband" (G.107.2: opus, L16 from 44.1 kHz on). Each has a clean call at about 4.4. Compare
+    figures of one scale only.
+
+    ``threshold``   MOS-CQ below which a window is poor, of its stream's scale. What the codec costs is in it: AMR-WB
+                    at 6.6 kbit/s and opus in narrowband are below 3.6 without any loss
     ``delay_ms``    one-way delay that cannot be measured here (network, terminals); it is added to the absolute delay
     ``latency_ms``  the jitter buffer of the listener. None: what the window's jitter needs, that is the mean time that
                     packets came after the earliest, and twice the mean deviation (95 % of packets, if delays are
@@ -76,20 +78,23 @@ class QualityMeter(Analyzer):
     ``plc``         whether the listener conceals lost packets (of G.711: Bpl 25.1, else 4.3)
 
     Events are of the kind ``quality``: one when a window is poor, and another one when a window is good again. Their
-    ``data``: ``state`` "poor" or "good" · ``mos_cq`` · ``r`` · ``loss``, a fraction · ``jitter_ms``; all of that
-    window, which begins at ``position`` and lasts ``duration_s``.
+    ``data``: ``state`` "poor" or "good" · ``mos_cq`` · ``r`` · ``scale`` of these · ``loss``, a fraction ·
+    ``jitter_ms``; all of that window, which begins at ``position`` and lasts ``duration_s``.
 
     Figures of a stream, under ``"quality"``:
 
     ``r``, ``mos_cq``, ``mos_lq``  of the conversation, with delay; ``mos_lq`` of listening, without delay
     ``mos_min``                    MOS-CQ of the worst window
-    ``model``                      "G.107", or "G.107.1" for wideband codecs: R up to 129, another scale
-    ``ie``, ``bpl``, ``basis``     the codec's impairments, and where these are from, or that they are estimates
+    ``scale``, ``model``           of all R and MOS here: "narrowband", "wideband" or "fullband"; its Recommendation
+    ``ie``, ``bpl``, ``basis``     the codec's impairments, and where these are from, or that they are estimates; of a
+                                   codec with modes: means over what came, and the basis of the mode that came most
+    ``modes``                      of such a codec: which fraction of the speech came in each, {"12.65": 0.9, ...}
     ``loss``, ``discard``          fraction of the expected audio that could not be played; of that, what came too late
     ``jitter_ms``, ``delay_ms``    mean abs(D) of RFC 3550; the absolute delay as assumed
     ``burst``                      density and duration of bursts and gaps (RFC 3611 4.7.2 with Gmin 16)
-    ``series``                     a dict for each window. At most 360: when there are more, each two become one with
-                                   the worse MOS
+    ``window_s``                   length of the windows
+    ``series``                     a dict for each window with 1 s of audio or more; it ends at ``end_s``. At most 360:
+                                   when there are more, each two become one with the worse MOS
     ``gap_list``                   [[position_s, duration_s, cause], ...], at most 1,000: the longest, losses first
     ``gap_list_omitted``           how many more gaps there were
 
@@ -124,14 +129,17 @@ class QualityMeter(Analyzer):
         self._delay_ms = delay_ms
         self._latency_ms = latency_ms
         self._plc = plc
+        self._window_s = window_s
         self._windows = QualityWindows(window_s)
         self._judgements = _Judgements(self._windows.rows)
+        self._costs = CodecCosts(self._windows.rows)
         self._live: dict[int, _StreamQuality] = {}  # by row
         self._ended: OrderedDict[int, _FinalQuality] = OrderedDict()  # by serial
 
     def _make_room(self, row: int) -> None:
         self._windows.make_room(row)
         self._judgements.make_room(row)
+        self._costs.make_room(row)
 
     def stream_started(self, stream: StreamInfo) -> None:
         with self._lock:
@@ -142,6 +150,7 @@ class QualityMeter(Analyzer):
         self._make_room(row)
         self._windows.open(row)
         self._judgements.reset(row)
+        self._costs.reset(row)
         self._judgements.serial[row] = stream.serial
         self._live[row] = _StreamQuality(stream)
 
@@ -198,35 +207,17 @@ class QualityMeter(Analyzer):
         if judgements.serial[row] != stream.serial:
             self._begin(stream)
         if codec is not None and not self._windows.rate[row]:
-            self._windows.learn(row, codec.sample_rate, codec.clock_rate)
-            cost = impairment_of(codec.name, codec.sample_rate, concealment=self._plc)
-            judgements.ie[row], judgements.bpl[row], judgements.wideband[row] = cost.ie, cost.bpl, cost.wideband
+            self._windows.learn(row, codec)
+            self._costs.learn(row, impairment_of(codec.name, codec.sample_rate, concealment=self._plc))
 
-    def _rate(self, windows: WindowFigures) -> tuple[F64, F64, F64, F64, F64]:
-        """Absolute delay and jitter buffer, ms; R, MOS-CQ and MOS-LQ."""
-        row = windows.row
-        if self._latency_ms is None:
-            buffer_ms = windows.wait_ms + 2.0 * windows.jitter_ms
-        else:
-            buffer_ms = np.full(len(row), self._latency_ms)
-        ta = self._delay_ms + windows.packet_ms + buffer_ms
-        judgements = self._judgements
-        wide = judgements.wideband[row]
-        cost: dict[str, Any] = {
-            "ie": judgements.ie[row],
-            "bpl": judgements.bpl[row],
-            "ppl": 100.0 * windows.loss,
-            "burst_r": np.minimum(windows.burst_r, _MAX_BURST_R),
-        }
-        path: dict[str, Any] = {"ta": ta, "t": ta, "tr": 2.0 * ta}
-        r = np.where(wide, r_factor_wideband(**cost, **path), r_factor(**cost, **path))
-        listening = np.where(wide, r_factor_wideband(**cost), r_factor(**cost))
-        return buffer_ms, ta, r, mos_from_r(r, wideband=wide), mos_from_r(listening, wideband=wide)
+    def _rate(self, windows: WindowFigures) -> Rating:
+        return self._costs.rate(windows, self._windows.modes, self._delay_ms, self._latency_ms)
 
     def _judge(self, windows: WindowFigures) -> list[StreamEvent]:
         """Judge windows and remember what they say; the events of streams that became poor or good."""
         judgements = self._judgements
-        buffer_ms, _, r, mos, listening = self._rate(windows)
+        rating = self._rate(windows)
+        mos = rating.mos_cq
         rate = self._windows.rate[windows.row]
         table = np.stack(
             [
@@ -237,10 +228,11 @@ class QualityMeter(Analyzer):
                 windows.burst_density,
                 windows.burst_ms,
                 windows.jitter_ms,
-                buffer_ms,
-                r,
+                rating.buffer_ms,
+                rating.r,
                 mos,
-                listening,
+                rating.mos_lq,
+                windows.end / rate,
             ],
             axis=1,
         ).astype(np.float32)
@@ -260,7 +252,8 @@ class QualityMeter(Analyzer):
             data = {
                 "state": "poor" if poor[i] else "good",
                 "mos_cq": round(float(mos[i]), 3),
-                "r": round(float(r[i]), 2),
+                "r": round(float(rating.r[i]), 2),
+                "scale": self._costs.scale_of(int(windows.row[i])),
                 "loss": round(float(windows.loss[i]), 5),
                 "jitter_ms": round(float(windows.jitter_ms[i]), 3),
             }
@@ -293,24 +286,33 @@ class QualityMeter(Analyzer):
     def _whole(self, stream: StreamInfo, late: float) -> dict[str, Any]:
         rows = np.array([stream.index])
         whole = self._windows.whole(rows)
-        _, ta, r, mos, listening = (float(values[0]) for values in self._rate(whole))
+        _, delay_ms, ie, bpl, r, mos, listening = (float(values[0]) for values in self._rate(whole))
         burst = self._windows.total.metrics(rows, whole.packet_ms)
         codec = stream.codec
         basis = impairment_of(codec.name if codec else "", stream.sample_rate, concealment=self._plc)
+        weights = whole.modes
+        shares: dict[str, Any] = {}
+        if codec is not None and weights.any():
+            modes = impairments_by_mode(codec.name)
+            basis = modes[int(weights[0].argmax())]
+            share = (weights[0] / weights.sum()).tolist()
+            shares["modes"] = {m.mode: round(part, 4) for m, part in zip(modes, share, strict=False) if part}
         return {
             "r": round(r, 2),
             "mos_cq": round(mos, 3),
             "mos_lq": round(listening, 3),
             "mos_min": None,
-            "model": "G.107.1" if basis.wideband else "G.107",
-            "ie": basis.ie,
-            "bpl": basis.bpl,
+            "scale": basis.scale,
+            "model": MODELS[basis.scale],
+            "ie": round(ie, 3),
+            "bpl": round(bpl, 3),
             "basis": basis.source,
+            **shares,
             "loss": round(float(whole.loss[0]), 6),
             "discard": round(late, 6),
             "burst_r": round(float(whole.burst_r[0]), 4),
             "jitter_ms": round(float(whole.jitter_ms[0]), 4),
-            "delay_ms": round(ta, 3),
+            "delay_ms": round(delay_ms, 3),
             "burst": {
                 "gmin": 16,
                 "count": int(burst["bursts"][0]),
@@ -335,6 +337,7 @@ class QualityMeter(Analyzer):
             "quality": {
                 **ended.figures,
                 "mos_min": round(series.mos_min, 3) if series.count else ended.figures["mos_cq"],
+                "window_s": self._window_s,
                 "series": series.as_list(),
                 "gap_list": listed,
                 "gap_list_omitted": gaps.omitted,
@@ -344,9 +347,10 @@ class QualityMeter(Analyzer):
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All live streams as columns (n,).
 
-        ``serial`` int64 · ``wideband`` bool · of the last complete window, float32 (NaN while there is none):
-        ``start_s``, ``duration_s``, ``loss``, ``burst_r``, ``burst_density``, ``burst_ms``, ``jitter_ms``,
-        ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq`` · ``loss_all`` float64, the fraction lost since the beginning
+        ``serial`` int64 · ``scale`` of R and MOS, str · ``wideband`` bool, whether it is that scale · of the last
+        complete window, float32 (NaN while there is none): ``start_s``, ``duration_s``, ``loss``, ``burst_r``,
+        ``burst_density``, ``burst_ms``, ``jitter_ms``, ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq``, ``end_s`` ·
+        ``loss_all`` float64, the fraction lost since the beginning
         """
         with self._lock:
             judgements = self._judgements
@@ -354,7 +358,8 @@ class QualityMeter(Analyzer):
             last = judgements.last[rows]
             columns: dict[str, npt.NDArray[Any]] = {
                 "serial": judgements.serial[rows],
-                "wideband": judgements.wideband[rows],
+                "scale": np.array(SCALES)[self._costs.scale[rows]],
+                "wideband": self._costs.scale[rows] == SCALES.index("wideband"),
                 **{name: last[:, i] for i, name in enumerate(WINDOW_FIELDS)},
             }
             counts = self._windows.total.counts(rows)

@@ -15,9 +15,9 @@ F32 = npt.NDArray[np.float32]
 
 WINDOW_FIELDS: Final = (
     "start_s", "duration_s", "loss", "burst_r", "burst_density", "burst_ms", "jitter_ms", "buffer_ms", "r", "mos_cq",
-    "mos_lq",
+    "mos_lq", "end_s",
 )  # fmt: skip
-_DIGITS: Final = (3, 3, 5, 3, 4, 1, 3, 2, 2, 3, 3)  # after the point, of each field
+_DIGITS: Final = (3, 3, 5, 3, 4, 1, 3, 2, 2, 3, 3, 3)  # after the point, of each field
 _KEEP_WORST: Final = ("mos_cq", "mos_lq", "r")  # when two windows become one
 _WINDOWS_KEPT: Final = 360  # an hour of 10 s; then each two become one
 _GAPS_KEPT: Final = 1000
@@ -49,6 +49,7 @@ class WindowSeries:
         merged = weight * a + (1 - weight) * b
         merged[:, 0] = a[:, 0]
         merged[:, 1] = a[:, 1] + b[:, 1]
+        merged[:, WINDOW_FIELDS.index("end_s")] = b[:, WINDOW_FIELDS.index("end_s")]
         for name in _KEEP_WORST:  # a bad window must not vanish among good ones
             column = WINDOW_FIELDS.index(name)
             merged[:, column] = np.minimum(a[:, column], b[:, column])

@@ -15,9 +15,11 @@ from ..._model.types import GapCause
 from ...quality import burst_ratio
 from .columns import Columns, column
 from .loss_bursts import LossBursts
+from .quality_modes import CodecModes
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
+    from ..._model.types import Codec
 
 __all__ = ["QualityWindows", "WindowFigures"]
 
@@ -33,6 +35,7 @@ class WindowFigures(NamedTuple):
     row: I64
     begin: I64  # position of the first packet that was expected, in sample frames
     begin_ns: I64  # when it was due, on the receiver's clock
+    end: I64  # where the window ends, in sample frames, whatever came until then
     span_s: F64  # length of the packets that were expected
     loss: F64  # fraction of them, 0 to 1
     burst_r: F64  # G.107's
@@ -41,6 +44,7 @@ class WindowFigures(NamedTuple):
     jitter_ms: F64  # a mean
     wait_ms: F64  # a mean
     packet_ms: F64
+    modes: F64  # (n, MODES): how much came in each mode of the codec
 
     def take(self, some: slice) -> WindowFigures:
         return WindowFigures._make(values[some] for values in self)
@@ -71,23 +75,27 @@ class QualityWindows(Columns):
         self._window_s = window_s
         self.total = LossBursts(0)
         self._bursts = LossBursts(0)  # of the present window
+        self.modes = CodecModes()
         super().__init__(rows)
 
     def grow(self, rows: int) -> None:
         super().grow(rows)
         self.total.grow(rows)
         self._bursts.grow(rows)
+        self.modes.grow(rows)
 
     def open(self, row: int) -> None:
         """A stream begins in this row; its codec may be unknown until :meth:`learn`."""
         self.reset(row)
         self.total.reset(row)
         self._bursts.reset(row)
+        self.modes.reset(row)
 
-    def learn(self, row: int, sample_rate: int, clock_rate: int) -> None:
-        self.rate[row] = sample_rate
-        self.clock[row] = clock_rate
-        self.window_frames[row] = max(1, round(self._window_s * sample_rate))
+    def learn(self, row: int, codec: Codec) -> None:
+        self.rate[row] = codec.sample_rate
+        self.clock[row] = codec.clock_rate
+        self.window_frames[row] = max(1, round(self._window_s * codec.sample_rate))
+        self.modes.learn(row, codec)
 
     def add(self, batch: BlockBatch) -> list[WindowFigures]:
         """Count packets of streams whose codec is known; returns the windows that they completed, in order. All that
@@ -104,6 +112,7 @@ class QualityWindows(Columns):
         due_ns = batch.time_ns[block] + (ahead * (1e9 / rate)).astype(np.int64)
         wait = np.clip((batch.packet_arrival_ns - due_ns).astype(np.float64), 0.0, _DISCONTINUITY_NS)
         deviation, told, remember = self._deviation(batch, row)
+        modes = self.modes.count(batch, row)
 
         # segments: packets of one block in one window; before those that begin a block packets may be lost
         new = np.ones(len(row), np.bool_)
@@ -124,6 +133,7 @@ class QualityWindows(Columns):
         g_row, g_window, at = s_row[group], s_window[group], start[group]
         sums = [np.add.reduceat(values, at) for values in (deviation, told.astype(np.float64), wait)]
         g_received = np.add.reduceat(received, group)
+        g_modes = None if modes is None else np.add.reduceat(modes, at, axis=0)
         fresh = np.r_[True, g_row[1:] != g_row[:-1]]
         order = np.arange(len(group))
         rank = order - np.maximum.accumulate(np.where(fresh, order, 0))
@@ -153,6 +163,8 @@ class QualityWindows(Columns):
             self.jitter_sum[rows] += sums[0][now]
             self.jitter_count[rows] += sums[1][now]
             self.wait_sum[rows] += sums[2][now]
+            if g_modes is not None:
+                self.modes.now[rows] += g_modes[now]
         return complete
 
     def _deviation(
@@ -189,6 +201,7 @@ class QualityWindows(Columns):
             row=rows,
             begin=self.begin[rows],
             begin_ns=self.begin_ns[rows],
+            end=(self.window[rows] + 1) * self.window_frames[rows],
             span_s=(counts["lost"] + counts["received"]) * packet_s,
             loss=metrics["loss"],
             burst_r=burst_ratio(counts["lost"], counts["runs"], counts["received"]),
@@ -197,6 +210,7 @@ class QualityWindows(Columns):
             jitter_ms=jitter / np.maximum(count, 1) / 1e6,
             wait_ms=wait / np.maximum(received, 1) / 1e6,
             packet_ms=1e3 * packet_s,
+            modes=self.modes.close(rows),
         )
         self._bursts.reset(rows)
         self.received[rows] = 0
@@ -215,6 +229,7 @@ class QualityWindows(Columns):
             row=rows,
             begin=none,
             begin_ns=none,
+            end=none,
             span_s=(counts["lost"] + counts["received"]) * packet_s,
             loss=metrics["loss"],
             burst_r=burst_ratio(counts["lost"], counts["runs"], counts["received"]),
@@ -223,4 +238,5 @@ class QualityWindows(Columns):
             jitter_ms=self.jitter_all[rows] / np.maximum(self.jitter_all_count[rows], 1) / 1e6,
             wait_ms=self.wait_all[rows] / np.maximum(counts["received"], 1) / 1e6,
             packet_ms=1e3 * packet_s,
+            modes=self.modes.total[rows],
         )

@@ -7,17 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amr_payloads import amr_payloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
 
 import strep
+from strep._codecs import amr, counts, opus
+from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._delivery.dispatcher import Dispatcher
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
-from strep._model.blocks import BlockBatch
-from strep.quality import impairment_of, mos_from_r, r_factor
+from strep._model.blocks import BlockBatch, joined
+from strep.quality import (
+    impairment_of,
+    impairments_by_mode,
+    mos_from_r,
+    r_factor,
+    r_factor_fullband,
+    r_factor_wideband,
+)
 from strep.simulate import Impairments, make_traffic
 from strep.sinks import BaseSink, QualityMeter
 from strep.sinks.analysis.quality_series import GapList, WindowSeries
@@ -201,6 +211,7 @@ def test_all_live_streams_as_arrays() -> None:
     assert columns["mos_cq"].shape == (3,)
     assert (columns["mos_cq"] > 4).all()
     assert not columns["wideband"].any()
+    assert columns["scale"].tolist() == ["narrowband"] * 3
 
 
 def test_wideband_has_a_scale_of_its_own() -> None:
@@ -211,24 +222,162 @@ def test_wideband_has_a_scale_of_its_own() -> None:
     ]
     (q,) = feed(QualityMeter(), arrivals, types={96: "L16/16000"})
     cost = impairment_of("L16", 16_000)
-    assert q["model"] == "G.107.1"
+    assert (q["model"], q["scale"]) == ("G.107.1", "wideband")
     assert q["r"] > 100
     assert q["basis"] == cost.source
     assert q["loss"] == 10 / 500
     assert q["series"][0]["duration_s"] == 10
 
 
+def coded(payloads: list[bytes], *, clock: int, spelled: str, lost: set[int] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    """The figures of a stream of such payloads, 20 ms each."""
+    arrivals = [
+        Arrival(T0 + 20 * k * MS, packet(k, payload=payload, timestamp=clock // 50 * k, payload_type=96))
+        for k, payload in enumerate(payloads)
+        if k not in lost
+    ]
+    (q,) = feed(QualityMeter(), arrivals, types={96: spelled})
+    return q
+
+
+def amr_wb(mode: int, *, aligned: bool = True) -> bytes:
+    bits = amr.SPEECH_BITS[True][mode]
+    return amr.pack([amr.AmrFrame(mode, True, bytes(-(-bits // 8)))], wide=True, octet_aligned=aligned)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("mode", range(9))
+def test_each_mode_of_amr_wb_is_rated_as_itself(mode: int, aligned: bool) -> None:
+    """R of a clean call, with the delay of its packets: by table IV.1."""
+    ie = (41, 26, 13, 10, 7, 5, 3, 1, 8)[mode]
+    q = coded([amr_wb(mode, aligned=aligned)] * 500, clock=16_000, spelled=f"AMR-WB/16000;octet-align={int(aligned)}")
+    assert (q["scale"], q["model"], q["ie"]) == ("wideband", "G.107.1", ie)
+    assert q["modes"] == {impairments_by_mode("AMR-WB")[mode].mode: 1}
+    wanted = r_factor_wideband(ie=ie, ta=20, t=20, tr=40)
+    assert q["r"] == round(float(wanted), 2) == pytest.approx(q["series"][0]["r"], abs=0.01)
+    assert q["mos_cq"] == round(float(mos_from_r(wanted, scale="wideband")), 3)
+    assert "IV.1" in q["basis"]
+
+
+def test_modes_are_weighed_in_each_window() -> None:
+    """10 s of 23.05 kbit/s, 10 s of 6.6 and 23.05 by turns (and silence descriptors, which are none), 10 s of these
+    descriptors alone."""
+    payloads = [amr_wb(7)] * 500 + [amr_wb(k) for k in (0, 9, 0, 7, 7)] * 100 + [amr_wb(9)] * 500
+    q = coded(payloads, clock=16_000, spelled="AMR-WB/16000;octet-align=1", lost={700})  # a frame of 6.6 kbit/s
+    by_mode = impairments_by_mode("AMR-WB")
+    good, bad = by_mode[7], by_mode[0]
+    second = 199 / 399
+    whole = 199 / 899
+    wanted = []
+    for share, loss in ((0.0, 0.0), (second, 0.2), (whole, 0.0)):
+        ie, bpl = (share * a + (1 - share) * b for a, b in ((bad.ie, good.ie), (bad.bpl, good.bpl)))
+        wanted.append(float(r_factor_wideband(ie=ie, bpl=bpl, ppl=loss, ta=20, t=20, tr=40)))
+    assert [w["r"] for w in q["series"]] == pytest.approx(wanted, abs=0.011)
+    assert q["modes"] == {"6.6": round(whole, 4), "23.05": round(1 - whole, 4)}
+    assert q["ie"] == pytest.approx(whole * 41 + (1 - whole) * 1, abs=1e-3)
+    assert q["basis"] == good.source  # of the mode that came most
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"), [(1, 0), (5, 1), (9, 2), (13, 3), (15, 4), (19, 0), (23, 2), (27, 3), (31, 4)]
+)
+def test_opus_is_rated_by_its_bandwidth_on_the_fullband_scale(config: int, mode: int) -> None:
+    q = coded([bytes([config << 3]) + bytes(60)] * 500, clock=48_000, spelled="opus/48000")
+    cost = impairments_by_mode("opus")[mode]
+    assert (q["scale"], q["model"], q["ie"], q["bpl"]) == ("fullband", "G.107.2", cost.ie, cost.bpl)
+    assert q["modes"] == {cost.mode: 1}
+    assert q["r"] == pytest.approx(float(r_factor_fullband(ie=cost.ie, ta=20)), abs=0.01)
+
+
+def test_batches_say_where_each_packet_begins() -> None:
+    """Also parts of a batch, and batches put together."""
+    sent = {(call, k): amr_wb((k + call) % 10) for call in range(3) for k in range(40) if (k + call) % 13}
+    arrivals = [
+        Arrival(T0 + 20 * k * MS, packet(k, call=leg_id(call), payload=data, timestamp=320 * k, payload_type=96))
+        for (call, k), data in sorted(sent.items(), key=lambda item: item[0][1])
+    ]
+    engine = Engine(EngineConfig(payload_types=PayloadTypes({96: "AMR-WB/16000;octet-align=1"})))
+    events = engine.receive(batch_of(arrivals, width=256)) + engine.flush()
+    whole = joined([event for event in events if isinstance(event, BlockBatch)])
+    some = whole.take(np.arange(1, len(whole), 2))
+    again = joined([some, whole.take(np.arange(0, len(whole), 2))])
+    for batch in (whole, some, again):
+        assert batch.packet_offset is not None
+        assert len(batch.packet_offset) == len(batch.packet_frames) + 1
+        np.testing.assert_array_equal(batch.packet_offset[batch.packet_first], batch.payload_offset)
+        block = np.repeat(np.arange(len(batch)), np.diff(batch.packet_first))
+        for k, (begin, end) in enumerate(zip(batch.packet_offset[:-1], batch.packet_offset[1:], strict=True)):
+            key = batch.streams[block[k]].call_leg_id, int(batch.packet_rtp_timestamp[k]) // 320
+            (call,) = [call for call in range(3) if leg_id(call) == key[0]]
+            assert batch.payload[begin:end].tobytes() == sent[call, key[1]]
+    assert len(again.packet_frames) == len(whole.packet_frames) == len(sent)
+
+
+@settings(max_examples=60, deadline=None)
+@given(payloads=st.lists(st.one_of(amr_payloads(True), st.binary(max_size=80)), min_size=1, max_size=8), data=st.data())
+def test_modes_of_many_payloads_are_those_of_each(payloads: list[bytes], data: st.DataObject) -> None:
+    parameter = data.draw(st.sampled_from(["", ";octet-align=0", ";octet-align=1"]))
+    codec = parse_codec(f"AMR-WB/16000{parameter}")
+    heads = np.full((len(payloads), counts.HEAD_BYTES), 0xA5, np.uint8)
+    for row, payload in zip(heads, payloads, strict=True):
+        row[: len(payload)] = np.frombuffer(payload[: counts.HEAD_BYTES], np.uint8)
+    found = counts.mode_counts(codec, heads, np.array([len(p) for p in payloads]))
+    for row, payload in zip(found, payloads, strict=True):
+        frames = amr.unpack(payload, wide=True, octet_aligned=amr.octet_aligned(codec)) or []
+        assert row.tolist() == [sum(frame.type == mode for frame in frames) for mode in range(9)]
+
+
+def test_how_long_opus_is_in_each_bandwidth() -> None:
+    codec = parse_codec("opus/48000")
+    heads = np.zeros((32, counts.HEAD_BYTES), np.uint8)
+    heads[:, 0] = np.arange(32) << 3 | 1  # two frames each
+    found = counts.mode_counts(codec, heads, np.full(32, 80))
+    np.testing.assert_array_equal(120 * found.sum(axis=1), opus.frame_counts(codec, heads, np.full(32, 80)))
+    # RFC 6716 table 2: SILK-only NB, MB, WB; hybrid SWB, FB; CELT-only NB, WB, SWB, FB
+    table = [0] * 4 + [1] * 4 + [2] * 4 + [3] * 2 + [4] * 2 + [0] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    assert found.argmax(axis=1).tolist() == table
+    assert (np.count_nonzero(found, axis=1) == 1).all()
+    with pytest.raises(ValueError, match="no modes"):
+        counts.mode_counts(parse_codec("AMR/8000"), heads, np.full(32, 80))
+
+
+def test_streams_of_all_scales_in_one_batch_say_theirs() -> None:
+    told: list[strep.StreamEvent] = []
+    sent = {
+        0: ("PCMU", 160, bytes(160)), 96: ("L16/16000", 320, bytes(640)),
+        97: ("opus/48000", 960, bytes([31 << 3]) * 60),
+        98: ("AMR-WB/16000;octet-align=1", 320, amr_wb(8)),
+    }  # fmt: skip
+    arrivals = [
+        Arrival(T0 + 20 * k * MS, packet(k, call=leg_id(kind), payload=data, timestamp=step * k, payload_type=kind))
+        for kind, (_, step, data) in sent.items()
+        for k in range(1200)
+        if k < 600 or k % 3  # a third is lost in the second half
+    ]
+    meter = QualityMeter(on_event=told.append, window_s=2.0)
+    found = feed(meter, arrivals, step=400, types={kind: name for kind, (name, _, _) in sent.items() if kind})
+    scales = ["narrowband", "wideband", "fullband", "wideband"]
+    assert sorted(q["scale"] for q in found) == sorted(scales)
+    assert {(e.stream.codec.name if e.stream.codec else "", e.data["scale"]) for e in told} == {
+        ("PCMU", "narrowband"), ("L16", "wideband"), ("opus", "fullband"), ("AMR-WB", "wideband"),
+    }  # fmt: skip
+    assert all(q["window_s"] == 2.0 for q in found)
+    assert all([w["end_s"] for w in q["series"]] == [2.0 * (k + 1) for k in range(12)] for q in found)
+
+
 def test_an_hour_and_more_is_kept_in_as_many_windows() -> None:
     series = WindowSeries()
     for k in range(5000):
-        row = np.full(11, 4.0, np.float32)
+        row = np.full(12, 4.0, np.float32)
         row[:2] = 10 * k, 10
         row[9] = 2.5 if k == 777 else 4.0
+        row[11] = 10 * (k + 1)
         series.add(row)
     listed = series.as_list()
     assert len(listed) <= 360
     assert sum(w["duration_s"] for w in listed) == 50_000
     assert [w["start_s"] for w in listed] == np.cumsum([0, *[w["duration_s"] for w in listed[:-1]]]).tolist()
+    assert [w["end_s"] for w in listed] == np.cumsum([w["duration_s"] for w in listed]).tolist()
     assert series.mos_min == 2.5
     worst = min(listed, key=lambda w: w["mos_cq"])
     assert worst["mos_cq"] == 2.5

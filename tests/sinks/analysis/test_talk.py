@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strep.sinks.analysis.dialogue import Dialogue, Party
 from strep.sinks.analysis.talk import Rules, Segment, converse, turns_of
 
 
@@ -95,3 +98,17 @@ def test_times_are_those_of_a_count_by_ticks(a: list[Segment], b: list[Segment],
             stopped = next(t for t in range(int(when), end + 1) if t == end or not on[1 - n][t])
             assert stopped - when <= 20
         assert len(side.interruptions) + len(side.response_delays) <= len(side.turns)
+
+
+@pytest.mark.parametrize("early_ns", [0, 1, 3_000_000, 40_000_000])
+def test_no_segment_begins_before_the_conversation(early_ns: int) -> None:
+    """The clock's filter may put the first audio a little before where the dialogue was taken to begin: never -0.0."""
+    dialogue = Dialogue()
+    party = Party(SimpleNamespace(direction=0), dialogue)  # type: ignore[arg-type]
+    dialogue.parties[0] = party
+    dialogue.begin_ns, dialogue.end_ns = 10**18, 10**18 + 3 * 10**9
+    party.add(dialogue.begin_ns - early_ns, dialogue.begin_ns + 10**9)
+    party.open_ns = dialogue.begin_ns + 2 * 10**9
+    found = party.figures(Rules())
+    assert str(found["segments"]) == "[[0.0, 1.0], [2.0, 3.0]]"
+    assert (found["talk_s"], found["silence_s"]) == (2.0, 1.0)
