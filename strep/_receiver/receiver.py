@@ -29,12 +29,12 @@ from .hooks import Hooks, Interior
 from .legs import Legs
 from .pacing import Pacing
 from .pairs import PortPair, PortPool, parse_ports
-from .problems import SinkProblems
 from .pump import Pump
 from .recorder import Recorder
 from .settings import LATENCY_MS, LATENCY_WITHOUT_SINKS_MS, ReceiverOptions, Settings, shows_settings
+from .sink_problems import SinkProblems
+from .socket_troubles import SocketTroubles
 from .sockets import SocketSet, SocketStatus
-from .troubles import SocketTroubles
 from .watchdog import Watchdog
 
 __all__ = ["Receiver", "SocketStatus"]

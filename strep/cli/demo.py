@@ -20,7 +20,7 @@ from .._receiver.summary import write_summary
 from ..plot.plot import plot_directory
 from ..simulate import Impairments, make_traffic, play
 from ..sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter, WavSink
-from .closed_loop import fork_calls
+from .demo_calls import fork_calls
 from .exit_codes import EXIT_SINK
 from .results import sink_failed
 from .running import console, run_async

@@ -13,8 +13,8 @@ from ...resample import prepare
 from ..base import BaseSink
 from ..muter import key_muter
 from .disk import DiskState
-from .legs import LegFiles, Sessions, parse_sessions
 from .pending import PendingStreams
+from .shared import LegFiles, Sessions, parse_sessions
 from .thread import WriterThread
 from .treatment import Treatment
 from .tree import WavTree, descriptor_budget

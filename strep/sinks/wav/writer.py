@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
     from ..._model.types import StreamInfo
-    from .legs import LegFiles
+    from .shared import LegFiles
     from .track import WavTrack
     from .treatment import Treatment
     from .tree import WavTree
