@@ -59,6 +59,8 @@ class WavSink(BaseSink):
                       stream has a file at once
     ``file_mode``, ``directory_mode``  permissions of what is made, less the process's umask
 
+    Blocks come in the event loop's thread, which only queues them; a thread of this sink's own writes.
+
     Unfinished files are named ``….part.wav``; they are valid at any moment, and if the process is killed, at most the
     last second is missing. Nothing is ever overwritten: a further file of the same name gets a number. Symlinks below
     the directory are not followed. A file's silence is never longer than the time that its stream was there, or than
