@@ -22,6 +22,17 @@ except ImportError:  # Windows: nobody runs tests in parallel there
 
 
 AGAIN = "judged again, alone"
+# Modules whose tests one worker runs one after the other: they load the machine, or share what takes long to make.
+TOGETHER = {
+    "bench/test_bench.py": "load",
+    "bench/test_peers.py": "load",
+    "sinks/wav/test_wav_faults.py": "load",
+    "test_attacks.py": "load",
+    "receiver/test_steps_live.py": "load",
+    "sinks/analysis/test_tones.py": "voices",
+    "sinks/wav/test_drift.py": "an hour",
+    "test_examples.py": "examples",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,8 +55,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow") and not depth.slow:
             item.add_marker(pytest.mark.skip(reason="slow: --run-slow runs it, as .ci/nightly does"))
-        if item.get_closest_marker("serial"):
-            item.add_marker(pytest.mark.xdist_group("serial"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``: a test after the other to whoever is free, and those that belong together to the same worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
+
+    return Together(config, log)
 
 
 class Machine:

@@ -20,7 +20,6 @@ from service_world import calls_of, check_audio, serving, stand_in
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="/proc, sendmmsg"),
-    pytest.mark.xdist_group("load"),
     pytest.mark.realtime,
 ]
 

@@ -83,7 +83,6 @@ def said(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.sockets
-@pytest.mark.xdist_group("examples")
 @pytest.mark.parametrize("name", SAYS)
 def test_examples_that_listen(name: str, said: dict[str, str | BaseException]) -> None:
     out = said[name]

@@ -35,7 +35,6 @@ pytestmark = [
     pytest.mark.skipif(
         sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="strep bench needs Linux and two cores"
     ),
-    pytest.mark.xdist_group("load"),
     pytest.mark.realtime,
 ]
 LISTEN = [sys.executable, "-m", "strep.bench._listen"]

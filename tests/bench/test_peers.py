@@ -21,7 +21,6 @@ from strep.simulate.load import expected_payload, expected_samples
 BENCHMARKS = ROOT / "benchmarks"
 
 pytestmark = [
-    pytest.mark.xdist_group("load"),
     pytest.mark.realtime,
     pytest.mark.skipif(not (BENCHMARKS / "compare.py").is_file(), reason="benchmarks/ is not beside tests/"),
     pytest.mark.skipif(

@@ -181,6 +181,7 @@ def test_a_replay_takes_sinks_that_are_no_base_sinks(tmp_path: Path, muted: bool
     assert found.sink_reports()[0]["failed"] is None
 
 
+@pytest.mark.sockets
 def test_a_live_receiver_takes_sinks_that_are_no_base_sinks() -> None:
     async def run(sink: Any) -> None:
         async with strep.Receiver("udp:127.0.0.1:0", sinks=[sink]) as receiver:

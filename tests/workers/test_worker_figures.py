@@ -228,6 +228,7 @@ def test_a_name_that_was_given_meanwhile_is_not_taken_again(tmp_path: Path, monk
     assert {p.name: p.read_bytes()[:4] for p in (tmp_path / "call").iterdir()} == {"a.wav": b"the ", "a-2.wav": b"RIFF"}
 
 
+@pytest.mark.sockets
 def test_workers_measure(tmp_path: Path) -> None:
     """What the benchmarks say, with little to do."""
     from strep.bench.restart import measure_restart

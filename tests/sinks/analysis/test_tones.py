@@ -245,7 +245,6 @@ def test_the_hour_is_an_hour_and_loud() -> None:
     assert np.sqrt((x**2).mean()) > 0.05
 
 
-@pytest.mark.xdist_group("talk")
 @pytest.mark.parametrize("detector", [DtmfDetector, ToneDetector])
 def test_an_hour_of_voices_and_music_has_no_digits_and_no_tones(
     talk: I16, detector: type[DtmfDetector] | type[ToneDetector]
@@ -257,7 +256,6 @@ def test_an_hour_of_voices_and_music_has_no_digits_and_no_tones(
     assert [(e.stream.index, e.position, e.data) for e in events] == []
 
 
-@pytest.mark.xdist_group("talk")
 def test_digits_within_voices_are_heard(talk: I16) -> None:
     """Over quiet speech: 18 dB weaker than the digits."""
     pressed = "4155550123"

@@ -31,8 +31,6 @@ from strep._parser import write_headers
 from strep.sinks import WavSink
 from strep.sinks.wav.drift import DriftCorrector
 
-pytestmark = pytest.mark.xdist_group("drift")  # an hour that all share
-
 RATE = 8000
 SECOND = 1_000_000_000
 CLICK_S = 5.0  # a click every so often, at true time

@@ -70,7 +70,6 @@ for line in sys.stdin:
 @pytest.mark.sockets
 @pytest.mark.witness
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("load")
 @pytest.mark.realtime
 def test_a_killed_process_leaves_files_that_open_and_lack_at_most_a_second(tmp_path: Path) -> None:
     rng = random.Random(31)
