@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_TABLE_WIDTH: Final = 160  # columns of text, when stdout is no terminal
+_FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
 
 
 @click.command()
@@ -137,7 +137,7 @@ def _show(outcome: Outcome) -> None:
         table.add_row(*(_cell(cell) for cell in row))
     out = console(stderr=False)
     if not out.is_terminal:
-        out.width = _TABLE_WIDTH
+        out.width = _FILE_COLUMNS
     out.print(table)
     for note in outcome.notes:
         out.print(f"  {note}", soft_wrap=True)

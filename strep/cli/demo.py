@@ -30,7 +30,7 @@ __all__ = ["demo"]
 
 _MAX_PICTURES: Final = 5  # calls; a picture takes a second
 _LAST_PACKETS_S: Final = 0.3
-_TABLE_WIDTH: Final = 140  # columns of text, when stdout is no terminal
+_FILE_COLUMNS: Final = 140  # columns of text, when stdout is no terminal
 _TROUBLE: Final = Impairments(loss=0.02, reorder=0.02, jitter_ms=4)
 
 
@@ -89,7 +89,7 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
         await receiver.stop()
     summary = receiver.summary()
     write_summary(folder, summary)
-    out_console = Console(highlight=False, width=None if sys.stdout.isatty() else _TABLE_WIDTH)
+    out_console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
     _print_results(out_console, receiver, summary, withheld, folder)
     if calls <= _MAX_PICTURES:
         try:

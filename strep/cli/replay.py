@@ -25,7 +25,7 @@ from .tables import stream_table, totals_line
 __all__ = ["inspect", "replay"]
 
 _WAY: Final = "strep replay"
-_TABLE_WIDTH: Final = 160  # columns of text, when stdout is no terminal
+_FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
 
 
 @click.command()
@@ -72,7 +72,7 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(result.summary()))
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else _TABLE_WIDTH)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
     out.print(stream_table(result.reports()))
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
     _print_retimed(console(), result)
