@@ -49,7 +49,7 @@ class Insertion:
         self._codec_of_type = state.codec_of_type
 
     def insert(self, packets: Packets, row: I64) -> None:
-        """Packets of one tick whose keys their streams have. What is strange to its stream goes on probation."""
+        """Packets of one tick that belong to known streams. What is strange to its stream goes on probation."""
         containment = self._containment
         if containment.aside and (sound := containment.sound(row)) is not None:
             packets, row = packets.take(sound), row[sound]

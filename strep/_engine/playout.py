@@ -1,9 +1,9 @@
 """When packets leave the jitter ring: lost ones are given up at their deadline, and what is ready goes by the release
 policy.
 
-Packets leave in two steps. A *run*, packets in sequence at a row's front, is taken from the ring; its slots hold until
-other packets are put into them. Then it is handed over, to be placed on its stream's timeline and made into blocks:
-at once, or together with whatever leaves next, for a batch has its price whatever is in it.
+Packets leave in two steps. A *run*, packets in sequence at a row's front, is taken from the ring; its payloads stay in
+their slots until overwritten. Then it is handed over, to be placed on its stream's timeline and made into blocks:
+at once, or together with whatever leaves next, because a batch has a fixed cost.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Playout:
         self._latency_ns = latency_ns
         self.release = Release()
         self._waiting: list[RingPackets] = []  # left the ring, and wait for company
-        self._oldest = np.full(len(state.ssrc), NEVER_NS)  # by row: the lowest extended sequence number among them
+        # by row: the lowest extended sequence number among them; NEVER_NS, which is above any, where none waits
+        self._oldest = np.full(len(state.ssrc), NEVER_NS)
         self._touched: list[I64] = []  # rows into which packets were put since the last boundary, with repetitions
         self._groups_left = 0  # groups of rows that may have something ready in the ring
         self._group = 0  # the one that was released last
@@ -122,7 +123,7 @@ class Playout:
         if full.size:
             full = np.unique(full)
             runs: list[RingPackets] = []
-            self._take_run(full, runs)
+            self._pop_runs(full, runs)
             self._ring.settle(full)
             left += runs
 
@@ -132,10 +133,10 @@ class Playout:
 
         def give_up(rows: I64) -> None:
             runs: list[RingPackets] = []
-            self._take_run(rows, runs)
+            self._pop_runs(rows, runs)
             ring.skip_hole(rows, self._latency_ns)
             if release.prompt:
-                self._take_run(rows, runs)  # what waited behind a hole has waited long enough
+                self._pop_runs(rows, runs)  # what waited behind a hole has waited long enough
             left.extend(runs)
 
         deadlines = ring.deadline_ns[: len(self._state.registry.info)]
@@ -189,7 +190,7 @@ class Playout:
             self.hand_over_waiting()
 
     def catch_up(self, rows: I64, now_ns: int) -> None:
-        """Do what a boundary at a time that is past would have done for these rows."""
+        """Do for these rows what a boundary at ``now_ns``, already past, would have done."""
         ring, latency_ns = self._ring, self._latency_ns
         left: list[RingPackets] = []
         self._containment.run("ring", rows, lambda some: ring.watch_holes(some, latency_ns))
@@ -216,11 +217,12 @@ class Playout:
         return holed
 
     def _take_runs(self, rows: I64, left: list[RingPackets]) -> None:
-        """Take what may leave of these rows from the ring."""
+        """Take what may leave of these rows from the ring; a fault costs only the row that it is in."""
         if rows.size:
-            self._containment.run("ring", rows, lambda some: self._take_run(some, left))
+            self._containment.run("ring", rows, lambda some: self._pop_runs(some, left))
 
-    def _take_run(self, rows: I64, left: list[RingPackets]) -> None:
+    def _pop_runs(self, rows: I64, left: list[RingPackets]) -> None:
+        """What :meth:`_take_runs` does, not contained."""
         run = self._ring.run(rows)
         ready = run > 0
         if np.count_nonzero(ready) < len(ready):

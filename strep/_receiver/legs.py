@@ -18,8 +18,8 @@ from .bindings import bindings_of
 from .ending import read_now
 from .pairs import PortPair
 from .recorder import Recorder
+from .socket_troubles import SocketTroubles
 from .sockets import SocketSet
-from .troubles import SocketTroubles
 
 __all__ = ["Legs"]
 

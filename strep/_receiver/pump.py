@@ -21,8 +21,8 @@ from .._model.datagrams import DatagramBatch
 from .._model.time import TICK_NS
 from .._threads.incidents import Incidents
 from .pacing import Pacing
+from .socket_troubles import SocketTroubles
 from .sockets import SocketSet
-from .troubles import SocketTroubles
 from .watchdog import Watchdog
 
 __all__ = ["Pump"]

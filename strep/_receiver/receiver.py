@@ -29,24 +29,24 @@ from .hooks import Hooks, Interior
 from .legs import Legs
 from .pacing import Pacing
 from .pairs import PortPair, PortPool, parse_ports
-from .problems import SinkProblems
 from .pump import Pump
 from .recorder import Recorder
 from .settings import LATENCY_MS, LATENCY_WITHOUT_SINKS_MS, ReceiverOptions, Settings, shows_settings
+from .sink_problems import SinkProblems
+from .socket_troubles import SocketTroubles
 from .sockets import SocketSet, SocketStatus
-from .troubles import SocketTroubles
 from .watchdog import Watchdog
 
 __all__ = ["Receiver", "SocketStatus"]
 
-_STOP_S: Final = 2.0
+_STOP_TIMEOUT_S: Final = 2.0  # to read what has come and to finish sinks, unless the caller says otherwise
 _READING_SHARE: Final = 0.5  # of the time for stopping; the rest is for sinks
 _CLOSING_S: Final = 0.2  # and no less than this, whatever reading took
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What there is from the start on."""
+    """What exists once started."""
 
     engine: Engine
     dispatcher: Dispatcher
@@ -189,7 +189,7 @@ class Receiver:
         await sockets.attach(sockets.first, parts.pump.wake)
         parts.pump.start()
 
-    async def stop(self, timeout_s: float = _STOP_S) -> None:
+    async def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Let nothing more in, read what has come before, and finish all streams and sinks.
 
         This takes at most ``timeout_s`` and the receiver's ``drain_s`` together; half of ``timeout_s`` and all of
@@ -214,7 +214,7 @@ class Receiver:
         if parts.recorder is not None:
             closing.append(asyncio.to_thread(parts.recorder.close, rest_s))
         await asyncio.gather(*closing)
-        driver.advance(engine.now_ns)  # what went wrong in decoding for sinks
+        driver.advance(engine.now_ns)  # collect faults raised while sinks decoded
         # what analyzers told at the very end is in the loop's hands before this
         asyncio.get_running_loop().call_soon(self._hub.finish_events)
 
@@ -237,7 +237,7 @@ class Receiver:
         return self._hub.streams()
 
     def want_audio(self) -> None:
-        """Streams will be iterated, each packet is wanted at once: what :meth:`stream` gives has audio from now on."""
+        """From now on, deliver each packet's audio at once, because streams will be iterated."""
         parts = self._running()
         if not parts.pacing.iterated:
             parts.pacing.iterate()
@@ -257,7 +257,7 @@ class Receiver:
 
     def announce(self, call_leg_id: uuid.UUID | str) -> None:
         """A leg is about to be forked here. With ``announced_only`` it is admitted from now on, together with what has
-        come of it already. Also takes back that :meth:`end` keeps the leg out.
+        come of it already. Also lifts the ban that :meth:`end` put on the leg.
 
         Raises ConfigurationError if as many legs are announced as there may be streams.
         """
@@ -298,8 +298,8 @@ class Receiver:
         return self._running().legs.open_pair(opened, leg)
 
     def end_strangers(self, pair: PortPair) -> int:
-        """Nothing has been forked to a pair yet, so whoever sends to it is a stranger. End such streams for the reason
-        "evicted" (they leave no file); returns how many."""
+        """End streams on a pair to which nothing was forked yet: they are strangers'. Their reason is "evicted", and
+        they leave no file. Returns how many there were."""
         return self._running().legs.end_strangers(pair)
 
     def close_pair(self, pair: PortPair) -> int:
@@ -443,7 +443,7 @@ class Receiver:
         return summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), self.sockets, found.figures)
 
     def _dispatcher(self) -> Dispatcher:
-        """The one with the sinks; before the start one without."""
+        """The started dispatcher, or an empty one."""
         return self._parts.dispatcher if self._parts else Dispatcher([])
 
 

@@ -67,10 +67,10 @@ def replay(
     """Run a pcap or pcapng file through engine and sinks, as fast as it goes.
 
     STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx`` and ``tx`` say which
-    direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the replay up;
-    nothing is dropped.
+    direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the replay up
+    and loses nothing, but at the end sinks have 60 s: what a WAV sink has not written then counts as dropped.
 
-    ``path``            the file; whether it is pcap or pcapng, it says itself.
+    ``path``            the file: pcap or pcapng is detected.
     ``sinks``           as of :class:`strep.Receiver`.
     ``rx``, ``tx``      ports of plain RTP, inbound and outbound: 5004, "5004" or "ADDR:5004"; both may be the same.
     ``call_leg_id``     UUID: names the leg of those ports, whether they are given here or in the file.
@@ -118,7 +118,7 @@ def replay_with(
             _hand_on(dispatcher, engine.flush())
         finally:
             dispatcher.close(_CLOSING_S)
-        dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
+        dispatcher.handle(engine.advance(engine.now_ns))  # collect faults raised while sinks decoded
         capture = {
             "frames": reader.frames,
             "skipped": dict(sorted(reader.skipped.items())),
@@ -128,12 +128,8 @@ def replay_with(
 
 
 def _hand_on(dispatcher: Dispatcher, events: list[Event]) -> None:
-    """One by one, so that what fails with one costs no other; then wait for sinks that write behind."""
-    for event in events:
-        try:
-            dispatcher.handle([event])
-        except Exception as error:
-            dispatcher.incidents.fault("replay", error)
+    """Hand events to the sinks; then wait for sinks that write behind."""
+    dispatcher.handle(events)
     try:
         dispatcher.settle()
     except Exception as error:

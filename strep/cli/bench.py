@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_FILE_COLUMNS: Final = 160  # width of tables when stdout is no terminal
+_FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
 
 
 @click.command()
@@ -34,7 +34,7 @@ _FILE_COLUMNS: Final = 160  # width of tables when stdout is no terminal
     default=4000,
     show_default=True,
     metavar="N",
-    help="Of the workload ratio.",
+    help="Streams (workload ratio only).",
 )
 @click.option(
     "--rate",
@@ -42,7 +42,7 @@ _FILE_COLUMNS: Final = 160  # width of tables when stdout is no terminal
     default=250_000.0,
     show_default=True,
     metavar="R",
-    help="Of the workload ratio: packets a second, of all streams together.",
+    help="Packets a second of all streams together (workload ratio only).",
 )
 @click.option(
     "--duration",
@@ -50,13 +50,13 @@ _FILE_COLUMNS: Final = 160  # width of tables when stdout is no terminal
     default=10.0,
     show_default=True,
     metavar="S",
-    help="Of the workload ratio.",
+    help="Seconds (workload ratio only).",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
-    help="Where measured files go until the end (default: the temporary directory).",
+    help="Directory for temporary files (default: the system's).",
 )
 @click.option(
     "--json",

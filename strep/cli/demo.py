@@ -20,7 +20,7 @@ from .._receiver.summary import write_summary
 from ..plot.plot import plot_directory
 from ..simulate import Impairments, make_traffic, play
 from ..sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter, WavSink
-from .closed_loop import fork_calls
+from .demo_calls import fork_calls
 from .exit_codes import EXIT_SINK
 from .results import sink_failed
 from .running import console, run_async
@@ -30,7 +30,7 @@ __all__ = ["demo"]
 
 _MAX_PICTURES: Final = 5  # calls; a picture takes a second
 _LAST_PACKETS_S: Final = 0.3
-_FILE_COLUMNS: Final = 140  # width of the table when stdout is no terminal
+_FILE_COLUMNS: Final = 140  # columns of text, when stdout is no terminal
 _TROUBLE: Final = Impairments(loss=0.02, reorder=0.02, jitter_ms=4)
 
 

@@ -25,7 +25,7 @@ from .tables import stream_table, totals_line
 __all__ = ["inspect", "replay"]
 
 _WAY: Final = "strep replay"
-_FILE_COLUMNS: Final = 160  # width of the table when stdout is no terminal
+_FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
 
 
 @click.command()

@@ -69,7 +69,7 @@ class StreamWatcher(Protocol):
 
 
 class BoundSocket(Protocol):
-    """A socket of the receiver's: "listen", "rx", "tx" or "pair", and the address that it is bound to."""
+    """A socket of the receiver's: "listen", "rx", "tx" or "rx+tx", and the address that it is bound to."""
 
     @property
     def role(self) -> str: ...

@@ -103,7 +103,7 @@ class CallState:
 
     @property
     def call_control_id(self) -> str | None:
-        """What commands to this leg of the call name; None: no event has told it."""
+        """The id used in commands to this leg; None: no event has told it."""
         return self._value("call_control_id")  # type: ignore[no-any-return]
 
     @property
@@ -173,8 +173,11 @@ class CallState:
 
     @property
     def answered(self) -> bool:
-        """Whether there is, or was, somebody to talk to: answered or bridged."""
-        return self.phase in (CallPhase.ANSWERED, CallPhase.BRIDGED) or self.answered_at is not None
+        """Whether there is, or was, somebody to talk to: answered or bridged. Of a call that has ended: as far as a
+        webhook told when that was."""
+        if self.phase in (CallPhase.ANSWERED, CallPhase.BRIDGED):
+            return True
+        return self.answered_at is not None or self.bridged_at is not None
 
     @property
     def ended(self) -> bool:

@@ -26,7 +26,7 @@ class CallBook:
     """What is known of each call, by call_control_id.
 
     A webhook may come without one; then its call_leg_id says whose it is, at once or as soon as another webhook has
-    both. ``only_answered``: calls are wanted when they are answered, otherwise as soon as they are known.
+    both. ``only_answered``: calls are wanted when they are answered, otherwise when they are initiated (:meth:`wants`).
     ``record_legs``: leg A is the one that came in, or was dialled first, of its session; B are those after it.
     """
 
@@ -99,7 +99,11 @@ class CallBook:
         return None if state is None else state.call_session_id
 
     def wants(self, state: CallState) -> bool:
-        """Whether this call is to be recorded now, as far as is known."""
+        """Whether this call is to be recorded now, as far as is known.
+
+        It is from ``call.answered``, ``call.bridged`` or ``call.fork.started`` on, without ``only_answered`` also from
+        ``call.initiated`` on, until ``call.hangup``. ``call.fork.stopped`` takes ``call.fork.started`` back. No other
+        webhook counts, nor does a call without a call_control_id."""
         if state.ended or state.call_control_id is None:
             return False
         # a call of which only a fork is known lives: we, or who was here before us, forked it

@@ -13,8 +13,9 @@ __all__ = ["write_json"]
 
 
 def write_json(directory: Path, stem: str, content: dict[str, Any], path: Path | None = None) -> Path:
-    """Write ``directory/stem.json``, or ``path`` again; the file is there whole or not at all. What another run has
-    written stays: the name gets a number. Returns the path. Raises OSError if the disk does not take it."""
+    """Write ``directory/stem.json``, or overwrite ``path``, if given; the file is there whole or not at all. What
+    another run has written stays: the name gets a number. Returns the path. Raises OSError if the disk does not take
+    it."""
     directory.mkdir(parents=True, exist_ok=True)
     if path is None:
         path = next(p for p in _names(directory, stem) if not p.exists())

@@ -213,7 +213,7 @@ class CallRecorder:
             self._trouble(recording, f"{type(error).__name__}: {error}", exc_info=True)
         finally:
             if outcome == "missed" and control_id in self._seen:
-                outcome = ""  # a webhook came late: what the call came to is counted
+                outcome = ""  # a late webhook of a call that was recorded or tried already, and counted then
             _remember(self._seen, control_id)
             self._over(recording, outcome)
             del self._recordings[control_id]
@@ -241,7 +241,7 @@ class CallRecorder:
                 return "missed" if recording.error is None else "failed"
             except (StrepError, OSError) as error:
                 if recording.over.is_set() and not self._state(recording).ended:
-                    return ""  # the end came first: it is the next one's
+                    return ""  # the recorder is stopping: the next process takes the call up
                 if self._clock() - began_s > patience_s(error):
                     raise
                 self._trouble_passes(recording, error)
@@ -325,7 +325,7 @@ class CallRecorder:
         return f"no file could be made of {' and '.join(sorted(set(without)))}: the summary's sinks say why"
 
     def _silent(self, call_leg_id: uuid.UUID) -> None:
-        """A leg has no streams any more. Whose call is held is told of when that ends."""
+        """A leg has no streams any more: write its file, unless its call is held, which does so when it ends."""
         state = self._book.by_leg(call_leg_id)
         if self._writer.has(call_leg_id) or call_leg_id in self._held:
             return

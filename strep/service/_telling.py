@@ -15,7 +15,7 @@ __all__ = ["heard_s", "ids", "is_not_answered", "leg_entry", "patience_s", "show
 
 _NOT_ANSWERED: Final = "90034"
 _RINGS_S: Final = 300.0  # how long a call is asked for that is not answered
-_LONGEST_S: Final = 4 * 3600.0  # ... that something else is in the way of: calls last no longer
+_LONGEST_S: Final = 4 * 3600.0  # how long it is asked for if anything else is in the way: calls last no longer
 _PASSING: Final = (408, 409, 429)  # statuses below 500 of what may work later
 _LONGEST_SHOWN: Final = 100  # letters of an id in the log
 
@@ -26,7 +26,7 @@ def is_not_answered(error: Exception) -> bool:
 
 
 def patience_s(error: Exception) -> float:
-    """How long a call is tried again that this came of; 0: not at all."""
+    """How long to keep retrying after this error, in seconds; 0: not at all."""
     if isinstance(error, APIStatusError):
         if is_not_answered(error):
             return _RINGS_S

@@ -113,6 +113,7 @@ class ArraySink(IsolatingSink):
     ``mute_keys``  silence instead of DTMF digits; arrays then end 0.1 s earlier, until their streams have ended
     ``conceal``    short gaps are filled so that they are not heard, from a thread of this sink's own; False: they are 0
 
+    Blocks come in the event loop's thread, where they are only copied; with ``conceal`` in a thread of this sink's own.
     Arrays of ended streams stay until :meth:`forget`, those of the 10,000 that ended last. Thread-safe. Raises
     ConfigurationError for wrong arguments.
     """

@@ -143,6 +143,13 @@ def test_any_events_at_equal_times_or_at_none(case: tuple[list[WebhookEvent], li
     assert fold(events) == fold(shuffled)
 
 
+def test_a_call_that_was_bridged_was_answered_also_when_it_has_ended() -> None:
+    """The webhook of the answer may be lost."""
+    events = [webhook("call.initiated", 0), webhook("call.bridged", 2), webhook("call.hangup", 4)]
+    assert [fold(events[:count]).answered for count in range(4)] == [False, False, True, True]
+    assert not fold([events[0], events[2]]).answered
+
+
 def test_a_stop_at_the_time_of_the_start_is_the_last_word() -> None:
     for second in (3, None):
         pair = [webhook("call.fork.started", second), webhook("call.fork.stopped", second)]

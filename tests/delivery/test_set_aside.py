@@ -23,7 +23,7 @@ from strep._engine.release import Release
 from strep._model.blocks import BlockBatch, joined
 from strep._model.events import Ended, Event, Started
 from strep._model.types import Codec, StreamEvent, StreamInfo
-from strep._receiver.problems import SinkProblems
+from strep._receiver.sink_problems import SinkProblems
 from strep._threads.incidents import Incidents
 from strep.sinks import (
     ArraySink,

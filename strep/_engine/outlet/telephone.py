@@ -1,6 +1,8 @@
 """Key presses from telephone-event packets (RFC 4733): one event for each key press, whatever got lost.
 
-Payload, one report or several (RFC 4733, 2.3; of several each begins where the one before it ends):
+Payload, one to 16 reports of 4 bytes (RFC 4733, 2.3; each begins where the one before it ends). An empty payload, one
+whose length is no multiple of 4, or one of more than 64 bytes is malformed. Which payload types are telephone-events,
+``_codecs.payload_types`` tells.
 
      0                   1                   2                   3
      0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
@@ -16,9 +18,9 @@ senders get it wrong. A report belongs to the press that is going on when its co
     it starts within what is told, or at its end    a sender that moves the timestamp on
     it starts n × 0xFFFF later (or earlier)         the next segment of a long press (2.5.1.3): duration has 16 bits
 
-and no E was seen before, in the last two cases. A press is told when its E comes; when another press's report comes;
-when audio stands more than 100 ms behind its end; when nothing came for 500 ms; or at the stream's end. The last
-presses told are remembered, so that what comes of them late is not another press.
+Once E was seen, nothing continues the press at its end or n × 0xFFFF later. A press is told when its E comes; when
+another press's report comes; when audio stands more than 100 ms behind its end; when nothing came for 500 ms; or at the
+stream's end. The last presses told are remembered, so that what comes of them late is not another press.
 """
 
 from __future__ import annotations

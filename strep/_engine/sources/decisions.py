@@ -31,7 +31,7 @@ class NewStreams:
     ``first``      of HELD_COLUMNS: the packets that came first
     ``origin_ns``  int64: when their first samples arrived, or would have without delay; 0: not known yet
     ``encrypted``  bool: looks like SRTP
-    ``held``       all their packets that waited; ``held.owner`` counts in these columns
+    ``held``       all their packets that waited; ``held.owner`` indexes these columns
     """
 
     keys: Keys
@@ -47,13 +47,13 @@ class NewStreams:
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """Sources that go on with streams which had others, columns (k,).
+    """Sources that take over existing streams, columns (k,).
 
     ``rows``     int64, distinct: the streams
     ``sources``  words of the new addresses
     ``ssrc``     uint32
     ``lowest``   uint16: the sequence numbers that they begin with
-    ``held``     their packets that waited; ``held.owner`` counts in these columns
+    ``held``     their packets that waited; ``held.owner`` indexes these columns
     ``key``      the key that the stream (k = 1) has from now on; None: the one it has
     """
 

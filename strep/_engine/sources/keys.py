@@ -20,10 +20,12 @@ __all__ = [
     "KIND_BOUND",
     "KIND_CALL_LEG",
     "KIND_SHARED",
+    "KIND_SHIFT",
     "SOURCE_BITS",
     "Key",
     "Keys",
     "kind_of",
+    "kind_of_tag",
     "ssrc_of",
     "stream_tag",
 ]
@@ -38,10 +40,12 @@ KIND_AUTO: Final = 1  # plain RTP on a listen port: lo is the local port
 KIND_BOUND: Final = 2  # plain RTP on an rx or tx port of an unnamed pair: lo is the pair's number
 KIND_SHARED: Final = 3  # plain RTP on the one port of an rx+tx pair: lo is the pair's number
 
+KIND_SHIFT: Final = 2  # of the kind within the tag
+
 SOURCE_BITS: Final = np.uint64(0x0000_0000_FFFF_FFF0)
 _SSRC_BITS: Final = np.uint64(0xFFFF_FFFF_0000_0000)
 _STREAM_BITS: Final = np.uint64(0xF)
-_KIND_SHIFT: Final = np.uint64(2)
+_KIND_SHIFT: Final = np.uint64(KIND_SHIFT)
 _KIND_MASK: Final = np.uint64(3)
 _SSRC_SHIFT: Final = np.uint64(32)
 
@@ -49,6 +53,11 @@ _SSRC_SHIFT: Final = np.uint64(32)
 def kind_of(tag: U64) -> U64:
     """The kinds of keys, uint64 (n,)."""
     return (tag >> _KIND_SHIFT) & _KIND_MASK
+
+
+def kind_of_tag(tag: int) -> int:
+    """The kind of one key."""
+    return (tag >> KIND_SHIFT) & int(_KIND_MASK)
 
 
 def ssrc_of(tag: U64) -> npt.NDArray[np.uint32]:

@@ -1,4 +1,4 @@
-"""What local ports are for, and the keys that plain RTP has by the port it comes to."""
+"""What local ports are for, and the lookup keys of plain RTP, by local port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Keys
+from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, KIND_SHIFT, Keys
 
 __all__ = ["PortBinding", "PortKeys", "PortRole"]
 
@@ -43,7 +43,7 @@ class PortBinding:
 
 
 class PortKeys:
-    """Bound ports, and three key words for each of the 65,536 ports."""
+    """Bound ports, and the three words of the key, for each of the 65,536 ports."""
 
     def __init__(self, bindings: Mapping[int, PortBinding]) -> None:
         self.call_legs: dict[int, uuid.UUID | None] = {}  # by pair
@@ -51,7 +51,7 @@ class PortKeys:
         self._bindings: dict[int, PortBinding] = {}  # by port
         self._hi = np.zeros(_PORTS, np.uint64)
         self._lo = np.arange(_PORTS, dtype=np.uint64)
-        self._tag = np.full(_PORTS, KIND_AUTO << 2, np.uint64)
+        self._tag = np.full(_PORTS, KIND_AUTO << KIND_SHIFT, np.uint64)
         self._by_ssrc = np.ones(_PORTS, np.uint64)  # 1: the tag holds the SSRC too
         self.bind(bindings)
 
@@ -73,7 +73,7 @@ class PortKeys:
             if binding.call_leg_id is not None:
                 kind = KIND_CALL_LEG
                 hi, lo = divmod(binding.call_leg_id.int, 1 << 64)
-        self._hi[port], self._lo[port], self._tag[port] = hi, lo, direction | kind << 2
+        self._hi[port], self._lo[port], self._tag[port] = hi, lo, direction | kind << KIND_SHIFT
         self._by_ssrc[port] = kind == KIND_SHARED
 
     def unbind(self, ports: Iterable[int]) -> None:
@@ -83,7 +83,8 @@ class PortKeys:
             if binding is not None:
                 self.call_legs.pop(binding.pair, None)
                 self.pair_names.pop(binding.pair, None)
-                self._hi[port], self._lo[port], self._tag[port], self._by_ssrc[port] = 0, port, KIND_AUTO << 2, 1
+                self._hi[port], self._lo[port], self._tag[port] = 0, port, KIND_AUTO << KIND_SHIFT
+                self._by_ssrc[port] = 1
 
     def keys_of(self, port: npt.NDArray[np.uint16], ssrc: npt.NDArray[np.uint32]) -> Keys:
         """The keys of plain RTP packets, by local port and SSRC: three columns, uint64 (n,)."""

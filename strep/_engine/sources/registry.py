@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..._model.addresses import format_address
 from ..._model.types import Direction, Leg, StreamInfo
 from .announcements import Announcements
-from .keys import KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Key
+from .keys import KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Key, kind_of_tag
 from .port_keys import PortBinding, PortKeys
 
 __all__ = ["Registry"]
@@ -65,7 +65,7 @@ class Registry:
         """Why a stream may not begin: "call_leg", its leg is not on the allow-list (plain RTP without a name is on
         none), or "ended", its leg was ended and is shut out. None: it may."""
         hi, lo, tag = key
-        named = (tag >> 2) & 3 == KIND_CALL_LEG
+        named = kind_of_tag(tag) == KIND_CALL_LEG
         if self._call_legs is not None and not (named and (hi << 64 | lo) in self._call_legs):
             return "call_leg"
         return "ended" if named and at_ns < self._shut_out.get((hi, lo), 0) else None
@@ -115,7 +115,7 @@ class Registry:
     ) -> StreamInfo:
         """Give a new stream its row and its name. The registry must not be full. ``direction`` None: as the tag says;
         ``source``: address (two words of 64 bits) and port."""
-        kind = (tag >> 2) & 3
+        kind = kind_of_tag(tag)
         leg = Leg(tag & 1)
         if direction is None:
             direction = Direction((tag >> 1) & 1)

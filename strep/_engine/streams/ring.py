@@ -10,6 +10,9 @@ A hole at the front is given up at a deadline: the arrival of the first packet t
 
 ``edge`` is next + run as it was at the last grid point of the clock. Whether a packet is in the window is judged
 against it, so the verdict does not depend on how the packets since then were cut into batches.
+
+The window is ``WINDOW`` packets ahead of the edge. A run of ``LONG_RUN`` leaves at a grid point, so the edge is less
+than that ahead of ``next``, and whatever is accepted has a bit of ``present``: WINDOW + LONG_RUN - 1 <= 63.
 """
 
 from __future__ import annotations
@@ -117,9 +120,8 @@ class JitterRing:
         self._mark = np.zeros(streams, np.int64)
         self.any_large = 0
         self.keep_payloads = True  # False: they will not be read
-        self.peeked = np.zeros(
-            128, np.bool_
-        )  # payload types whose payloads are kept all the same, for they must be looked into
+        # by payload type: payloads that are kept all the same, because they are looked into
+        self.peeked = np.zeros(128, np.bool_)
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -228,9 +230,8 @@ class JitterRing:
         waiting = self.next[rows] + _first_waiting(self.present[rows])
         slot = self.base[rows] + (waiting & (SLOTS - 1))
         arrival = self._meta_of(rows, slot)[:, 1].view(np.int64)
-        arrival = np.minimum(
-            arrival, NEVER_NS - 1 - latency_ns
-        )  # a clock that went wrong must not make a deadline wrap
+        # a clock that went wrong must not make a deadline wrap
+        arrival = np.minimum(arrival, NEVER_NS - 1 - latency_ns)
         self.deadline_ns[rows] = arrival + latency_ns
         self.earliest_deadline_ns = min(self.earliest_deadline_ns, int(arrival.min()) + latency_ns)
 

@@ -6,7 +6,7 @@ least) do not disturb each other, short enough that a digit of 40 ms, the shorte
 First every window: one matrix product gives the power at the eight frequencies (what Goertzel's recursion gives); the
 strongest of each group must hold 30 % of the energy together. 4 % of the windows of speech pass. Then these:
 
-    frequency   of each tone from the phase it gains between two tapered halves; within 2.5 % of nominal
+    frequency   of each tone from the phase it gains between two tapered parts; within 2.5 % of nominal
                 (Q.24: 1.5 % must be accepted, 3.5 % must not)
     fit         two sinusoids of these frequencies, by least squares, hold 80 % of the energy; of a digit's windows two
                 92 %, or seven 80 %
@@ -49,7 +49,7 @@ HOP: Final = 80  # samples
 _FREQUENCIES: Final = np.array([697, 770, 852, 941, 1209, 1336, 1477, 1633], np.float64)  # Hz
 _KEYS: Final = ("123A", "456B", "789C", "*0#D")  # rows: the low group, columns: the high group
 
-_SHARE: Final = 0.3  # of a window's energy; 0.4 at 1.5 % off, 4 dB twist and a fifth of the window outside of the digit
+_SHARE: Final = 0.3  # of a window's energy; the worst valid digit still has 0.4
 _FIT: Final = 0.8  # of a window's energy
 _GOOD_FIT: Final = 0.92
 _SURE_GOOD_WINDOWS: Final = 2  # so many windows with a good fit make a digit
@@ -60,9 +60,11 @@ _MIN_SQUARED: Final = 10 ** ((-36.0 - DBM0_OF_FULL_SCALE) / 10)  # squared ampli
 _HARMONIC: Final = 10 ** (-15 / 10)  # of a tone's power, at most
 _SHORTEST: Final = 280  # samples, 35 ms: 40 must be a digit, 23 must not
 _BRIDGE: Final = 240  # samples, 30 ms: interruptions up to this long do not end a digit
-_HALF: Final = 112  # samples; tapered halves, 48 samples apart: they tell frequencies within ±83 Hz
-_LAG: Final = WINDOW - _HALF
-_FIRST_ROWS: Final = 64
+_PART: Final = 112  # samples: the tapered beginning and end of a window, whose phases tell frequencies within ±83 Hz
+_LAG: Final = WINDOW - _PART  # samples from the beginning of the one to that of the other
+_LEAST_HELD: Final = 0.8  # of its last window a digit holds at least this share: no window with less is a hit
+_ROOM_AT_FIRST: Final = 64  # rows
+_FROM_MIDDLE: Final = np.arange(WINDOW, dtype=np.float32) - np.float32((WINDOW - 1) / 2)  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class KeyFinder:
     def __init__(self, aside: StreamExclusion) -> None:
         self._aside = aside
         self._basis = _goertzel()
-        self._halves = _tapered_halves()
+        self._parts = _tapered_parts()
         self._state = _LastWindow()
         self._runs: dict[int, _DigitRun] = {}  # by row
         self.windows = 0  # looked at so far
@@ -162,7 +164,7 @@ class KeyFinder:
         row, position = frames.row, frames.position
         if not len(row):
             return []
-        self._state.make_room(max(_FIRST_ROWS - 1, int(row.max())))
+        self._state.make_room(max(_ROOM_AT_FIRST - 1, int(row.max())))
         samples: F32 = frames.samples
         product = samples @ self._basis
         np.square(product, out=product)
@@ -195,7 +197,7 @@ class KeyFinder:
         self.candidates += len(at)
         low, high = power[:, :4].argmax(1), power[:, 4:].argmax(1)
         pick = np.stack([low, high + 4], 1)  # (c, 2): which two of the eight
-        halves = (samples @ self._halves).reshape(len(at), 4, 8)
+        halves = (samples @ self._parts).reshape(len(at), 4, 8)
         first, second = (np.take_along_axis(halves[:, i] + 1j * halves[:, i + 1], pick, 1) for i in (0, 2))
         nominal = _FREQUENCIES[pick]
         off = np.angle(second * first.conj()).astype(np.float64) * RATE / (2 * np.pi * _LAG)
@@ -260,7 +262,7 @@ class KeyFinder:
         run = self._runs[row]
         if position == run.last + HOP:
             share = min(1.0, math.sqrt(_pair(power, run.key) / run.power))
-            run.end = max(run.last + _FIT * WINDOW, position + WINDOW * share)
+            run.end = max(run.last + _LEAST_HELD * WINDOW, position + WINDOW * share)
         elif int(self._state.position[row]) == run.last:  # a gap came right after the last hit
             run.end = run.last + WINDOW
         if position - run.end >= _BRIDGE:
@@ -295,12 +297,12 @@ def _goertzel() -> F32:
     return np.asarray(both * math.sqrt(2 / WINDOW), np.float32)
 
 
-def _tapered_halves() -> F32:
-    """(160, 4·8): real and imaginary part of the first, then of the second half, at each frequency."""
+def _tapered_parts() -> F32:
+    """(160, 4·8): real and imaginary part of the first, then of the last _PART samples, at each frequency."""
     angle = 2 * np.pi * np.arange(WINDOW)[:, None] * _FREQUENCIES / RATE
-    taper = np.hanning(_HALF + 2)[1:-1]
+    taper = np.hanning(_PART + 2)[1:-1]
     first, second = np.zeros((WINDOW, 1)), np.zeros((WINDOW, 1))
-    first[:_HALF, 0] = taper
+    first[:_PART, 0] = taper
     second[_LAG:, 0] = taper
     parts = [wave * window for window in (first, second) for wave in (np.cos(angle), -np.sin(angle))]
     return np.concatenate(parts, 1).astype(np.float32)
@@ -309,7 +311,7 @@ def _tapered_halves() -> F32:
 def _sinusoids(frequency: F64) -> F32:
     """(c, 4, 160): cosines, then sines of two frequencies (c, 2). float32 is exact to 1e-5 here, and fast."""
     step = (frequency * (2 * np.pi / RATE)).astype(np.float32)
-    angle = step[:, :, None] * _TIME
+    angle = step[:, :, None] * _FROM_MIDDLE
     model = np.empty((len(frequency), 4, WINDOW), np.float32)
     np.cos(angle, out=model[:, :2])
     np.sin(angle, out=model[:, 2:])
@@ -324,6 +326,3 @@ def _fit(model: F32, samples: F32) -> tuple[F64, F64, F32]:
     squared = weights[:, :2] ** 2 + weights[:, 2:] ** 2
     fitted = (weights.astype(np.float32)[:, None, :] @ model)[:, 0]
     return (right * weights).sum(1), squared, fitted
-
-
-_TIME: Final = np.arange(WINDOW, dtype=np.float32) - np.float32((WINDOW - 1) / 2)

@@ -5,13 +5,13 @@ where samples would be written with where their time on the receiver's clock (``
 
     error       > 4 ms          frames are put in or left out in silence, at most 5 ms in 20 ms, cross-faded, until the
                                 error is below 1 ms; in a gap, as much as it takes
-    error       > 6 ms          no silence has come: 20 ms are resampled to 0.5 % more or less, until it is below 4 ms
+    error       > 6 ms          no silence has come: 20 ms are stretched or shrunk by 0.5 %, until it is below 4 ms
     otherwise                   samples pass as they are
 
 With the steps of the time itself (2 ms at 200 ppm) an error is at most 8 ms, and two directions that drift apart are
 within 16 ms. What is corrected depends on positions alone, not on how blocks were cut. More than a second off is not
 drift (a sender that plays a file at twice its speed, say): such audio is left as it is. And whatever the times say: no
-gap is lengthened beyond the time that has passed by the arrival of the packet behind it, and a second.
+gap grows past the arrival time of the packet behind it plus 1 s.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ __all__ = ["DriftCorrector"]
 I16 = npt.NDArray[np.int16]
 
 _CHUNK_MS: Final = 20  # corrections are made a chunk at a time
-# errors: from which on it is corrected, from which on even without silence, until which, and above which it is no drift
-_BEGIN_MS: Final = 4
-_URGENT_MS: Final = 6
-_AIM_MS: Final = 1
-_NO_DRIFT_MS: Final = 1000
+_BEGIN_MS: Final = 4  # from this error on, it is corrected
+_URGENT_MS: Final = 6  # from this error on, also where there is no silence
+_AIM_MS: Final = 1  # until the error is below this
+_NO_DRIFT_MS: Final = 1000  # a larger error is no drift; nor does a gap grow past the next arrival by more
 _EDIT_DIVISOR: Final = 4  # a fourth of a silent chunk is put in or left out at most
 _FADE_DIVISOR: Final = 5  # a fifth of a chunk is cross-faded
 _STRETCH_DIVISOR: Final = 200  # when resampling, one frame in so many is put in or left out
@@ -41,7 +40,7 @@ _SILENCE_POWER: Final = 100.0**2  # mean square of int16 samples: 50 dB below fu
 _TAPS: Final = 32  # of the resampling filter
 _BETA: Final = 6.0  # of its Kaiser window
 
-Part = tuple[int, I16]
+Part = tuple[int, I16]  # the position to write at, and the samples
 
 
 class DriftCorrector:
@@ -113,7 +112,7 @@ class DriftCorrector:
         return self.inserted - self.dropped
 
     def _judge(self, wanted: int) -> int:
-        """How many frames too late we are, and whether that must be corrected."""
+        """Decide whether to correct, and whether also without silence; returns the error: frames written too late."""
         error = self._shift - wanted
         size = abs(error)
         self._active = (self._active or size > self._begin) and self._aim < size <= self._most
@@ -185,7 +184,7 @@ def _edited(chunk: I16, added: int) -> I16:
 
 
 def _stretched(chunk: I16, added: int) -> I16:
-    """The chunk in frames more or less, each where it stood; it begins and ends as it did."""
+    """The chunk stretched by ``added`` frames (shrunk, below 0); its beginning and its end stay."""
     index, weight = _taps(len(chunk), added)
     weight = weight.reshape(*weight.shape, *(1,) * (chunk.ndim - 1))
     out: I16 = np.clip(np.rint((chunk[index] * weight).sum(axis=1)), -32_768, 32_767).astype(np.int16)

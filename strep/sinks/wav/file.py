@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from ..._codecs.facts import silence_byte
 
-__all__ = ["MAX_HEADER_BYTES", "PART", "WavFile", "WavFormat"]
+__all__ = ["HEADER_INTERVAL_S", "MAX_HEADER_BYTES", "PART", "WavFile", "WavFormat"]
 
 PART: Final = ".part.wav"  # how the names of unfinished files end
+HEADER_INTERVAL_S: Final = 0.5  # a header that is older than this is rewritten when there is more to say (``upkeep``)
 
 _PCM: Final = 1  # format tags
 _ALAW: Final = 6
@@ -76,8 +77,8 @@ class WavFormat:
 
     @classmethod
     def of_header(cls, header: bytes) -> WavFormat | None:
-        """The format of a file that begins like this, were it that the header's sizes are torn or what stands behind
-        its rate was never written; None where it is none of ours."""
+        """The format of a file that begins like this, even if its sizes are torn or what stands behind its rate was
+        never written; None if it is none of ours."""
         if len(header) < _FORMAT_BYTES:
             return None
         tag, channels, rate = struct.unpack_from("<HHI", header, 56)

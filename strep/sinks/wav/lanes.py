@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .aio import ManyWrites
-from .file import WavFile, WavFormat
+from .file import HEADER_INTERVAL_S, WavFile, WavFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..._model.blocks import BlockBatch
 
-__all__ = ["FLUSH_S", "WavLanes"]
+__all__ = ["WavLanes"]
 
 I64 = npt.NDArray[np.int64]
 
-FLUSH_S: Final = 0.5  # by how much a header may lag behind its samples
 _RIFF_LIMIT: Final = 0xFFFF_0000  # bytes of samples; longer files become RF64, which is not for here
 
 
@@ -143,7 +142,7 @@ class WavLanes:
         done = self._writes.write(fd, base + first.astype(np.uint64), length, at + self._header_bytes.take(row))
         good = done == length
         np.maximum.at(self._end, row[good], (at + length)[good])
-        due = row[good & (now - self._header_written_at.take(row) >= FLUSH_S)]
+        due = row[good & (now - self._header_written_at.take(row) >= HEADER_INTERVAL_S)]
         if due.size:
             self._write_headers_of(np.unique(due), now)
         left = np.ones(len(batch), np.bool_)
@@ -169,9 +168,13 @@ class WavLanes:
             self._header_end[written] = self._end[written]
             self._header_written_at[written] = now
 
-    def write_headers(self, now: float) -> None:
-        """Bring all headers up to date."""
-        rows = np.flatnonzero((self._fd >= 0) & (self._header_end != self._end))
+    def write_headers(self, now: float, *, younger_too: bool) -> None:
+        """Bring headers up to date: those that are due, with ``younger_too`` all. To be called only while every file of
+        a lane has its descriptor."""
+        lagging = (self._fd >= 0) & (self._header_end != self._end)
+        if not younger_too:
+            lagging &= now - self._header_written_at >= HEADER_INTERVAL_S
+        rows = np.flatnonzero(lagging)
         if rows.size:
             self._write_headers_of(rows, now)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .drift import DriftCorrector
     from .file import WavFile
     from .lanes import WavLanes
-    from .legs import LegFiles
+    from .shared import LegFiles
     from .tree import WavTree
     from .upkeep import FileUpkeep
 

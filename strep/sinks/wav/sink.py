@@ -13,8 +13,8 @@ from ...resample import prepare
 from ..base import BaseSink
 from ..muter import key_muter
 from .disk import DiskState
-from .legs import LegFiles, Sessions, parse_sessions
 from .pending import PendingStreams
+from .shared import LegFiles, Sessions, parse_sessions
 from .thread import WriterThread
 from .treatment import Treatment
 from .tree import WavTree, descriptor_budget
@@ -58,6 +58,8 @@ class WavSink(BaseSink):
                       than falling silent. Streams that fall silent sooner leave no file, and are counted. 0: every
                       stream has a file at once
     ``file_mode``, ``directory_mode``  permissions of what is made, less the process's umask
+
+    Blocks come in the event loop's thread, which only queues them; a thread of this sink's own writes.
 
     Unfinished files are named ``….part.wav``; they are valid at any moment, and if the process is killed, at most the
     last second is missing. Nothing is ever overwritten: a further file of the same name gets a number. Symlinks below

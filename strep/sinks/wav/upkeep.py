@@ -1,6 +1,14 @@
 """The state of files between blocks: headers that lag behind, files that cannot be written, files that were deleted.
 
-Used by the thread that writes.
+Used by the thread that writes. A file's header on disk is rewritten
+
+    with a block, if it is HEADER_INTERVAL_S old      :meth:`FileUpkeep.wrote`, ``WavLanes.write``
+    every HEADER_INTERVAL_S while the thread is busy, sooner when it is idle: whatever lags
+                                                      :meth:`FileUpkeep.look_after`
+    when the file begins, is made again after it was deleted, is completed, or is abandoned unfinished
+                                                      ``WavTree.begin``, ``make_again``, ``finish``, ``abandon``
+
+So it lags behind the samples by 1 s at most.
 """
 
 from __future__ import annotations
@@ -9,13 +17,14 @@ import errno
 from typing import TYPE_CHECKING, Final, Protocol
 
 from .disk import DISK, NEW_FILES, DiskState
-from .lanes import FLUSH_S, WavLanes
+from .file import HEADER_INTERVAL_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..._model.types import StreamInfo
     from .file import WavFile
+    from .lanes import WavLanes
     from .tree import WavTree
 
 __all__ = ["FileUpkeep"]
@@ -44,6 +53,7 @@ class FileUpkeep:
         self._lagging: dict[int, WavFile] = {}  # by id(): files whose header does not speak of all that was written
         self._unwritable: dict[int, WavFile] = {}  # likewise: files for which a write failed
         self._next_checked = 0  # of the tracks, as they stand
+        self._lanes_left = False  # there are more files than may be open, and no lanes any more
         self._looked_s = 0.0  # when look_after did its work last, monotonic
 
     @property
@@ -54,7 +64,7 @@ class FileUpkeep:
     def wrote(self, file: WavFile, now: float) -> None:
         """A block was written. Raises OSError if the header is due and cannot be."""
         self.works(file)
-        if now - file.header_written_at >= FLUSH_S:
+        if now - file.header_written_at >= HEADER_INTERVAL_S:
             self._tree.write_header(file, now)
             self._lagging.pop(id(file), None)
         else:
@@ -93,26 +103,38 @@ class FileUpkeep:
         return True
 
     def write_first_header(self, file: WavFile, now: float) -> None:
-        """Of a file that what waited has just been written to: on disk it is late already."""
+        """Write the header of a file whose waiting audio was just written."""
         self._lagging[id(file)] = file
         self.write_header(file, now)
 
     def look_after(self, now: float, *, idle: bool, stuck: bool) -> None:
         """Bring headers up to date, and see whether what did not work does again. ``idle``: the thread has nothing else
         to do. ``stuck``: files that could not be made or named will be tried again anyway."""
-        if not idle and now - self._looked_s < FLUSH_S:
+        if not idle and now - self._looked_s < HEADER_INTERVAL_S:
             return
         self._looked_s = now
+        self._catch_up_lanes(now, idle)
         self._lagging = {key: file for key, file in self._lagging.items() if not self.write_header(file, now)}
-        if self._lanes is not None and idle:
-            try:
-                self._lanes.write_headers(now)
-            except OSError as error:
-                self._disk.failed(DISK, error, str(self._tree.root), now)
         self._remake_deleted(now)
         if self._disk.problem is not None:
             self._try_again(now, stuck)
             self._disk.look(now)
+
+    def _catch_up_lanes(self, now: float, idle: bool) -> None:
+        if self._lanes is None:
+            return
+        if not self._tree.evicted:
+            try:
+                self._lanes.write_headers(now, younger_too=idle)
+            except OSError as error:
+                self._disk.failed(DISK, error, str(self._tree.root), now)
+        elif not self._lanes_left:
+            # a lane's descriptor may be another file's by now
+            self._lanes_left = True
+            for track in self._tracks.values():
+                self._lanes.release(track.stream.index, track.file)
+                if track.file.header_end != track.file.end:
+                    self._lagging[id(track.file)] = track.file
 
     def _try_again(self, now: float, stuck: bool) -> None:
         for file in list(self._unwritable.values()):

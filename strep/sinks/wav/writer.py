@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from .columns import BlockColumns, encoding_of
 from .disk import DISK, DiskState
-from .lanes import FLUSH_S, WavLanes
+from .file import HEADER_INTERVAL_S
+from .lanes import WavLanes
 from .lifecycle import FileLifecycle
 from .pending import PendingBlock, PendingStreams
 from .silence_bound import SilenceBound, SkippedGaps
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
     from ..._model.types import StreamInfo
-    from .legs import LegFiles
+    from .shared import LegFiles
     from .track import WavTrack
     from .treatment import Treatment
     from .tree import WavTree
@@ -186,8 +187,8 @@ class WavWriter:
         if self.files.waiting:
             return 0.0
         if self._upkeep.lags or self._disk.problem or self.files.stuck:
-            return FLUSH_S / 2
-        return FLUSH_S if self._tracks else None
+            return HEADER_INTERVAL_S / 2
+        return HEADER_INTERVAL_S if self._tracks else None
 
     @property
     def busy(self) -> bool:

@@ -17,7 +17,7 @@ __all__ = ["fork_calls"]
 
 _TIMEOUT_S: Final = 30.0  # until all forks have started, or stopped
 _PROGRESS_S: Final = 0.05  # between two steps of the progress bar
-_POLL_S: Final = 0.01
+_POLL_S: Final = 0.01  # between two looks whether the webhooks have come
 
 
 async def fork_calls(
@@ -30,7 +30,8 @@ async def fork_calls(
     tell: Callable[[str], None],
     progress: Callable[[float], None],
 ) -> int:
-    """fork_start → webhook → media for so many seconds → fork_stop → webhook; returns how many packets were withheld.
+    """fork_start → webhook → media for so many seconds → fork_stop → webhook; returns how many packets were
+    deliberately not sent.
 
     Raises MissingExtraError without the extra ``serve``, before anything is done.
     """
@@ -72,9 +73,9 @@ async def fork_calls(
             hooks = webhook_app(api.public_key, on_event)
             await _until(lambda: len(started) == calls or failed, "call.fork.started")
             begin = time.monotonic()
-            while not failed and (gone := time.monotonic() - begin) < seconds:
-                progress(gone / seconds)
-                await asyncio.sleep(min(_PROGRESS_S, seconds - gone))
+            while not failed and (elapsed := time.monotonic() - begin) < seconds:
+                progress(elapsed / seconds)
+                await asyncio.sleep(min(_PROGRESS_S, seconds - elapsed))
             progress(1.0)
             if failed:
                 raise failed[0]

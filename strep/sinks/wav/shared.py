@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LegFiles", "SessionOf", "Sessions", "parse_sessions"]
 
-_MAX_SHIFT_S: Final = 10.0  # by which a file is moved later because a stream began before the first one
+# the most by which existing audio is shifted for a stream that began earlier; beyond it the stream is written at 0,
+# misaligned
+_MAX_SHIFT_S: Final = 10.0
 _MAX_DELAY_NS: Final = 1_000_000_000  # of a first packet in the network, as far as timestamps are believed
 _MAX_SESSION_LEGS: Final = 64
 
@@ -187,7 +189,7 @@ class LegFiles:
 
 def _believed_origin_ns(stream: StreamInfo, arrival_ns: int) -> int:
     """When the stream's first frame arrived, or would have without delay, in UTC nanoseconds. Nothing waits in a
-    network for more than a second: timestamps that say so are not believed. Nor can it have been after the first
-    audio."""
+    network for more than a second: timestamps that say so are not believed. The result is never after the first
+    audio's arrival."""
     first_ns = stream.first_arrival_ns
     return min(stream.origin_ns if stream.origin_ns >= first_ns - _MAX_DELAY_NS else first_ns, arrival_ns)
