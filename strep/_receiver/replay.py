@@ -30,8 +30,10 @@ class Replay:
         self._engine = engine
         self._dispatcher = dispatcher
         self.capture = capture
-        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not
-        fit between those of their neighbours."""
+        """Of the file: ``frames`` and ``datagrams``; ``skipped`` frames by cause; ``encapsulated``, what the others were
+        packed into; how many datagrams were ``joined`` of fragments, ``cut`` when they were captured, ``sorted`` because
+        they stood behind later ones, ``retimed`` because their times did not fit between those of their neighbours, or
+        ``untimed``: the file tells no times."""
 
     def totals(self) -> Totals:
         """What became of every datagram of the file."""
@@ -51,7 +53,7 @@ class Replay:
         """What ``summary.json`` holds; ``capture`` too where there is anything to say of the file."""
         found = self._dispatcher
         summary = summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), [], found.figures)
-        if self.capture["skipped"] or self.capture["retimed"]:
+        if any(count for name, count in self.capture.items() if name not in ("frames", "datagrams")):
             summary["capture"] = dict(self.capture)
         return summary
 
@@ -121,8 +123,14 @@ def replay_with(
         dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
         capture = {
             "frames": reader.frames,
+            "datagrams": reader.datagrams,
             "skipped": dict(sorted(reader.skipped.items())),
+            "encapsulated": dict(sorted(reader.encapsulated.items())),
+            "joined": reader.joined,
+            "cut": reader.cut,
+            "sorted": reader.sorted,
             "retimed": reader.retimed,
+            "untimed": reader.untimed,
         }
     return Replay(engine, dispatcher, capture)
 

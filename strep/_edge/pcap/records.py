@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from ..._model.exceptions import CaptureFileError
 
-__all__ = ["Records", "walk"]
+__all__ = ["NO_TIME_NS", "Records", "gathered", "walk"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
-_Row = tuple[int, int, int, int, int]  # the columns of Records
+_Row = tuple[int, int, int, int, int, int]  # the columns of Records
 
+NO_TIME_NS: Final = -1  # of a record that does not tell when it came
 _RECORDS_A_TURN: Final = 65_536  # records given at a time
+_BYTES_A_TURN: Final = 64 << 20
 _LARGEST_RECORD_BYTES: Final = 1 << 18  # a longer one is damage
 _SINGLE_RECORDS: Final = 64  # that are read one by one after a run that was too short to be worth it
 
@@ -28,14 +30,42 @@ _SINGLE_RECORDS: Final = 64  # that are read one by one after a run that was too
 @dataclass(slots=True)
 class Records:
     """Captured frames. Columns of shape (n,), int64: ``at`` in the file, ``captured`` and ``wire`` bytes,
-    ``arrival_ns``, ``link`` (LINKTYPE). ``end`` is how far the file has been read."""
+    ``arrival_ns`` (NO_TIME_NS: the file does not tell), ``link`` (LINKTYPE), ``interface`` by its number. ``end`` is
+    how far the file has been read."""
 
     at: I64
     captured: I64
     wire: I64
     arrival_ns: I64
     link: I64
+    interface: I64
     end: int
+
+
+def gathered(parts: Iterator[Records]) -> Iterator[Records]:
+    """The same, fewer and larger."""
+    waiting: list[Records] = []
+    for part in parts:
+        waiting.append(part)
+        bytes_of = part.end - int(waiting[0].at[0]) if len(waiting[0].at) else 0
+        if sum(len(one.at) for one in waiting) >= _RECORDS_A_TURN // 2 or bytes_of >= _BYTES_A_TURN:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Records]) -> Records:
+    if len(parts) == 1:
+        return parts[0]
+
+    def column(name: str) -> I64:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Records(
+        column("at"), column("captured"), column("wire"), column("arrival_ns"), column("link"), column("interface"),
+        parts[-1].end,
+    )  # fmt: skip
 
 
 def walk(data: U8, skipped: Counter[str]) -> Iterator[Records]:
@@ -51,7 +81,7 @@ def walk(data: U8, skipped: Counter[str]) -> Iterator[Records]:
     if magic == b"\x0a\x0d\x0d\x0a":
         return _Pcapng(data, skipped).walk()
     what = "is empty" if not data.size else f"begins with {magic.hex()}"
-    raise CaptureFileError(f"the file {what}: neither pcap nor pcapng (a compressed one must be unpacked first)")
+    raise CaptureFileError(f"the file {what}: neither pcap nor pcapng, rtpdump or mjr")
 
 
 _PCAP: Final = {
@@ -109,6 +139,7 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
             fields[:, 3],
             fields[:, 0] * 1_000_000_000 + fields[:, 1] * unit_ns,
             np.full(len(starts), link),
+            np.zeros(len(starts), np.int64),
             at,
         )
     if at < size:
@@ -183,8 +214,8 @@ class _Pcapng:
 
     def _records(self, rows: list[_Row], end: int) -> Records:
         table = np.array(rows, np.int64)
-        at, captured, wire, arrival_ns, link = (np.ascontiguousarray(table[:, i]) for i in range(5))
-        return Records(at, captured, wire, arrival_ns, link, end)
+        at, captured, wire, arrival_ns, link, interface = (np.ascontiguousarray(table[:, i]) for i in range(6))
+        return Records(at, captured, wire, arrival_ns, link, interface, end)
 
     def _interface(self, at: int, length: int) -> None:
         if length < 20:
@@ -218,7 +249,7 @@ class _Pcapng:
             self._skipped["bad_block"] += 1
         else:
             interface = self._interfaces[number]
-            rows.append((at, captured, wire, self._time_ns(interface, high, low), interface.link))
+            rows.append((at, captured, wire, self._time_ns(interface, high, low), interface.link, number))
 
     def _enhanced(self, at: int, length: int, rows: list[_Row]) -> None:
         if length < 32:
@@ -240,7 +271,7 @@ class _Pcapng:
             return
         wire = struct.unpack_from(self._order + "I", self._bytes, at + 8)[0]
         captured = min(wire, length - 16, self._interfaces[0].snap or wire)
-        rows.append((at + 12, captured, wire, 0, self._interfaces[0].link))  # such a packet has no time
+        rows.append((at + 12, captured, wire, NO_TIME_NS, self._interfaces[0].link, 0))
 
     def _run(self, at: int, length: int) -> int:
         """How many enhanced packet blocks of the same length and captured length follow each other from here."""
@@ -259,7 +290,8 @@ class _Pcapng:
     def _enhanced_run(self, at: int, length: int, run: int) -> Records:
         data, order = self._data, self._order
         starts = at + length * np.arange(run)
-        interface = self._interfaces[int(_column(data, order, at + 8, 1, length)[0])]
+        number = int(_column(data, order, at + 8, 1, length)[0])
+        interface = self._interfaces[number]
         high = _column(data, order, at + 12, run, length).astype(np.uint64)
         low = _column(data, order, at + 16, run, length).astype(np.uint64)
         stamp = high << np.uint64(32) | low
@@ -274,5 +306,6 @@ class _Pcapng:
             _column(data, order, at + 24, run, length).astype(np.int64),
             ns,
             np.full(run, interface.link),
+            np.full(run, number),
             at + length * run,
         )
