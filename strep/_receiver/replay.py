@@ -30,10 +30,10 @@ class Replay:
         self._engine = engine
         self._dispatcher = dispatcher
         self.capture = capture
-        """Of the file: ``frames`` and ``datagrams``; ``skipped`` frames by cause; ``encapsulated``, what the others were
-        packed into; how many datagrams were ``joined`` of fragments, ``cut`` when they were captured, ``sorted`` because
-        they stood behind later ones, ``retimed`` because their times did not fit between those of their neighbours, or
-        ``untimed``: the file tells no times."""
+        """Of the file: ``frames`` and ``datagrams``; ``skipped`` frames by cause; ``encapsulated``, what the others
+        were packed into; how many datagrams were ``joined`` of fragments, ``cut`` when they were captured, ``sorted``
+        because they stood behind later ones, ``retimed`` because their times did not fit between those of their
+        neighbours, or ``untimed``: the file tells no times."""
 
     def totals(self) -> Totals:
         """What became of every datagram of the file."""
@@ -43,7 +43,11 @@ class Replay:
 
     def reports(self) -> list[StreamReport]:
         """Figures of all streams, in order of admission."""
-        return sorted(self._dispatcher.ended, key=lambda r: r.stream.serial)
+        reports = sorted(self._dispatcher.ended, key=lambda r: r.stream.serial)
+        if 0 < self.capture["datagrams"] == self.capture["untimed"]:
+            for report in reports:
+                report.timed = False
+        return reports
 
     def sink_reports(self) -> list[dict[str, Any]]:
         """What each sink says of itself."""

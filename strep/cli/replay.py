@@ -42,7 +42,9 @@ __all__ = ["inspect", "replay"]
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Run a capture FILE (pcap, pcapng, rtpdump, mjr; gzip, zstd, lz4; -: stdin) through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
+    """Run a capture FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out.
+
+    FILE is pcap, pcapng, rtpdump or Janus' mjr, as it is or compressed (gzip, zstd, lz4); - is standard input."""
     output = Output.take_from(options)
     source = source_arguments(options)
     check_writable(out)
@@ -73,7 +75,9 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
 def inspect(file: Path, as_json: bool, **options: Any) -> None:
-    """Show the streams in a capture FILE (pcap, pcapng, rtpdump, mjr; gzip, zstd, lz4; -: stdin) with loss and jitter. Writes nothing."""
+    """Show the streams in a capture FILE with loss and jitter. Writes nothing.
+
+    FILE is pcap, pcapng, rtpdump or Janus' mjr, as it is or compressed (gzip, zstd, lz4); - is standard input."""
     source = source_arguments(options)
     result = _run(file, [], **options, **source)
     if as_json:

@@ -225,12 +225,16 @@ def test_what_is_no_datagram_is_counted(tmp_path: Path, link: int, frame: bytes,
 
 def test_snapped_frames_are_truncated_datagrams(tmp_path: Path) -> None:
     path = tmp_path / "a.pcap"
-    path.write_bytes(pcap(1, [ethernet(V4, 0x0800)] * 2, snap=100))
+    path.write_bytes(pcap(1, [ethernet(ipv4(udp(packet(k))), 0x0800) for k in (5, 6)], snap=100))
     with PcapReader(path) as reader:
         for batch in reader.batches():
             assert (batch.length > batch.slab.shape[1]).all()
-    figures = strep.replay(path).totals()
-    assert (figures.malformed_by, figures.unaccounted) == ({"truncated": 2}, 0)
+    found = strep.replay(path)
+    figures = found.totals()
+    assert (figures.malformed_by, figures.delivered, figures.unaccounted) == ({}, 2, 0)
+    assert found.capture["cut"] == 2
+    (report,) = found.reports()
+    assert (report.packets_received, report.samples) == (2, 0)
 
 
 @pytest.mark.witness

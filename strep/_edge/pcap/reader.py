@@ -151,6 +151,7 @@ class PcapReader:
 
     def _batch(self, found: Datagrams, rows: slice, width: int) -> DatagramBatch:
         at, captured, wire = found.at[rows], found.captured[rows], found.wire[rows]
+        cut = captured < wire
         inside = at + width <= self._data.size
         if inside.all():
             items = np.ndarray((self._data.size - width + 1,), np.dtype((np.void, width)), self._data, 0, (1,))
@@ -159,12 +160,13 @@ class PcapReader:
             slab = self._slab(at, captured, width, inside)
         return DatagramBatch(
             slab,
-            np.where(captured < wire, np.maximum(wire, width + 1), wire).astype(np.int32),
+            np.where(cut, np.maximum(wire, width + 1), wire).astype(np.int32),
             found.arrival_ns[rows].copy(),
             found.source_hi[rows],
             found.source_lo[rows],
             found.source_port[rows],
             found.local_port[rows],
+            captured.astype(np.int32) if cut.any() else None,
         )
 
     def _slab(self, at: npt.NDArray[np.int64], captured: npt.NDArray[np.int64], width: int, inside: Mask) -> U8:
