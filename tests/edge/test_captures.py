@@ -7,7 +7,6 @@ import gzip
 import ipaddress
 import os
 import random
-import re
 import shutil
 import struct
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tshark_streams import Figures, rtp_streams
 
 import strep
 from strep._edge.pcap import PcapReader
@@ -109,6 +109,7 @@ PACKED: dict[str, tuple[int, Pack]] = {
     "AH": (1, lambda p: eth(v4(b"\x11\4\0\0" + bytes(20) + udp(p), 51))),
     "MPLS": (1, lambda p: eth(b"\0\1\0\x40\0\1\1\x40" + v4(udp(p)), 0x8847)),
     "MPLS pseudowire": (1, lambda p: eth(b"\0\1\1\x40\0\0\0\0" + eth(v4(udp(p))), 0x8847)),
+    "MPLS pseudowire, bare": (1, lambda p: eth(b"\0\1\1\x40" + eth(v4(udp(p))), 0x8847)),
     "PPPoE": (1, lambda p: eth(pppoe(v4(udp(p))), 0x8864)),
     "PPPoE, tagged, IPv6": (1, lambda p: eth(tag(0x8100, pppoe(v6(udp(p)), 0x0057), 0x8864)[2:], 0x8100)),
     "PPP": (9, lambda p: b"\xff\3\0\x21" + v4(udp(p))),
@@ -166,23 +167,11 @@ def call(packets: int = 150, seed: int = 1) -> list[tuple[int, bytes]]:
 # --- the witness ----------------------------------------------------------------------------------------------------
 
 
-def witnessed(path: Path, *options: str) -> list[tuple[int, int, float, float]]:
-    """What tshark tells of each RTP stream: packets, lost, mean and largest jitter in ms; by SSRC."""
-    out = subprocess.run(
-        ["tshark", "-r", str(path), "-q", "-d", f"udp.port=={PORT},rtp", *options, "-z", "rtp,streams"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    found = []
-    for line in out.splitlines():
-        match = re.search(r"(0x[0-9A-F]{8}) +\S.*? +(\d+) +(-?\d+) \(-?[\d.]+%\)(.*)$", line)
-        if match:
-            numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", match[4])]
-            mean, largest = numbers[-2:]  # min, mean and max of delta, then of jitter
-            found.append((match[1], (int(match[2]), int(match[3]), mean, largest)))
-    return [figures for _, figures in sorted(found)]
+def witnessed(path: Path, *options: str) -> list[Figures]:
+    return [figures for _, figures in sorted(rtp_streams(path, *options).items())]
 
 
-def told(path: Path | str, **options: Any) -> tuple[list[tuple[int, int, float, float]], strep.Replay]:
+def told(path: Path | str, **options: Any) -> tuple[list[Figures], strep.Replay]:
     replay = strep.replay(path, **options)
     totals = replay.totals()
     assert (totals.unaccounted, replay.capture["datagrams"]) == (0, totals.datagrams)
@@ -190,7 +179,7 @@ def told(path: Path | str, **options: Any) -> tuple[list[tuple[int, int, float, 
     return [(r.packets_received, r.packets_lost, r.jitter_ms_mean, r.jitter_ms_max) for r in reports], replay
 
 
-def same(ours: list[tuple[int, int, float, float]], theirs: list[tuple[int, int, float, float]]) -> None:
+def same(ours: list[Figures], theirs: list[Figures]) -> None:
     """tshark rounds times to microseconds and starts its mean one packet later."""
     assert [one[:2] for one in ours] == [one[:2] for one in theirs]
     for one, other in zip(ours, theirs, strict=True):
@@ -225,7 +214,8 @@ def test_packed_media_as_tshark_finds_it(tmp_path: Path, name: str) -> None:
     """tshark 4.0 hands the payloads of HEP on to SIP and JSON alone."""
     link, pack = PACKED[name]
     path = pcap(tmp_path / "a.pcap", [(ns, pack(p)) for ns, p in call()], link)
-    same(told(path)[0], witnessed(path))
+    options = ("-d", "mpls.label==16,pwethcw") if name == "MPLS pseudowire" else ()
+    same(told(path)[0], witnessed(path, *options))
 
 
 def test_plain_frames_among_others(tmp_path: Path) -> None:
@@ -247,7 +237,8 @@ LEFT_OUT = {
     "lldp": (1, eth(bytes(28), 0x88CC)), "not_ip": (1, eth(bytes(28), 0x9999)), "llc": (1, eth(bytes(50), 50)),
     "macsec": (1, eth(bytes(40), 0x88E5)), "pppoe_discovery": (1, eth(bytes(20), 0x8863)),
     "ppp_control": (9, b"\xff\3\xc0\x21" + bytes(8)), "link_wlan_radiotap": (127, bytes(60)),
-    "link_333": (333, bytes(60)), "gre_other": (1, eth(gre(bytes(40), 0x1234))), "icmpv6": (1, eth(v6(bytes(8), 58), 0x86DD)),
+    "link_333": (333, bytes(60)), "gre_other": (1, eth(gre(bytes(40), 0x1234))),
+    "icmpv6": (1, eth(v6(bytes(8), 58), 0x86DD)),
     "gtp_control": (1, eth(v4(udp(b"\x30\1\0\0" + bytes(8), 2152)))),
     "hep_without_payload": (1, eth(v4(udp(b"HEP3\0\x06" + bytes(6), 9060)))),
     "too_deep": (1, eth(b"\0\1\0\x40" * 40, 0x8847)),
@@ -283,3 +274,321 @@ def test_names_that_a_file_makes_up_are_bounded(tmp_path: Path) -> None:
         assert list(reader.batches()) == []
         assert sum(reader.skipped.values()) == 500
         assert len(reader.skipped) <= 65
+
+
+# --- fragments ------------------------------------------------------------------------------------------------------
+
+
+def in_fragments(packet: bytes, number: int, size: int, *, six: bool = False) -> list[bytes]:
+    body = udp(packet)
+    out = []
+    for begin in range(0, len(body), size):
+        part = body[begin : begin + size]
+        more = begin + size < len(body)
+        if six:
+            head = struct.pack("!BBHI", 17, 0, begin | more, number)
+            out.append(eth(v6(head + part, 44), 0x86DD))
+        else:
+            out.append(eth(v4(part, fragment=more << 13 | begin // 8, number=number)))
+    return out
+
+
+def long_call(count: int, bytes_each: int) -> list[bytes]:
+    return [
+        struct.pack("!BBHII", 0x80, 10, k, k * bytes_each // 4, 7) + random.Random(k).randbytes(bytes_each)
+        for k in range(count)
+    ]
+
+
+@tshark
+@pytest.mark.witness
+@pytest.mark.parametrize("six", [False, True])
+def test_fragments_as_tshark_joins_them(tmp_path: Path, six: bool) -> None:
+    frames: list[tuple[int, bytes]] = []
+    for k, packet in enumerate(long_call(100, 2000)):
+        parts = in_fragments(packet, k, 1480 if k % 3 else 800, six=six)
+        random.Random(k).shuffle(parts)
+        if k in (17, 40):
+            parts.pop()
+        frames += [(T0 + k * 11 * MS + (k * 7 % 5) * MS + i * 1000, part) for i, part in enumerate(parts)]
+    path = pcap(tmp_path / "a.pcap", frames)
+    found, replay = told(path)
+    same(found, witnessed(path))
+    assert found[0][:2] == (98, 2)
+    assert replay.capture["joined"] == 98
+    lone = sum(len(in_fragments(long_call(1, 2000)[0], k, 1480 if k % 3 else 800)) - 1 for k in (17, 40))
+    assert replay.capture["skipped"] == {"fragment": lone}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=12),
+    seed=st.integers(0, 1 << 32),
+    six=st.booleans(),
+    snap=st.sampled_from([1 << 18, 400]),
+)
+def test_fragments_in_any_order_and_twice(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int, six: bool, snap: int
+) -> None:
+    rng = random.Random(seed)
+    packets = [rng.randbytes(size) for size in sizes]
+    frames: list[tuple[int, bytes]] = []
+    for number, packet in enumerate(packets):
+        parts = in_fragments(packet, number, rng.choice([8, 504, 1480]) if len(packet) < 500 else 504, six=six)
+        parts += rng.sample(parts[1:], len(parts[1:]) // 2)
+        first, *rest = parts
+        rng.shuffle(rest)
+        frames += [(T0 + number * MS, part) for part in [*rest, first]]  # so that the last one completes it
+    path = pcap(tmp_path_factory.mktemp("f") / "a.pcap", frames, snap=snap)
+    with PcapReader(path) as reader:
+        found = []
+        for batch in reader.batches():
+            kept = batch.captured if batch.captured is not None else batch.length
+            found += [batch.slab[i, : kept[i]].tobytes() for i in range(len(batch))]
+    if snap == 1 << 18:
+        assert found == packets
+        assert not reader.skipped
+    else:
+        assert all(whole.startswith(part) for part, whole in zip(found, packets, strict=True))
+
+
+def test_fragments_are_kept_within_bounds(tmp_path: Path) -> None:
+    """Only so many wait; late ones do not meet those of a number that came around."""
+    frames = [(T0 + k, in_fragments(bytes(1000), k, 504)[0]) for k in range(3000)]
+    frames += [(T0 + 40_000 * MS, part) for part in in_fragments(bytes(1000), 2999, 504)[1:]]
+    with PcapReader(pcap(tmp_path / "a.pcap", frames)) as reader:
+        assert list(reader.batches()) == []
+    assert reader.skipped == {"fragment": 3001}
+
+
+@pytest.mark.parametrize("size", [65_507, 65_506, 40_000])
+def test_datagrams_of_any_size(tmp_path: Path, size: int) -> None:
+    payload = random.Random(1).randbytes(size)
+    frames = [(T0 + k, part) for k, part in enumerate(in_fragments(payload, 9, 1480))]
+    frames += [(T0 + 10**6, eth(v4(udp(payload)))), (T0 + 10**6, eth(v4(udp(b"small"))))]
+    with PcapReader(pcap(tmp_path / "a.pcap", frames)) as reader:
+        found = [b.slab[i, : b.length[i]].tobytes() for b in reader.batches() for i in range(len(b))]
+    assert found == [payload, payload, b"small"]
+
+
+# --- headers alone, no times, out of order --------------------------------------------------------------------------
+
+
+@tshark
+@pytest.mark.witness
+@pytest.mark.parametrize("snap", [96, 54])
+def test_captures_of_headers_have_losses_and_jitter(tmp_path: Path, snap: int) -> None:
+    packets = call(200)
+    whole = pcap(tmp_path / "a.pcap", [(ns, eth(v4(udp(p)))) for ns, p in packets])
+    path = pcap(tmp_path / "b.pcap", [(ns, eth(v4(udp(p)))) for ns, p in packets], snap=snap)
+    found, replay = told(path)
+    same(found, witnessed(path))
+    assert found == told(whole)[0]
+    assert replay.capture["cut"] == len(packets)
+    (report,) = replay.reports()
+    assert (report.samples, report.duration_s) == (0, 0.0)
+
+
+def test_what_is_cut_inside_its_headers_is_no_packet(tmp_path: Path) -> None:
+    path = pcap(tmp_path / "a.pcap", [(ns, eth(v4(udp(p)))) for ns, p in call(50)], snap=53)
+    totals = strep.replay(path).totals()
+    assert totals.malformed_by == {"truncated": 46}
+
+
+def test_packets_without_times(tmp_path: Path) -> None:
+    frames = [eth(v4(udp(p))) for _, p in call(200)]
+    blocks = [block(3, struct.pack("<I", len(frame)) + frame) for frame in frames]
+    (tmp_path / "a.pcapng").write_bytes(section(1) + b"".join(blocks))
+    summary = strep.replay(tmp_path / "a.pcapng").summary()
+    (stream,) = summary["streams"]
+    assert (stream["packets_received"], stream["packets_lost"]) == (184, 16)
+    assert stream["duration_s"] == pytest.approx(200 * 0.02, abs=0.021)
+    assert stream["jitter_ms"] == {"mean": None, "max": None, "last": None}
+    assert {stream[name] for name in ("first_arrival", "first_arrival_ns", "last_arrival_ns", "skew_ppm")} == {None}
+    assert summary["capture"]["untimed"] == 184
+
+
+def two_interfaces(seconds: float = 6.0) -> list[tuple[int, bytes, int]]:
+    """What ``dumpcap -i a -i b`` writes: 0.2 s of one, then 0.2 s of the other."""
+    rows = []
+    for begin in range(0, int(seconds * 50), 10):
+        for interface in (0, 1):
+            rows += [
+                (
+                    T0 + k * 20 * MS + interface * 3 * MS,
+                    eth(v4(udp(rtp(k, ssrc=interface), of=40_000 + interface))),
+                    interface,
+                )
+                for k in range(begin, begin + 10)
+            ]
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+def test_records_of_two_interfaces(tmp_path: Path, kind: str) -> None:
+    rows = two_interfaces()
+    path = tmp_path / f"a.{kind}"
+    if kind == "pcap":
+        pcap(path, [(ns, frame) for ns, frame, _ in rows])
+    else:
+        path.write_bytes(section(1, 1) + b"".join(enhanced(*row) for row in rows))
+    found, replay = told(path)
+    in_order, _ = told(pcap(tmp_path / "b.pcap", sorted((ns, frame) for ns, frame, _ in rows)))
+    assert found == in_order == [(300, 0, pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-9))] * 2
+    assert replay.capture["sorted"] > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1 << 32), reach_ms=st.integers(0, 900), turn=st.sampled_from([50, 65_536]))
+def test_whatever_stands_less_than_a_second_late_is_put_in_order(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, reach_ms: int, turn: int
+) -> None:
+    rng = random.Random(seed)
+    rows = sorted((T0 + rng.randrange(4000 * MS), flow) for flow in range(4) for _ in range(60))
+    # each flow is written later by a delay of its own
+    delay = [rng.randrange(reach_ms * MS + 1) for _ in range(4)]
+    written = sorted(rows, key=lambda row: (row[0] + delay[row[1]], row))
+    frames = [(ns, eth(v4(udp(b"%d" % ns, of=1000 + flow)))) for ns, flow in written]
+    path = pcap(tmp_path_factory.mktemp("o") / "a.pcap", frames)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strep._edge.pcap.records._RECORDS_A_TURN", turn)
+        with PcapReader(path) as reader:
+            batches = list(reader.batches())
+    times = [int(ns) for b in batches for ns in b.arrival_ns]
+    if turn == 65_536:
+        assert times == [ns for ns, _ in rows]
+    assert sorted(times) == [ns for ns, _ in rows]
+    assert (reader.sorted == 0) == (written == rows)
+
+
+def test_a_clock_that_was_set_back_by_half_a_second_mixes_nothing(tmp_path: Path) -> None:
+    """What one sender sends keeps its order."""
+    frames = [(T0 + k * 20 * MS - (500 * MS if k > 100 else 0), eth(v4(udp(rtp(k))))) for k in range(200)]
+    ((received, lost, *_),), replay = told(pcap(tmp_path / "a.pcap", frames))
+    (report,) = replay.reports()
+    assert (received, lost, report.reordered, report.late) == (200, 0, 0, 0)
+
+
+# --- compressed, and pipes ------------------------------------------------------------------------------------------
+
+
+def packed_zstd(data: bytes) -> bytes:
+    zstandard = pytest.importorskip("zstandard")
+    half = len(data) // 2
+    parts = [zstandard.ZstdCompressor().compress(part) for part in (data[:half], data[half:])]
+    return b"".join(parts)
+
+
+def packed_lz4(data: bytes) -> bytes:
+    frame = pytest.importorskip("lz4.frame")
+    half = len(data) // 2
+    return frame.compress(data[:half]) + frame.compress(data[half:])  # type: ignore[no-any-return]
+
+
+def packed_gzip(data: bytes) -> bytes:
+    half = len(data) // 2
+    return gzip.compress(data[:half]) + gzip.compress(data[half:]) + bytes(512)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": packed_gzip, "zstd": packed_zstd, "lz4": packed_lz4, "as it is": bytes,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.parametrize("way", ["file", "pipe", "standard input"])
+def test_compressed_files_and_pipes(tmp_path: Path, name: str, way: str) -> None:
+    plain = pcap(tmp_path / "a.pcap", [(ns, eth(v4(udp(p)))) for ns, p in call(150)])
+    packed = PACKERS[name](plain.read_bytes())
+    (tmp_path / "b").write_bytes(packed)
+    wanted = told(plain)[0]
+    if way == "standard input":
+        script = (
+            "import strep; r = strep.replay('-'); print(*[(s.packets_received, s.packets_lost) for s in r.reports()])"
+        )
+        run = subprocess.run([sys.executable, "-c", script], input=packed, capture_output=True, check=True)
+        assert run.stdout.decode().strip() == str(wanted[0][:2])
+    elif way == "pipe":
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(packed,))
+        writer.start()
+        found, _ = told(pipe)
+        writer.join(10)
+        assert found == wanted
+    else:
+        assert told(tmp_path / "b")[0] == wanted
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd", "lz4"])
+def test_compressed_files_that_are_cut_or_damaged(tmp_path: Path, name: str) -> None:
+    frames = [(ns, eth(v4(udp(p[:12] + random.Random(ns).randbytes(160))))) for ns, p in call(2000)]
+    packed = PACKERS[name](pcap(tmp_path / "a.pcap", frames).read_bytes())
+    path = tmp_path / "b"
+    path.write_bytes(packed[: len(packed) * 3 // 4])
+    with PcapReader(path) as reader:
+        count = sum(len(batch) for batch in reader.batches())
+    # of zstd and lz4 whole blocks come, of gzip all
+    assert len(frames) * 0.4 < count < len(frames) * 0.76
+    assert reader.skipped
+    broken = bytearray(packed)
+    broken[len(broken) * 3 // 4 :] = bytes(len(broken) - len(broken) * 3 // 4)
+    path.write_bytes(broken)
+    with PcapReader(path) as reader:
+        assert sum(len(batch) for batch in reader.batches()) >= count * 0.6
+    assert reader.skipped
+
+
+def test_what_is_packed_otherwise_and_missing_extras_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pcap.xz"
+    path.write_bytes(b"\xfd7zXZ\0" + bytes(50))
+    with pytest.raises(strep.CaptureFileError, match=r"a\.pcap\.xz: it is packed with xz: unpack it first"):
+        strep.replay(path)
+    for name, magic in (("zstandard", b"\x28\xb5\x2f\xfd"), ("lz4", b"\x04\x22\x4d\x18")):
+        path.write_bytes(magic + bytes(50))
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(strep.MissingExtraError, match=r"pip install 'strep-rtp\[captures\]'"):
+            strep.replay(path)
+
+
+# --- whatever a frame holds -----------------------------------------------------------------------------------------
+
+_SEEDS = [(link, pack(rtp(5))) for link, pack in PACKED.values()]
+_SEEDS += [(1, part) for part in in_fragments(bytes(900), 3, 504) + in_fragments(bytes(900), 3, 504, six=True)]
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_frame_raises_or_is_lost(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Each frame is a datagram, part of one, or counted by cause. All of them are looked into alike when they come
+    alone, and in the company of others."""
+    link = data.draw(st.sampled_from([1, 1, 1, 113, 9]))
+    seeds = [frame for kind, frame in _SEEDS if kind == link]
+    frames = []
+    for _ in range(data.draw(st.integers(1, 12))):
+        frame = bytearray(data.draw(st.sampled_from(seeds)))
+        for _ in range(data.draw(st.integers(0, 4))):
+            at = data.draw(st.integers(0, min(len(frame), 130) - 1))
+            what = data.draw(st.sampled_from(["byte", "cut", "double", "zero"]))
+            if what == "byte":
+                frame[at] = data.draw(st.integers(0, 255))
+            elif what == "cut":
+                del frame[max(at, 1) :]
+            elif what == "double":
+                frame[at:at] = frame[: at * 2]
+            else:
+                frame[at : at + 4] = bytes(4)
+        frames.append(bytes(frame[:60_000]))
+    path = tmp_path_factory.mktemp("m") / "a.pcap"
+    skipped: dict[str, int] = {}
+    alone = 0
+    for frame in frames:
+        with PcapReader(pcap(path, [(T0, frame)], link)) as reader:
+            alone += sum(len(batch) for batch in reader.batches())
+            assert reader.datagrams + sum(reader.skipped.values()) == 1
+            for cause, count in reader.skipped.items():
+                skipped[cause] = skipped.get(cause, 0) + count
+    with PcapReader(pcap(path, [(T0, frame) for frame in frames], link)) as reader:
+        together = sum(len(batch) for batch in reader.batches())
+    if not reader.joined:
+        assert (together, dict(reader.skipped)) == (alone, skipped)

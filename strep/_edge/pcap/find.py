@@ -16,7 +16,7 @@ from .fragments import Fragments
 from .hep import hep
 from .layers import I64, U8, U64, Frames, Layer
 from .links import ETHERNET, RAW, ROLE_MAC
-from .records import Records
+from .records import Origin, Records
 
 __all__ = ["Datagrams", "Finder"]
 
@@ -79,6 +79,10 @@ class Finder:
 
     def find(self, records: Records) -> Datagrams:
         data = self._data
+        if records.origin is not None:
+            bare = _payloads(records, records.origin)
+            self.cut += int(np.count_nonzero(bare.captured < bare.wire))
+            return bare
         found, others = _usual_datagrams(data, records)
         if found is None or others is not None:
             rows = np.arange(len(records.at)) if others is None else others
@@ -123,6 +127,23 @@ class Finder:
             self.extra = np.concatenate([self.extra, whole.data])
         self._skipped["fragment"] += int(np.count_nonzero(frames.layer == Layer.FRAGMENT))
         return parts
+
+
+def _payloads(records: Records, origin: Origin) -> Datagrams:
+    n = len(records.at)
+    return Datagrams(
+        records.at,
+        records.captured,
+        records.wire,
+        records.arrival_ns,
+        np.zeros(n, np.uint64),
+        np.full(n, origin.source, np.uint64),
+        np.full(n, origin.port, np.uint16),
+        np.full(n, origin.local_port, np.uint16),
+        np.full(n, -1, np.int64),
+        np.arange(n),
+        records.interface,
+    )
 
 
 def peel(frames: Frames) -> None:

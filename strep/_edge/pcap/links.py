@@ -109,7 +109,7 @@ def ethertype(frames: Frames, rows: I64) -> None:
 
 def mpls(frames: Frames, rows: I64) -> None:
     """RFC 3032. What is below the labels is told by its first bits (RFC 4928): IP, or a pseudowire of Ethernet, with a
-    control word (RFC 4385) that begins with 0, or without."""
+    control word of 0 (RFC 4385, 4448), or without."""
     for _ in range(_MOST_LABELS):
         rows = frames.having(rows, _LABEL_BYTES)
         if not rows.size:
@@ -126,8 +126,11 @@ def _below_labels(frames: Frames, rows: I64) -> None:
     first = frames.read.u8(frames.at[rows]) >> 4
     ip = (first == 4) | (first == 6)
     frames.go(rows[ip], Layer.IP, 0)
-    frames.go(rows[first == 0], Layer.ETHERNET, 4)
-    frames.go(rows[~ip & (first != 0)], Layer.ETHERNET, 0)
+    wire = rows[~ip]
+    at, read = frames.at[wire], frames.read
+    # an address may begin with 0 too: what would be the EtherType tells
+    control = (read.u16(at) == 0) & np.isin(read.u16(at + 16), (*_TYPES, *_VLAN))
+    frames.go(wire, Layer.ETHERNET, np.where(control, 4, 0))
 
 
 def pppoe(frames: Frames, rows: I64) -> None:

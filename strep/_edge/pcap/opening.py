@@ -20,6 +20,7 @@ from ..._model.exceptions import CaptureFileError, MissingExtraError
 __all__ = ["opened"]
 
 _CHUNK_BYTES: Final = 1 << 20
+_SMALL_BYTES: Final = 1 << 15
 _SPARE_BYTES: Final = 256 << 20  # of the disk for temporary files, that unpacking leaves to others
 _MAGICS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 _UNREADABLE: Final = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7z"}
@@ -123,7 +124,7 @@ def _zstd() -> _Unpacker:
     def unpack(source: _Source) -> Generator[bytes, None, bool]:
         unpacker = zstandard.ZstdDecompressor(max_window_size=_LONGEST_ZSTD_WINDOW)
         reader = unpacker.stream_reader(cast(IO[bytes], source), read_across_frames=True)
-        while part := reader.read(_CHUNK_BYTES):
+        while part := reader.read(_SMALL_BYTES):  # what was read when damage comes is lost
             yield part
         return True  # it does not tell whether the last frame was whole
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..._model.datagrams import SLOT_MINIMUM, DatagramBatch
 from ..._model.exceptions import CaptureFileError, MissingExtraError
+from .dumps import walk_dump
 from .find import Datagrams, Finder
 from .opening import opened
 from .order import InOrder
@@ -30,7 +31,8 @@ _SLAB_BYTES: Final = 64 << 20
 
 
 class PcapReader:
-    """A pcap or pcapng file, plain or compressed (gzip, zstd, lz4), or a pipe of one; "-" is standard input.
+    """A pcap, pcapng, rtpdump or mjr (Janus) file, plain or compressed (gzip, zstd, lz4), or a pipe of one; "-" is
+    standard input.
 
     UDP over IPv4 and IPv6, on Ethernet, Linux cooked v1 and v2, raw IP, BSD loopback, PPP and Cisco HDLC, with VLAN
     tags, PPPoE and MPLS, in GRE, ERSPAN, IP in IP, VXLAN, Geneve, GTP-U and HEP3, in any order; fragments are put
@@ -56,7 +58,7 @@ class PcapReader:
         self._media = MediaTimes()
         try:
             self._data = opened(path, self.skipped)
-            self._records = gathered(walk(self._data, self.skipped))
+            self._records = gathered(walk_dump(self._data, self.skipped) or walk(self._data, self.skipped))
         except OSError as error:
             raise CaptureFileError(f"cannot read {path}: {error.strerror}") from error
         except (CaptureFileError, ValueError) as error:

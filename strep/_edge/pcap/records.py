@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..._model.exceptions import CaptureFileError
 
-__all__ = ["NO_TIME_NS", "Records", "gathered", "walk"]
+__all__ = ["NO_TIME_NS", "U8", "Origin", "Records", "gathered", "walk"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -25,6 +25,16 @@ _RECORDS_A_TURN: Final = 65_536  # records given at a time
 _BYTES_A_TURN: Final = 64 << 20
 _LARGEST_RECORD_BYTES: Final = 1 << 18  # a longer one is damage
 _SINGLE_RECORDS: Final = 64  # that are read one by one after a run that was too short to be worth it
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where packets come from that have no frames around them: an IPv4-mapped address and a port, and the local
+    port."""
+
+    source: int
+    port: int
+    local_port: int
 
 
 @dataclass(slots=True)
@@ -40,6 +50,7 @@ class Records:
     link: I64
     interface: I64
     end: int
+    origin: Origin | None = None  # given: these are no frames, but payloads of UDP
 
 
 def gathered(parts: Iterator[Records]) -> Iterator[Records]:
@@ -64,7 +75,7 @@ def _joined(parts: list[Records]) -> Records:
 
     return Records(
         column("at"), column("captured"), column("wire"), column("arrival_ns"), column("link"), column("interface"),
-        parts[-1].end,
+        parts[-1].end, parts[0].origin,
     )  # fmt: skip
 
 
