@@ -103,6 +103,10 @@ class Finder:
         """Behind all that was put together."""
         return self.extra_at + len(self.extra)
 
+    def close(self) -> None:
+        """Let go of the file; what was counted stays."""
+        self._data = np.zeros(0, np.uint8)
+
     def forget(self, before: int) -> None:
         """Drop what was put together and lies before ``before``."""
         done = min(max(before - self.extra_at, 0), len(self.extra))

@@ -80,7 +80,7 @@ class PcapReader:
         # the memory map is closed with the last array over it
         self._records = iter(())
         self._data = np.zeros(0, np.uint8)
-        self._finder = Finder(self._data, self.skipped)
+        self._finder.close()
 
     @property
     def retimed(self) -> int:
