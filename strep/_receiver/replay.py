@@ -125,17 +125,7 @@ def replay_with(
         finally:
             dispatcher.close(_CLOSING_S)
         dispatcher.handle(engine.advance(engine.now_ns))  # what went wrong in decoding for sinks
-        capture = {
-            "frames": reader.frames,
-            "datagrams": reader.datagrams,
-            "skipped": dict(sorted(reader.skipped.items())),
-            "encapsulated": dict(sorted(reader.encapsulated.items())),
-            "joined": reader.joined,
-            "cut": reader.cut,
-            "sorted": reader.sorted,
-            "retimed": reader.retimed,
-            "untimed": reader.untimed,
-        }
+        capture = reader.about()
     return Replay(engine, dispatcher, capture)
 
 

@@ -20,6 +20,8 @@ from .repair import repair
 from .replay import inspect, replay
 from .serve import serve
 from .simulate import simulate
+from .unwrap import unwrap
+from .wireshark import wireshark
 
 __all__ = ["cli", "main"]
 
@@ -37,7 +39,7 @@ def cli() -> None:
     """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""
 
 
-for _command in (capture, serve, replay, inspect, plot, repair, simulate, demo, doctor, fork, bench):
+for _command in (capture, serve, replay, inspect, unwrap, wireshark, plot, repair, simulate, demo, doctor, fork, bench):
     cli.add_command(_command)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,20 @@ class PcapReader:
     @property
     def encapsulated(self) -> Counter[str]:
         return self._finder.encapsulated
+
+    def about(self) -> dict[str, Any]:
+        """What has been read so far, for a summary."""
+        return {
+            "frames": self.frames,
+            "datagrams": self.datagrams,
+            "skipped": dict(sorted(self.skipped.items())),
+            "encapsulated": dict(sorted(self.encapsulated.items())),
+            "joined": self.joined,
+            "cut": self.cut,
+            "sorted": self.sorted,
+            "retimed": self.retimed,
+            "untimed": self.untimed,
+        }
 
     def batches(self, max_rows: int = 65_536) -> Iterator[DatagramBatch]:
         """Datagrams in order. A batch holds at most ``max_rows`` and ends where a second ends."""
