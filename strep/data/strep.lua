@@ -89,13 +89,8 @@ function strep.dissector(tvb, pinfo, tree)
     end
   end
   local rest = tvb(HEADER):tvb()
-  if is_rtcp then
-    rtcp:call(rest, pinfo, tree)
-  elseif tvb:len() >= HEADER + RTP_HEADER then
-    rtp:call(rest, pinfo, tree)
-  else
-    data:call(rest, pinfo, tree)
-  end
+  local inside = is_rtcp and rtcp or tvb:len() >= HEADER + RTP_HEADER and rtp or data
+  pcall(inside.call, inside, rest, pinfo, tree)  -- what is malformed inside is shown as theirs
   return tvb:len()
 end
 
