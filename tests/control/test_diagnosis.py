@@ -87,6 +87,7 @@ async def doctor(*arguments: str, key: str, url: str) -> tuple[int, str, str]:
     return process.returncode or 0, out.decode(), err.decode()
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("mode", ["target", "rx_tx"])
 async def test_doctor_forks_a_call_and_tells(mode: str) -> None:
     async with world(2, hooks=False) as w:

@@ -199,6 +199,7 @@ async def test_a_pair_that_is_closed_loses_nothing(transport: str) -> None:
         assert totals.unaccounted == 0
 
 
+@pytest.mark.sockets
 def test_a_full_ring_and_its_files_are_finished(tmp_path: Path) -> None:
     """What waits in the socket when the end comes is in the files: also the last packets, behind holes."""
 
@@ -227,6 +228,7 @@ def test_a_full_ring_and_its_files_are_finished(tmp_path: Path) -> None:
 workers = pytest.mark.skipif(not LINUX or not hasattr(os, "fork"), reason="workers are steered on Linux only")
 
 
+@pytest.mark.sockets
 @workers
 async def test_what_workers_leave_unread_is_counted() -> None:
     """Two that do not answer any more: they are killed, and what waits in their sockets is in the figures."""
@@ -250,6 +252,7 @@ async def test_what_workers_leave_unread_is_counted() -> None:
     assert min(by_worker) > 1000
 
 
+@pytest.mark.sockets
 @workers
 async def test_a_worker_that_is_ended_leaves_the_rest_to_the_next() -> None:
     async with strep.Supervisor("127.0.0.1:0", workers=1) as supervisor:

@@ -73,6 +73,7 @@ def test_pairs_come_and_go_while_it_runs(transport: str, loop: str, tmp_path: Pa
             np.testing.assert_array_equal(samples_of(tmp_path / str(leg) / f"{name}.wav"), audio_of(range(count)))
 
 
+@pytest.mark.sockets
 async def test_the_same_ports_serve_one_leg_after_another(port_range: range) -> None:
     base = port_range[0]
     sink = ArraySink()
@@ -91,6 +92,7 @@ async def test_the_same_ports_serve_one_leg_after_another(port_range: range) -> 
     assert len({r.stream.leg_name for r in receiver.reports()}) == 6
 
 
+@pytest.mark.sockets
 async def test_ports_run_out_and_come_back(port_range: range) -> None:
     base = port_range[0]
     async with strep.Receiver(pairs=f"udp:127.0.0.1:{base}-{base + 2}") as receiver:
@@ -130,6 +132,7 @@ def test_ranges_that_are_none(text: str) -> None:
     assert parse_ports("udp:[::1]:20000-20001") == ("::1", range(20_000, 20_002))
 
 
+@pytest.mark.sockets
 async def test_what_the_kernel_drops_of_a_closed_pair_stays_counted() -> None:
     async with strep.Receiver(pairs="udp:127.0.0.1:0", receive_buffer=2304) as receiver:
         pair = await receiver.open_pair()
@@ -145,6 +148,7 @@ async def test_what_the_kernel_drops_of_a_closed_pair_stays_counted() -> None:
     assert receiver.totals().kernel_dropped == totals.kernel_dropped
 
 
+@pytest.mark.sockets
 async def test_a_recording_knows_the_roles_of_ports_that_were_opened_later(tmp_path: Path) -> None:
     async with strep.Receiver("udp:127.0.0.1:0", pairs="udp:127.0.0.1:0", pcap=tmp_path / "a.pcap") as receiver:
         pair = await receiver.open_pair()

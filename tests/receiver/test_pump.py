@@ -106,6 +106,7 @@ def accounts(receiver: strep.Receiver) -> tuple[int, int, int, dict[str, int]]:
     return totals.datagrams, totals.unaccounted, totals.dropped_by.get("fault", 0), totals.faults
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("loop", "place"),
     [
@@ -218,6 +219,7 @@ def test_a_socket_that_cannot_be_read_is_told_and_tried_again_and_the_other_goes
     run_virtually(main())
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("loop", [name for name in LOOPS if name != "endpoint"])
 def test_a_descriptor_that_somebody_closed_stops_nothing(loop: str) -> None:
     async def main() -> None:
@@ -241,6 +243,7 @@ def test_a_descriptor_that_somebody_closed_stops_nothing(loop: str) -> None:
     run_on(loop, main())
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("where", ["write", "_keep", "_writer"])
 def test_a_recorder_that_fails_costs_the_recording(where: str, tmp_path: Path) -> None:
     async def main() -> None:
@@ -400,6 +403,7 @@ def test_a_look_at_hundreds_of_sockets_costs_next_to_nothing(watched: Any) -> No
                 end.close()
 
 
+@pytest.mark.sockets
 def test_a_loop_that_is_stuck_is_told_of_while_it_is(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with receiving() as (receiver, told, _):
@@ -426,6 +430,7 @@ def test_a_loop_that_is_stuck_is_told_of_while_it_is(caplog: pytest.LogCaptureFi
     ]
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("loop", [name for name in LOOPS if name != "endpoint"])
 def test_a_pump_whose_timer_was_lost_is_started_again(loop: str) -> None:
     async def main() -> None:
@@ -445,6 +450,7 @@ def test_a_pump_whose_timer_was_lost_is_started_again(loop: str) -> None:
     run_on(loop, main())
 
 
+@pytest.mark.sockets
 def test_no_thread_is_left_behind() -> None:
     async def main() -> None:
         async with receiving():
@@ -457,6 +463,7 @@ def test_no_thread_is_left_behind() -> None:
     assert not any(t.name == "strep-watchdog" for t in threading.enumerate())
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="nothing to be known there")
 def test_before_and_after_it_is_not_healthy() -> None:
     async def main() -> None:
@@ -469,6 +476,7 @@ def test_before_and_after_it_is_not_healthy() -> None:
     run_on("asyncio", main())
 
 
+@pytest.mark.sockets
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are Linux's")
 def test_incidents_are_lines_of_capture_json(tmp_path: Path) -> None:
     """The recording's file may not grow any more: told as an event, and the calls go on."""

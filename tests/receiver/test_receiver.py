@@ -71,6 +71,7 @@ def test_calls_over_strep_with_trouble(transport: str, loop: str, tmp_path: Path
     check_replay(tmp_path / "a.pcap", tmp_path / "live", tmp_path / "again", summary)
 
 
+@pytest.mark.sockets
 def test_ipv6(tmp_path: Path) -> None:
     async def main() -> None:
         async with strep.Receiver("udp:[::1]:0", sinks=[WavSink(tmp_path)]) as receiver:
@@ -157,6 +158,7 @@ def test_one_port_for_both_directions(transport: str, loop: str, tmp_path: Path)
     check_replay(tmp_path / "a.pcap", tmp_path / "live", tmp_path / "again", summary, call_leg_id=LEG)
 
 
+@pytest.mark.sockets
 def test_plain_rtp_on_the_strep_port(tmp_path: Path) -> None:
     async def main() -> int:
         async with strep.Receiver("127.0.0.1:0", sinks=[WavSink(tmp_path)]) as receiver:
@@ -171,6 +173,7 @@ def test_plain_rtp_on_the_strep_port(tmp_path: Path) -> None:
 # --- who is let in ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 def test_sources_and_call_legs_that_are_not_allowed() -> None:
     async def main() -> None:
         kept = ArraySink()
@@ -313,6 +316,7 @@ def test_frames_that_cannot_be(wrong: dict[str, Any]) -> None:
 # --- life ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 def test_stop_takes_what_has_arrived_and_may_be_called_twice() -> None:
     async def main() -> None:
         receiver = strep.Receiver("127.0.0.1:0", sinks=[ArraySink()])
@@ -365,6 +369,7 @@ def test_wrong_arguments(wrong: dict[str, Any], says: str) -> None:
         strep.Receiver(**wrong)
 
 
+@pytest.mark.sockets
 def test_a_port_that_is_taken_leaves_nothing_open(tmp_path: Path) -> None:
     async def main() -> None:
         async with strep.Receiver("127.0.0.1:0") as first:

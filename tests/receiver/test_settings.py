@@ -321,6 +321,7 @@ HONOURED: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_receiver_honours_each(name: str, tmp_path: Path) -> None:
     run = asyncio.run if name in ON_REAL_SOCKETS else run_virtually

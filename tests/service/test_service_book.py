@@ -202,6 +202,7 @@ def test_whatever_webhooks_say_is_noted_and_read_again(told: list[tuple[Any, Any
 # --- legs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 async def test_a_legs_file_is_written_when_its_files_are_complete(tmp_path: Path) -> None:
     streams, written = LegStreams(), []
     receiver = strep.Receiver("127.0.0.1:0", sinks=[WavSink(tmp_path, layout="stereo"), streams], idle_timeout_s=1)
@@ -226,6 +227,7 @@ async def test_a_legs_file_is_written_when_its_files_are_complete(tmp_path: Path
         assert (tmp_path / str(LEG) / "a.wav").exists()
 
 
+@pytest.mark.sockets
 async def test_a_leg_that_takes_long_is_told_of_twice_and_never_overwrites_anothers(tmp_path: Path) -> None:
     streams, written = LegStreams(), []
     folder = tmp_path / str(LEG)
@@ -291,6 +293,7 @@ class Attempts:
 REFUSED = UnprocessableEntityError("no such call", status_code=422)
 
 
+@pytest.mark.sockets
 @pytest.mark.parametrize(
     ("error", "tries", "outcome"),
     [
@@ -326,6 +329,7 @@ async def test_what_may_pass_is_tried_again_as_long_as_the_call_lives(
     assert list((tmp_path / ".calls").iterdir()) == []
 
 
+@pytest.mark.sockets
 async def test_a_call_that_is_over_is_missed_once_however_many_webhooks_come_late(tmp_path: Path) -> None:
     over = CallEndedError("the call has ended", status_code=422)
     attempts = Attempts(over, over, over)
@@ -344,6 +348,7 @@ async def test_a_call_that_is_over_is_missed_once_however_many_webhooks_come_lat
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sockets
 async def test_health(tmp_path: Path) -> None:
     now = [0.0]
     async with strep.Receiver("127.0.0.1:0") as receiver:
