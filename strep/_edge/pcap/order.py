@@ -35,8 +35,7 @@ class InOrder:
 
     def take(self, found: Datagrams, next_ns: int | None) -> Datagrams:
         """What is known to be next. ``next_ns``: the earliest time of the records that follow; None: it is the end."""
-        found.record = np.arange(self._count, self._count + len(found))
-        self._count += len(found)
+        first, self._count = self._count, self._count + len(found)
         if self._held is None:
             if not len(found):
                 return found
@@ -45,8 +44,10 @@ class InOrder:
             if rising and (next_ns is None or (next_ns >= times[-1] and not self._disorder)):
                 self._latest = self._count - 1
                 return found
+            found.record = np.arange(first, self._count)
             pool = found
         else:
+            found.record = np.arange(first, self._count)
             pool = Datagrams.joined([self._held, found])
         self._disorder = True
         segment = self._segments(pool)

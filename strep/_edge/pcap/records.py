@@ -24,6 +24,7 @@ NO_TIME_NS: Final = -1  # of a record that does not tell when it came
 _RECORDS_A_TURN: Final = 65_536  # records given at a time
 _BYTES_A_TURN: Final = 64 << 20
 _LARGEST_RECORD_BYTES: Final = 1 << 18  # a longer one is damage
+_RUN_LOOKED_AT: Final = 128  # records that may be of equal length; more once so many were
 _SINGLE_RECORDS: Final = 64  # that are read one by one after a run that was too short to be worth it
 
 
@@ -109,7 +110,7 @@ def _column(data: U8, order: str, at: int, count: int, stride: int) -> npt.NDArr
 
 def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Iterator[Records]:
     link = struct.unpack_from(order + "I", data.data, 20)[0] & 0x0FFF_FFFF
-    size, at = data.size, 24
+    size, at, ahead = data.size, 24, _RUN_LOOKED_AT
     header, raw = struct.Struct(order + "IIII"), data.data
     while at + 16 <= size:
         parts: list[tuple[I64, I64]] = []
@@ -121,9 +122,10 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
                 size = at  # nothing after this can be trusted
                 break
             stride = 16 + captured
-            guess = min((size - at) // stride, _RECORDS_A_TURN - count)
+            guess = min((size - at) // stride, _RECORDS_A_TURN - count, ahead)
             same = _column(data, order, at + 8, guess, stride) == captured
             run = guess if same.all() else int(np.argmin(same))
+            ahead = ahead * 8 if run == guess else _RUN_LOOKED_AT
             starts = at + stride * np.arange(run)
             parts.append((starts, np.full(run, captured)))
             count += run
@@ -180,6 +182,7 @@ class _Pcapng:
         self._skipped = skipped
         self._order = "<"
         self._interfaces: list[_Interface] = []
+        self._ahead = _RUN_LOOKED_AT
 
     def walk(self) -> Iterator[Records]:
         data, at = self._data, 0
@@ -289,14 +292,16 @@ class _Pcapng:
         if length < 32:
             return 0
         data, order = self._data, self._order
-        guess = min((data.size - at) // length, _RECORDS_A_TURN)
+        guess = min((data.size - at) // length, self._ahead)
         same = (_column(data, order, at, guess, length) == 6) & (_column(data, order, at + 4, guess, length) == length)
         captured = _column(data, order, at + 20, guess, length)
         number = _column(data, order, at + 8, guess, length)
         same &= (captured == captured[0]) & (number == number[0])
         if captured[0] > length - 32 or number[0] >= len(self._interfaces):
             return 0
-        return guess if same.all() else int(np.argmin(same))
+        run = guess if same.all() else int(np.argmin(same))
+        self._ahead = min(self._ahead * 8, _RECORDS_A_TURN) if run == guess else _RUN_LOOKED_AT
+        return run
 
     def _enhanced_run(self, at: int, length: int, run: int) -> Records:
         data, order = self._data, self._order
