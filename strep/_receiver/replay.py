@@ -70,13 +70,14 @@ def replay(
     progress: Callable[[int, int], None] | None = None,
     **options: Unpack[ReplayOptions],
 ) -> Replay:
-    """Run a pcap or pcapng file through engine and sinks, as fast as it goes.
+    """Run a capture file through engine and sinks, as fast as it goes.
 
     STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx`` and ``tx`` say which
     direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the replay up;
     nothing is dropped.
 
-    ``path``            the file; whether it is pcap or pcapng, it says itself.
+    ``path``            pcap, pcapng, rtpdump or mjr (Janus), which it says itself; gzip, zstd, lz4 or a pipe of one;
+                        "-" is standard input.
     ``sinks``           as of :class:`strep.Receiver`.
     ``rx``, ``tx``      ports of plain RTP, inbound and outbound: 5004, "5004" or "ADDR:5004"; both may be the same.
     ``call_leg_id``     UUID: names the leg of those ports, whether they are given here or in the file.
@@ -90,7 +91,8 @@ def replay(
     ``redact``          events do not tell which keys were pressed.
     ``progress``        is called after each batch with (bytes done, bytes in all).
 
-    Raises CaptureFileError if the file is not a capture, ConfigurationError if an argument is wrong.
+    Raises CaptureFileError if the file is not a capture, MissingExtraError if what unpacks it is not installed,
+    ConfigurationError if an argument is wrong.
     """
     return replay_with(Settings(**options), path, sinks=sinks, progress=progress)
 
