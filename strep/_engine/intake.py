@@ -13,6 +13,7 @@ from .._model.time import TICK_NS
 from .._model.types import DatagramKind
 from .._parser import parse_apart
 from .accounts import Accounts
+from .bare import any_cut, parse_cut
 from .packets import Packets
 from .sources.pinning import SourcePins
 from .sources.registry import Registry
@@ -55,7 +56,11 @@ class Intake:
 
     def packets_of(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
-        columns, rows, others = parse_apart(batch.slab, batch.length)
+        rows: I64 | None
+        if any_cut(batch):
+            columns, rows, others = parse_cut(batch), None, None
+        else:
+            columns, rows, others = parse_apart(batch.slab, batch.length)
         uniform, count = columns.uniform, len(columns)  # all sound, all of one kind: the usual case
         if uniform is None:
             others = columns

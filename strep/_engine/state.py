@@ -186,7 +186,13 @@ class StreamState:
         """The figures of a live stream."""
         row = stream.index
         figures = {name: figure[row] for name, figure in self._figures.items()}
-        return report_of(stream, {**figures, "expected": self.reception.expected(np.array([row]))[0]}, end)
+        figures["expected"] = self.reception.expected(np.array([row]))[0]
+        if stream.codec is None:  # nothing was decoded; its clock may be known all the same
+            known = self.codec_of_type[np.flatnonzero(self.types_seen[row])]
+            figures["clock_rate"] = max(
+                (self.types.codecs[i].clock_rate for i in known[:1].tolist() if i >= 0), default=0
+            )
+        return report_of(stream, figures, end)
 
     def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
         """The figures that :meth:`report` is made of, for many streams at once: arrays of shape (n, ...)."""

@@ -24,6 +24,8 @@ class DatagramBatch:
     ``arrival_ns`` int64, UTC nanoseconds, kernel time stamps where there are any.
     ``source_hi, source_lo`` uint64, the source address as a 128-bit integer (IPv4 as ::ffff:a.b.c.d).
     ``source_port, local_port`` uint16.
+    ``captured``   int32, how many bytes of each datagram are in its row, of those that were truncated; None: as many as
+                   there is room for.
 
     The slab belongs to the edge, which overwrites it with its next batch. Do not keep a view of it.
     """
@@ -35,6 +37,7 @@ class DatagramBatch:
     source_lo: npt.NDArray[np.uint64]
     source_port: npt.NDArray[np.uint16]
     local_port: npt.NDArray[np.uint16]
+    captured: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -49,6 +52,7 @@ class DatagramBatch:
             source_lo=self.source_lo[rows],
             source_port=self.source_port[rows],
             local_port=self.local_port[rows],
+            captured=None if self.captured is None else self.captured[rows],
         )
 
 

@@ -5,7 +5,7 @@ StrepError
 │   └── AddressError                       "udp:HOST:PORT" that is not one
 ├── ParseError (also ValueError)           parse_datagram: carries .status
 ├── BindError (also OSError)               a socket cannot be bound or set up
-├── CaptureFileError (also ValueError)     not a pcap/pcapng file, or an unusable one
+├── CaptureFileError (also ValueError)     no capture file, or an unusable one
 ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
 └── SinkError                              raised by sinks: they cannot go on
 """
@@ -52,7 +52,7 @@ class BindError(StrepError, OSError):
 
 
 class CaptureFileError(StrepError, ValueError):
-    """A file is not pcap or pcapng, or of a link type that carries no IP."""
+    """A file is no capture, cannot be read or unpacked, or holds no audio."""
 
 
 class MissingExtraError(StrepError, ImportError):

@@ -53,6 +53,7 @@ class StreamReport:
     timestamp_jumps: int = 0
     restarts: int = 0  # SSRC changes and sequence restarts
     skew_ppm: float | None = None
+    timed: bool = True  # False: when packets came is not known, so jitter and skew are not either
     end: str = ""  # why the stream ended: "idle", "closed"
 
     @classmethod
@@ -87,7 +88,7 @@ class StreamReport:
     def forked_late_s(self) -> float | None:
         """How long the leg was there before its first packet came here."""
         created = self.leg_created_ns
-        return None if created is None else (self.stream.first_arrival_ns - created) / 1e9
+        return None if created is None or not self.timed else (self.stream.first_arrival_ns - created) / 1e9
 
     @property
     def duration_s(self) -> float:
@@ -115,9 +116,9 @@ class StreamReport:
             "sources": self.sources,
             "source": f"{info.source[0]}:{info.source[1]}",
             "local_port": info.local_port,
-            "first_arrival": utc_text(info.first_arrival_ns),
-            "first_arrival_ns": info.first_arrival_ns,
-            "last_arrival_ns": self.last_arrival_ns,
+            "first_arrival": utc_text(info.first_arrival_ns) if self.timed else None,
+            "first_arrival_ns": info.first_arrival_ns if self.timed else None,
+            "last_arrival_ns": self.last_arrival_ns if self.timed else None,
             "leg_created_ns": self.leg_created_ns,
             "forked_late_s": None if (late := self.forked_late_s) is None else round(late, 6),
             "packets_received": self.packets_received,
@@ -131,11 +132,11 @@ class StreamReport:
             "timestamp_jumps": self.timestamp_jumps,
             "restarts": self.restarts,
             "jitter_ms": {
-                "mean": round(self.jitter_ms_mean, 6),
-                "max": round(self.jitter_ms_max, 6),
-                "last": round(self.jitter_ms_last, 6),
+                "mean": round(self.jitter_ms_mean, 6) if self.timed else None,
+                "max": round(self.jitter_ms_max, 6) if self.timed else None,
+                "last": round(self.jitter_ms_last, 6) if self.timed else None,
             },
-            "skew_ppm": None if self.skew_ppm is None else round(self.skew_ppm, 3),
+            "skew_ppm": None if self.skew_ppm is None or not self.timed else round(self.skew_ppm, 3),
             "duration_s": round(self.duration_s, 6),
             "samples": self.samples,
             "gap_samples": self.gap_samples,
@@ -148,7 +149,8 @@ class StreamReport:
 def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> StreamReport:
     """The report of a stream whose raw ``figures`` these are, by the names of ``StreamState.columns``."""
     received, expected, duplicates = (int(figures[name]) for name in ("received", "expected", "duplicates"))
-    milliseconds = 1000.0 / stream.codec.clock_rate if stream.codec else 0.0
+    clock_rate = stream.codec.clock_rate if stream.codec else int(figures.get("clock_rate", 0))
+    milliseconds = 1000.0 / clock_rate if clock_rate else 0.0
     count = int(figures["jitter_count"])
     gaps = figures["gap_frames"]
     return StreamReport(

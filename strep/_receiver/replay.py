@@ -30,8 +30,10 @@ class Replay:
         self._engine = engine
         self._dispatcher = dispatcher
         self.capture = capture
-        """Of the file: ``frames``; ``skipped`` frames by cause; ``retimed``, how many datagrams had times that did not
-        fit between those of their neighbours."""
+        """Of the file: ``frames`` and ``datagrams``; ``skipped`` frames by cause; ``encapsulated``, what the others
+        were packed into; how many datagrams were ``joined`` of fragments, ``cut`` when they were captured, ``sorted``
+        because they stood behind later ones, ``retimed`` because their times did not fit between those of their
+        neighbours, or ``untimed``: the file tells no times."""
 
     def totals(self) -> Totals:
         """What became of every datagram of the file."""
@@ -41,7 +43,11 @@ class Replay:
 
     def reports(self) -> list[StreamReport]:
         """Figures of all streams, in order of admission."""
-        return sorted(self._dispatcher.ended, key=lambda r: r.stream.serial)
+        reports = sorted(self._dispatcher.ended, key=lambda r: r.stream.serial)
+        if 0 < self.capture["datagrams"] == self.capture["untimed"]:
+            for report in reports:
+                report.timed = False
+        return reports
 
     def sink_reports(self) -> list[dict[str, Any]]:
         """What each sink says of itself."""
@@ -51,7 +57,7 @@ class Replay:
         """What ``summary.json`` holds; ``capture`` too where there is anything to say of the file."""
         found = self._dispatcher
         summary = summary_of(self.totals(), self.reports(), found.files, self.sink_reports(), [], found.figures)
-        if self.capture["skipped"] or self.capture["retimed"]:
+        if any(count for name, count in self.capture.items() if name not in ("frames", "datagrams")):
             summary["capture"] = dict(self.capture)
         return summary
 
@@ -64,13 +70,14 @@ def replay(
     progress: Callable[[int, int], None] | None = None,
     **options: Unpack[ReplayOptions],
 ) -> Replay:
-    """Run a pcap or pcapng file through engine and sinks, as fast as it goes.
+    """Run a capture file through engine and sinks, as fast as it goes.
 
     STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx`` and ``tx`` say which
     direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the replay up
     and loses nothing, but at the end sinks have 60 s: what a WAV sink has not written then counts as dropped.
 
-    ``path``            the file: pcap or pcapng is detected.
+    ``path``            the file: pcap, pcapng, rtpdump or mjr (Janus) is detected; gzip, zstd, lz4 or a pipe of one;
+                        "-" is standard input.
     ``sinks``           as of :class:`strep.Receiver`.
     ``rx``, ``tx``      ports of plain RTP, inbound and outbound: 5004, "5004" or "ADDR:5004"; both may be the same.
     ``call_leg_id``     UUID: names the leg of those ports, whether they are given here or in the file.
@@ -84,7 +91,8 @@ def replay(
     ``redact``          events do not tell which keys were pressed.
     ``progress``        is called after each batch with (bytes done, bytes in all).
 
-    Raises CaptureFileError if the file is not a capture, ConfigurationError if an argument is wrong.
+    Raises CaptureFileError if the file is not a capture, MissingExtraError if what unpacks it is not installed,
+    ConfigurationError if an argument is wrong.
     """
     return replay_with(Settings(**options), path, sinks=sinks, progress=progress)
 
@@ -119,11 +127,7 @@ def replay_with(
         finally:
             dispatcher.close(_CLOSING_S)
         dispatcher.handle(engine.advance(engine.now_ns))  # collect faults raised while sinks decoded
-        capture = {
-            "frames": reader.frames,
-            "skipped": dict(sorted(reader.skipped.items())),
-            "retimed": reader.retimed,
-        }
+        capture = reader.about()
     return Replay(engine, dispatcher, capture)
 
 

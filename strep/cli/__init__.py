@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "demo": ("demo", "Fork a few simulated calls over loopback, with some loss and reordering, and record them."),
     "doctor": ("doctor", "Check port, buffers, system calls, clock and disk."),
     "fork": ("fork", "Start and stop forking a call's media."),
-    "inspect": ("replay", "Show the streams in a pcap or pcapng FILE with loss and jitter."),
+    "inspect": ("replay", "Show the streams in a capture FILE with loss and jitter."),
     "plot": (
         "plot",
         "Draw each call leg of a capture DIR: waveforms, spectrograms, losses, talk, keys, MOS.",
@@ -36,8 +36,7 @@ _COMMANDS: Final = {
     "repair": ("repair", "Mend WAV files of strep below DIR that were left unfinished: their headers, their names."),
     "replay": (
         "replay",
-        "Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to "
-        "--out.",
+        "Run a capture FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out.",
     ),
     "serve": (
         "serve",
@@ -47,6 +46,11 @@ _COMMANDS: Final = {
         "simulate",
         "Fork simulated two-way calls to a receiver, in real time, with trouble on the way if asked for.",
     ),
+    "unwrap": (
+        "unwrap",
+        "Take the STREP headers off the datagrams of capture IN, so that every tool for RTP reads OUT (pcapng).",
+    ),
+    "wireshark": ("wireshark", "Wireshark's and tshark's dissector for STREP: where it is, and where it goes."),
 }
 """By command: its module, and the first sentence of its help, so that ``strep --help`` imports none of them."""
 

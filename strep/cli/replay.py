@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from .._receiver.replay import Replay, replay_with
 from .._receiver.settings import Settings
 from ..sinks.base import Sink
+from .captures import tell_capture
 from .events import EventSink, emit
 from .exit_codes import EXIT_SINK
 from .options import leg_options, port_options, settings_of, stream_options, values_of
@@ -37,7 +38,9 @@ _FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
 @stream_options(_WAY)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Run a pcap or pcapng FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out."""
+    """Run a capture FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out.
+
+    FILE is pcap, pcapng, rtpdump or Janus' mjr, as it is or compressed (gzip, zstd, lz4); - is standard input."""
     output = values_of(Output, options)
     settings = settings_of(_WAY, options)
     check_writable(out)
@@ -53,7 +56,7 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     if path is not None:
         err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
     err.print(totals_line(result.totals(), 0), soft_wrap=True)
-    _print_retimed(err, result)
+    tell_capture(err, result.capture)
     if sink_failed(summary["sinks"]):
         err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
     if path is None or sink_failed(summary["sinks"]):
@@ -67,7 +70,9 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
 @stream_options(_WAY)
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON on stdout.")
 def inspect(file: Path, as_json: bool, **options: Any) -> None:
-    """Show the streams in a pcap or pcapng FILE with loss and jitter. Writes nothing."""
+    """Show the streams in a capture FILE with loss and jitter. Writes nothing.
+
+    FILE is pcap, pcapng, rtpdump or Janus' mjr, as it is or compressed (gzip, zstd, lz4); - is standard input."""
     result = _run(file, [], settings_of(_WAY, options))
     if as_json:
         click.echo(json.dumps(result.summary()))
@@ -75,16 +80,7 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
     out.print(stream_table(result.reports()))
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
-    _print_retimed(console(), result)
-
-
-def _print_retimed(err: Console, result: Replay) -> None:
-    if retimed := result.capture["retimed"]:
-        err.print(
-            f"[yellow]{retimed:,} datagrams had times out of line, or of a clock that was set: they were given times "
-            "that go on[/]",
-            soft_wrap=True,
-        )
+    tell_capture(console(), result.capture)
 
 
 def _run(file: Path, sinks: list[Sink], settings: Settings) -> Replay:

@@ -37,7 +37,7 @@ def stream_table(
             str(report.duplicates),
             str(report.reordered),
             f"[yellow]{report.late}[/]" if report.late else "0",
-            f"{report.jitter_ms_mean:.2f}",
+            f"{report.jitter_ms_mean:.2f}" if report.timed else "?",
         ]
         if meter is not None:
             levels = meter.snapshot(info)

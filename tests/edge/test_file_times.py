@@ -124,7 +124,8 @@ def test_a_replay_with_one_frame_of_another_century(wrong: int, at: int, tmp_pat
     assert (report.samples, report.gap_samples) == (wanted.samples, 0)
     assert report.jitter_ms_max < 25
     assert found.totals().delivered == 200
-    assert found.summary()["capture"] == {"frames": 200, "skipped": {}, "retimed": 1}
+    capture = {name: count for name, count in found.summary()["capture"].items() if count}
+    assert capture == {"frames": 200, "datagrams": 200, "retimed": 1}
 
 
 def test_the_engine_is_not_carried_away() -> None:

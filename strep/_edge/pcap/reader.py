@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..._model.datagrams import SLOT_MINIMUM, DatagramBatch
-from ..._model.exceptions import CaptureFileError
-from .link import Datagrams, find_datagrams
-from .records import Records, walk
+from ..._model.exceptions import CaptureFileError, MissingExtraError
+from .dumps import walk_dump
+from .find import Datagrams, Finder
+from .opening import opened
+from .order import InOrder
+from .records import NO_TIME_NS, Records, gathered, walk
 from .times import FileTimes
+from .untimed import MediaTimes
 
 __all__ = ["PcapReader"]
+
+U8 = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 _SECOND_NS: Final = 1_000_000_000
 _SLAB_BYTES: Final = 64 << 20
 
 
 class PcapReader:
-    """A pcap or pcapng file: link types Ethernet (VLAN), Linux cooked v1 and v2, raw IP, BSD loopback; IPv4 and IPv6.
+    """A pcap, pcapng, rtpdump or mjr (Janus) file, plain or compressed (gzip, zstd, lz4), or a pipe of one; "-" is
+    standard input.
 
-    ``skipped`` counts by cause the frames that are no usable UDP datagram; ``retimed`` those datagrams whose times made
-    no sense between the others' (see :class:`FileTimes`); ``roles`` says of local ports what our own recordings note of
-    them. Raises CaptureFileError when the file is no capture; damage inside it ends the reading and
-    is counted.
+    UDP over IPv4 and IPv6, on Ethernet, Linux cooked v1 and v2, raw IP, BSD loopback, PPP and Cisco HDLC, with VLAN
+    tags, PPPoE and MPLS, in GRE, ERSPAN, IP in IP, VXLAN, Geneve, GTP-U and HEP3, in any order; fragments are put
+    together. Datagrams stand in order of time, as far as a second tells.
+
+    ``skipped`` counts by cause the frames that are no usable UDP datagram; ``encapsulated`` what datagrams were packed
+    into; ``cut`` those of which bytes were not captured; ``untimed`` those whose records have no time; ``retimed``
+    those whose times made no sense between the others' (see :class:`FileTimes`); ``sorted`` those that stood behind
+    later ones; ``joined`` those put together of fragments. ``roles`` says of local ports what our own recordings note
+    of them. Raises CaptureFileError when the file is no capture, MissingExtraError when what unpacks it is not
+    installed; damage inside it ends the reading and is counted.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -38,20 +51,22 @@ class PcapReader:
         self.roles: dict[int, int] = {}
         self.frames = 0
         self.datagrams = 0
+        self.untimed = 0
         self.position_bytes = 0
         self._times = FileTimes()
+        self._order = InOrder()
+        self._media = MediaTimes()
         try:
-            self._file = open(path, "rb")  # noqa: SIM115  # closed in close()
+            self._data = opened(path, self.skipped)
+            self._records = gathered(walk_dump(self._data, self.skipped) or walk(self._data, self.skipped))
         except OSError as error:
             raise CaptureFileError(f"cannot read {path}: {error.strerror}") from error
-        self.size_bytes = self._file.seek(0, 2)
-        try:
-            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if self.size_bytes else None
-            self._data = np.frombuffer(self._map, np.uint8) if self._map is not None else np.zeros(0, np.uint8)
-            self._records = walk(self._data, self.skipped)
-        except (CaptureFileError, OSError, ValueError) as error:
-            self.close()
+        except (CaptureFileError, ValueError) as error:
             raise CaptureFileError(f"{path}: {error}") from error
+        except MissingExtraError as error:
+            raise MissingExtraError(f"{path}: {error}") from error
+        self.size_bytes = self._data.size
+        self._finder = Finder(self._data, self.skipped)
 
     def __enter__(self) -> Self:
         return self
@@ -65,27 +80,72 @@ class PcapReader:
         # the memory map is closed with the last array over it
         self._records = iter(())
         self._data = np.zeros(0, np.uint8)
-        self._map = None
-        self._file.close()
+        self._finder.close()
 
     @property
     def retimed(self) -> int:
         return self._times.retimed
 
+    @property
+    def sorted(self) -> int:
+        return self._order.sorted
+
+    @property
+    def joined(self) -> int:
+        return self._finder.fragments.joined
+
+    @property
+    def cut(self) -> int:
+        return self._finder.cut
+
+    @property
+    def encapsulated(self) -> Counter[str]:
+        return self._finder.encapsulated
+
+    def about(self) -> dict[str, Any]:
+        """What has been read so far, for a summary."""
+        return {
+            "frames": self.frames,
+            "datagrams": self.datagrams,
+            "skipped": dict(sorted(self.skipped.items())),
+            "encapsulated": dict(sorted(self.encapsulated.items())),
+            "joined": self.joined,
+            "cut": self.cut,
+            "sorted": self.sorted,
+            "retimed": self.retimed,
+            "untimed": self.untimed,
+        }
+
     def batches(self, max_rows: int = 65_536) -> Iterator[DatagramBatch]:
-        """Datagrams in the order of the file. A batch holds at most ``max_rows`` and ends where a second ends."""
+        """Datagrams in order. A batch holds at most ``max_rows`` and ends where a second ends."""
         for records, following in _with_following(self._records):
             self.frames += len(records.at)
-            found = find_datagrams(self._data, records, self.skipped)
+            found = self._finder.find(records)
+            self._give_times(found)
             found.arrival_ns = self._times.take(found.arrival_ns, following)
-            self.datagrams += len(found.at)
+            self.datagrams += len(found)
             self._note_roles(found)
-            second = found.arrival_ns // _SECOND_NS
-            cuts = np.flatnonzero(second[1:] != second[:-1]) + 1
-            for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(second)], strict=True):
-                yield from self._cut(found, begin, end, max_rows)
+            next_ns = None if following is _NO_TIMES else int(following.min(initial=1 << 62))
+            yield from self._given(self._order.take(found, next_ns), max_rows)
             self.position_bytes = records.end
+        self._finder.fragments.close()
         self.position_bytes = self.size_bytes
+
+    def _given(self, found: Datagrams, max_rows: int) -> Iterator[DatagramBatch]:
+        second = found.arrival_ns // _SECOND_NS
+        cuts = np.flatnonzero(second[1:] != second[:-1]) + 1
+        for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(second)], strict=True):
+            yield from self._cut(found, begin, end, max_rows)
+        if self._finder.extra.size:
+            held = self._order.held_at
+            self._finder.forget(int(held[held >= self._data.size].min(initial=self._finder.end)))
+
+    def _give_times(self, found: Datagrams) -> None:
+        without = found.arrival_ns == NO_TIME_NS
+        count = int(np.count_nonzero(without))
+        if count:
+            self.untimed += count
+            found.arrival_ns = self._media.take(found, without, self._data)
 
     def _note_roles(self, found: Datagrams) -> None:
         """What local ports are for, if the frames tell that: roles by port."""
@@ -107,22 +167,37 @@ class PcapReader:
 
     def _batch(self, found: Datagrams, rows: slice, width: int) -> DatagramBatch:
         at, captured, wire = found.at[rows], found.captured[rows], found.wire[rows]
+        cut = captured < wire
         inside = at + width <= self._data.size
         if inside.all():
             items = np.ndarray((self._data.size - width + 1,), np.dtype((np.void, width)), self._data, 0, (1,))
             slab = items[at].view(np.uint8).reshape(len(at), width)
         else:
-            # the last datagrams of the file: their rows would reach beyond its end
-            slab = self._data.take(at[:, None] + np.arange(width), mode="clip")
+            slab = self._slab(at, captured, width, inside)
         return DatagramBatch(
             slab,
-            np.where(captured < wire, np.maximum(wire, width + 1), wire).astype(np.int32),
+            np.where(cut, np.maximum(wire, width + 1), wire).astype(np.int32),
             found.arrival_ns[rows].copy(),
             found.source_hi[rows],
             found.source_lo[rows],
             found.source_port[rows],
             found.local_port[rows],
+            captured.astype(np.int32) if cut.any() else None,
         )
+
+    def _slab(self, at: npt.NDArray[np.int64], captured: npt.NDArray[np.int64], width: int, inside: Mask) -> U8:
+        """Some rows would reach beyond the end of the file, or were put together of fragments."""
+        slab = np.zeros((len(at), width), np.uint8)
+        if inside.any():
+            items = np.ndarray((self._data.size - width + 1,), np.dtype((np.void, width)), self._data, 0, (1,))
+            slab[inside] = items[at[inside]].view(np.uint8).reshape(-1, width)
+        for row in np.flatnonzero(~inside).tolist():
+            begin, size = int(at[row]), int(captured[row])
+            data = self._data
+            if begin >= data.size:
+                begin, data = begin - self._finder.extra_at, self._finder.extra
+            slab[row, :size] = data[begin : begin + size]
+        return slab
 
 
 def _with_following(walk: Iterator[Records]) -> Iterator[tuple[Records, npt.NDArray[np.int64]]]:
@@ -130,7 +205,7 @@ def _with_following(walk: Iterator[Records]) -> Iterator[tuple[Records, npt.NDAr
     records = next(walk, None)
     while records is not None:
         following = next(walk, None)
-        yield records, _NO_TIMES if following is None else following.arrival_ns
+        yield records, _NO_TIMES if following is None else following.arrival_ns[following.arrival_ns != NO_TIME_NS]
         records = following
 
 

@@ -13,29 +13,71 @@ import numpy.typing as npt
 
 from ..._model.exceptions import CaptureFileError
 
-__all__ = ["Records", "walk"]
+__all__ = ["NO_TIME_NS", "U8", "Origin", "Records", "gathered", "walk"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
-_Row = tuple[int, int, int, int, int]  # the columns of Records
+_Row = tuple[int, int, int, int, int, int]  # the columns of Records
 
+NO_TIME_NS: Final = -1  # of a record that does not tell when it came
 _RECORDS_A_TURN: Final = 65_536  # records given at a time
+_BYTES_A_TURN: Final = 64 << 20
 _LARGEST_RECORD_BYTES: Final = 1 << 18  # a longer one is damage
+_RUN_LOOKED_AT: Final = 128  # records that may be of equal length; more once so many were
 _SINGLE_RECORDS: Final = 64  # that are read one by one after a run that was too short to be worth it
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where packets come from that have no frames around them: an IPv4-mapped address and a port, and the local
+    port."""
+
+    source: int
+    port: int
+    local_port: int
 
 
 @dataclass(slots=True)
 class Records:
     """Captured frames. Columns of shape (n,), int64: ``at`` in the file, ``captured`` and ``wire`` bytes,
-    ``arrival_ns``, ``link`` (LINKTYPE). ``end`` is how far the file has been read."""
+    ``arrival_ns`` (NO_TIME_NS: the file does not tell), ``link`` (LINKTYPE), ``interface`` by its number. ``end`` is
+    how far the file has been read."""
 
     at: I64
     captured: I64
     wire: I64
     arrival_ns: I64
     link: I64
+    interface: I64
     end: int
+    origin: Origin | None = None  # given: these are no frames, but payloads of UDP
+
+
+def gathered(parts: Iterator[Records]) -> Iterator[Records]:
+    """The same, fewer and larger."""
+    waiting: list[Records] = []
+    for part in parts:
+        waiting.append(part)
+        bytes_of = part.end - int(waiting[0].at[0]) if len(waiting[0].at) else 0
+        if sum(len(one.at) for one in waiting) >= _RECORDS_A_TURN // 2 or bytes_of >= _BYTES_A_TURN:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Records]) -> Records:
+    if len(parts) == 1:
+        return parts[0]
+
+    def column(name: str) -> I64:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Records(
+        column("at"), column("captured"), column("wire"), column("arrival_ns"), column("link"), column("interface"),
+        parts[-1].end, parts[0].origin,
+    )  # fmt: skip
 
 
 def walk(data: U8, skipped: Counter[str]) -> Iterator[Records]:
@@ -51,7 +93,7 @@ def walk(data: U8, skipped: Counter[str]) -> Iterator[Records]:
     if magic == b"\x0a\x0d\x0d\x0a":
         return _Pcapng(data, skipped).walk()
     what = "is empty" if not data.size else f"begins with {magic.hex()}"
-    raise CaptureFileError(f"the file {what}: neither pcap nor pcapng (a compressed one must be unpacked first)")
+    raise CaptureFileError(f"the file {what}: neither pcap nor pcapng, rtpdump or mjr")
 
 
 _PCAP: Final = {
@@ -68,7 +110,7 @@ def _column(data: U8, order: str, at: int, count: int, stride: int) -> npt.NDArr
 
 def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Iterator[Records]:
     link = struct.unpack_from(order + "I", data.data, 20)[0] & 0x0FFF_FFFF
-    size, at = data.size, 24
+    size, at, ahead = data.size, 24, _RUN_LOOKED_AT
     header, raw = struct.Struct(order + "IIII"), data.data
     while at + 16 <= size:
         parts: list[tuple[I64, I64]] = []
@@ -80,9 +122,10 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
                 size = at  # nothing after this can be trusted
                 break
             stride = 16 + captured
-            guess = min((size - at) // stride, _RECORDS_A_TURN - count)
+            guess = min((size - at) // stride, _RECORDS_A_TURN - count, ahead)
             same = _column(data, order, at + 8, guess, stride) == captured
             run = guess if same.all() else int(np.argmin(same))
+            ahead = ahead * 8 if run == guess else _RUN_LOOKED_AT
             starts = at + stride * np.arange(run)
             parts.append((starts, np.full(run, captured)))
             count += run
@@ -109,6 +152,7 @@ def _walk_pcap(data: U8, order: str, unit_ns: int, skipped: Counter[str]) -> Ite
             fields[:, 3],
             fields[:, 0] * 1_000_000_000 + fields[:, 1] * unit_ns,
             np.full(len(starts), link),
+            np.zeros(len(starts), np.int64),
             at,
         )
     if at < size:
@@ -138,6 +182,7 @@ class _Pcapng:
         self._skipped = skipped
         self._order = "<"
         self._interfaces: list[_Interface] = []
+        self._ahead = _RUN_LOOKED_AT
 
     def walk(self) -> Iterator[Records]:
         data, at = self._data, 0
@@ -183,8 +228,8 @@ class _Pcapng:
 
     def _records(self, rows: list[_Row], end: int) -> Records:
         table = np.array(rows, np.int64)
-        at, captured, wire, arrival_ns, link = (np.ascontiguousarray(table[:, i]) for i in range(5))
-        return Records(at, captured, wire, arrival_ns, link, end)
+        at, captured, wire, arrival_ns, link, interface = (np.ascontiguousarray(table[:, i]) for i in range(6))
+        return Records(at, captured, wire, arrival_ns, link, interface, end)
 
     def _interface(self, at: int, length: int) -> None:
         if length < 20:
@@ -218,7 +263,7 @@ class _Pcapng:
             self._skipped["bad_block"] += 1
         else:
             interface = self._interfaces[number]
-            rows.append((at, captured, wire, self._time_ns(interface, high, low), interface.link))
+            rows.append((at, captured, wire, self._time_ns(interface, high, low), interface.link, number))
 
     def _enhanced(self, at: int, length: int, rows: list[_Row]) -> None:
         if length < 32:
@@ -240,26 +285,29 @@ class _Pcapng:
             return
         wire = struct.unpack_from(self._order + "I", self._bytes, at + 8)[0]
         captured = min(wire, length - 16, self._interfaces[0].snap or wire)
-        rows.append((at + 12, captured, wire, 0, self._interfaces[0].link))  # such a packet has no time
+        rows.append((at + 12, captured, wire, NO_TIME_NS, self._interfaces[0].link, 0))
 
     def _run(self, at: int, length: int) -> int:
         """How many enhanced packet blocks of the same length and captured length follow each other from here."""
         if length < 32:
             return 0
         data, order = self._data, self._order
-        guess = min((data.size - at) // length, _RECORDS_A_TURN)
+        guess = min((data.size - at) // length, self._ahead)
         same = (_column(data, order, at, guess, length) == 6) & (_column(data, order, at + 4, guess, length) == length)
         captured = _column(data, order, at + 20, guess, length)
         number = _column(data, order, at + 8, guess, length)
         same &= (captured == captured[0]) & (number == number[0])
         if captured[0] > length - 32 or number[0] >= len(self._interfaces):
             return 0
-        return guess if same.all() else int(np.argmin(same))
+        run = guess if same.all() else int(np.argmin(same))
+        self._ahead = min(self._ahead * 8, _RECORDS_A_TURN) if run == guess else _RUN_LOOKED_AT
+        return run
 
     def _enhanced_run(self, at: int, length: int, run: int) -> Records:
         data, order = self._data, self._order
         starts = at + length * np.arange(run)
-        interface = self._interfaces[int(_column(data, order, at + 8, 1, length)[0])]
+        number = int(_column(data, order, at + 8, 1, length)[0])
+        interface = self._interfaces[number]
         high = _column(data, order, at + 12, run, length).astype(np.uint64)
         low = _column(data, order, at + 16, run, length).astype(np.uint64)
         stamp = high << np.uint64(32) | low
@@ -274,5 +322,6 @@ class _Pcapng:
             _column(data, order, at + 24, run, length).astype(np.int64),
             ns,
             np.full(run, interface.link),
+            np.full(run, number),
             at + length * run,
         )

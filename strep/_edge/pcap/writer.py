@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import DatagramBatch
-from .link import ROLE_MAC
+from .links import ROLE_MAC
 
 __all__ = ["PcapWriter"]
 

@@ -1,0 +1,41 @@
+"""Datagrams of which only the begin is there, as in captures of headers alone: packets without audio."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from .._model.datagrams import DatagramBatch
+from .._model.types import DatagramKind
+from .._parser import PacketColumns, Status, parse_batch
+
+__all__ = ["any_cut", "parse_cut"]
+
+_STREP_BYTES: Final = 24
+_RTP_BYTES: Final = 12
+
+
+def any_cut(batch: DatagramBatch) -> bool:
+    """Whether any datagram is not in its row whole."""
+    return batch.captured is not None or bool((batch.length > batch.slab.shape[1]).any())
+
+
+def parse_cut(batch: DatagramBatch) -> PacketColumns:
+    """As :func:`parse_batch`; but datagrams that were cut behind a sound RTP header are packets, their payloads empty.
+    They count for loss and jitter."""
+    slab, length = batch.slab, batch.length
+    columns = parse_batch(slab, length)
+    rows = np.flatnonzero(columns.status == Status.TRUNCATED)
+    strep = columns.kind[rows] == DatagramKind.STREP
+    rtp = columns.kind[rows] == DatagramKind.RTP
+    kept = np.minimum(length, slab.shape[1]) if batch.captured is None else batch.captured
+    at = np.where(strep, _STREP_BYTES, 0)
+    sound = (strep | rtp) & (kept[rows] >= at + _RTP_BYTES)
+    sound &= ~strep | ((columns.version[rows] == 1) & (columns.header_length[rows] == _STREP_BYTES))
+    first, second = slab[rows, at], slab[rows, at + 1]
+    sound &= (first >> 6 == 2) & ((second < 192) | (second > 223))  # RFC 5761: those are RTCP's
+    rows, at = rows[sound], at[sound]
+    columns.status[rows] = Status.OK
+    columns.payload_offset[rows] = at + _RTP_BYTES
+    return columns
