@@ -142,17 +142,30 @@ class Outlet:
         noise: dict[int, bytes] = {}
         if is_event is not None:
             before = self._presses.malformed
-            events += self._presses.take(popped, is_event, codec >= 0, anchors, placed)
+            early = self._sorter.early_presses()
+            events += self._presses.take(popped, is_event, codec >= 0, anchors, placed, early)
             malformed = self._presses.malformed - before
             self._accounts.count("delivered", -malformed)
             self._accounts.drop("telephone_event", malformed)
+            if early:
+                self._accept_early(popped, {i: len(packets) for i, packets in early.items()})
             noise = self._noise.take(popped, np.flatnonzero((codec == NO_AUDIO) & ~is_event), placed)
         else:
             if self._presses.waiting:
-                events += self._presses.take(popped, np.zeros(len(popped), np.bool_), codec >= 0, {}, placed)
+                events += self._presses.take(popped, np.zeros(len(popped), np.bool_), codec >= 0, {}, placed, {})
             if self._noise and placed is not None:
                 noise = self._noise.in_silences(placed)
         return mapped, events, noise
+
+    def _accept_early(self, popped: RingPackets, early: dict[int, int]) -> None:
+        """Packets, so many by another packet of their stream, were counted as undecoded before their keys were told."""
+        undecoded = self._state.timeline.undecoded
+        for i, count in early.items():
+            row = int(popped.row[i])
+            self._undo.note((undecoded, row, undecoded[row]))
+            undecoded[row] -= count
+            self._accounts.drop("payload_type", -count)
+            self._accounts.count("delivered", count)
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 
