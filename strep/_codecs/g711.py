@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .._model.types import Codec
 from .facts import CODECS
 
-__all__ = ["PCMA", "PCMU", "decode", "encode", "transcode"]
+__all__ = ["PCMA", "PCMU", "decode", "encode", "likelier_law", "transcode"]
 
 U8 = npt.NDArray[np.uint8]
 I16 = npt.NDArray[np.int16]
@@ -90,6 +90,27 @@ def encode(codec: Codec, samples: I16) -> U8:
 def _between(name: str, target: str) -> U8:
     """The code of the other G.711 law for each code of one, uint8 (256,)."""
     return _ENCODERS[target].take(_TABLES[name].view(np.uint16))
+
+
+_CLEARLY: Final = 0.8  # how much rougher the wrong law must be
+_LOUDNESS: Final = 0.3  # the weight of a sample's own size, by which silence is told
+
+
+def likelier_law(payload: U8) -> Codec | None:
+    """Which law sound is coded in: PCMU or PCMA; None where that is not clear, and for what is no sound at all.
+
+    ``payload``: uint8 (n,), some hundred samples or more. Neighbouring samples of sound stand near each other, and most
+    are small. Taken for the other law a code has another segment: in place of the segments 0 1 2 3 4 5 6 7 come
+    2 3 0 1 6 7 4 5, silence (0xFF, 0xD5) becomes loud, and sound rough. Roughness is counted in steps of the scale.
+    """
+    rough = {}
+    for law, plus_zero in ((PCMU, 0xFF), (PCMA, 0xD5)):
+        code = payload ^ np.uint8(plus_zero)
+        size = (code & 0x7F).astype(np.int16)
+        step = np.where(code & 0x80, -size - 1, size)
+        rough[law] = float(np.abs(np.diff(step)).mean() + _LOUDNESS * np.abs(step).mean()) if len(payload) > 1 else 0.0
+    smooth, other = sorted(rough, key=rough.__getitem__)
+    return smooth if rough[smooth] < _CLEARLY * rough[other] else None
 
 
 def transcode(codec: Codec, target: Codec, payload: U8) -> U8:

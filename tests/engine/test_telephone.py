@@ -134,10 +134,32 @@ def test_the_same_key_twice_is_two_presses_even_when_the_first_end_is_lost() -> 
     assert keys(feed(press(5, 0, 800)[:1] + press(5, 1200, 800))) == "55"
 
 
-def test_a_timestamp_that_moves_on_within_a_press() -> None:
-    """Some senders stamp each report with its own time."""
-    packets = [Sent(160 * k, report(7, 160 * k + 160, end=k == 4), T0 + k * 20 * MS) for k in range(5)]
-    assert keys(feed(packets)) == "7"
+@pytest.mark.parametrize("ends", ["standing", "moving"])
+@pytest.mark.parametrize("start", [0, 0xFFFF_FFFF - 500])
+@pytest.mark.parametrize("reports", [2, 5, 100, 500])
+def test_a_timestamp_that_moves_on_within_a_press(reports: int, start: int, ends: str) -> None:
+    """Some senders stamp each report with its own time, and count its duration from the press's start all the same:
+    that is how long it was, also beyond the 8 s that 16 bits can tell. The same key again is another press."""
+    packets: list[Sent] = []
+    for n in (0, 1):
+        begin, at = start + n * 160 * (reports + 20), T0 + n * (reports + 20) * 20 * MS
+        told = [(k, min(160 * k + 160, SEGMENT), False) for k in range(reports)]
+        told += [(reports + k * (ends == "moving"), min(160 * reports, SEGMENT), True) for k in range(3)]
+        packets += [
+            Sent((begin + 160 * k) & 0xFFFF_FFFF, report(7, duration, end=end), at + k * 20 * MS)
+            for k, duration, end in told
+        ]
+    told_presses = feed(packets)
+    assert [(t.key, t.timestamp) for t in told_presses] == [
+        ("7", (start + n * 160 * (reports + 20)) & 0xFFFF_FFFF) for n in (0, 1)
+    ]
+    assert {(t.duration, t.ended) for t in told_presses} == {(160 * reports, True)}
+
+
+def test_reports_that_each_tell_their_own_part_add_up() -> None:
+    """A sender that begins a new segment with each report: RFC 4733, 2.5.1.3, only shorter."""
+    packets = [Sent(160 * k, report(7, 160, end=k == 4), T0 + k * 20 * MS) for k in range(5)]
+    assert [(t.key, t.duration) for t in feed(packets)] == [("7", 800)]
 
 
 @pytest.mark.parametrize("start", [0, 0xFFFF_FFFF - 70_000])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..._model.types import StreamEvent, StreamInfo
 from ..state import StreamState
 from ..streams.placement import Anchor, Placement
 from ..streams.ring import RingPackets
+from .guess import Observation
 from .telephone import KeyPress, TelephoneEvents
 
 __all__ = ["KeyPresses"]
@@ -54,8 +55,10 @@ class KeyPresses:
         is_audio: npt.NDArray[np.bool_],
         anchors: dict[int, Anchor | None],
         placed: Placement | None,
+        early: Mapping[int, Sequence[Observation]],
     ) -> list[Event]:
-        """Packets that have been placed: ``is_event`` of them are telephone-events."""
+        """Packets that have been placed: ``is_event`` of them are telephone-events. ``early``: others that came before
+        one of these, and were not known to be telephone-events then."""
         concerned = is_event
         if self._telephone.pending:
             concerned = concerned | (is_audio & np.isin(popped.row, self.pending()))
@@ -73,13 +76,19 @@ class KeyPresses:
             if is_event[i]:
                 which, inside = ends.get(row, (_NONE, []))
                 before = int(which.searchsorted(i))
-                events += self._one(info, popped, i, inside[before - 1] if before else anchors[row])
+                anchor = inside[before - 1] if before else anchors[row]
+                for seen in early.get(i, ()):
+                    events += self._one(info, seen, anchor)
+                payload = self._state.ring.payload(popped, i)
+                arrival_ns = int(popped.arrival_ns[i])
+                now = Observation(int(popped.ext[i]), timestamp, len(payload), payload, arrival_ns)
+                events += self._one(info, now, anchor)
             elif row in self._telephone.pending:
                 events += self._told(info, self._telephone.audio(row, timestamp))
         return events
 
-    def _one(self, info: StreamInfo, popped: RingPackets, i: int, anchor: Anchor | None) -> list[Event]:
-        row, timestamp = info.index, int(popped.timestamp[i])
+    def _one(self, info: StreamInfo, packet: Observation, anchor: Anchor | None) -> list[Event]:
+        row = info.index
         source = info.serial, int(self._state.restarts[row])
         events: list[Event] = []
         if self._sources.get(row) != source:
@@ -89,12 +98,12 @@ class KeyPresses:
         clock, rate = (anchor.codec.clock_rate, anchor.codec.sample_rate) if anchor is not None else (8000, 8000)
         told = self._telephone.packet(
             row=row,
-            ext=int(popped.ext[i]),
-            timestamp=timestamp,
+            ext=packet.extended_sequence,
+            timestamp=packet.timestamp,
             marker=False,
-            payload=self._state.ring.payload(popped, i),
-            position=anchor.position_of(timestamp) if anchor is not None else 0,
-            arrival_ns=int(popped.arrival_ns[i]),
+            payload=packet.payload,
+            position=anchor.position_of(packet.timestamp) if anchor is not None else 0,
+            arrival_ns=packet.arrival_ns,
             clock_rate=clock,
             sample_rate=rate,
         )

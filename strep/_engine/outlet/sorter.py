@@ -17,13 +17,19 @@ from ..._model.events import Notice
 from ..._model.types import StreamInfo
 from ..state import StreamState
 from ..streams.ring import RingPackets
-from .guess import PACKETS_TO_GIVE_UP, PACKETS_TO_GUESS, Observation, guess
+from .guess import PACKETS_TO_GIVE_UP, PACKETS_TO_GUESS, PAYLOAD_BYTES, Observation, guess
 
 __all__ = ["Sorter"]
 
 I64 = npt.NDArray[np.int64]
 
 _TYPES_GUESSED: Final = 4  # of a stream, at most: a sender that makes up more is not worth the memory
+_SIGNS: Final = {  # what a guess is made from, if not from sizes and timestamp steps alone
+    "L16": "sizes, timestamp steps and arrival times",
+    "PCMU": "sizes, arrival times and the sound",
+    "PCMA": "sizes, arrival times and the sound",
+    "telephone-event": "what the packets say",
+}
 _LONGEST_PACKET_S: Final = 0.5  # of audio: no sender of media makes longer ones, so they count as corrupt
 
 
@@ -31,8 +37,8 @@ _LONGEST_PACKET_S: Final = 0.5  # of audio: no sender of media makes longer ones
 class _UnknownType:
     """What was seen of one unknown payload type, or what it was taken for."""
 
+    source: int  # whose packets these are, of the stream's sources
     seen: list[Observation] = field(default_factory=list)
-    count: int = 0
     index: int = UNKNOWN
     decided: bool = False
 
@@ -48,6 +54,12 @@ class Sorter:
         self._packed = np.array([c.packed for c in codecs] + [False, False])
         self._unknown: dict[int, dict[int, _UnknownType]] = {}  # by row, by payload type
         self._notices: list[Notice] = []
+        self._early: dict[int, list[Observation]] = {}  # by packet of the present batch
+
+    def early_presses(self) -> dict[int, list[Observation]]:
+        """Packets that came before their type was taken for telephone-event, by the packet by which it was: the number
+        that it has among those that were sorted last."""
+        return self._early
 
     def take_notices(self) -> list[Notice]:
         notices = self._notices
@@ -62,6 +74,7 @@ class Sorter:
 
     def sort(self, popped: RingPackets) -> tuple[npt.NDArray[np.int16], I64]:
         """Each packet's codec, an index or UNKNOWN or NO_AUDIO, and its sample frames at that codec's rate."""
+        self._early = {}
         codec = self._types.index_of.take(popped.payload_type)
         if int(codec.min()) < 0 and (codec == UNKNOWN).any():
             self._look_up_guesses(popped, codec)
@@ -125,12 +138,11 @@ class Sorter:
         unknown = np.flatnonzero((codec == UNKNOWN) & self._types.guessable.take(popped.payload_type))
         if not unknown.size:
             return
-        heads = self._heads(popped, unknown)
         for row in np.unique(popped.row[unknown]).tolist():
             self._note_types(row)
-        columns = (popped.row, popped.payload_type, popped.ext, popped.timestamp, popped.length)
-        for n, (i, row, payload_type, ext, timestamp, length) in enumerate(
-            zip(unknown.tolist(), *(column[unknown].tolist() for column in columns), strict=True)
+        columns = (popped.row, popped.payload_type, popped.ext, popped.timestamp, popped.length, popped.arrival_ns)
+        for i, row, payload_type, ext, timestamp, length, arrival_ns in zip(
+            unknown.tolist(), *(column[unknown].tolist() for column in columns), strict=True
         ):
             info = self._state.registry.info[row]
             if info is None:
@@ -140,12 +152,19 @@ class Sorter:
             if entry is None:
                 if len(known) >= _TYPES_GUESSED:
                     continue
-                entry = known[payload_type] = _UnknownType()
+                entry = known[payload_type] = _UnknownType(self._source_of(row))
             if not entry.decided:
-                head = heads[n].tobytes()[: min(length, HEAD_BYTES)]
-                self._look_at(info, payload_type, entry, Observation(ext, timestamp, length, head))
-                continue  # packets that the guess was made from have no audio
+                payload = self._state.ring.payload(popped, i)[:PAYLOAD_BYTES]
+                self._look_at(info, payload_type, entry, Observation(ext, timestamp, length, payload, arrival_ns))
+                if entry.index != NO_AUDIO:
+                    continue  # packets that the guess was made from have no audio
+                # but the keys that they tell of are told
+                self._early[i] = entry.seen[:-1]
+                entry.seen = []
             codec[i] = entry.index
+
+    def _source_of(self, row: int) -> int:
+        return int(self._state.restarts[row])
 
     def _note_types(self, row: int) -> None:
         known = self._unknown.get(row)
@@ -156,33 +175,35 @@ class Sorter:
             self._undo.note((self._unknown, row, before))
 
     def _look_at(self, info: StreamInfo, payload_type: int, entry: _UnknownType, seen: Observation) -> None:
-        entry.seen = [*entry.seen[-PACKETS_TO_GUESS + 1 :], seen]
-        entry.count += 1
+        if entry.source != self._source_of(info.index):
+            entry.source, entry.seen = self._source_of(info.index), []
+        entry.seen = [*entry.seen, seen]
         if len(entry.seen) < PACKETS_TO_GUESS:
             return
         found = guess(entry.seen, self._types.candidates)
         if found is None:
-            if entry.count >= PACKETS_TO_GIVE_UP:
+            if len(entry.seen) >= PACKETS_TO_GIVE_UP:
                 entry.decided = True
                 entry.seen = []
                 hint = f"name it with payload_types, or --pt {payload_type}=NAME/RATE"
                 self._note(info, f"payload type {payload_type} (dynamic) is not decoded here: {hint}")
             return
         entry.decided = True
-        entry.seen = []
         needs = ""
         if isinstance(found, str):
             entry.index = NO_AUDIO
         else:
+            entry.seen = []
             entry.index = self._types.index_of_codec(found)
             if entry.index >= 0:
                 self._undo.call(setattr, info, "codec_guessed", info.codec_guessed)
                 info.codec_guessed = True
             else:
                 needs = f"; to decode it: {codec_facts(found).install}"
+        signs = _SIGNS.get(str(found).partition("/")[0], "sizes and timestamp steps")
         self._note(
             info,
-            f"payload type {payload_type} looks like {found}, a guess from sizes and timestamp steps{needs}; "
+            f"payload type {payload_type} looks like {found}, a guess from {signs}{needs}; "
             f"--pt {payload_type}=NAME/RATE says what it is",
         )
 

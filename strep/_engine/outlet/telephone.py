@@ -15,7 +15,9 @@ the timestamp of the press's start. So a press is known by its start and its eve
 senders get it wrong. A report belongs to the press that is going on when its code is the same and
 
     its start is the same                           another report, or a repeated one
-    it starts within what is told, or at its end    a sender that moves the timestamp on
+    it starts within what is told, or at its end    a sender that moves the timestamp on; a duration that is longer
+                                                    than the timestamp has moved counts from the press's start all
+                                                    the same, and so does every later one of that press
     it starts n × 0xFFFF later (or earlier)         the next segment of a long press (2.5.1.3): duration has 16 bits
 
 Once E was seen, nothing continues the press at its end or n × 0xFFFF later. A press is told when its E comes; when
@@ -39,6 +41,7 @@ _SEGMENT_TICKS: Final = 0xFFFF  # the longest duration that a report can tell, i
 _REPORTS_A_PAYLOAD: Final = 16  # nobody packs more
 _PRESSES_REMEMBERED: Final = 8  # of a stream, after they were told
 _SILENT_NS: Final = 500_000_000  # ten update intervals of 50 ms (2.5.1.2)
+_MOVES_ON_MS: Final = 100  # at most, from one report to the next, where each is stamped with its own time
 _AUDIO_BEHIND_MS: Final = 100  # some senders go on with audio between reports, just where these are
 
 _KEYS: Final = "0123456789*#ABCD"
@@ -112,6 +115,7 @@ class _Press:
     last_ns: int
     ended: bool = False
     packets: int = 0
+    moving: bool = False  # each report is stamped with its own time, and tells the duration from the press's start
 
 
 @dataclass(slots=True)
@@ -291,18 +295,29 @@ def _same(press: _Press, new: _Press) -> bool:
         return not new.ended and delta % _SEGMENT_TICKS == 0
     if delta < length or (press.ended and new.start == press.segment & 0xFFFF_FFFF):
         return True
+    if press.moving and delta - length <= press.clock_rate * _MOVES_ON_MS // 1000:
+        # reports are as far apart as their timestamps; repeated ends may be stamped anew too
+        told = new.end - new.start
+        before = min(length, _SEGMENT_TICKS)
+        return told == before if press.ended and new.ended else told >= before and not press.ended
     return not press.ended and (delta == length or delta % _SEGMENT_TICKS == 0)
 
 
 def _merge(press: _Press, new: _Press) -> None:
     delta = _signed(new.start - press.start)
+    told = new.end - new.start
+    press.moving |= 0 < delta < told < _SEGMENT_TICKS
     if delta < 0:
         press.start += delta
         press.position = new.position
     else:
-        end = press.start + delta + new.end - new.start
+        # 16 bits may not be enough for a duration: then the timestamps tell it
+        whole = told if press.moving and told < _SEGMENT_TICKS else delta + (0 if press.moving else told)
+        end = press.start + max(whole, told)
         if end > press.end:
             press.end, press.segment, press.volume = end, new.start, new.volume
+        elif press.moving:
+            press.segment = new.start
     press.ended |= new.ended
     press.packets += 1
     press.last_ns = max(press.last_ns, new.last_ns)
