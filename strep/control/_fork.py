@@ -25,7 +25,11 @@ from ._fork_machine import ForkMachine
 from ._fork_route import ForkRoute, Mode
 from ._fork_state import (
     Action,
+    AskCall,
+    AskFailed,
     Begin,
+    CallEnded,
+    CallLives,
     CancelCommand,
     Finish,
     ForkLimits,
@@ -276,6 +280,8 @@ class Fork:
                 self._commands.start(self._route.addresses, forked=self.state.ok)
             case SendStop():
                 self._commands.stop()
+            case AskCall():
+                self._commands.ask()
             case CancelCommand():
                 self._commands.cancel()
             case Tell("no_media", text):
@@ -288,7 +294,7 @@ class Fork:
             case Finish():
                 self._finish(action)
 
-    def _answer(self, event: StartOk | StartFailed | StopDone) -> None:
+    def _answer(self, event: StartOk | StartFailed | StopDone | CallLives | CallEnded | AskFailed) -> None:
         if not isinstance(event, StartOk):
             self._machine.feed(event)
             return
@@ -317,6 +323,7 @@ class Fork:
             return
         if self._asking is not None:
             self._asking.cancel()
+        self._commands.close()
         self._registry.remove(self)
         try:
             self._route.close(self._leg if self._streams.watching else None)
