@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from .._edge.http import HttpLimits, HttpServer
 from .._edge.udp.address import UdpAddress
@@ -24,7 +25,8 @@ from .._receiver.receiver import Receiver
 from .._receiver.settings import Settings
 from .._receiver.summary import losses
 from .events import EventSink, EventWriter, write_incidents
-from .exit_codes import EXIT_SINK
+from .exit_codes import EXIT_API, EXIT_SINK
+from .key_check import check_key
 from .limits import Descriptors, hide_key
 from .lock import DirectoryLock
 from .options import pcap_option, port_options, settings_of, socket_options, stream_options, values_of
@@ -177,6 +179,14 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             raise
         beats = asyncio.create_task(_beat(health, recorder, summary))
         incidents = None if writer is None else asyncio.create_task(write_incidents(receiver, writer))
+        refusals: list[str] = []
+
+        def on_refused(text: str) -> None:
+            refusals.append(text)
+            err.print(Text(text, style="red"), soft_wrap=True)
+            stop.set()
+
+        asking = asyncio.create_task(check_key(control, on_refused))
         try:
             await asyncio.to_thread(_put_aside, own.out)
             await asyncio.to_thread(health.beat)
@@ -188,8 +198,9 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             await stop.wait()
         finally:
             health.serving = False
-            beats.cancel()
-            await asyncio.gather(beats, return_exceptions=True)
+            for task in (beats, asking):
+                task.cancel()
+            await asyncio.gather(beats, asking, return_exceptions=True)
             for server in servers:
                 await server.stop()
             await hooks.drain(_DRAIN_WEBHOOKS_S)
@@ -213,6 +224,8 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
     for sentence in losses(receiver.totals(), last["sinks"]):
         err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
     unread = receiver.totals().dropped_by.get("unread")
+    if refusals:
+        return EXIT_API
     return EXIT_SINK if unread or not kept or sink_failed(last["sinks"]) else 0
 
 

@@ -14,9 +14,9 @@ __all__ = ["ForkCommands"]
 
 
 class ForkCommands:
-    """``start``, ``stop``, ``ask`` and ``cancel`` return at once; ``on_answer`` hears what the command came to. One command at a
-    time: the state machine waits for the answer before it sends the next; ``ask`` is none, and may go beside one. ``error``: what the first start that failed
-    raised.
+    """``start``, ``stop``, ``ask`` and ``cancel`` return at once; ``on_answer`` hears what the command came to. One
+    command at a time: the state machine waits for the answer before it sends the next. ``ask`` is none, and may go
+    beside one. ``error``: what the first start that failed raised.
     """
 
     def __init__(

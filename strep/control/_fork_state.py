@@ -10,9 +10,9 @@ argument, in seconds of any steady clock.
 
 At most one command is under way. A fork is stopped once, unless it never began or the call is over. A fork that falls
 silent while its call lives (hold, re-INVITE) is started again a few times, at growing intervals: the API's answer also
-tells whether the call still lives. After ``idle_s`` without a sign of life the API is asked. While it says that the call
-lives, the fork stays ready, and is asked for and started again from time to time; when nobody can tell, it is left
-after ``unknown_s``.
+tells whether the call still lives. After ``idle_s`` without a sign of life the API is asked. While it says that the
+call lives, the fork stays ready, and is started again from time to time; when nobody can tell, it is left after
+``unknown_s``.
 
 A fork that the platform says has stopped, and from which nothing comes any more, was stopped by somebody who may: it
 stays stopped. Webhooks come in any order, so the last of them by when they occurred counts, and after ``backoff_s``.
@@ -27,6 +27,28 @@ from math import nextafter
 from typing import Final
 
 from .._model.exceptions import ConfigurationError
+from ._fork_words import (
+    Action,
+    AskCall,
+    AskFailed,
+    Begin,
+    CallEnded,
+    CallLives,
+    CancelCommand,
+    Event,
+    Finish,
+    HookStarted,
+    HookStopped,
+    Leave,
+    Media,
+    SendStart,
+    SendStop,
+    StartFailed,
+    StartOk,
+    StopDone,
+    Tell,
+    Tick,
+)
 
 __all__ = [
     "Action",
@@ -84,7 +106,8 @@ class ForkLimits:
     first comes ``backoff_s`` after the stall, the next twice as long after the first, and so on, at most
     ``backoff_max_s``. idle_s: when for so long neither media nor an answer of the API has come, the API is asked
     whether the call lives; again after ``backoff_max_s`` or ``idle_s``, whichever is longer. unknown_s: a fork is over
-    when for so long nothing has told that the call lives. stop_s: how long stopping may take; a start that is under way gets half of it.
+    when for so long nothing has told that the call lives. stop_s: how long stopping may take; a start that is under
+    way gets half of it.
     """
 
     no_media_s: float = 5.0
@@ -104,145 +127,6 @@ class ForkLimits:
             raise ConfigurationError(f"max_restarts={self.max_restarts}: 0 or more")
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Begin:
-    """Start."""
-
-
-@dataclass(frozen=True)
-class StartOk:
-    """The API took the fork_start that was sent."""
-
-
-@dataclass(frozen=True)
-class StartFailed:
-    """It did not. ``perhaps``: no definite answer, it may have had its effect. ``call_ended``: the call is over."""
-
-    error: str
-    perhaps: bool = False
-    call_ended: bool = False
-
-
-@dataclass(frozen=True)
-class StopDone:
-    """The fork_stop that was sent came to its end; ``error`` if that was not a success."""
-
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Media:
-    """The last packet that came, came at ``at_s``."""
-
-    at_s: float
-
-
-@dataclass(frozen=True)
-class CallLives:
-    """The API said so, asked by :class:`AskCall`."""
-
-
-@dataclass(frozen=True)
-class AskFailed:
-    """It could not be asked."""
-
-
-@dataclass(frozen=True)
-class HookStarted:
-    """call.fork.started came, which occurred ``at_s`` by the platform's clock; None: it does not say."""
-
-    at_s: float | None = None
-
-
-@dataclass(frozen=True)
-class HookStopped:
-    """call.fork.stopped came, as :class:`HookStarted`; perhaps late, perhaps of a fork that was moved."""
-
-    at_s: float | None = None
-
-
-@dataclass(frozen=True)
-class CallEnded:
-    """The call is over."""
-
-    why: str = "the call has ended"
-
-
-@dataclass(frozen=True)
-class Leave:
-    """The fork is not wanted any more."""
-
-    why: str = "left"
-
-
-@dataclass(frozen=True)
-class Tick:
-    """``state.deadline_s`` has come."""
-
-
-Event = (
-    Begin
-    | StartOk
-    | StartFailed
-    | StopDone
-    | Media
-    | CallLives
-    | AskFailed
-    | HookStarted
-    | HookStopped
-    | CallEnded
-    | Leave
-    | Tick
-)
-
-
-# --- actions ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SendStart:
-    """Send fork_start, a new command; ``restart`` counts from 0, the first start."""
-
-    restart: int
-
-
-@dataclass(frozen=True)
-class SendStop:
-    """Send fork_stop."""
-
-
-@dataclass(frozen=True)
-class AskCall:
-    """Ask the API whether the call lives: :class:`CallLives`, :class:`CallEnded` or :class:`AskFailed`. No command."""
-
-
-@dataclass(frozen=True)
-class CancelCommand:
-    """Give up the command that is under way; it then counts as failed."""
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Something worth telling: "started", "media", "stalled", "restarting", "no_media", "resumed"."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """The fork is over: no more actions follow. ``error``: why it could not be started; None: it was."""
-
-    why: str
-    error: str | None = None
-
-
-Action = SendStart | SendStop | AskCall | CancelCommand | Tell | Finish
-
-
 # --- the machine ------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +143,7 @@ class ForkState:
     hook_stopped: bool = False
     hook_started_s: float = -NEVER  # when the last one occurred, by the platform's clock
     hook_stopped_s: float = -NEVER
+    stopped_elsewhere: bool = False  # somebody else has stopped it
     stopped_at_s: float | None = None  # when call.fork.stopped came, and media has not come since
     leaving: str | None = None  # why
     error: str | None = None
@@ -416,7 +301,7 @@ def _tick(state: ForkState, event: Event, now_s: float) -> Outcome:
         return replace(state, cancelled=True, deadline_s=NEVER), [CancelCommand()]
     if now_s >= _stopped_at(state):
         why = "the platform says that the fork has stopped, and nothing comes any more"
-        return _finished(replace(state, forked=False, leaving=why), why)
+        return _finished(replace(state, forked=False, stopped_elsewhere=True, leaving=why), why)
     if now_s >= _given_up_at(state):
         return _leave(state, Leave("idle: no media, and no sign that the call lives"), now_s)
     if now_s >= _no_media_at(state):
