@@ -14,11 +14,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from .._receiver.replay import Replay, replay_with
 from .._receiver.settings import Settings
 from ..sinks.base import Sink
-from .events import EventSink, emit
+from .events import EventSink, emit, events_lost
 from .exit_codes import EXIT_SINK
 from .options import leg_options, port_options, settings_of, stream_options, values_of
 from .output import Output, output_options
-from .results import check_writable, keep_summary, sink_failed
+from .results import check_writable, keep_summary, sink_failed, undecodable, wrote
 from .running import console
 from .tables import stream_table, totals_line
 
@@ -51,12 +51,15 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         emit({"event": "summary", **summary})
     if path is not None:
-        err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
+        err.print(wrote(path, summary), soft_wrap=True)
     err.print(totals_line(result.totals(), 0), soft_wrap=True)
     _print_retimed(err, result)
     if sink_failed(summary["sinks"]):
-        err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
-    if path is None or sink_failed(summary["sinks"]):
+        err.print(str(summary["sinks"]), style="red", soft_wrap=True)
+    nothing = undecodable(summary)
+    if nothing is not None:
+        err.print(nothing, style="red", soft_wrap=True)
+    if path is None or nothing or events_lost() or sink_failed(summary["sinks"]):
         sys.exit(EXIT_SINK)
 
 
@@ -72,7 +75,7 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(result.summary()))
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
+    out = console(stderr=False, file_columns=_FILE_COLUMNS)
     out.print(stream_table(result.reports()))
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
     _print_retimed(console(), result)
@@ -81,8 +84,9 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
 def _print_retimed(err: Console, result: Replay) -> None:
     if retimed := result.capture["retimed"]:
         err.print(
-            f"[yellow]{retimed:,} datagrams had times out of line, or of a clock that was set: they were given times "
-            "that go on[/]",
+            f"{retimed:,} datagrams had times out of line, or of a clock that was set: they were given times "
+            "that go on",
+            style="yellow",
             soft_wrap=True,
         )
 
@@ -90,7 +94,7 @@ def _print_retimed(err: Console, result: Replay) -> None:
 def _run(file: Path, sinks: list[Sink], settings: Settings) -> Replay:
     err = console()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),

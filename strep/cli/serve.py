@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 from .._edge.http import HttpLimits, HttpServer
 from .._edge.udp.address import UdpAddress
@@ -24,7 +23,7 @@ from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._receiver.receiver import Receiver
 from .._receiver.settings import Settings
 from .._receiver.summary import losses
-from .events import EventSink, EventWriter, write_incidents
+from .events import EventSink, EventWriter, events_lost, write_incidents
 from .exit_codes import EXIT_API, EXIT_SINK
 from .key_check import check_key
 from .limits import Descriptors, hide_key
@@ -183,7 +182,7 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
 
         def on_refused(text: str) -> None:
             refusals.append(text)
-            err.print(Text(text, style="red"), soft_wrap=True)
+            err.print(text, style="red", soft_wrap=True)
             stop.set()
 
         asking = asyncio.create_task(check_key(control, on_refused))
@@ -215,18 +214,18 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
                 recorder.write_summary(last)
             except OSError as error:
                 kept = False
-                err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
+                err.print(f"summary.json cannot be written: {error}", style="red", soft_wrap=True)
     if writer is not None:
         writer({"event": "summary", **last})
         writer.close()
     err.print(f"{recorder.outcomes['recorded']} calls recorded", soft_wrap=True)
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     for sentence in losses(receiver.totals(), last["sinks"]):
-        err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
+        err.print(f"lost: {sentence}", style="red", soft_wrap=True)
     unread = receiver.totals().dropped_by.get("unread")
     if refusals:
         return EXIT_API
-    return EXIT_SINK if unread or not kept or sink_failed(last["sinks"]) else 0
+    return EXIT_SINK if unread or not kept or events_lost() or sink_failed(last["sinks"]) else 0
 
 
 def _servers(plan: _Plan, hooks: Any, health: Health, metrics: Any) -> list[HttpServer]:
@@ -336,5 +335,4 @@ def _print_leg(err: Console, event: dict[str, Any]) -> None:
         err.print(
             f"leg {event['call_leg_id']}: {directions}, {event['duration_s']:.1f} s → {event['file']}",
             soft_wrap=True,
-            markup=False,
         )
