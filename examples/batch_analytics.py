@@ -5,6 +5,8 @@ calls.
 """
 
 import asyncio
+import contextlib
+import signal
 import sys
 
 import numpy as np
@@ -33,4 +35,7 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
         print(f"{NAMES[row]}: {10 * np.log10(ENERGY[row] + 1):.1f} dB")
 
 
-asyncio.run(main(*sys.argv[1:]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,6 +1,8 @@
 """A task per stream, frames as speech recognition wants them: python frames.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
+import contextlib
+import signal
 import sys
 
 import strep
@@ -25,4 +27,7 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
             tasks.create_task(consume(stream))
 
 
-asyncio.run(main(*sys.argv[1:]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,6 +1,8 @@
 """Level, loss and jitter, once a second: python monitor.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
+import contextlib
+import signal
 import sys
 
 import strep
@@ -24,4 +26,7 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
                       f" jitter {report.jitter_ms_last:.1f} ms, {dbfs:.0f} dBFS")  # fmt: skip
 
 
-asyncio.run(main(*sys.argv[1:]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main(*sys.argv[1:]))

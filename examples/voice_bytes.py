@@ -5,6 +5,8 @@ num_channels, samples_per_channel) want is `frame.pcm`, 16-bit little-endian. Au
 """
 
 import asyncio
+import contextlib
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -46,4 +48,7 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
             tasks.create_task(serve(stream))
 
 
-asyncio.run(main(*sys.argv[1:]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+with contextlib.suppress(KeyboardInterrupt):
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,6 +1,8 @@
 """Record with two processes on one port into calls/: python workers.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
+import contextlib
+import signal
 import sys
 
 import strep
@@ -23,4 +25,7 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
 
 
 if __name__ == "__main__":  # workers import this file
-    asyncio.run(main(*sys.argv[1:]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,38 @@ def test_examples_that_listen(name: str, said: dict[str, str | BaseException]) -
         raise out
     for pattern in SAYS[name]:
         assert re.search(pattern, out), out
+
+
+@pytest.mark.sockets
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as of POSIX")
+async def test_examples_end_well_when_they_are_told_to(tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM: no traceback, no error; what was recorded is complete."""
+
+    async def run(name: str, number: signal.Signals) -> None:
+        cwd = tmp_path / f"{name}-{number.name}"
+        cwd.mkdir()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(EXAMPLES / name), "udp:127.0.0.1:0", cwd=cwd,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert (await asyncio.wait_for(process.stdout.readline(), 100)).startswith(b"listening on")
+            process.send_signal(number)
+            _, err = await asyncio.wait_for(process.communicate(), 100)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+        assert (process.returncode, err.decode()) == (0, ""), name
+        assert name != "record.py" or (cwd / "calls" / "summary.json").is_file()
+
+    for name in SAYS:
+        source = (EXAMPLES / name).read_text()
+        assert "signal.SIGTERM" in source
+        assert "contextlib.suppress(KeyboardInterrupt)" in source
+    for number in (signal.SIGINT, signal.SIGTERM):
+        await asyncio.gather(*(run(name, number) for name in ("record.py", "frames.py", "monitor.py", "workers.py")))
 
 
 def test_the_example_that_replays(tmp_path: Path) -> None:

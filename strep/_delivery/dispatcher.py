@@ -113,12 +113,14 @@ class Dispatcher:
                 lane.guarded.wait_for_room()
 
     def close(self, timeout_s: float) -> None:
-        """Finish all sinks side by side."""
-        threads = [threading.Thread(target=lane.close, args=(timeout_s,), daemon=True) for lane in self._lanes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        """Finish all sinks side by side; then those that hear no audio, for they are told what the others find."""
+        for audio in (True, False):
+            lanes = [lane for lane in self._lanes if lane.wants_audio is audio]
+            threads = [threading.Thread(target=lane.close, args=(timeout_s,), daemon=True) for lane in lanes]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
     def reports(self) -> list[dict[str, Any]]:
         return [lane.report() for lane in self._lanes]

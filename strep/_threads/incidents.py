@@ -72,7 +72,8 @@ class Incidents:
             return  # only counted: strangers may cause it any number of times
         what = f"{type(error).__name__}: {error}"
         of = f" of stream {stream.name} {stream.stem}" if stream is not None else ""
-        trace = "".join(traceback.format_exception(error))
+        # a disk that is full or gone is no fault of the code: what it says suffices
+        trace = what if isinstance(error, OSError) else "".join(traceback.format_exception(error))
         _log.error("fault contained in %s%s, the rest goes on; further ones are only counted\n%s", place, of, trace)
         data: dict[str, Any] = {"place": place, "error": what, "packets": packets}
         if stream is not None:

@@ -102,6 +102,8 @@ def main() -> None:
     except CaptureFileError as error:
         code, text = EXIT_FILE, str(error)
     except StrepError as error:
-        code, text = EXIT_USAGE, str(error)
+        from .words import in_options
+
+        code, text = EXIT_USAGE, in_options(str(error))
     click.echo(f"strep: {text}", err=True)
     sys.exit(code)

@@ -92,7 +92,7 @@ def bench(
     err = console()
     here = machine()
     outcomes = []
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=None)
         for name in workloads or WORKLOADS:
@@ -135,14 +135,12 @@ def _show(outcome: Outcome) -> None:
         table.add_column(name, justify="left" if words else "right")
     for row in outcome.rows:
         table.add_row(*(_cell(cell) for cell in row))
-    out = console(stderr=False)
-    if not out.is_terminal:
-        out.width = _FILE_COLUMNS
+    out = console(stderr=False, file_columns=_FILE_COLUMNS)
     out.print(table)
     for note in outcome.notes:
         out.print(f"  {note}", soft_wrap=True)
     for wrong in outcome.wrong:
-        out.print(f"  [red]wrong: {wrong}[/]", soft_wrap=True)
+        out.print(f"  wrong: {wrong}", style="red", soft_wrap=True)
     out.print()
 
 

@@ -74,9 +74,7 @@ async def check_call(options: CallOptions, listen: str, *, as_json: bool) -> int
             async with fork:
                 if not as_json:
                     to = ", ".join(f"{name} {where}" for name, where in fork.addresses.items())
-                    console().print(
-                        f"forking to {to}, waiting {options.wait_s:g} s at most", markup=False, soft_wrap=True
-                    )
+                    console().print(f"forking to {to}, waiting {options.wait_s:g} s at most", soft_wrap=True)
                 deadline = time.monotonic() + options.wait_s
                 while time.monotonic() < deadline and not fork.phase.over:
                     found = fork.diagnosis()
@@ -97,4 +95,4 @@ def _print_diagnosis(found: Diagnosis, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     else:
-        console().print(str(found), markup=False, highlight=False, soft_wrap=True)
+        console().print(str(found), highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ from .._workers.steering import steering_problem
 from .._workers.supervisor import Supervisor
 from ..sinks import LevelMeter, MutedSink
 from ..sinks.base import Sink
-from .events import EventSink, EventWriter, emit, write_incidents
+from .events import EventSink, EventWriter, emit, events_lost, write_incidents
 from .exit_codes import EXIT_SINK
 from .limits import hide_key
 from .lock import DirectoryLock
@@ -38,7 +38,7 @@ from .options import (
     values_of,
 )
 from .output import Output, output_options
-from .results import check_writable, keep_summary, sink_failed
+from .results import check_writable, keep_summary, sink_failed, undecodable, wrote
 from .running import console, favor_receiving, run_async, stop_on_signals
 from .tables import stream_table, totals_line
 from .workers import WorkerSinks
@@ -145,7 +145,7 @@ def _make_receiver(
     """What receives, and the meter whose levels the table shows."""
     workers = own.workers
     if workers > 1 and (problem := _why_alone(settings.listen, output.layout)):
-        err.print(f"[yellow]{problem}: one process does it all[/]", soft_wrap=True)
+        err.print(f"{problem}: one process does it all", style="yellow", soft_wrap=True)
         workers = 1
     if workers > 1:
         made = WorkerSinks(own.out, output, own.as_json)
@@ -171,17 +171,20 @@ def _conclude(err: Console, receiver: Receiver | Supervisor, own: CaptureOptions
     kept = own.out is None
     if own.out is not None and (path := keep_summary(err, own.out, summary)) is not None:
         kept = True
-        err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
+        err.print(wrote(path, summary), soft_wrap=True)
     if own.as_json:
         emit({"event": "summary", **summary})
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     for report in summary["sinks"]:
         if report.get("failed"):
-            err.print(f"[red]{report['kind']}: {report['failed']}[/]", soft_wrap=True)
+            err.print(f"{report['kind']}: {report['failed']}", style="red", soft_wrap=True)
     for sentence in lost:
-        err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
+        err.print(f"lost: {sentence}", style="red", soft_wrap=True)
+    nothing = None if own.out is None else undecodable(summary)
+    if nothing is not None:
+        err.print(nothing, style="red", soft_wrap=True)
     unread = receiver.totals().dropped_by.get("unread")
-    return EXIT_SINK if unread or not kept or sink_failed(summary["sinks"]) else 0
+    return EXIT_SINK if unread or nothing or not kept or events_lost() or sink_failed(summary["sinks"]) else 0
 
 
 def _metrics_server(address: str, receiver: Receiver | Supervisor) -> HttpServer:
@@ -215,8 +218,9 @@ def _announce(err: Console, receiver: Receiver | Supervisor, as_json: bool) -> N
         )
         if s.granted_buffer < min(_SMALL_BUFFER, s.requested_buffer):
             err.print(
-                f"[yellow]the receive buffer is small ({s.granted_buffer >> 10} KiB): bursts may be lost; "
-                "raise it with: sysctl -w net.core.rmem_max=67108864[/]",
+                f"the receive buffer is small ({s.granted_buffer >> 10} KiB): bursts may be lost; "
+                "raise it with: sysctl -w net.core.rmem_max=67108864",
+                style="yellow",
                 soft_wrap=True,
             )
 
@@ -229,7 +233,7 @@ async def _show_until(
         await stop.wait()
         return
     began, last, last_at = time.monotonic(), 0, time.monotonic()
-    with Live(console=err, auto_refresh=False, transient=True) as live:
+    with Live(console=err, auto_refresh=False) as live:  # what it showed last stays there
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _REFRESH_S)
@@ -238,5 +242,8 @@ async def _show_until(
             last, last_at = totals.datagrams, now
             # only the streams that fit are looked at: thousands cost no more
             top = receiver.top(max(_FEWEST_ROWS, err.height - _OTHER_LINES))
+            # a row stays where it is
+            top.sort(key=lambda report: (report.stream.first_arrival_ns, report.stream.serial))
             head = Text(f"{now - began:6.1f} s  {speed:,.0f} datagrams/s  {totals_line(totals, receiver.live_streams)}")
-            live.update(Group(head, stream_table(top, meter=meter)), refresh=True)
+            table = stream_table(top, meter=meter, columns=err.width, now_ns=time.time_ns())
+            live.update(Group(head, table), refresh=True)

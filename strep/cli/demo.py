@@ -81,7 +81,7 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
                     progress=update,
                 )
             except MissingExtraError as error:
-                err.print(f"without the API, forked straight: {error}", soft_wrap=True, markup=False)
+                err.print(f"without the API, forked straight: {error}", soft_wrap=True)
                 traffic = make_traffic(calls=calls, duration_s=seconds, impairments=_TROUBLE, seed=seed)
                 withheld = (await play(traffic, f"udp:{address}", progress=update)).lost
             await asyncio.sleep(_LAST_PACKETS_S)
@@ -89,13 +89,13 @@ async def _demo(calls: int, seconds: float, out: Path, seed: int | None) -> int:
         await receiver.stop()
     summary = receiver.summary()
     write_summary(folder, summary)
-    out_console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
+    out_console = console(stderr=False, file_columns=_FILE_COLUMNS)
     _print_results(out_console, receiver, summary, withheld, folder)
     if calls <= _MAX_PICTURES:
         try:
             drawn = await asyncio.to_thread(plot_directory, folder)
         except MissingExtraError as error:
-            err.print(f"no pictures: {error}", soft_wrap=True, markup=False)
+            err.print(f"no pictures: {error}", soft_wrap=True)
         else:
             for path in drawn:
                 out_console.print(str(path), soft_wrap=True)

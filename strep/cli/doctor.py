@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import click
+from rich.text import Text
 
 from .._edge.udp import UdpAddress, open_socket, parse_address, recvmmsg_available
 from .._model.exceptions import StrepError
@@ -39,6 +40,7 @@ _LOOPBACK_S: Final = 1.0
 _CLOCK_WATCH_S: Final = 0.05
 _EXTRAS: Final = {
     "codecs": ("av",),
+    "metrics": ("prometheus_client", "uvicorn"),
     "plot": ("matplotlib",),
     "serve": ("uvicorn", "cryptography"),
     "vad": ("onnxruntime",),
@@ -86,7 +88,8 @@ def _check_machine(address: UdpAddress, out: Path, *, as_json: bool) -> int:
         err = console()
         color = {"ok": "green", "warn": "yellow", "fail": "red"}
         for check in checks:
-            err.print(f"[{color[check.result]}]{check.result:>4}[/]  {check.name:<14} {check.text}", soft_wrap=True)
+            line = Text.assemble((f"{check.result:>4}", color[check.result]), f"  {check.name:<14} {check.text}")
+            err.print(line, soft_wrap=True)
     return EXIT_DOCTOR if any(check.result == "fail" for check in checks) else 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .._model.report import StreamReport
 from .._model.types import StreamEvent, StreamInfo
@@ -13,16 +16,39 @@ from .._threads.incidents import Incident
 from .._threads.worker_queue import WorkerQueue
 from ..sinks.base import BaseSink
 
-__all__ = ["EventSink", "EventWriter", "emit", "write_incidents"]
+__all__ = ["EventSink", "EventWriter", "emit", "events_lost", "write_incidents"]
+
+log = logging.getLogger("strep")
+
+_LAST_EVENTS_S: Final = 30.0  # for a reader that is slow
+_unprinted = False
 
 
 def emit(event: dict[str, Any]) -> None:
-    """Print an event as one line, at once. When the reader has closed the pipe, nothing is printed any more."""
+    """Print an event as one line, at once. When the reader has closed the pipe, or the disk takes no more of it (which
+    is said), nothing is printed any more."""
     try:
         sys.stdout.write(json.dumps(event) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        _print_no_more()
+    except OSError as error:
+        _print_no_more()
+        global _unprinted
+        _unprinted = True
+        log.error("events cannot be printed any more: %s", error)  # noqa: TRY400  # a full disk is no bug
+
+
+def _print_no_more() -> None:
+    nothing = open(os.devnull, "w")  # noqa: SIM115
+    with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes there too, or fails at the end
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    sys.stdout = nothing
+
+
+def events_lost() -> bool:
+    """Whether some could not be printed, other than because nobody reads them."""
+    return _unprinted
 
 
 class IncidentSource(Protocol):
@@ -79,6 +105,6 @@ class EventWriter:
     def __call__(self, event: dict[str, Any]) -> None:
         self._queue.put(event)
 
-    def close(self, timeout_s: float = 1.0) -> None:
+    def close(self, timeout_s: float = _LAST_EVENTS_S) -> None:
         """Wait until all are printed, for at most ``timeout_s``."""
         self._queue.close(timeout_s)

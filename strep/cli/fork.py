@@ -114,7 +114,7 @@ def _run(base_url: str | None, as_json: bool, command: Callable[[SyncCallControl
     if as_json:
         click.echo(json.dumps(asdict(result)))
     text = "the call has already ended: nothing to stop" if result.already_ended else done
-    console().print(text, markup=False, soft_wrap=True)
+    console().print(text, soft_wrap=True)
 
 
 def _error_fields(error: APIError) -> dict[str, Any]:

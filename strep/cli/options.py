@@ -21,6 +21,7 @@ from .._receiver.settings import LATENCY_MS, NOT_FOR, TRANSPORTS, Settings
 
 __all__ = [
     "decorated",
+    "flag_of",
     "http_address",
     "leg_options",
     "option_of",
@@ -60,8 +61,9 @@ _LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "pin": {"type": click.Choice(PIN_MODES)},
     "pcap": {
         "type": click.Path(path_type=Path, dir_okay=False), "metavar": "FILE",
-        "help": "Record every datagram raw, for Wireshark and `strep replay`. With workers: FILE-stem.0.pcap, .1.pcap "
-        "...; who replaces a dead one takes the next free name, like .1-2.pcap.",
+        "help": "Record every datagram raw, for `strep replay`. Wireshark shows plain RTP in it, of STREP only UDP, "
+        "unless it has the dissector (`strep wireshark`), or the file goes through `strep unwrap` first. With workers: "
+        "FILE-stem.0.pcap, .1.pcap ...; who replaces a dead one takes the next free name, like .1-2.pcap.",
     },
     "transport": {"type": click.Choice(TRANSPORTS), "help": None},
     "receive_buffer": {"type": click.IntRange(1 << 12, 1 << 30)},
@@ -77,7 +79,9 @@ _LOOKS_OF_COMMANDS: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
     },
     ("strep replay", "tx"): {"metavar": "PORT", "help": "Plain RTP to this port is what it transmitted (outbound)."},
     ("strep serve", "listen"): {"default": "0.0.0.0:9000", "help": "Where media come to."},
-    ("strep serve", "pcap"): {"help": "Record every datagram raw."},
+    ("strep serve", "pcap"): {
+        "help": "Record every datagram raw, for `strep replay`, and for Wireshark as told there by `strep capture -h`.",
+    },
 }
 """The same by command, where one command differs."""
 
@@ -156,7 +160,7 @@ def option_of(field: Field[Any], way: str) -> Any:
     """The :func:`click.option` of a field of Settings, which has a default, and ``metadata`` "help" and "unit"."""
     unit, default = field.metadata["unit"], field.default
     look: dict[str, Any] = {
-        "flag": "--" + (field.name.removesuffix(f"_{unit}") if unit in _SUFFIXES else field.name).replace("_", "-"),
+        "flag": flag_of(field),
         "help": field.metadata["help"],
         "default": default,
         "metavar": _METAVARS.get(unit or ""),
@@ -174,6 +178,13 @@ def option_of(field: Field[Any], way: str) -> Any:
     if "type" in look and isinstance(look["type"], click.Choice):
         del look["metavar"]
     return click.option(look.pop("flag"), field.name, **look)
+
+
+def flag_of(field: Field[Any]) -> str:
+    """What the option of a field of Settings is called."""
+    unit = field.metadata["unit"]
+    name = field.name.removesuffix(f"_{unit}") if unit in _SUFFIXES else field.name
+    return str(_LOOKS.get(field.name, {}).get("flag", "--" + name.replace("_", "-")))
 
 
 def settings_of(way: str, options: Mapping[str, Any], **more: Any) -> Settings:

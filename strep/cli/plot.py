@@ -29,7 +29,7 @@ def plot(directory: Path, out: Path | None, format_: Literal["png", "svg", "pdf"
     """Draw each call leg of a capture DIR: waveforms, spectrograms, losses, talk, keys, MOS. Needs the extra "plot"."""
     err = console()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

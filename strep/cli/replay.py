@@ -15,11 +15,11 @@ from .._receiver.replay import Replay, replay_with
 from .._receiver.settings import Settings
 from ..sinks.base import Sink
 from .captures import tell_capture
-from .events import EventSink, emit
+from .events import EventSink, emit, events_lost
 from .exit_codes import EXIT_SINK
 from .options import leg_options, port_options, settings_of, stream_options, values_of
 from .output import Output, output_options
-from .results import check_writable, keep_summary, sink_failed
+from .results import check_writable, keep_summary, sink_failed, undecodable, wrote
 from .running import console
 from .tables import stream_table, totals_line
 
@@ -54,12 +54,15 @@ def replay(file: Path, out: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         emit({"event": "summary", **summary})
     if path is not None:
-        err.print(f"wrote {path} and {sum(len(s['files']) for s in summary['streams'])} files", soft_wrap=True)
+        err.print(wrote(path, summary), soft_wrap=True)
     err.print(totals_line(result.totals(), 0), soft_wrap=True)
     tell_capture(err, result.capture)
     if sink_failed(summary["sinks"]):
-        err.print(f"[red]{summary['sinks']}[/]", soft_wrap=True)
-    if path is None or sink_failed(summary["sinks"]):
+        err.print(str(summary["sinks"]), style="red", soft_wrap=True)
+    nothing = undecodable(summary)
+    if nothing is not None:
+        err.print(nothing, style="red", soft_wrap=True)
+    if path is None or nothing or events_lost() or sink_failed(summary["sinks"]):
         sys.exit(EXIT_SINK)
 
 
@@ -77,7 +80,7 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(result.summary()))
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
+    out = console(stderr=False, file_columns=_FILE_COLUMNS)
     out.print(stream_table(result.reports()))
     out.print(totals_line(result.totals(), 0), soft_wrap=True)
     tell_capture(console(), result.capture)
@@ -86,7 +89,7 @@ def inspect(file: Path, as_json: bool, **options: Any) -> None:
 def _run(file: Path, sinks: list[Sink], settings: Settings) -> Replay:
     err = console()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),

@@ -10,7 +10,7 @@ from rich.console import Console
 from .._model.exceptions import ConfigurationError
 from .._receiver.summary import write_summary
 
-__all__ = ["check_writable", "keep_summary", "sink_failed"]
+__all__ = ["check_writable", "keep_summary", "sink_failed", "undecodable", "wrote"]
 
 
 def check_writable(out: Path) -> None:
@@ -30,8 +30,29 @@ def keep_summary(err: Console, out: Path, summary: dict[str, Any]) -> Path | Non
     try:
         return write_summary(out, summary)
     except OSError as error:
-        err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
+        err.print(f"summary.json cannot be written: {error}", style="red", soft_wrap=True)
         return None
+
+
+def wrote(path: Path, summary: dict[str, Any]) -> str:
+    """What is there now: a file may hold several streams."""
+    count = len({name for stream in summary["streams"] for name in stream["files"]})
+    return f"wrote {path} and {count} file{'' if count == 1 else 's'}"
+
+
+def undecodable(summary: dict[str, Any]) -> str | None:
+    """What to say when packets came and no audio could be made of any; None: there is some, or there were no
+    packets."""
+    streams = summary["streams"]
+    packets = sum(stream["undecoded"] for stream in streams)
+    if not packets or any(stream["files"] or stream["samples"] > stream["gap_samples"] for stream in streams):
+        return None
+    why = (
+        "they look encrypted (SRTP): have them sent decrypted"
+        if any(stream["encrypted"] for stream in streams)
+        else "say what it is with --pt, like --pt 96=opus/48000/2, and install the extra that decodes it"
+    )
+    return f"none of {packets:,} packets could be decoded, so there is no audio of them: {why}"
 
 
 def sink_failed(reports: list[dict[str, Any]]) -> bool:

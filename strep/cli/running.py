@@ -24,9 +24,16 @@ _SWITCH_INTERVAL_S: Final = 0.0005  # Python's default: 5 ms
 _T = TypeVar("_T")
 
 
-def console(*, stderr: bool = True) -> Console:
-    """All that is for people goes to stderr, except results. rich heeds NO_COLOR, and whether that is a terminal."""
-    return Console(stderr=stderr, highlight=False)
+def console(*, stderr: bool = True, file_columns: int | None = None) -> Console:
+    """All that is for people goes to stderr, except results. rich heeds NO_COLOR, and whether that is a terminal.
+
+    What is printed is text as it stands: addresses, paths and names hold brackets and colons, which are no markup and
+    no emoji. Colours are styles: ``print(text, style="red")``. file_columns: the width where it is no terminal.
+    """
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if file_columns is not None and not made.is_terminal:
+        made.width = file_columns
+    return made
 
 
 def favor_receiving() -> None:
@@ -43,11 +50,14 @@ def run_async(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set, for the running loop. A second one ends the process at once, whatever it
-    does: files stay as they are (valid, as ….part), and there is no summary."""
+    """An event that SIGINT, SIGTERM and SIGHUP (a terminal that was closed) set, for the running loop. A second one
+    ends the process at once, whatever it does: files stay as they are (valid, as ….part), and there is no summary.
+    Under nohup, which ignores SIGHUP, that stays so."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def on_first() -> None:
         stop.set()

@@ -23,8 +23,9 @@ from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._receiver.receiver import Receiver
 from .._receiver.settings import Settings
 from .._receiver.summary import losses
-from .events import EventSink, EventWriter, write_incidents
-from .exit_codes import EXIT_SINK
+from .events import EventSink, EventWriter, events_lost, write_incidents
+from .exit_codes import EXIT_API, EXIT_SINK
+from .key_check import check_key
 from .limits import Descriptors, hide_key
 from .lock import DirectoryLock
 from .options import pcap_option, port_options, settings_of, socket_options, stream_options, values_of
@@ -177,6 +178,14 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             raise
         beats = asyncio.create_task(_beat(health, recorder, summary))
         incidents = None if writer is None else asyncio.create_task(write_incidents(receiver, writer))
+        refusals: list[str] = []
+
+        def on_refused(text: str) -> None:
+            refusals.append(text)
+            err.print(text, style="red", soft_wrap=True)
+            stop.set()
+
+        asking = asyncio.create_task(check_key(control, on_refused))
         try:
             await asyncio.to_thread(_put_aside, own.out)
             await asyncio.to_thread(health.beat)
@@ -188,8 +197,9 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             await stop.wait()
         finally:
             health.serving = False
-            beats.cancel()
-            await asyncio.gather(beats, return_exceptions=True)
+            for task in (beats, asking):
+                task.cancel()
+            await asyncio.gather(beats, asking, return_exceptions=True)
             for server in servers:
                 await server.stop()
             await hooks.drain(_DRAIN_WEBHOOKS_S)
@@ -204,16 +214,18 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
                 recorder.write_summary(last)
             except OSError as error:
                 kept = False
-                err.print(f"[red]summary.json cannot be written: {error}[/]", soft_wrap=True)
+                err.print(f"summary.json cannot be written: {error}", style="red", soft_wrap=True)
     if writer is not None:
         writer({"event": "summary", **last})
         writer.close()
     err.print(f"{recorder.outcomes['recorded']} calls recorded", soft_wrap=True)
     err.print(totals_line(receiver.totals(), 0), soft_wrap=True)
     for sentence in losses(receiver.totals(), last["sinks"]):
-        err.print(f"[red]lost: {sentence}[/]", soft_wrap=True)
+        err.print(f"lost: {sentence}", style="red", soft_wrap=True)
     unread = receiver.totals().dropped_by.get("unread")
-    return EXIT_SINK if unread or not kept or sink_failed(last["sinks"]) else 0
+    if refusals:
+        return EXIT_API
+    return EXIT_SINK if unread or not kept or events_lost() or sink_failed(last["sinks"]) else 0
 
 
 def _servers(plan: _Plan, hooks: Any, health: Health, metrics: Any) -> list[HttpServer]:
@@ -323,5 +335,4 @@ def _print_leg(err: Console, event: dict[str, Any]) -> None:
         err.print(
             f"leg {event['call_leg_id']}: {directions}, {event['duration_s']:.1f} s → {event['file']}",
             soft_wrap=True,
-            markup=False,
         )

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from .._delivery.stream import Stream
 from .._model.call_legs import parse_call_leg_id
 from .._model.exceptions import ConfigurationError, StrepError
+from .._model.report import utc_text
 from .._model.types import Direction
 from .._receiver.pairs import PortPair
 from ._diagnosis import Diagnosis, Facts, diagnose
@@ -25,7 +26,11 @@ from ._fork_machine import ForkMachine
 from ._fork_route import ForkRoute, Mode
 from ._fork_state import (
     Action,
+    AskCall,
+    AskFailed,
     Begin,
+    CallEnded,
+    CallLives,
     CancelCommand,
     Finish,
     ForkLimits,
@@ -50,6 +55,7 @@ __all__ = ["Fork"]
 log = logging.getLogger("strep.control.forks")
 
 _LINGER_S: Final = 0.1  # for what is on its way when a fork has been stopped
+_SILENCE: Final = ("stalled", "resumed")
 _QUIET: Final = ("started", "media", "resumed")  # told of in the log as information; the rest as warnings
 
 
@@ -107,6 +113,7 @@ class Fork:
         self._answered = asyncio.Event()  # the API has answered the first start, or the fork is over
         self._closed = asyncio.Event()
         self._began_s = 0.0  # of the loop's time
+        self._silent_since_ns: int | None = None  # UTC; when the last packet came before a stall that lasts
         self._ahead_s = 0.0  # how far the loop's time is ahead of the receiver's clock
 
     def __repr__(self) -> str:
@@ -276,6 +283,8 @@ class Fork:
                 self._commands.start(self._route.addresses, forked=self.state.ok)
             case SendStop():
                 self._commands.stop()
+            case AskCall():
+                self._commands.ask()
             case CancelCommand():
                 self._commands.cancel()
             case Tell("no_media", text):
@@ -284,11 +293,11 @@ class Fork:
                 self._report("no_media", text, found.as_dict())
             case Tell(kind, text):
                 log.log(logging.INFO if kind in _QUIET else logging.WARNING, "%s: %s", self.call_control_id, text)
-                self._report(f"fork_{kind}", text)
+                self._report(f"fork_{kind}", text, self._silence(ends=kind == "resumed") if kind in _SILENCE else None)
             case Finish():
                 self._finish(action)
 
-    def _answer(self, event: StartOk | StartFailed | StopDone) -> None:
+    def _answer(self, event: StartOk | StartFailed | StopDone | CallLives | CallEnded | AskFailed) -> None:
         if not isinstance(event, StartOk):
             self._machine.feed(event)
             return
@@ -317,6 +326,7 @@ class Fork:
             return
         if self._asking is not None:
             self._asking.cancel()
+        self._commands.close()
         self._registry.remove(self)
         try:
             self._route.close(self._leg if self._streams.watching else None)
@@ -326,9 +336,28 @@ class Fork:
             self._streams.close()
             self._closed.set()
             self._answered.set()
-        self._report("fork_failed" if failed else "fork_stopped", text, _figures(self.state, self._streams.packets()))
+        figures = _figures(self.state, self._streams.packets()) | self._silence(ends=True)
+        self._report("fork_failed" if failed else "fork_stopped", text, figures)
 
     # --- figures ------------------------------------------------------------------------------------------------------
+
+    def _silence(self, *, ends: bool) -> dict[str, Any]:
+        """What is to be told of a silence that begins now, or ``ends``; nothing where there is none."""
+        media_s, since_ns = self.state.media_s, self._silent_since_ns
+        if media_s is None or (ends and since_ns is None):
+            return {}
+        last_ns = round((media_s - self._ahead_s) * 1e9)
+        if since_ns is None:
+            self._silent_since_ns = last_ns
+            return {"silent_since": utc_text(last_ns)}
+        self._silent_since_ns = None
+        until_ns = last_ns if self.phase is ForkPhase.MEDIA else self._now_ns()
+        return {"silent_since": utc_text(since_ns), "silent_s": round((until_ns - since_ns) / 1e9, 3)}
+
+    def _now_ns(self) -> int:
+        """By the receiver's clock, also when that has stopped."""
+        assert self._loop is not None
+        return round((self._loop.time() - self._ahead_s) * 1e9)
 
     def _report(self, kind: str, text: str, data: dict[str, Any] | None = None) -> None:
         if self._on_event is None:

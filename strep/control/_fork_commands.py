@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ._fork_state import StartFailed, StartOk, StopDone
+from ._fork_state import AskFailed, CallEnded, CallLives, StartFailed, StartOk, StopDone
 from ._outcomes import call_is_over, error_text, may_have_had_effect
 from ._protocols import ForkApi, StreamType
 
@@ -14,9 +14,9 @@ __all__ = ["ForkCommands"]
 
 
 class ForkCommands:
-    """``start``, ``stop`` and ``cancel`` return at once; ``on_answer`` hears what the command came to. One command at a
-    time: the state machine waits for the answer before it sends the next. ``error``: what the first start that failed
-    raised.
+    """``start``, ``stop``, ``ask`` and ``cancel`` return at once; ``on_answer`` hears what the command came to. One
+    command at a time: the state machine waits for the answer before it sends the next. ``ask`` is none, and may go
+    beside one. ``error``: what the first start that failed raised.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class ForkCommands:
         *,
         stream_type: StreamType | None,
         client_state: bytes | str | None,
-        on_answer: Callable[[StartOk | StartFailed | StopDone], None],
+        on_answer: Callable[[StartOk | StartFailed | StopDone | CallLives | CallEnded | AskFailed], None],
     ) -> None:
         self.error: BaseException | None = None
         self._api = api
@@ -35,6 +35,7 @@ class ForkCommands:
         self._client_state = client_state
         self._on_answer = on_answer
         self._task: asyncio.Task[Any] | None = None
+        self._asking: asyncio.Task[Any] | None = None
 
     def start(self, addresses: Mapping[str, str], *, forked: bool) -> None:
         """Send fork_start. addresses: its "target", or "rx" and "tx". forked: whether an earlier one has succeeded."""
@@ -60,6 +61,20 @@ class ForkCommands:
             )
 
         self._send(send(), self._stopped)
+
+    def ask(self) -> None:
+        """Ask whether the call lives."""
+
+        async def send() -> bool:
+            return (await self._api.retrieve_call(self._call_control_id)).is_alive
+
+        self._asking = asyncio.get_running_loop().create_task(send())
+        self._asking.add_done_callback(self._asked)
+
+    def close(self) -> None:
+        """The fork is over: nobody wants to know any more whether the call lives."""
+        if self._asking is not None:
+            self._asking.cancel()
 
     def cancel(self) -> None:
         """Give up the command that is under way."""
@@ -88,3 +103,13 @@ class ForkCommands:
         else:
             error = task.exception()
             self._on_answer(StopDone(None if error is None else error_text(error)))
+
+    def _asked(self, task: asyncio.Task[bool]) -> None:
+        self._asking = None
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or (error is not None and not call_is_over(error, forked=True)):
+            self._on_answer(AskFailed())
+        elif error is None and task.result():
+            self._on_answer(CallLives())
+        else:
+            self._on_answer(CallEnded("the API says that the call has ended"))

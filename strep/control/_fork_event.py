@@ -15,7 +15,8 @@ class ForkEvent:
 
     kind: "fork_started" (the API said ok), "fork_media", "fork_stalled", "fork_resumed", "fork_restarting",
     "fork_restart_failed", "fork_stop_failed", "no_media", "fork_stopped", "fork_failed". time_ns: UTC.
-    data: more of it, JSON-ready; of "no_media" the diagnosis.
+    data: more of it, JSON-ready; of "no_media" the diagnosis; of a stall ``silent_since`` (UTC), and ``silent_s`` when
+    it is over, or the fork is.
     """
 
     kind: str

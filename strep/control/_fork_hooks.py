@@ -33,9 +33,13 @@ def media_may_move(webhook: WebhookEvent) -> bool:
 def event_of(webhook: WebhookEvent) -> HookStarted | HookStopped | CallEnded | None:
     """The event of the state machine that a webhook is; None if it is none."""
     if isinstance(webhook, ForkStarted):
-        return HookStarted()
+        return HookStarted(_seconds(webhook))
     if isinstance(webhook, ForkStopped):
-        return HookStopped()
+        return HookStopped(_seconds(webhook))
     if isinstance(webhook, CallHangup):
         return CallEnded(f"hang-up ({webhook.hangup_cause or 'no cause told'})")
     return None
+
+
+def _seconds(webhook: WebhookEvent) -> float | None:
+    return None if webhook.occurred_at is None else webhook.occurred_at.timestamp()

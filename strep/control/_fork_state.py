@@ -10,7 +10,12 @@ argument, in seconds of any steady clock.
 
 At most one command is under way. A fork is stopped once, unless it never began or the call is over. A fork that falls
 silent while its call lives (hold, re-INVITE) is started again a few times, at growing intervals: the API's answer also
-tells whether the call still lives. A fork is an orphan, and is left, when nothing has come from it for ``idle_s``.
+tells whether the call still lives. After ``idle_s`` without a sign of life the API is asked. While it says that the
+call lives, the fork stays ready, and is started again from time to time; when nobody can tell, it is left after
+``unknown_s``.
+
+A fork that the platform says has stopped, and from which nothing comes any more, was stopped by somebody who may: it
+stays stopped. Webhooks come in any order, so the last of them by when they occurred counts, and after ``backoff_s``.
 """
 
 from __future__ import annotations
@@ -18,14 +23,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import nextafter
 from typing import Final
 
 from .._model.exceptions import ConfigurationError
+from ._fork_words import (
+    Action,
+    AskCall,
+    AskFailed,
+    Begin,
+    CallEnded,
+    CallLives,
+    CancelCommand,
+    Event,
+    Finish,
+    HookStarted,
+    HookStopped,
+    Leave,
+    Media,
+    SendStart,
+    SendStop,
+    StartFailed,
+    StartOk,
+    StopDone,
+    Tell,
+    Tick,
+)
 
 __all__ = [
     "Action",
+    "AskCall",
+    "AskFailed",
     "Begin",
     "CallEnded",
+    "CallLives",
     "CancelCommand",
     "Event",
     "Finish",
@@ -73,8 +104,10 @@ class ForkLimits:
     no_media_s: if no media has come this long after a start that succeeded, something is wrong. stall_s: a fork that
     had media has stalled when it has been silent for so long. max_restarts: in a row, until media comes again. The
     first comes ``backoff_s`` after the stall, the next twice as long after the first, and so on, at most
-    ``backoff_max_s``. idle_s: a fork is over when for so long neither media nor an answer of the API has come.
-    stop_s: how long stopping may take; a start that is under way gets half of it.
+    ``backoff_max_s``. idle_s: when for so long neither media nor an answer of the API has come, the API is asked
+    whether the call lives; again after ``backoff_max_s`` or ``idle_s``, whichever is longer. unknown_s: a fork is over
+    when for so long nothing has told that the call lives. stop_s: how long stopping may take; a start that is under
+    way gets half of it.
     """
 
     no_media_s: float = 5.0
@@ -84,120 +117,14 @@ class ForkLimits:
     backoff_max_s: float = 60.0
     idle_s: float = 60.0
     stop_s: float = 10.0
+    unknown_s: float = 4 * 3600.0  # calls last no longer
 
     def __post_init__(self) -> None:
-        for name in ("no_media_s", "stall_s", "backoff_s", "backoff_max_s", "idle_s", "stop_s"):
+        for name in ("no_media_s", "stall_s", "backoff_s", "backoff_max_s", "idle_s", "stop_s", "unknown_s"):
             if not 0 < getattr(self, name) < NEVER:
                 raise ConfigurationError(f"{name}={getattr(self, name)}: more than 0 seconds")
         if self.max_restarts < 0:
             raise ConfigurationError(f"max_restarts={self.max_restarts}: 0 or more")
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Begin:
-    """Start."""
-
-
-@dataclass(frozen=True)
-class StartOk:
-    """The API took the fork_start that was sent."""
-
-
-@dataclass(frozen=True)
-class StartFailed:
-    """It did not. ``perhaps``: no definite answer, it may have had its effect. ``call_ended``: the call is over."""
-
-    error: str
-    perhaps: bool = False
-    call_ended: bool = False
-
-
-@dataclass(frozen=True)
-class StopDone:
-    """The fork_stop that was sent came to its end; ``error`` if that was not a success."""
-
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Media:
-    """The last packet that came, came at ``at_s``."""
-
-    at_s: float
-
-
-@dataclass(frozen=True)
-class HookStarted:
-    """call.fork.started came."""
-
-
-@dataclass(frozen=True)
-class HookStopped:
-    """call.fork.stopped came; perhaps late, perhaps of a fork that was moved."""
-
-
-@dataclass(frozen=True)
-class CallEnded:
-    """The call is over."""
-
-    why: str = "the call has ended"
-
-
-@dataclass(frozen=True)
-class Leave:
-    """The fork is not wanted any more."""
-
-    why: str = "left"
-
-
-@dataclass(frozen=True)
-class Tick:
-    """``state.deadline_s`` has come."""
-
-
-Event = Begin | StartOk | StartFailed | StopDone | Media | HookStarted | HookStopped | CallEnded | Leave | Tick
-
-
-# --- actions ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SendStart:
-    """Send fork_start, a new command; ``restart`` counts from 0, the first start."""
-
-    restart: int
-
-
-@dataclass(frozen=True)
-class SendStop:
-    """Send fork_stop."""
-
-
-@dataclass(frozen=True)
-class CancelCommand:
-    """Give up the command that is under way; it then counts as failed."""
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Something worth telling: "started", "media", "stalled", "restarting", "no_media", "resumed"."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """The fork is over: no more actions follow. ``error``: why it could not be started; None: it was."""
-
-    why: str
-    error: str | None = None
-
-
-Action = SendStart | SendStop | CancelCommand | Tell | Finish
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -214,6 +141,10 @@ class ForkState:
     call_ended: bool = False
     hook_started: bool = False
     hook_stopped: bool = False
+    hook_started_s: float = -NEVER  # when the last one occurred, by the platform's clock
+    hook_stopped_s: float = -NEVER
+    stopped_elsewhere: bool = False  # somebody else has stopped it
+    stopped_at_s: float | None = None  # when call.fork.stopped came, and media has not come since
     leaving: str | None = None  # why
     error: str | None = None
     stop_sent: bool = False
@@ -222,7 +153,9 @@ class ForkState:
     restarts: int = 0  # ... of these since media came last
     media_s: float | None = None  # when the last packet came
     first_ok_s: float | None = None  # when the API first said ok
-    answered_s: float | None = None  # ... last
+    answered_s: float | None = None  # ... last, or that the call lives
+    asking: bool = False
+    asked_s: float | None = None  # when it was asked last whether the call lives
     stalled_s: float = 0.0
     waiting_s: float = 0.0  # since when the next restart is waited for
     no_media_told: bool = False
@@ -258,7 +191,9 @@ def _start_ok(state: ForkState, event: Event, now_s: float) -> Outcome:
     if state.sending != "start":
         return state, []
     first = not state.ok
-    state = replace(state, sending=None, cancelled=False, forked=True, answered_s=now_s, waiting_s=now_s)
+    state = replace(
+        state, sending=None, cancelled=False, forked=True, answered_s=now_s, waiting_s=now_s, stopped_at_s=None
+    )
     if first:
         state = replace(state, first_ok_s=now_s)
     if state.leaving is not None:
@@ -300,20 +235,41 @@ def _media(state: ForkState, event: Event, now_s: float) -> Outcome:
     if state.media_s is not None and event.at_s <= state.media_s:
         return state, []
     state = replace(state, media_s=event.at_s)
+    if state.stopped_at_s is not None and event.at_s > state.stopped_at_s + state.limits.backoff_s / 2:
+        state = replace(state, stopped_at_s=None)  # not what was on its way: it was of a fork that had been moved
     if state.phase is ForkPhase.STARTED or (state.phase is ForkPhase.STALLED and event.at_s > state.stalled_s):
         return _flowing(state)
     return (_wait(state) if state.phase is ForkPhase.MEDIA else state), []
 
 
+def _call_lives(state: ForkState, event: Event, now_s: float) -> Outcome:
+    if not state.asking or state.phase is ForkPhase.STOPPING:
+        return state, []
+    state = replace(state, asking=False, answered_s=now_s)
+    if state.phase is not ForkPhase.STALLED or state.sending is not None or not _may_go_on(state):
+        return _wait(state), []
+    return _restart(state, "fork_start again: the call lives")
+
+
+def _ask_failed(state: ForkState, event: Event, now_s: float) -> Outcome:
+    return (state, []) if state.phase is ForkPhase.STOPPING else (_wait(replace(state, asking=False)), [])
+
+
 def _hook_started(state: ForkState, event: Event, now_s: float) -> Outcome:
-    return replace(state, hook_started=True), []
+    assert isinstance(event, HookStarted)
+    at_s = -NEVER if event.at_s is None else event.at_s
+    state = replace(state, hook_started=True, hook_started_s=max(state.hook_started_s, at_s))
+    return (state, []) if state.phase is ForkPhase.STOPPING else (_wait(state), [])
 
 
 def _hook_stopped(state: ForkState, event: Event, now_s: float) -> Outcome:
-    state = replace(state, hook_stopped=True)
-    if state.phase not in (ForkPhase.STARTED, ForkPhase.MEDIA):
+    """Nothing is told before it is known what it means: this is how each call ends too."""
+    assert isinstance(event, HookStopped)
+    at_s = nextafter(state.hook_started_s, NEVER) if event.at_s is None else event.at_s
+    state = replace(state, hook_stopped=True, hook_stopped_s=max(state.hook_stopped_s, at_s))
+    if state.phase not in (ForkPhase.STARTED, ForkPhase.MEDIA, ForkPhase.STALLED):
         return state, []
-    return _stalled(state, now_s, "the platform says that the fork has stopped")
+    return _wait(replace(state, stopped_at_s=now_s)), []
 
 
 def _call_ended(state: ForkState, event: Event, now_s: float) -> Outcome:
@@ -343,17 +299,21 @@ def _tick(state: ForkState, event: Event, now_s: float) -> Outcome:
         return state, []
     if state.phase is ForkPhase.STOPPING:
         return replace(state, cancelled=True, deadline_s=NEVER), [CancelCommand()]
-    if now_s >= _idle_at(state):
+    if now_s >= _stopped_at(state):
+        why = "the platform says that the fork has stopped, and nothing comes any more"
+        return _finished(replace(state, forked=False, stopped_elsewhere=True, leaving=why), why)
+    if now_s >= _given_up_at(state):
         return _leave(state, Leave("idle: no media, and no sign that the call lives"), now_s)
     if now_s >= _no_media_at(state):
         text = f"no media within {state.limits.no_media_s:g} s of a fork_start that succeeded"
         return _wait(replace(state, no_media_told=True)), [Tell("no_media", text)]
-    if state.phase is ForkPhase.MEDIA:
+    if state.phase is ForkPhase.MEDIA and now_s >= _stalled_at(state):
         return _stalled(state, now_s, f"no media for {state.limits.stall_s:g} s")
-    restarts = state.restarts + 1
-    state = replace(state, sending="start", starts=state.starts + 1, restarts=restarts, deadline_s=NEVER)
-    text = f"fork_start again ({restarts} of {state.limits.max_restarts})"
-    return state, [Tell("restarting", text), SendStart(restarts)]
+    if state.phase is ForkPhase.STALLED and now_s >= _restart_at(state):
+        return _restart(state, f"fork_start again ({state.restarts + 1} of {state.limits.max_restarts})")
+    if now_s < _ask_at(state):
+        return _wait(state), []  # what it was for has come
+    return _wait(replace(state, asking=True, asked_s=now_s)), [AskCall()]
 
 
 _HANDLERS: Final[dict[type, Callable[[ForkState, Event, float], Outcome]]] = {
@@ -362,6 +322,8 @@ _HANDLERS: Final[dict[type, Callable[[ForkState, Event, float], Outcome]]] = {
     StartFailed: _start_failed,
     StopDone: _stop_done,
     Media: _media,
+    CallLives: _call_lives,
+    AskFailed: _ask_failed,
     HookStarted: _hook_started,
     HookStopped: _hook_stopped,
     CallEnded: _call_ended,
@@ -383,9 +345,43 @@ def _stalled(state: ForkState, now_s: float, why: str) -> Outcome:
     return _wait(state), [Tell("stalled", why)]
 
 
-def _idle_at(state: ForkState) -> float:
-    since = [at for at in (state.media_s, state.answered_s) if at is not None]
-    return max(since) + state.limits.idle_s if since else NEVER
+def _restart(state: ForkState, text: str) -> Outcome:
+    restarts = state.restarts + 1
+    state = replace(state, sending="start", starts=state.starts + 1, restarts=restarts, deadline_s=NEVER)
+    return state, [Tell("restarting", text), SendStart(restarts)]
+
+
+def _may_go_on(state: ForkState) -> bool:
+    """Whether the quick restarts are used up, so that slow ones follow."""
+    return 0 < state.limits.max_restarts <= state.restarts and state.leaving is None
+
+
+def _alive_s(state: ForkState) -> float:
+    """When the last sign came that the call lives."""
+    return max((at for at in (state.media_s, state.answered_s) if at is not None), default=NEVER)
+
+
+def _ask_at(state: ForkState) -> float:
+    if state.asking or state.first_ok_s is None:
+        return NEVER
+    limits = state.limits
+    again_s = -NEVER if state.asked_s is None else state.asked_s + max(limits.idle_s, limits.backoff_max_s)
+    return max(_alive_s(state) + limits.idle_s, again_s)
+
+
+def _given_up_at(state: ForkState) -> float:
+    return NEVER if state.first_ok_s is None else _alive_s(state) + state.limits.unknown_s
+
+
+def _stopped_at(state: ForkState) -> float:
+    """When a fork of which the platform said that it has stopped is taken for stopped."""
+    if state.stopped_at_s is None or state.hook_started_s >= state.hook_stopped_s:
+        return NEVER
+    return state.stopped_at_s + state.limits.backoff_s
+
+
+def _stalled_at(state: ForkState) -> float:
+    return NEVER if state.media_s is None else state.media_s + state.limits.stall_s
 
 
 def _no_media_at(state: ForkState) -> float:
@@ -404,9 +400,9 @@ def _restart_at(state: ForkState) -> float:
 
 def _due(state: ForkState) -> float:
     """When something is to be decided, while no command is under way."""
-    due = min(_idle_at(state), _no_media_at(state))
-    if state.phase is ForkPhase.MEDIA and state.media_s is not None:
-        return min(due, state.media_s + state.limits.stall_s)
+    due = min(_stopped_at(state), _given_up_at(state), _no_media_at(state), _ask_at(state))
+    if state.phase is ForkPhase.MEDIA:
+        return min(due, _stalled_at(state))
     return min(due, _restart_at(state)) if state.phase is ForkPhase.STALLED else due
 
 

@@ -1,7 +1,8 @@
 """Which calls are being recorded, on disk: so that a program that was killed finds them again.
 
 ``DIR/.calls/<number>.json`` exists from before a call's fork is started until the call is over. The next process forks
-these calls again, if they still live; the API answers for the others that they have ended.
+these calls again, if they still live; the API answers for the others that they have ended. Calls whose forks somebody
+else has stopped stand there too, as such: they are left alone.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class Journal:
         name = hashlib.sha256(control_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self._directory / f"{name}.json"
 
-    def note(self, state: CallState) -> None:
-        """This call is going to be recorded. A disk that does not take it does not keep the call from that."""
-        events = list(_events(state))
+    def note(self, state: CallState, *, stopped: bool = False) -> None:
+        """This call is going to be recorded, or, ``stopped``, is not to be any more. A disk that does not take it does
+        not keep the call from that."""
+        events = list(_events(state, stopped))
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             write_whole(self.path(str(state.call_control_id)), json.dumps(events))
@@ -65,7 +67,7 @@ class Journal:
         return found
 
 
-def _events(state: CallState) -> Iterator[dict[str, Any]]:
+def _events(state: CallState, stopped: bool) -> Iterator[dict[str, Any]]:
     """The least of webhooks that make such a state."""
     payload = {
         "call_control_id": state.call_control_id,
@@ -87,5 +89,7 @@ def _events(state: CallState) -> Iterator[dict[str, Any]]:
         if at is not None or untold:
             occurred_at = None if at is None else at.isoformat()
             yield {"data": {"event_type": event_type, "occurred_at": occurred_at, "payload": payload}}
-    if state.forked:
+    if stopped:
+        yield {"data": {"event_type": "call.fork.stopped", "payload": payload}}
+    elif state.forked:
         yield {"data": {"event_type": "call.fork.started", "payload": payload}}

@@ -40,7 +40,8 @@ _CALLS_REMEMBERED: Final = 100_000  # as recorded or tried, and as logged
 _LEGS_IN_SUMMARY: Final = 1000
 _FORK_EVENTS_PER_CALL: Final = 100
 _NEEDS_NO_FILE_S: Final = 0.5  # of audio
-_WARNINGS: Final = ("no_media", "fork_restart_failed", "fork_stop_failed")  # a stall is usual before a hang-up
+_SILENCES_PER_CALL: Final = 1000
+_WARNINGS: Final = ("no_media", "fork_stalled", "fork_restart_failed", "fork_stop_failed")
 _WAIT_FOR_LEG_A_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
 
 
@@ -55,6 +56,8 @@ class _Recording:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)  # a webhook came
     events: list[dict[str, Any]] = field(default_factory=list)  # of its fork, for leg.json
+    silent: list[dict[str, Any]] = field(default_factory=list)  # when nothing came of it, for leg.json
+    failed: ForkEvent | None = None  # a fork that did not begin, not told of yet
     call_leg_id: uuid.UUID | None = None
     error: str | None = None
     task: asyncio.Task[None] | None = None
@@ -96,6 +99,7 @@ class CallRecorder:
         self._recordings: dict[str, _Recording] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()  # calls that were recorded or tried
         self._told: OrderedDict[str, None] = OrderedDict()  # calls whose trouble was logged
+        self._left_alone: OrderedDict[str, None] = OrderedDict()  # calls whose forks are others' business
         self._stopping = False
         self._began_ns = time.time_ns()
         self.outcomes: Counter[str] = Counter(recorded=0, no_file=0, failed=0, no_media=0, missed=0, unannounced=0)
@@ -105,6 +109,7 @@ class CallRecorder:
         self._journal = Journal(directory)
         self._since_ns = since_ns
         self._recovery: Recovery | None = None
+        self._striking: set[asyncio.Task[None]] = set()
         self._held: dict[uuid.UUID, _Recording] = {}  # by call_leg_id
         self._writing: asyncio.Task[None] | None = None
 
@@ -115,6 +120,9 @@ class CallRecorder:
         loop = asyncio.get_running_loop()
         self._writing = loop.create_task(self._writer.run())
         events = await asyncio.to_thread(self._journal.read)
+        for event in events:
+            if isinstance(event, ForkStopped) and event.call_control_id is not None:
+                _remember(self._left_alone, event.call_control_id)
         for event in events:
             self.on_event(event)
         if self._since_ns is not None:
@@ -150,6 +158,7 @@ class CallRecorder:
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
+        await asyncio.gather(*self._striking, return_exceptions=True)
         if self._recovery is not None:
             await asyncio.to_thread(self._recovery.stop, 1.0)
         await self._writer.look(last=True)
@@ -175,7 +184,11 @@ class CallRecorder:
             if state.ended:
                 recording.over.set()
             return
-        # what our own forks cause begins no new one; a fork of a call that nobody here knows was somebody's before us
+        if control_id in self._left_alone:
+            if state.ended:
+                self._forget(control_id)
+            return
+        # what our own forks cause begins no new one
         if isinstance(event, ForkStarted | ForkStopped) and control_id in self._seen:
             return
         if not self._stopping and self._book.wants(state):
@@ -217,7 +230,7 @@ class CallRecorder:
             _remember(self._seen, control_id)
             self._over(recording, outcome)
             del self._recordings[control_id]
-            if not self._stopping or self._state(recording).ended:
+            if control_id not in self._left_alone and (not self._stopping or self._state(recording).ended):
                 await asyncio.to_thread(self._journal.strike, control_id)
 
     async def _record(self, recording: _Recording) -> str:
@@ -238,8 +251,10 @@ class CallRecorder:
             try:
                 return await self._hold(recording, state)
             except CallEndedError:
+                recording.failed = None  # it was over first: nothing is wrong
                 return "missed" if recording.error is None else "failed"
             except (StrepError, OSError) as error:
+                self._tell_failed(recording, error)
                 if recording.over.is_set() and not self._state(recording).ended:
                     return ""  # the recorder is stopping: the next process takes the call up
                 if self._clock() - began_s > patience_s(error):
@@ -263,13 +278,44 @@ class CallRecorder:
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
         recording.error = None
+        if fork.state.stopped_elsewhere:
+            await self._leave_alone(recording.control_id)
         return "recorded"
+
+    async def _leave_alone(self, control_id: str) -> None:
+        """Somebody else has stopped the fork: it stays so, also for the next process, until the call has ended."""
+        state = self._state_of(control_id)
+        if not state.ended:
+            log.info("call %s: its fork was stopped, and not from here: it stays so", shown(control_id))
+            _remember(self._left_alone, control_id)
+            await asyncio.to_thread(self._journal.note, state, stopped=True)
+
+    def _forget(self, control_id: str) -> None:
+        """A call that was left alone has ended."""
+        self._left_alone.pop(control_id, None)
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(self._journal.strike, control_id))
+        self._striking.add(task)
+        task.add_done_callback(self._striking.discard)
 
     def _hear(self, recording: _Recording, event: ForkEvent) -> None:
         """What the fork tells: kept for the leg's file, as far as it fits there, and told on."""
         if event.call_leg_id is not None:
             recording.call_leg_id = event.call_leg_id
             self._held[event.call_leg_id] = recording
+        if event.kind == "fork_failed":
+            recording.failed = event  # why it did decides whether that is anything to be told
+            return
+        self._note(recording, event)
+
+    def _tell_failed(self, recording: _Recording, error: Exception) -> None:
+        """A fork did not begin. That a call still rings, or has ended, is how calls are."""
+        event, recording.failed = recording.failed, None
+        if event is not None and not is_not_answered(error) and not self._state(recording).ended:
+            self._note(recording, event)
+
+    def _note(self, recording: _Recording, event: ForkEvent) -> None:
+        if "silent_s" in event.data and len(recording.silent) < _SILENCES_PER_CALL:
+            recording.silent.append({"from": event.data["silent_since"], "seconds": event.data["silent_s"]})
         if len(recording.events) < _FORK_EVENTS_PER_CALL:
             told = {"event": event.kind, "time": utc_text(event.time_ns), "text": event.text, **event.data}
             recording.events.append(told)
@@ -343,6 +389,7 @@ class CallRecorder:
             "call_leg_id": str(call_leg_id),
             **told_of(state, self._book.leg_of(state)),
             "error": None if recording is None else recording.error,
+            "silent": [] if recording is None else recording.silent,
             "fork_events": [] if recording is None else recording.events,
         }
 

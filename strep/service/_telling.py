@@ -69,10 +69,12 @@ def leg_entry(file: str, found: dict[str, Any]) -> dict[str, Any]:
     streams: list[dict[str, Any]] = found["streams"]
     return {
         "call_leg_id": found["call_leg_id"],
+        **{name: found.get(name) for name in ("call_control_id", "from", "to")},
         "file": file,
         "directions": sorted({stream["direction"] for stream in streams}),
         "duration_s": max((stream["duration_s"] for stream in streams), default=0.0),
         "packets_lost": sum(stream["packets_lost"] or 0 for stream in streams),
+        **({"silent_s": round(sum(each["seconds"] for each in found["silent"]), 3)} if found.get("silent") else {}),
         **({"recovered": True} if found.get("recovered") else {}),
         **({"error": found["error"]} if found.get("error") else {}),
     }

@@ -14,8 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from strep._model.exceptions import ConfigurationError
 from strep.control._fork_state import (
     Action,
+    AskCall,
+    AskFailed,
     Begin,
     CallEnded,
+    CallLives,
     CancelCommand,
     Event,
     Finish,
@@ -37,7 +40,7 @@ from strep.control._fork_state import (
 )
 
 LIMITS = ForkLimits(
-    no_media_s=5, stall_s=10, max_restarts=3, backoff_s=2, backoff_max_s=5, idle_s=60, stop_s=8
+    no_media_s=5, stall_s=10, max_restarts=3, backoff_s=2, backoff_max_s=5, idle_s=60, stop_s=8, unknown_s=600
 )  # fmt: skip
 
 
@@ -108,14 +111,67 @@ def test_media_that_comes_before_the_apis_answer() -> None:
     assert run.phase is ForkPhase.MEDIA
 
 
-def test_no_media_is_told_once_and_an_orphan_ends() -> None:
+def test_no_media_is_told_once_and_a_call_that_nobody_knows_of_ends() -> None:
     run = forked(media=False)
     assert kinds(run.wait()) == ["no_media"]
     assert run.now == 105
-    assert kinds(run.wait()) == [SendStop]
-    assert run.now == 160
+    asked = []
+    while kinds(run.wait()) == [AskCall]:
+        asked.append(run.now)
+        assert run.feed(AskFailed()) == []
+    assert asked == [160 + 60 * k for k in range(9)]
+    assert run.now == 700  # 600 s after the API last said anything
+    assert run.actions[-1] == SendStop()
     assert run.feed(StopDone()) == [Finish(run.state.leaving or "")]
     assert "idle" in str(run.state.leaving)
+
+
+def test_an_api_that_never_answers_whether_the_call_lives_holds_up_nothing() -> None:
+    run = forked(media=False)
+    run.wait()
+    assert kinds(run.wait()) == [AskCall]
+    assert kinds(run.wait()) == [SendStop]
+    assert run.now == 700
+    assert run.feed(CallLives(), AskFailed()) == []
+    assert run.wait() == [CancelCommand()]
+
+
+@pytest.mark.parametrize("media", [False, True])
+def test_a_call_of_which_the_api_says_that_it_is_over_ends(media: bool) -> None:
+    run = forked(media=media)
+    while kinds(run.wait()) != [AskCall]:
+        if run.state.sending is not None:
+            run.feed(StartOk())
+    assert run.feed(CallEnded("the API says so")) == [Finish("the API says so")]
+    assert SendStop() not in run.actions
+
+
+@pytest.mark.parametrize("minutes", [3, 30, 239])
+def test_a_hold_may_last_as_long_as_the_call(minutes: int) -> None:
+    """Both directions are silent: the API is asked, and the fork started again, about once a minute; then media."""
+    run = forked(ForkLimits())
+    until = run.now + 60 * minutes
+    while run.state.deadline_s < until:
+        todo = run.wait()
+        while todo:
+            answer = {SendStart: [StartOk()], AskCall: [CallLives()]}
+            todo += run.feed(*answer.get(type(todo.pop()), []))
+    run.now = until
+    assert kinds(run.feed(Media(run.now))) == ["resumed"]
+    assert (run.phase, run.state.restarts) == (ForkPhase.MEDIA, 0)
+    counts = Counter(map(type, run.actions))
+    assert 0.9 * minutes - 3 <= counts[AskCall] <= minutes
+    assert minutes - 3 <= counts[SendStart] <= minutes + 6
+    assert (counts[SendStop], counts[Finish]) == (0, 0)
+
+
+def test_who_wants_no_restarts_gets_none_however_long_the_hold() -> None:
+    run = forked(ForkLimits(max_restarts=0))
+    for _ in range(30):
+        for action in run.wait():
+            run.feed(*[CallLives()] * isinstance(action, AskCall))
+    assert Counter(map(type, run.actions))[SendStart] == 1
+    assert run.phase is ForkPhase.STALLED
 
 
 def test_a_fork_that_stalls_is_started_again_further_and_further_apart() -> None:
@@ -129,8 +185,12 @@ def test_a_fork_that_stalls_is_started_again_further_and_further_apart() -> None
         assert run.feed(StartOk()) == []
         assert run.phase is ForkPhase.STALLED
     assert starts == [112.1, 116.1, 121.1]  # 2, 4, 5 s
-    assert kinds(run.wait()) == [SendStop]  # an orphan, 60 s after the API last said that it lives
+    assert kinds(run.wait()) == [AskCall]  # 60 s after the API last said that it lives
     assert round(run.now, 1) == 181.1
+    assert kinds(run.feed(CallLives())) == ["restarting", SendStart]
+    run.feed(StartFailed("503"))
+    assert kinds(run.wait()) == [AskCall]
+    assert round(run.now, 1) == 241.1
 
 
 def test_media_that_comes_again_gives_all_restarts_back() -> None:
@@ -169,17 +229,51 @@ def test_a_restart_that_fails_leaves_the_fork_to_be_stopped() -> None:
     assert run.feed(Leave()) == [SendStop()]
 
 
-def test_a_stop_that_the_platform_tells_of_stalls_until_media_says_otherwise() -> None:
+def test_a_stop_that_the_platform_tells_of_is_told_to_nobody_when_the_hang_up_follows() -> None:
     run = forked()
     run.now = 103
-    assert kinds(run.feed(HookStopped())) == ["stalled"]
+    assert run.feed(HookStopped(50)) == []
     assert run.feed(Media(102.9)) == []  # from before
+    run.now = 104.9
     assert run.feed(CallEnded("hang-up")) == [Finish("hang-up")]
+
+
+def test_a_fork_that_somebody_stopped_stays_stopped() -> None:
+    for media in (True, False):
+        run = forked(media=media)
+        run.feed(HookStarted(40))
+        run.now = 103
+        assert run.feed(HookStopped(50), *[Media(103.1)] * media) == []  # which was on its way
+        (finish,) = run.wait()
+        assert run.now == 105
+        assert isinstance(finish, Finish)
+        assert finish.error is None
+        assert "has stopped" in finish.why
+        assert (run.phase, run.state.stop_sent) == (ForkPhase.STOPPED, False)
+
+
+@pytest.mark.parametrize("times", [(50.0, 50.0), (50.0, 49.5), (None, None), (None, 49.0)])
+def test_a_fork_that_was_moved_goes_on(times: tuple[float | None, float | None]) -> None:
+    """Its stop is told too: it occurred before the start, or at the same time; and it may come after it."""
+    started_s, stopped_s = times
     run = forked()
     run.now = 103
-    run.feed(HookStopped())
-    run.now = 103.02
-    assert kinds(run.feed(Media(103.02))) == ["resumed"]  # it was of a fork that had been moved
+    hooks: list[Event] = [HookStarted(started_s), HookStopped(stopped_s)]
+    run.feed(*(hooks if started_s is not None else hooks[::-1]))
+    if started_s is None:  # who does not say when leaves it to the media
+        run.now = 104.5
+        run.feed(Media(104.5))
+    assert kinds(run.wait()) == ["stalled"]
+    assert run.now in (110.1, 114.5)
+
+
+def test_a_stop_before_a_start_of_ours_was_granted_does_not_count() -> None:
+    run = forked()
+    run.wait()
+    run.wait()
+    run.feed(HookStopped(50), StartOk())
+    run.now += 3
+    assert kinds(run.feed(Media(run.now))) == ["resumed"]
 
 
 @pytest.mark.parametrize(
@@ -233,6 +327,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.cancelling = False
         self.finished = 0
         self.left_at: float | None = None
+        self.asked = False
+        self.told_stopped = False
         self.feed(Begin())
 
     def feed(self, event: Event) -> None:
@@ -245,6 +341,10 @@ class AnyOrder(RuleBasedStateMachine):
                 self.under_way = "start" if isinstance(action, SendStart) else "stop"
                 assert isinstance(action, SendStop) or self.left_at is None
                 self.stops += isinstance(action, SendStop)
+            elif isinstance(action, AskCall):
+                assert not self.asked
+                assert self.left_at is None
+                self.asked = True
             elif isinstance(action, CancelCommand):
                 assert self.under_way is not None
                 assert not self.cancelling
@@ -298,7 +398,22 @@ class AnyOrder(RuleBasedStateMachine):
     def media(self, ago: float) -> None:
         self.feed(Media(self.run_.now - ago))
 
-    @rule(event=st.sampled_from([HookStarted(), HookStopped(), Tick(), Begin()]))
+    @precondition(lambda self: self.asked)
+    @rule(event=st.sampled_from([CallLives(), AskFailed(), CallEnded()]))
+    def it_answers_whether_the_call_lives(self, event: Event) -> None:
+        self.asked = False
+        if isinstance(event, CallEnded):
+            self.the_call_ends()
+        else:
+            self.feed(event)
+
+    @rule(at_s=st.sampled_from([None, 1.0, 2.0, 3.0]), kind=st.sampled_from([HookStarted, HookStopped]))
+    def a_fork_webhook(self, at_s: float | None, kind: type[HookStarted | HookStopped]) -> None:
+        before = self.run_.state.hook_stopped
+        self.feed(kind(at_s))
+        self.told_stopped |= not before and self.run_.state.hook_stopped
+
+    @rule(event=st.sampled_from([Tick(), Begin()]))
     def something(self, event: Event) -> None:
         self.feed(event)
 
@@ -323,7 +438,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.run_.state.over
             assert self.under_way is None
             assert not (self.never_stop and self.stops)
-            assert self.stops or self.told_ended or not self.perhaps_forked
+            assert self.stops or self.told_ended or self.told_stopped or not self.perhaps_forked
             assert self.perhaps_forked or not self.stops
         else:
             assert not self.run_.state.over

@@ -28,6 +28,7 @@ from strep.control import (
 from strep.control.events import parse_event
 from strep.sinks import ArraySink, WavSink
 from strep.standin import Call, WebhookFaults
+from strep.standin._answers import Problem, Refusal
 
 pytestmark = pytest.mark.realtime
 
@@ -219,12 +220,21 @@ async def test_a_fork_that_falls_silent_is_started_again(mode: Mode) -> None:
 
 
 @virtually
-async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any_more() -> None:
-    """No webhook, no media, and the API says ok to everything: an orphan."""
-    limits = ForkLimits(no_media_s=0.2, stall_s=0.2, max_restarts=0, backoff_s=0.1, idle_s=0.8, stop_s=2)
+async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No webhook, no media, and the API knows nothing: an orphan."""
+
+    def unknown(*arguments: Any) -> Any:
+        raise Refusal(400, Problem("10000", "Bad request", "Nobody can tell."))
+
+    limits = ForkLimits(
+        no_media_s=0.2, stall_s=0.2, max_restarts=0, backoff_s=0.1, idle_s=0.8, stop_s=2, unknown_s=20,
+    )  # fmt: skip
     async with virtual_world(hooks=False, receiver={"idle_timeout_s": 1}) as w:
         (call,) = w.api.calls
-        async with w.fork(call, limits=limits) as fork:
+        monkeypatch.setattr(w.api._calls, "retrieve", unknown)
+        async with w.fork(call, call_leg_id=call.call_leg_id, limits=limits) as fork:
             await media(fork)
             last = asyncio.get_running_loop().time()
             await w.control.fork_stop(call.call_control_id)
@@ -235,6 +245,73 @@ async def test_row_42_a_stop_that_is_never_told_is_reaped_when_nothing_comes_any
             assert fork.phase is ForkPhase.STOPPED
         assert w.receiver.live_streams == 0
         w.check_left_nothing()
+
+
+@pytest.mark.parametrize("hooks", [False, True])
+@virtually
+async def test_a_hold_of_half_an_hour_is_gone_through(hooks: bool) -> None:
+    """Nothing comes in either direction, while the API says that the call lives: what comes then is heard."""
+    told: list[str] = []
+    async with virtual_world(hooks=hooks, receiver={"idle_timeout_s": 30}) as w:
+        (call,) = w.api.calls
+        async with w.fork(call, on_event=lambda e: told.append(e.kind)) as fork:
+            await media(fork)
+            with pytest.MonkeyPatch.context() as held:
+                held.setattr(w.api.media, "start", lambda *arguments: None)
+                w.api.media.stop(call.fork)  # type: ignore[arg-type]
+                await asyncio.sleep(1800)
+            assert fork.phase is ForkPhase.STALLED
+            await until(lambda: "fork_resumed" in told)
+            assert fork.phase is ForkPhase.MEDIA
+            assert not call.ended_ns
+        assert told.count("fork_stalled") == 1
+        assert told[-2:] == ["fork_resumed", "fork_stopped"]
+        assert w.commands("fork_stop") == 1
+        w.check_left_nothing()
+
+
+@virtually
+async def test_a_hold_during_which_the_call_ends_untold_is_over() -> None:
+    async with virtual_world(hooks=False) as w:
+        (call,) = w.api.calls
+        async with w.fork(call, limits=ForkLimits(max_restarts=0)) as fork:
+            await media(fork)
+            await w.control.hangup(call.call_control_id)
+            await asyncio.wait_for(fork.wait(), 120)
+            assert fork.state.call_ended
+        assert w.commands("fork_stop") == 0
+        w.check_left_nothing()
+
+
+@virtually
+async def test_a_fork_that_somebody_else_stops_stays_stopped() -> None:
+    """Told by the webhook; and nothing of it sounds like an alarm."""
+    told: list[str] = []
+    async with virtual_world() as w:
+        (call,) = w.api.calls
+        async with w.fork(call, on_event=lambda e: told.append(e.kind)) as fork:
+            await media(fork)
+            await w.control.fork_stop(call.call_control_id)
+            await asyncio.wait_for(fork.wait(), 10)
+            assert "has stopped" in str(fork.state.leaving)
+            await asyncio.sleep(120)
+            assert call.fork is None
+            assert not call.ended_ns
+        assert told == ["fork_started", "fork_media", "fork_stopped"]
+        assert (w.commands("fork_start"), w.commands("fork_stop")) == (1, 1)
+        w.check_left_nothing()
+
+
+@virtually
+async def test_a_hang_up_tells_of_no_stall() -> None:
+    told: list[str] = []
+    async with virtual_world() as w:
+        (call,) = w.api.calls
+        async with w.fork(call, on_event=lambda e: told.append(e.kind)) as fork:
+            await media(fork)
+            await w.control.hangup(call.call_control_id)
+            await asyncio.wait_for(fork.wait(), 120)
+        assert told == ["fork_started", "fork_media", "fork_stopped"]
 
 
 @virtually
@@ -441,6 +518,7 @@ async def test_the_receiver_hears_of_it_when_media_may_move(monkeypatch: pytest.
             assert tell("conference.participant.joined") == tell("call.refer.completed") == 1
             assert tell("call.initiated") == tell("call.dtmf.received") == tell("call.playback.ended") == 0
             assert tell("call.fork.stopped") == 1
+            await asyncio.sleep(AGAIN.backoff_s)  # media goes on: it was moved
             moved.clear()
             w.api.media.stop(w.api._calls.by_leg(call.call_leg_id).fork)  # type: ignore[union-attr,arg-type]
             await until(lambda: fork.state.starts == 2 and fork.state.sending is None)

@@ -199,6 +199,99 @@ async def test_an_end_while_forks_are_being_started_stops_them_in_time_and_quiet
     assert len(list((out / ".calls").glob("*.json"))) == 6
 
 
+@pytest.mark.sockets
+async def test_a_key_that_the_api_refuses_is_told_at_the_start(tmp_path: Path) -> None:
+    """Before any call: in words, and with the exit code of the API."""
+    port = free_port()
+    api = stand_in(port, calls=0)
+    async with api:
+        api.app._token = b"Bearer KEY_of_somebody_else"
+        async with serving(api, port, tmp_path / "out") as daemon:
+            assert await daemon.process.wait() == 5
+    assert f"{api.base_url} refuses the API key (" in daemon.log
+    assert "set TELNYX_API_KEY" in daemon.log
+    assert daemon.summary["api_requests"] == {"call_events": {"401": 1}}
+
+
+@pytest.mark.sockets
+async def test_what_is_told_of_calls_that_go_well_is_no_alarm(tmp_path: Path) -> None:
+    """Calls that ring while they are asked for, and are hung up: nothing fails and nothing stalls."""
+    port = free_port()
+    api = stand_in(port, calls=3, ring_s=0.4, seconds=1.5)
+    async with serving(api, port, tmp_path / "out") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("leg")) == 3)
+    assert daemon.summary["api_requests"]["fork_start"]["422"] >= 1
+    kinds = {event["event"] for event in daemon.events if event["event"].startswith(("fork_", "call_", "no_"))}
+    assert kinds == {"fork_started", "fork_media", "fork_stopped"}
+    told = {event["call_control_id"]: event for event in daemon.of("leg")}
+    for call in api.calls:
+        event = told[call.call_control_id]
+        assert (event["from"], event["to"]) == (call.from_, call.to)
+        assert event["call_leg_id"] == str(call.call_leg_id)
+        leg = daemon.leg(call)
+        assert (leg["silent"], [each["event"] for each in leg["fork_events"]]) == ([], sorted(kinds, key=ORDER.index))
+    check_audio(api, daemon, api.calls)
+
+
+ORDER = ["fork_started", "fork_media", "fork_stopped"]
+
+
+@pytest.mark.sockets
+async def test_a_fork_that_was_stopped_by_hand_stays_so(tmp_path: Path) -> None:
+    """`strep fork stop` of one call: it is not forked again, whatever webhooks follow, nor by the next process."""
+    port, out = free_port(), tmp_path / "out"
+    api = stand_in(port, calls=2, seconds=60)
+    async with serving(api, port, out) as daemon, api:
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 4)
+        stopped, other = api.calls
+        env = {**os.environ, "TELNYX_API_KEY": KEY, "TELNYX_BASE_URL": api.base_url}
+        command = [sys.executable, "-m", "strep", "fork", "stop", stopped.call_control_id]
+        by_hand = await asyncio.create_subprocess_exec(*command, env=env, stderr=asyncio.subprocess.PIPE)
+        assert (await by_hand.communicate())[1].startswith(b"no longer forking")
+        await daemon.until(lambda: ("fork_stopped", stopped.call_control_id) in daemon.told)
+        await daemon.until(lambda: len(daemon.of("leg")) == 1)
+        api._perform([api._calls._event(stopped, "call.bridged", api._clock(), state="bridged")])
+        await asyncio.sleep(1)
+        assert stopped.fork is None
+        assert other.fork is not None
+        assert await daemon.end() == 0
+        async with serving(api, port, out) as again:
+            await again.until(lambda: len(again.of("stream_started")) == 2)
+            api._perform([api._calls._event(stopped, "call.bridged", api._clock(), state="bridged")])
+            await asyncio.sleep(1)
+            assert stopped.fork is None
+            assert len(list((out / ".calls").iterdir())) == 2
+            for call in api.calls:
+                api._perform(api._calls.hangup(call.call_control_id, Command(), api._clock())[1])
+            await again.until(lambda: len(again.of("leg")) == 1)
+    check_audio(api, daemon, [stopped])
+    assert not list((out / ".calls").iterdir())
+    assert again.summary["calls"]["recorded"] == 1
+    assert not [event for event in daemon.events if event["event"] in ("fork_stalled", "fork_restarting")]
+
+
+@pytest.mark.sockets
+async def test_a_hold_is_told_of_in_the_legs_file(tmp_path: Path) -> None:
+    """Nothing comes for 12 s of a call that lives; then it goes on, in the same recording."""
+    port = free_port()
+    api = stand_in(port, calls=1, seconds=60)
+    async with serving(api, port, tmp_path / "out") as daemon, calls_of(api, daemon):
+        await daemon.until(lambda: len(daemon.of("stream_started")) == 2)
+        (call,) = api.calls
+        assert call.fork is not None
+        await until(lambda: min(truth.packets for truth in api.truth(call.call_leg_id)) > 20)
+        api.media.stop(call.fork)
+        await daemon.until(lambda: daemon.of("fork_resumed"))  # the platform begins anew when it is asked
+        api._perform(api._calls.hangup(call.call_control_id, Command(), api._clock())[1])
+        await daemon.until(lambda: daemon.of("leg"))
+    told = daemon.leg(call)
+    (silent,) = told["silent"]
+    assert 11 < silent["seconds"] < 60
+    assert [event["silent_since"] for event in daemon.of("fork_resumed")] == [silent["from"]]
+    assert [event["silent_s"] for event in daemon.of("leg")] == [silent["seconds"]]
+    assert daemon.log.count("no media for 10 s") == 1
+
+
 class Losing(httpx.AsyncBaseTransport):
     """A network that loses the webhooks of some kinds, and says that they came."""
 

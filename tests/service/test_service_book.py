@@ -20,6 +20,7 @@ from support import LEG, packet
 import strep
 from strep._model.exceptions import BindError
 from strep.control import APIConnectionError, CallEndedError, InternalServerError, UnprocessableEntityError
+from strep.control._fork_state import ForkState
 from strep.control.calls import CallState
 from strep.control.events import WebhookEvent, parse_event
 from strep.service import CallBook, CallRecorder, Health, LegStreams, LegWriter
@@ -270,6 +271,7 @@ class Attempts:
         self.errors = list(errors)
         self.tries = 0
         self.over = asyncio.Event()
+        self.state = ForkState()
 
     def __call__(self, state: CallState, on_event: Any) -> Any:
         return self
@@ -343,6 +345,28 @@ async def test_a_call_that_is_over_is_missed_once_however_many_webhooks_come_lat
         await recorder.finish()
     assert attempts.tries == 3
     assert recorder.outcomes["missed"] == sum(recorder.outcomes.values()) == 1
+
+
+@pytest.mark.sockets
+async def test_a_call_whose_fork_somebody_stopped_is_left_alone_until_it_ends(tmp_path: Path) -> None:
+    """Whatever webhooks come, and by the next process too."""
+    attempts = Attempts()
+    attempts.state = ForkState(stopped_elsewhere=True)
+    attempts.over.set()
+    async with strep.Receiver("127.0.0.1:0") as receiver:
+        for number in range(2):
+            recorder = CallRecorder(receiver, LegStreams(), CallBook(), tmp_path, attempts)
+            await recorder.start()
+            for event in (ANSWERED, webhook("call.bridged", 2), webhook("call.fork.stopped", 3)):
+                recorder.on_event(event)
+                await until(lambda recorder=recorder: not recorder.active)
+            assert attempts.tries == 1
+            assert len(list((tmp_path / ".calls").iterdir())) == 1
+            if number:
+                recorder.on_event(HANGUP)
+            await recorder.stop(1.0)
+            await recorder.finish()
+    assert list((tmp_path / ".calls").iterdir()) == []
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

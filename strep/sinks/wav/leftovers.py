@@ -29,7 +29,7 @@ def find_left_files(root: Path, streams: Iterable[StreamInfo], since_s: float) -
     found = {}
     for stream in streams:
         files = []
-        for folder, stem in ((stream.name, stream.stem), (stream.leg_name, stream.leg.label)):
+        for folder, stem in ((stream.leg_name, stream.stem), (stream.leg_name, stream.leg.label)):
             if folder not in folders:
                 folders[folder] = _partial_files(root / folder, since_s)
             files += [root / folder / name for name in folders[folder] if _NUMBER_AND_PART.sub("", name) == stem]

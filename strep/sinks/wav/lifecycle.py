@@ -197,7 +197,7 @@ class FileLifecycle:
         if self._legs is not None:
             return self._legs.begin(stream, pending.blocks[0].arrival_ns)
         format_ = WavFormat(encoding_of(stream, self._native), self._rate or stream.sample_rate, stream.channels)
-        file = self._tree.create(stream.name, stream.stem, format_)
+        file = self._tree.create(stream.leg_name, stream.stem, format_)
         if self._plain:
             size = format_.frame_bytes
             try:
