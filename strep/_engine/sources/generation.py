@@ -84,9 +84,9 @@ class Generation:
                 later, packet = packet, int(self.prior[packet])
             if packet < 0:
                 continue
+            self.last_paces[candidate] = 0  # what is left must prove itself
             if later >= 0:
                 self.prior[later] = -1
-                self.last_paces[candidate] = 0  # what is left must prove itself
             else:
                 self.last_packet[candidate] = -1
                 self.holding[candidate] = False
@@ -100,6 +100,7 @@ class Generation:
         mine, owner = self._chains(candidates)
         known = candidates[candidates >= 0]
         self.holding[known] = False
+        self.last_paces[known] = 0
         self.last_packet[known] = -1
         self._gone(mine)
         columns = self.columns[mine]

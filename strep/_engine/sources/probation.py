@@ -35,8 +35,9 @@ _PACKETS_ONE_BY_ONE: Final = 32  # up to so many, sources are told apart in a lo
 class Proofs:
     """Sources that proved themselves, in the order in which they did.
 
-    Columns, shape (k,): the key ``hi, lo, tag``; ``source`` and ``last_sequence_number``, ``last_arrival_ns`` of the
-    last pair that is a proof of this offer (of its first packet): two in sequence, or the last two of four.
+    Columns, shape (k,): the key ``hi, lo, tag``; ``source`` and ``last_sequence_number``, ``last_timestamp``,
+    ``last_arrival_ns`` of the last pair that is a proof of this offer (of its first packet): two in sequence, or the
+    last two of four.
     """
 
     hi: U64
@@ -44,6 +45,7 @@ class Proofs:
     tag: U64
     source: U64
     last_sequence_number: npt.NDArray[np.uint16]
+    last_timestamp: npt.NDArray[np.uint32]
     last_arrival_ns: I64
 
     def __len__(self) -> int:
@@ -156,19 +158,23 @@ class Probation:
         # each packet against the one before it of the same source
         order = np.argsort(candidate, kind="stable")
         who, sequence = candidate[order], columns["sequence_number"][order]
+        timestamp = columns["timestamp"][order]
         arrival = columns["arrival_ns"][order]
         start = np.append(True, who[1:] != who[:-1]).nonzero()[0]
         sources = who[start]
-        prior, prior_arrival = np.empty_like(sequence), np.empty_like(arrival)
+        prior, before, prior_arrival = np.empty_like(sequence), np.empty_like(timestamp), np.empty_like(arrival)
         holding, chain = np.ones(len(who), np.bool_), np.empty_like(order)
-        prior[1:], prior_arrival[1:], chain[1:] = sequence[:-1], arrival[:-1], first + order[:-1]
+        prior[1:], before[1:], prior_arrival[1:] = sequence[:-1], timestamp[:-1], arrival[:-1]
+        chain[1:] = first + order[:-1]
         prior[start] = current.last_sequence[sources]
+        before[start] = current.last_timestamp[sources]
         prior_arrival[start] = current.last_arrival_ns[sources]
         holding[start] = current.holding[sources]
         chain[start] = current.last_packet[sources]
         current.prior[first + order] = chain
         last = np.append(start[1:], len(who)) - 1
         current.last_sequence[sources] = sequence[last]
+        current.last_timestamp[sources] = timestamp[last]
         current.last_arrival_ns[sources] = arrival[last]
         current.last_packet[sources] = first + order[last]
         current.holding[sources] = True
@@ -181,7 +187,8 @@ class Probation:
             holding=holding,
             prior=prior,
             sequence=sequence,
-            timestamp=columns["timestamp"][order],
+            before=before,
+            timestamp=timestamp,
         ).nonzero()[0]
         if not pair.size:
             return None
@@ -198,6 +205,7 @@ class Probation:
             tag=tag[which],
             source=kept["source"][which],
             last_sequence_number=prior[closing],
+            last_timestamp=before[closing],
             last_arrival_ns=prior_arrival[closing],
         )
 
@@ -211,16 +219,14 @@ class Probation:
         holding: npt.NDArray[np.bool_],
         prior: npt.NDArray[np.uint16],
         sequence: npt.NDArray[np.uint16],
+        before: npt.NDArray[np.uint32],
         timestamp: npt.NDArray[np.uint32],
     ) -> npt.NDArray[np.bool_]:
         """Which packets prove their sources, by those before them; packets of one source stand together, in order of
         arrival, from ``start`` to ``last``."""
         sources = who[start]
         proves: npt.NDArray[np.bool_] = holding & (sequence == prior + np.uint16(1))
-        if holding.any():
-            before = np.empty_like(timestamp)
-            before[1:] = timestamp[:-1]
-            before[start] = current.last_timestamp[sources]
+        if holding.any():  # of others the paces are 0
             pace = paces(prior, sequence, before, timestamp)
             pace[~holding] = 0
             second, third = np.zeros_like(pace), np.zeros_like(pace)
@@ -231,7 +237,6 @@ class Probation:
             proves |= are_steady(pace, second, third)
             current.last_paces[sources, 0] = pace[last]
             current.last_paces[sources, 1] = second[last]
-        current.last_timestamp[sources] = timestamp[last]
         return proves
 
     def _adopt(self, current: Generation, hi: U64, lo: U64, tag: U64, unknown: I64, candidate: I64) -> None:
@@ -258,6 +263,7 @@ class Probation:
             current.last_arrival_ns[now] = previous.last_arrival_ns[was]
             current.holding[now] = previous.holding[was]
             previous.holding[was] = False
+            previous.last_paces[was] = 0
 
     def newest(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.void]:
         """The last packet that is kept of each of these keys: of HELD_COLUMNS, zeros where nothing is."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
+from ..._model.supply import SILENT_CODECS
 from ..._model.types import GapCause, StreamEvent, StreamInfo
 from ...quality import impairment_of, mos_from_r, r_factor, r_factor_wideband
 from .analyzer import Analyzer
@@ -86,6 +87,8 @@ class QualityMeter(Analyzer):
     ``model``                      "G.107", or "G.107.1" for wideband codecs: R up to 129, another scale
     ``ie``, ``bpl``, ``basis``     the codec's impairments, and where these are from, or that they are estimates
     ``loss``, ``discard``          fraction of the expected audio that could not be played; of that, what came too late
+    ``media_ratio``                seconds of audio sent for each second that passed, pauses not counted; below 0.8
+                                   what is missing counts as lost in R and MOS
     ``jitter_ms``, ``delay_ms``    mean abs(D) of RFC 3550; the absolute delay as assumed
     ``burst``                      density and duration of bursts and gaps (RFC 3611 4.7.2 with Gmin 16)
     ``series``                     a dict for each window. At most 360: when there are more, each two become one with
@@ -200,6 +203,7 @@ class QualityMeter(Analyzer):
         if codec is not None and not self._windows.rate[row]:
             self._windows.learn(row, codec.sample_rate, codec.clock_rate)
             cost = impairment_of(codec.name, codec.sample_rate, concealment=self._plc)
+            self._windows.suppresses[row] = codec.name.upper() in SILENT_CODECS
             judgements.ie[row], judgements.bpl[row], judgements.wideband[row] = cost.ie, cost.bpl, cost.wideband
 
     def _rate(self, windows: WindowFigures) -> tuple[F64, F64, F64, F64, F64]:
@@ -215,7 +219,7 @@ class QualityMeter(Analyzer):
         cost: dict[str, Any] = {
             "ie": judgements.ie[row],
             "bpl": judgements.bpl[row],
-            "ppl": 100.0 * windows.loss,
+            "ppl": 100.0 * windows.missing,
             "burst_r": np.minimum(windows.burst_r, _MAX_BURST_R),
         }
         path: dict[str, Any] = {"ta": ta, "t": ta, "tr": 2.0 * ta}
@@ -241,6 +245,7 @@ class QualityMeter(Analyzer):
                 r,
                 mos,
                 listening,
+                windows.media_ratio,
             ],
             axis=1,
         ).astype(np.float32)
@@ -308,6 +313,7 @@ class QualityMeter(Analyzer):
             "basis": basis.source,
             "loss": round(float(whole.loss[0]), 6),
             "discard": round(late, 6),
+            "media_ratio": round(float(whole.media_ratio[0]), 4),
             "burst_r": round(float(whole.burst_r[0]), 4),
             "jitter_ms": round(float(whole.jitter_ms[0]), 4),
             "delay_ms": round(ta, 3),
@@ -346,7 +352,8 @@ class QualityMeter(Analyzer):
 
         ``serial`` int64 · ``wideband`` bool · of the last complete window, float32 (NaN while there is none):
         ``start_s``, ``duration_s``, ``loss``, ``burst_r``, ``burst_density``, ``burst_ms``, ``jitter_ms``,
-        ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq`` · ``loss_all`` float64, the fraction lost since the beginning
+        ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq``, ``media_ratio`` · ``loss_all`` float64, the fraction lost
+        since the beginning
         """
         with self._lock:
             judgements = self._judgements

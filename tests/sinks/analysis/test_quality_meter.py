@@ -221,7 +221,7 @@ def test_wideband_has_a_scale_of_its_own() -> None:
 def test_an_hour_and_more_is_kept_in_as_many_windows() -> None:
     series = WindowSeries()
     for k in range(5000):
-        row = np.full(11, 4.0, np.float32)
+        row = np.full(12, 4.0, np.float32)
         row[:2] = 10 * k, 10
         row[9] = 2.5 if k == 777 else 4.0
         series.add(row)
