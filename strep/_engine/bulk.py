@@ -70,7 +70,7 @@ class BulkInsertion:
         """Packets of streams that go on in sequence: which they are, their rows and extended sequence numbers, and
         their rank among their stream's packets here."""
         state, ring = self._state, self._ring
-        row = state.table.find(packets.hi, packets.lo, packets.tag)
+        row = state.rows_of(packets)
         order = np.argsort(row.astype(np.uint16) if self._radix else row, kind="stable")
         row = row[order]
         known = row >= 0
@@ -83,6 +83,8 @@ class BulkInsertion:
         ext = ring.next[row] + ring.run(row) + rank
         good = known & ((present & (present + np.uint64(1))) == 0) & (state.ssrc[row] == packets.ssrc[order])
         good &= state.source[row] == packets.source[order]
+        if state.siblings:
+            good &= ~state.siblings.among[row]  # whose packets are whose is decided tick by tick
         if state.throttle.active:
             good &= ~state.throttle.throttled[row]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)

@@ -380,7 +380,7 @@ class Engine:
 
     def _take_tick(self, packets: Packets) -> None:
         state = self.state
-        row = state.table.find(packets.hi, packets.lo, packets.tag)
+        row = state.rows_of(packets)
         if row.min() < 0:
             unknown = row < 0
             self._strangers.of_no_stream(packets.take(unknown), self.now_ns)

@@ -14,11 +14,14 @@ from .._model.time import SECOND_NS
 from .._model.types import StreamInfo
 from .outlet.doubt import Doubt
 from .outlet.sender_clock import SenderClocks
+from .packets import Packets
 from .sources.key_table import KeyTable
 from .sources.registry import Registry
+from .sources.siblings import Siblings
 from .streams.clock import ClockFilter
 from .streams.reception import Reception
 from .streams.ring import JitterRing
+from .streams.supply import Supply
 from .streams.timeline import Timeline
 from .throttle import Throttle
 from .undo import Undo
@@ -38,10 +41,12 @@ class StreamState:
         self.registry = registry
         self.undo = undo = Undo()  # all objects below note in it what they overwrite
         self.table = KeyTable(rows)
+        self.siblings = Siblings(rows, self.table)
         self.ring = JitterRing(rows, undo)
         self.ring.peeked = types.peeked
         self.reception = Reception(rows, undo)
         self.timeline = Timeline(rows, types.codecs, undo)
+        self.supply = Supply(rows, self.reception, self.timeline, undo)
         self.clock = ClockFilter(rows, undo)
         self.doubt = Doubt(rows, undo)
         self.sender_clocks = SenderClocks(rows, types.codecs, undo)
@@ -88,6 +93,7 @@ class StreamState:
             "sources": self.sources,
             "restarts": self.restarts,
             "skew_ppm": self.clock.skew_ppm,
+            "media_ratio_min": self.supply.lowest,
         }
 
     def open(
@@ -119,16 +125,31 @@ class StreamState:
         self.ring.open(rows, first_ext, payload_bytes)
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
         self.timeline.open(rows, first_ext)
+        self.supply.open(rows, arrival_ns)
         self.clock.open(rows)
         self.doubt.open(rows)
         self.sender_clocks.open(rows)
         self.throttle.open(rows)
         self.codecless.update(rows.tolist())
+        self.siblings.opened(rows, hi, lo, tag)
+
+    def rows_of(self, packets: Packets) -> I64:
+        """The packets' streams: rows, int64 (n,), -1 where there is none. Siblings' packets get their streams' keys."""
+        row = self.table.find(packets.hi, packets.lo, packets.tag)
+        if self.siblings:
+            source = packets.source
+            strange = (row < 0) | (self.source.take(row, mode="clip") != source)
+            theirs = self.siblings.find(row, strange, source, packets.lo, packets.tag)
+            if theirs.size:
+                packets.hi = packets.hi.copy()
+                packets.hi[theirs] = source[theirs]
+        return row
 
     def close(self, row: int) -> None:
         """Free a row; its key must have been removed from the table."""
         self.ring.close(row)
         self.first_arrival_ns[row] = 0
+        self.siblings.closed(row)
         self.registry.release(row)
         self.sender_clocks.close(row)
         self._clocks_found.pop(row, None)
@@ -207,18 +228,30 @@ class StreamState:
         """The figures of a live stream."""
         row = stream.index
         figures = {name: figure[row] for name, figure in self._figures.items()}
-        figures["expected"] = self.reception.expected(np.array([row]))[0]
+        derived = {name: figure[0] for name, figure in self._derived(np.array([row])).items()}
         if stream.codec is None:  # nothing was decoded; its clock may be known all the same
             known = self.codec_of_type[np.flatnonzero(self.types_seen[row])]
             figures["clock_rate"] = max(
                 (self.types.codecs[i].clock_rate for i in known[:1].tolist() if i >= 0), default=0
             )
-        return report_of(stream, figures, end)
+        return report_of(stream, {**figures, **derived}, end)
+
+    def _derived(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
+        """Figures that are made of others."""
+        return {
+            "expected": self.reception.expected(rows),
+            "media_ratio": self.supply.whole(rows, self.suppresses(rows)),
+        }
+
+    def suppresses(self, rows: I64) -> npt.NDArray[np.bool_]:
+        """Which streams have sent comfort noise, bool (n,)."""
+        noise: npt.NDArray[np.bool_] = np.logical_or.reduce(self.types_seen[rows] & self.types.is_noise, axis=1)
+        return noise
 
     def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
         """The figures that :meth:`report` is made of, for many streams at once: arrays of shape (n, ...)."""
         columns = {name: figure[rows] for name, figure in self._figures.items()}
-        return {**columns, "expected": self.reception.expected(rows)}
+        return {**columns, **self._derived(rows)}
 
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The ``limit`` live streams with the most packets, lost packets or jitter."""

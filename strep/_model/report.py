@@ -29,6 +29,8 @@ class StreamReport:
     ``packets_received`` counts every RTP packet of the stream, duplicates and late ones too.
     ``packets_lost`` = sequence numbers that never came = expected - (received - duplicates).
     ``rfc3550_lost`` = expected - received, which duplicates make smaller, even negative.
+    ``media_ratio``: seconds of audio that were sent for each second that passed, pauses not counted; below 1 the sender
+    was starved. ``media_ratio_min``: that of the worst 10 s. None for less than 1 s, or 10 s.
     ``skew_ppm``: how much faster than the receiver's the sender's clock runs; None for less than 30 s.
     """
 
@@ -55,6 +57,8 @@ class StreamReport:
     restarts: int = 0  # SSRC changes and sequence restarts
     skew_ppm: float | None = None
     timed: bool = True  # False: when packets came is not known, so jitter and skew are not either
+    media_ratio: float | None = None
+    media_ratio_min: float | None = None
     end: str = ""  # why the stream ended: "idle", "closed"
 
     @classmethod
@@ -140,6 +144,8 @@ class StreamReport:
                 "last": round(self.jitter_ms_last, 6) if self.timed else None,
             },
             "skew_ppm": None if self.skew_ppm is None or not self.timed else round(self.skew_ppm, 3),
+            "media_ratio": None if self.media_ratio is None else round(self.media_ratio, 4),
+            "media_ratio_min": None if self.media_ratio_min is None else round(self.media_ratio_min, 4),
             "duration_s": round(self.duration_s, 6),
             "samples": self.samples,
             "gap_samples": self.gap_samples,
@@ -181,9 +187,15 @@ def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> 
         trimmed=int(figures["trimmed"]),
         timestamp_jumps=int(figures["timestamp_jumps"]),
         restarts=int(figures["restarts"]),
-        skew_ppm=None if math.isnan(figures["skew_ppm"]) else float(figures["skew_ppm"]),
+        skew_ppm=_known(figures["skew_ppm"]),
+        media_ratio=_known(figures["media_ratio"]),
+        media_ratio_min=_known(figures["media_ratio_min"]),
         end=end,
     )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def utc_text(time_ns: int) -> str:

@@ -57,6 +57,8 @@ _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "sources": ("i8", ()),
     "restarts": ("i8", ()),
     "skew_ppm": ("f8", ()),
+    "media_ratio": ("f8", ()),
+    "media_ratio_min": ("f8", ()),
 }
 
 

@@ -285,7 +285,7 @@ _SENDERS = st.lists(
     st.tuples(
         st.sampled_from([REAL, NEIGHBOUR, SPOOFER]),
         st.sampled_from([0x1234, 0x77, 0xBAD]),  # SSRC
-        st.integers(0, 2),  # direction, or another leg
+        st.integers(0, 3),  # direction, another leg, or plain RTP
         st.integers(0, 3000),  # begins, ms
         st.integers(1, 60),  # packets
         st.sampled_from([1, 5, 20, 60]),  # ms between them
@@ -308,8 +308,8 @@ def test_any_senders_in_any_cuts_come_to_the_same(
             data = packet(
                 (first + k * step) & 0xFFFF,
                 ssrc=ssrc,
-                direction=direction & 1,
-                call=leg_id(direction // 2),
+                direction=direction & 1 if direction < 3 else 0,
+                call=leg_id(direction // 2) if direction < 3 else None,
                 timestamp=k * 160,
             )
             arrivals.append(Arrival(T0 + (begin + k * apart) * MS + n, data, source))

@@ -51,14 +51,14 @@ class Admission:
         self._tick_ns = now_ns
         self._admitted = self._shared_looks = 0
 
-    def admit(self, proofs: Proofs) -> Iterator[Decision]:
+    def admit(self, proofs: Proofs, *, apart: bool = False) -> Iterator[Decision]:
         """Sources of unknown streams have proved themselves. Those that are too many now stay on probation, and end
-        there or prove themselves again."""
+        there or prove themselves again. ``apart``: they become siblings of streams of their port and SSRC."""
         proofs = proofs.take(slice(0, _STREAMS_A_TICK - self._admitted))
         if not len(proofs):
             return
         self._admitted += len(proofs)
-        first = first_of_each_stream((proofs.hi, proofs.lo, proofs.tag))
+        first = first_of_each_stream((proofs.source if apart else proofs.hi, proofs.lo, proofs.tag))
         if len(first) < len(proofs):
             proofs = proofs.take(first)  # a stream's other sources prove themselves again, as those that change it
         refused = max(0, len(proofs) - self._state.registry.room)
@@ -72,7 +72,7 @@ class Admission:
             yield from self._refuse(others.size, "source", proofs.take(others))
             proofs = proofs.take(np.flatnonzero(granted))
         if len(proofs):
-            yield from self.admit_held((proofs.hi, proofs.lo, proofs.tag), proofs.source)
+            yield from self.admit_held((proofs.hi, proofs.lo, proofs.tag), proofs.source, apart=apart)
 
     def _refuse(self, streams: int, limit: str, proofs: Proofs) -> Iterator[Limited]:
         self._accounts.streams_refused += streams
@@ -81,7 +81,7 @@ class Admission:
             one = self._probation.newest(proofs.hi[:1], proofs.lo[:1], proofs.tag[:1])[0]
             yield Limited(limit, format_address(int(one["source_hi"]), int(one["source_lo"])))
 
-    def admit_held(self, keys: Keys, sources: U64) -> Iterator[Decision]:
+    def admit_held(self, keys: Keys, sources: U64, *, apart: bool = False) -> Iterator[Decision]:
         """Sources begin streams, or replace those of a shared port, with all that was kept of them."""
         places = self._places(keys, sources)
         if any(place is None for place in places):
@@ -95,7 +95,7 @@ class Admission:
         held, runs = self._without_unproven(held, runs, len(places))
         if not len(held.columns):
             return  # a flood has pushed out what proved them
-        stream_keys = keys[0], keys[1], stream_tag(keys[2])
+        stream_keys = sources if apart else keys[0], keys[1], stream_tag(keys[2])
         each_key = list(zip(*(words.tolist() for words in stream_keys), strict=True))
         objections = self._objections(each_key, held, runs)
         ssrc = ssrc_of(keys[2])

@@ -11,6 +11,7 @@ from ..._codecs.payload_types import PayloadTypes
 from ..._model.time import NEVER_NS, SECOND_NS
 from ..streams.ring import MAX_DROPOUT, MISORDER
 from .held import HeldPackets
+from .pace import PACES, are_steady, paces
 
 __all__ = ["Runs", "looks_encrypted", "only", "origins_ns"]
 
@@ -24,13 +25,13 @@ _SRTP_TAG_BYTES: Final = (4, 10, 16)  # HMAC-SHA1-32, -80 (RFC 3711), AEAD (RFC 
 class Runs:
     """The sequence of each owner of held packets. Packets stand by owner, in order of arrival.
 
-    A new stream's begins with its first two packets in sequence. Where a source ``takes over`` it is the last run in
-    which two are in sequence: a run ends where the next packet is another sequence (RFC 3550 A.1). A few packets
-    before the pair that are near it belong to it too; others prove nothing and are left out.
+    A new stream's begins with its first two packets in sequence, or four of a steady pace (``probation``). Where a
+    source ``takes over`` it is the last run in which there are such: a run ends where the next packet is another
+    sequence (RFC 3550 A.1). A few packets before that are near belong to it too; others prove nothing and are left out.
 
     ``kept``      bool (p,): packets of the sequence
-    ``opening``   bool (p,): those of them that came no later than the pair that proves it, and stand not after it
-    ``proven``    bool (owners,): whether there are two packets in sequence at all
+    ``opening``   bool (p,): those of them that came no later than the packet that proves it, and stand not after it
+    ``proven``    bool (owners,): whether there are packets that prove it at all
     ``first``     int64 (owners,): the first packet that belongs to it (its index; 0 where nothing is proven)
     ``lowest``    uint16 (owners,): the sequence number that it begins with
     """
@@ -52,7 +53,7 @@ class Runs:
         step = np.zeros(len(owner), np.int64)
         step[1:] = (sequence[1:] - sequence[:-1]).view(np.int16)
         begins = np.append(True, owner[1:] != owner[:-1])
-        pair = (step == 1) & ~begins
+        pair = _proving(held, step, begins)
         kept = np.ones(len(owner), np.bool_)
         if takes_over:
             run = np.cumsum(begins | (step >= MAX_DROPOUT) | (step < -MISORDER))
@@ -75,6 +76,17 @@ class Runs:
         first = np.full(owners, len(owner))
         np.minimum.at(first, owner[self.opening], index[self.opening])
         self.first = np.where(self.proven, first, 0)
+
+
+def _proving(held: HeldPackets, step: I64, begins: Bools) -> Bools:
+    """Which packets prove their sources, by those before them, as ``probation`` has it."""
+    sequence, timestamp = held.columns["sequence_number"], held.columns["timestamp"]
+    proving: Bools = (step == 1) & ~begins
+    pace = np.zeros(len(step), np.float32)
+    pace[1:] = paces(sequence[:-1], sequence[1:], timestamp[:-1], timestamp[1:])
+    pace[begins] = 0
+    proving[PACES:] |= are_steady(pace[PACES:], pace[PACES - 1 : -1], pace[PACES - 2 : -2])
+    return proving
 
 
 def only(held: HeldPackets, chosen: Bools) -> HeldPackets:

@@ -30,6 +30,8 @@ class Generation:
         self.packets = 0
         self.bytes = 0
         self.last_sequence = np.zeros(GENERATION_PACKETS, np.uint16)
+        self.last_timestamp = np.zeros(GENERATION_PACKETS, np.uint32)
+        self.last_paces = np.zeros((GENERATION_PACKETS, 2), np.float32)  # of its last packet, and of the one before
         self.last_arrival_ns = np.zeros(GENERATION_PACKETS, np.int64)
         self.holding = np.zeros(GENERATION_PACKETS, np.bool_)  # the candidate's last packet may begin a pair
         self.last_packet = np.zeros(GENERATION_PACKETS, np.int64)  # row in `columns`, -1 if none
@@ -82,6 +84,7 @@ class Generation:
                 later, packet = packet, int(self.prior[packet])
             if packet < 0:
                 continue
+            self.last_paces[candidate] = 0  # what is left must prove itself
             if later >= 0:
                 self.prior[later] = -1
             else:
@@ -97,6 +100,7 @@ class Generation:
         mine, owner = self._chains(candidates)
         known = candidates[candidates >= 0]
         self.holding[known] = False
+        self.last_paces[known] = 0
         self.last_packet[known] = -1
         self._gone(mine)
         columns = self.columns[mine]

@@ -1,7 +1,9 @@
 """Sources that have not proved themselves, by RFC 3550 A.1 with MIN_SEQUENTIAL = 2. A whole batch at once.
 
 A packet of an unknown key, of another SSRC than its stream's, or far outside its stream's window comes here and is
-kept. When two packets in sequence have come, all that were kept are given back: a real source loses nothing.
+kept. When two packets in sequence have come, all that were kept are given back: a real source loses nothing. Of some
+no two in sequence ever come (each second one is lost, on a path that is dead): four on end whose sequence numbers and
+timestamps advance together, as media do (``pace``), prove as much.
 A flood of invented ids only fills two buffers of fixed size in turn: it makes no stream, no file, no growing table.
 
 Candidates are kept in two generations. New ones enter the current generation; when it is full it becomes the previous
@@ -18,6 +20,7 @@ import numpy.typing as npt
 
 from .generation import GENERATION_BYTES, GENERATION_PACKETS, Generation, pack
 from .held import HELD_COLUMNS, HeldPackets
+from .pace import are_steady, paces
 
 __all__ = ["Probation", "Proofs"]
 
@@ -30,10 +33,11 @@ _PACKETS_ONE_BY_ONE: Final = 32  # up to so many, sources are told apart in a lo
 
 @dataclass(slots=True)
 class Proofs:
-    """Sources of which two packets in sequence have come, in the order in which they proved themselves.
+    """Sources that proved themselves, in the order in which they did.
 
-    Columns, shape (k,): the key ``hi, lo, tag``; ``source`` and ``last_sequence_number``, ``last_arrival_ns`` of the
-    last pair of this offer (of its first packet).
+    Columns, shape (k,): the key ``hi, lo, tag``; ``source`` and ``last_sequence_number``, ``last_timestamp``,
+    ``last_arrival_ns`` of the last pair that is a proof of this offer (of its first packet): two in sequence, or the
+    last two of four.
     """
 
     hi: U64
@@ -41,6 +45,7 @@ class Proofs:
     tag: U64
     source: U64
     last_sequence_number: npt.NDArray[np.uint16]
+    last_timestamp: npt.NDArray[np.uint32]
     last_arrival_ns: I64
 
     def __len__(self) -> int:
@@ -153,24 +158,38 @@ class Probation:
         # each packet against the one before it of the same source
         order = np.argsort(candidate, kind="stable")
         who, sequence = candidate[order], columns["sequence_number"][order]
+        timestamp = columns["timestamp"][order]
         arrival = columns["arrival_ns"][order]
         start = np.append(True, who[1:] != who[:-1]).nonzero()[0]
         sources = who[start]
-        prior, prior_arrival = np.empty_like(sequence), np.empty_like(arrival)
+        prior, before, prior_arrival = np.empty_like(sequence), np.empty_like(timestamp), np.empty_like(arrival)
         holding, chain = np.ones(len(who), np.bool_), np.empty_like(order)
-        prior[1:], prior_arrival[1:], chain[1:] = sequence[:-1], arrival[:-1], first + order[:-1]
+        prior[1:], before[1:], prior_arrival[1:] = sequence[:-1], timestamp[:-1], arrival[:-1]
+        chain[1:] = first + order[:-1]
         prior[start] = current.last_sequence[sources]
+        before[start] = current.last_timestamp[sources]
         prior_arrival[start] = current.last_arrival_ns[sources]
         holding[start] = current.holding[sources]
         chain[start] = current.last_packet[sources]
         current.prior[first + order] = chain
         last = np.append(start[1:], len(who)) - 1
         current.last_sequence[sources] = sequence[last]
+        current.last_timestamp[sources] = timestamp[last]
         current.last_arrival_ns[sources] = arrival[last]
         current.last_packet[sources] = first + order[last]
         current.holding[sources] = True
 
-        pair = (holding & (sequence == prior + np.uint16(1))).nonzero()[0]
+        pair = self._proves(
+            current=current,
+            who=who,
+            start=start,
+            last=last,
+            holding=holding,
+            prior=prior,
+            sequence=sequence,
+            before=before,
+            timestamp=timestamp,
+        ).nonzero()[0]
         if not pair.size:
             return None
         proven = who[pair]
@@ -186,8 +205,39 @@ class Probation:
             tag=tag[which],
             source=kept["source"][which],
             last_sequence_number=prior[closing],
+            last_timestamp=before[closing],
             last_arrival_ns=prior_arrival[closing],
         )
+
+    @staticmethod
+    def _proves(
+        current: Generation,
+        who: I64,
+        start: I64,
+        last: I64,
+        *,
+        holding: npt.NDArray[np.bool_],
+        prior: npt.NDArray[np.uint16],
+        sequence: npt.NDArray[np.uint16],
+        before: npt.NDArray[np.uint32],
+        timestamp: npt.NDArray[np.uint32],
+    ) -> npt.NDArray[np.bool_]:
+        """Which packets prove their sources, by those before them; packets of one source stand together, in order of
+        arrival, from ``start`` to ``last``."""
+        sources = who[start]
+        proves: npt.NDArray[np.bool_] = holding & (sequence == prior + np.uint16(1))
+        if holding.any():  # of others the paces are 0
+            pace = paces(prior, sequence, before, timestamp)
+            pace[~holding] = 0
+            second, third = np.zeros_like(pace), np.zeros_like(pace)
+            second[1:] = pace[:-1]
+            second[start] = current.last_paces[sources, 0]
+            third[1:] = second[:-1]
+            third[start] = current.last_paces[sources, 1]
+            proves |= are_steady(pace, second, third)
+            current.last_paces[sources, 0] = pace[last]
+            current.last_paces[sources, 1] = second[last]
+        return proves
 
     def _adopt(self, current: Generation, hi: U64, lo: U64, tag: U64, unknown: I64, candidate: I64) -> None:
         """Give candidates to keys the current generation does not know; those of the previous one move over."""
@@ -198,6 +248,7 @@ class Probation:
         current.table.add(new, hi[chosen], lo[chosen], tag[chosen])
         current.candidates += index.size
         current.holding[new] = False
+        current.last_paces[new] = 0
         current.last_packet[new] = -1
         previous = self._generations[self._current ^ 1]
         if not previous.candidates:
@@ -207,9 +258,12 @@ class Probation:
         if moving.size:
             was, now = old[moving], new[moving]
             current.last_sequence[now] = previous.last_sequence[was]
+            current.last_timestamp[now] = previous.last_timestamp[was]
+            current.last_paces[now] = previous.last_paces[was]
             current.last_arrival_ns[now] = previous.last_arrival_ns[was]
             current.holding[now] = previous.holding[was]
             previous.holding[was] = False
+            previous.last_paces[was] = 0
 
     def newest(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.void]:
         """The last packet that is kept of each of these keys: of HELD_COLUMNS, zeros where nothing is."""

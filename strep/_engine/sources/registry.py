@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +13,14 @@ import numpy.typing as npt
 from ..._model.addresses import format_address
 from ..._model.types import Direction, Leg, StreamInfo
 from .announcements import Announcements
-from .keys import KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Key, kind_of_tag
+from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Key, kind_of_tag
 from .port_keys import PortBinding, PortKeys
 
 __all__ = ["Registry"]
 
 U64 = npt.NDArray[np.uint64]
+
+_UNSAFE: Final = re.compile(r"[^0-9A-Za-z]")
 
 
 class Registry:
@@ -38,6 +42,7 @@ class Registry:
         self._max_streams = max_streams
         self._call_legs = call_legs
         self._ports = PortKeys(bindings)
+        self._sibling_names: set[str] = set()  # of streams that live
         self._shut_out: dict[tuple[int, int], int] = {}  # by hi and lo of a leg: until when it may begin no stream
 
     # --- who may ----------------------------------------------------------------------------------------------------
@@ -121,6 +126,14 @@ class Registry:
             direction = Direction((tag >> 1) & 1)
         call_leg_id = None
         name = f"rtp-{local_port}-{ssrc:08x}"
+        if kind == KIND_AUTO and hi:  # a sibling: another stream has this name
+            address = _UNSAFE.sub("_", format_address(source[0], source[1]))
+            name = base = f"{name}-{address}-{source[2]}"
+            number = 1
+            while name in self._sibling_names:  # of one that was there, and has moved
+                number += 1
+                name = f"{base}-{number}"
+            self._sibling_names.add(name)
         stem = f"{leg.label}-{direction.label}"
         leg_name = name
         if kind == KIND_CALL_LEG:
@@ -160,5 +173,8 @@ class Registry:
 
     def release(self, row: int) -> None:
         """A stream has ended: another may have its row."""
+        info = self.info[row]
+        if info is not None:
+            self._sibling_names.discard(info.name)
         self.info[row] = None
         self._free.append(row)

@@ -19,7 +19,7 @@ from .admission import Admission, first_of_each_stream
 from .announcements import Announcements
 from .beginnings import Runs, only
 from .decisions import Decision, Takeover
-from .keys import Keys, ssrc_of, stream_tag
+from .keys import Key, Keys, ssrc_of, stream_tag
 from .pinning import SourcePins
 from .probation import Probation, Proofs
 from .takeover import Challengers
@@ -102,8 +102,14 @@ class Sources:
             new = np.flatnonzero(~known)
             if new.size and self._announcements is not None:
                 new = self._announced(self._announcements, proofs, new)
-            if new.size:
-                yield from self._admission.admit(proofs.take(new))
+            if not new.size:
+                continue
+            first = first_of_each_stream((proofs.hi[new], proofs.lo[new], proofs.tag[new]))
+            yield from self._admission.admit(proofs.take(new[first]))
+            if len(first) < len(new):  # those of streams that another source has just begun
+                others = proofs.take(np.delete(new, first))
+                known = self._state.table.find(others.hi, others.lo, stream_tag(others.tag)) >= 0
+                self._challengers.note(others.take(np.flatnonzero(known)))
 
     # --- announcements ----------------------------------------------------------------------------------------------
 
@@ -154,10 +160,19 @@ class Sources:
             self._probation.trim(*verdict.waiting_keys, verdict.waiting_before_ns)
         if verdict.rows.size:
             yield from self._change(verdict.rows, verdict.keys, verdict.sources, now_ns)
-        return bool(verdict.rows.size)
+        apart = verdict.apart
+        for row, i in verdict.moved:
+            one = apart.take(slice(i, i + 1))
+            key = int(one.source[0]), int(one.lo[0]), int(stream_tag(one.tag)[0])
+            yield from self._change(np.array([row]), (one.hi, one.lo, one.tag), one.source, now_ns, key)
+        alone = len(apart) - len(verdict.moved)
+        if alone:
+            yield from self._admission.admit(apart.take(slice(0, alone)), apart=True)
+        return bool(verdict.rows.size or len(apart))
 
-    def _change(self, rows: I64, keys: Keys, sources: U64, now_ns: int) -> Iterator[Takeover]:
-        """The sources with these keys take over these rows (distinct)."""
+    def _change(self, rows: I64, keys: Keys, sources: U64, now_ns: int, key: Key | None = None) -> Iterator[Takeover]:
+        """The sources with these keys take over these rows (distinct). ``key``: that the one stream has from now on;
+        None: they keep theirs."""
         held = self._probation.release(*keys)
         runs = Runs(held, len(rows), takes_over=True)
         self._accounts.reject_held(held.columns["foreign"][~runs.kept])
@@ -168,4 +183,4 @@ class Sources:
             rows, sources, keys = rows[proven], sources[proven], (keys[0][proven], keys[1][proven], keys[2][proven])
         if rows.size:
             self._challengers.note_owners(rows, sources, now_ns)
-            yield Takeover(rows, sources, ssrc_of(keys[2]), runs.lowest[proven], held)
+            yield Takeover(rows, sources, ssrc_of(keys[2]), runs.lowest[proven], held, key)

@@ -13,6 +13,10 @@ then waits; all that it sends meanwhile is kept. By how long the stream's presen
     the address that the stream belonged to before            at once, whoever sends: it was here first
     another address, while the stream is young                at once, when its standing is better (below)
 
+Plain RTP whose port nobody has bound to a direction is told apart by address, too. There a source takes a stream over
+only if its sequence numbers and timestamps go on where the stream's stopped; otherwise, or when it has sent beside the
+present source for 500 ms, it begins a stream of its own (``siblings``).
+
 As soon as the present source sends again, what came of the others before is rejected.
 
 An address is an IP address and a port; or a network, as streams are pinned (``pinning``).
@@ -33,8 +37,8 @@ import numpy.typing as npt
 
 from ..._model.time import NEVER_NS, SECOND_NS
 from ..state import ESTABLISHED_NS, StreamState
-from ..streams.ring import MAX_DROPOUT
-from .keys import SOURCE_BITS, Key, Keys, ssrc_of, stream_tag
+from ..streams.ring import MAX_DROPOUT, MISORDER
+from .keys import KIND_AUTO, SOURCE_BITS, Key, Keys, kind_of, ssrc_of, stream_tag
 from .pinning import SourcePins
 from .probation import Proofs
 
@@ -63,6 +67,7 @@ class _Challenger:
     sequence_number: int  # of the first packet of its last pair
     pair_ns: int  # when that came
     source: int
+    timestamp: int  # of the first packet of its last pair
     ticks: int = 0  # in which it proved itself
     new: bool = True  # it has proved itself since the last boundary
 
@@ -70,13 +75,16 @@ class _Challenger:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Columns (k,) of those who take over, the rows all different; and of the others, with the times before which
-    nothing of theirs is wanted any more."""
+    nothing of theirs is wanted any more. ``apart``: those that begin streams of their own, beside one of their SSRC.
+    ``moved``: pairs of a sibling's row and which of ``apart`` it is that goes on with it."""
 
     rows: I64
     keys: Keys
     sources: U64
     waiting_keys: Keys
     waiting_before_ns: I64
+    apart: Proofs
+    moved: list[tuple[int, int]]
 
 
 class Challengers:
@@ -95,15 +103,19 @@ class Challengers:
         """Sources proved themselves, for the first time or again."""
         keys = zip(proofs.hi.tolist(), proofs.lo.tolist(), proofs.tag.tolist(), strict=True)
         last = zip(
-            proofs.last_sequence_number.tolist(), proofs.last_arrival_ns.tolist(), proofs.source.tolist(), strict=True
+            proofs.last_sequence_number.tolist(),
+            proofs.last_arrival_ns.tolist(),
+            proofs.source.tolist(),
+            proofs.last_timestamp.tolist(),
+            strict=True,
         )
-        for key, (sequence_number, pair_ns, source) in zip(keys, last, strict=True):
+        for key, (sequence_number, pair_ns, source, timestamp) in zip(keys, last, strict=True):
             one = self._waiting.get(key)
             if one is None:
                 if len(self._waiting) >= _CHALLENGERS:
                     continue
-                one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source)
-            one.sequence_number, one.pair_ns, one.new = sequence_number, pair_ns, True
+                one = self._waiting[key] = _Challenger(sequence_number, pair_ns, source, timestamp)
+            one.sequence_number, one.pair_ns, one.timestamp, one.new = sequence_number, pair_ns, timestamp, True
 
     def judge(self, now_ns: int, *, closing: bool = False) -> Verdict | None:
         """At a boundary: who takes over now. ``closing``: nothing more will come."""
@@ -122,6 +134,7 @@ class Challengers:
         ones = list(self._waiting.values())
         sequence_number = np.array([one.sequence_number for one in ones], np.int64)
         pair_ns = np.array([one.pair_ns for one in ones], np.int64)
+        timestamp = np.array([one.timestamp for one in ones], np.uint32)
         sources = np.array([one.source for one in ones], np.uint64)
         new = np.array([one.new for one in ones])
         for one in ones:
@@ -134,6 +147,8 @@ class Challengers:
         self._note_beside(rows, sources, np.flatnonzero(alive & new), now_ns)
         intruder = np.array([self.is_intruder(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
         near = self._pins.hosts(sources) == self._pins.hosts(self._state.source[rows])
+        plain = (kind_of(tag) == KIND_AUTO) & (tag & SOURCE_BITS != self._pins.bits(self._state.source[rows]))
+        goes_on = plain & self._may_go_on(rows, sequence_number, timestamp, pair_ns)
         ready, first = self._ready(
             now_ns=now_ns,
             hi=hi,
@@ -146,8 +161,12 @@ class Challengers:
             alive=alive,
             near=near,
             intruder=intruder,
+            plain=plain,
             closing=closing,
         )
+        ready &= ~plain | goes_on | first
+        beside = np.array([self._was_beside(*who) for who in zip(rows.tolist(), sources.tolist(), strict=True)])
+        apart = plain & ~ready & (~goes_on | (alive & (beside | closing)))
         # a stream's best first: of one host's ports the first, as a sender had them; of other hosts who keeps sending
         order = np.lexsort((np.arange(len(rows)), -np.where(near, 0, ticks), intruder, ~first, ~ready, rows))
         ranked = rows[order]
@@ -156,12 +175,23 @@ class Challengers:
         winners = order[best & ready[order]]
         crowded = np.zeros(len(rows), np.bool_)
         crowded[order[rank >= _CHALLENGERS_A_STREAM]] = True
+        crowded &= ~apart
         old = now_ns - pair_ns > _FORGOTTEN_NS
         keys = list(self._waiting)
-        for i in (*winners.tolist(), *np.flatnonzero((crowded | old) & ~ready).tolist()):
-            del self._waiting[keys[i]]
+        proofs = Proofs(
+            hi=hi,
+            lo=lo,
+            tag=tag,
+            source=sources,
+            last_sequence_number=sequence_number.astype(np.uint16),
+            last_timestamp=timestamp,
+            last_arrival_ns=pair_ns,
+        )
+        own, moved = self._of_siblings(proofs, rows, np.flatnonzero(apart), now_ns, closing=closing)
+        for i in (*winners.tolist(), *own, *(i for _, i in moved), *np.flatnonzero((crowded | old) & ~ready).tolist()):
+            self._waiting.pop(keys[i], None)
         # who is one too many keeps nothing; of the others nothing from before the present source's last packet
-        again = np.flatnonzero(((alive & new) | crowded) & ~ready)
+        again = np.flatnonzero(((alive & new & ~plain) | crowded) & ~ready)
         before_ns = np.where(crowded[again], NEVER_NS, last_ns[again])
         return Verdict(
             rows[winners],
@@ -169,7 +199,49 @@ class Challengers:
             sources[winners],
             (hi[again], lo[again], tag[again]),
             before_ns,
+            apart=proofs.take(np.array([*own, *(i for _, i in moved)], np.int64)),
+            moved=[(row, len(own) + k) for k, (row, _) in enumerate(moved)],
         )
+
+    def _may_go_on(self, rows: I64, sequence_number: I64, timestamp: npt.NDArray[np.uint32], pair_ns: I64) -> Bools:
+        """Whether these pairs may be what streams go on with, by their sequence numbers and timestamps."""
+        reception = self._state.reception
+        ahead = (sequence_number - reception.max_ext[rows] + MISORDER) & 0xFFFF
+        goes_on: Bools = ahead < MAX_DROPOUT + MISORDER
+        return goes_on & reception.may_go_on(rows, timestamp, pair_ns)
+
+    def _of_siblings(
+        self, proofs: Proofs, rows: I64, apart: I64, now_ns: int, *, closing: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Of those that belong to another stream than that of their row: which begin one; and which go on with a
+        sibling of it (its row first), whose source has moved. The others wait until that has been silent for long
+        enough."""
+        own: list[int] = []
+        moved: list[tuple[int, int]] = []
+        state, taken = self._state, set[int]()
+        for i in apart.tolist():
+            siblings = state.siblings.of(int(proofs.lo[i]), int(stream_tag(proofs.tag[i : i + 1])[0]))
+            theirs = np.array([row for row in siblings if row != rows[i] and row not in taken], np.int64)
+            one = proofs.take(np.full(len(theirs), i, np.int64))
+            theirs = theirs[
+                self._may_go_on(
+                    theirs, one.last_sequence_number.astype(np.int64), one.last_timestamp, one.last_arrival_ns
+                )
+                & (state.reception.last_arrival_ns[theirs] <= proofs.last_arrival_ns[i])
+            ]
+            if not theirs.size:
+                own.append(i)
+                continue
+            row = int(theirs[0])
+            words = np.array([proofs.source[i], state.source[row]], np.uint64)
+            near = len(set(self._pins.hosts(words).tolist())) == 1
+            wanted_ns = (0 if closing else _QUIET_NS) if near else _SILENT_NS
+            if now_ns - int(state.reception.last_arrival_ns[row]) >= wanted_ns:
+                taken.add(row)
+                moved.append((row, i))
+            elif closing:
+                own.append(i)
+        return own, moved
 
     def _ready(
         self,
@@ -185,6 +257,7 @@ class Challengers:
         alive: Bools,
         near: Bools,
         intruder: Bools,
+        plain: Bools,
         closing: bool,
     ) -> tuple[Bools, Bools]:
         """Who may take over now, and who of them comes before others."""
@@ -205,7 +278,7 @@ class Challengers:
         ready = ~alive & (goes_on | (quiet_ns >= wanted_ns))
         ready &= near | moving | (now_ns - pair_ns <= _SENDING_NS)
         ready |= owner
-        racing = np.flatnonzero(~same & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
+        racing = np.flatnonzero(~same & ~plain & ~ready & (now_ns - state.first_arrival_ns[rows] <= _YOUNG_NS))
         racing = racing[np.unique(rows[racing], return_index=True)[1]][:_RACES_A_TICK]
         for i in racing.tolist():
             ready[i] = self._stands_better(int(rows[i]), hi[i], lo[i], tag[i], int(sources[i]))
@@ -227,6 +300,11 @@ class Challengers:
         """A stream was taken from this source while it was sending: it was the wrong one."""
         self._beside.pop((row, source), None)
         self._beside[row, source] = now_ns + ESTABLISHED_NS, now_ns + ESTABLISHED_NS + _BESIDE_NS
+
+    def _was_beside(self, row: int, source: int) -> bool:
+        """Whether a source has sent beside a stream's present one for so long that it is another one."""
+        since_ns, until_ns = self._beside.get((row, source), (0, 0))
+        return until_ns - since_ns >= _BESIDE_NS
 
     def is_intruder(self, row: int, source: int) -> bool:
         since_ns, until_ns = self._beside.get((row, source), (0, 0))

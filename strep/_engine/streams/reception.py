@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.supply import PAUSE_NS
 from ..undo import Undo
 
 __all__ = ["Reception"]
@@ -20,6 +21,7 @@ I64 = npt.NDArray[np.int64]
 _PACKETS_SIDE_BY_SIDE: Final = 4  # further ones of a stream at once, up to which they are counted as arrays
 _ROUND_COST: Final = 32  # packets one by one cost as much as one round of arrays
 _BOTH_ARRIVALS: Final = np.dtype((np.void, 16))
+_WRONG_CLOCK: Final = 4.0  # times as fast as it should, or less
 _DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
 
 
@@ -34,6 +36,8 @@ class Reception:
         self.duplicates = counter()
         self.late = counter()
         self.reordered = counter()
+        self.paused_ns = counter()  # time in pauses between packets, and their number
+        self.pauses = counter()
         self.base_ext = counter()  # lowest extended sequence number of the source
         self.max_ext = counter()
         self.expected_before = counter()  # of earlier sources
@@ -50,7 +54,10 @@ class Reception:
         self.jitter_count = counter()
 
     def open(self, rows: I64, first_ext: I64, arrival_ns: I64, timestamp: npt.NDArray[np.uint32]) -> None:
-        for array in (self.received, self.duplicates, self.late, self.reordered, self.expected_before):
+        for array in (
+            self.received, self.duplicates, self.late, self.reordered, self.expected_before, self.paused_ns,
+            self.pauses,
+        ):  # fmt: skip
             array[rows] = 0
         self.jitter_max[rows] = 0.0
         self.jitter_sum[rows] = 0.0
@@ -145,13 +152,15 @@ class Reception:
         one stream costs less so than array by array."""
         for column in (
             self.max_ext, self.base_ext, self.received, self.reordered, self.duplicates, self._arrivals,
-            self._prior_timestamp, self.jitter, self.jitter_max, self.jitter_sum, self.jitter_count,
+            self._prior_timestamp, self.jitter, self.jitter_max, self.jitter_sum, self.jitter_count, self.paused_ns,
+            self.pauses,
         ):  # fmt: skip
             self._note((column, row, column[row].copy()))
         highest, lowest, reordered = int(self.max_ext[row]), int(self.base_ext[row]), 0
         rate = float(self.tick_rate[row])
         most = rate * _DISCONTINUITY_NS
         prior_arrival, prior_timestamp = int(self._prior_arrival_ns[row]), int(self._prior_timestamp[row])
+        last_ns, paused_ns, pauses = int(self.last_arrival_ns[row]), 0, 0
         jitter, largest, total = (float(f[row]) for f in (self.jitter, self.jitter_max, self.jitter_sum))
         for one, ticks, at_ns, known, copy in zip(ext, timestamp, arrival_ns, timed, copies, strict=True):
             if one < highest:
@@ -159,6 +168,10 @@ class Reception:
                 reordered += not copy
             else:
                 highest = one
+            if at_ns - last_ns > PAUSE_NS:
+                paused_ns += at_ns - last_ns
+                pauses += 1
+            last_ns = at_ns
             if known:
                 step = (ticks - prior_timestamp) & 0xFFFF_FFFF
                 change = abs((at_ns - prior_arrival) * rate - (step - (step >> 31 << 32)))
@@ -170,6 +183,8 @@ class Reception:
                 prior_arrival, prior_timestamp = at_ns, ticks
         self.max_ext[row], self.base_ext[row] = highest, lowest
         self.received[row] += len(ext)
+        self.paused_ns[row] += paused_ns
+        self.pauses[row] += pauses
         self.reordered[row] += reordered
         self.duplicates[row] += sum(copies)
         self.last_arrival_ns[row] = arrival_ns[-1]
@@ -210,7 +225,17 @@ class Reception:
             copied = rows[copies]
             note((self.duplicates, copied, self.duplicates[copied]))
             self.duplicates[copied] += 1
-        prior_ns = arrivals.view(np.int64)[1::2]
+        both_ns = arrivals.view(np.int64)
+        prior_ns = both_ns[1::2]
+        pause_ns = arrival_ns - both_ns[::2]
+        long = pause_ns > PAUSE_NS
+        if np.count_nonzero(long):
+            which = long.nonzero()[0]
+            paused = rows[which]
+            note((self.paused_ns, paused, self.paused_ns[paused]))
+            note((self.pauses, paused, self.pauses[paused]))
+            self.paused_ns[paused] += pause_ns[which]
+            self.pauses[paused] += 1
         self.last_arrival_ns[rows] = arrival_ns
         if timed is not None and not timed.all():
             rows, timestamp, arrival_ns, prior_ns = rows[timed], timestamp[timed], arrival_ns[timed], prior_ns[timed]
@@ -239,6 +264,17 @@ class Reception:
         self.jitter_count[rows] = count + 1
         self._prior_arrival_ns[rows] = arrival_ns
         self._prior_timestamp[rows] = timestamp
+
+    def may_go_on(self, rows: I64, timestamp: npt.NDArray[np.uint32], arrival_ns: I64) -> npt.NDArray[np.bool_]:
+        """Whether packets may be their streams' next ones by their timestamps: which have advanced by no more than time
+        has passed, give or take a second, and a clock that is not the one that the codec should have. Bool (n,)."""
+        rate = self.tick_rate.take(rows)
+        passed_ns = np.maximum(arrival_ns - self._prior_arrival_ns.take(rows), 0)
+        ahead = (timestamp - self._prior_timestamp.take(rows)).view(np.int32)
+        sound: npt.NDArray[np.bool_] = ahead <= rate * (_WRONG_CLOCK * passed_ns + 1e9)
+        sound &= ahead >= -1e9 * rate
+        sound |= rate == 0
+        return sound
 
     def came_late(self, rows: I64) -> None:
         self._note((self.late, rows, self.late[rows]))

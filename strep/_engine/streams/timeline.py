@@ -93,6 +93,11 @@ class Timeline:
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
+    def packet_frames(self, rows: I64) -> I64:
+        """The length of each stream's last packet with audio."""
+        frames: I64 = self._prior_frames[rows]
+        return frames
+
     def take_undecoded(self) -> tuple[int, int]:
         """Packets without audio since the last call: of an unknown payload type or a rate that does not go with their
         stream's, and those whose payload is not one of their codec's."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
+from ..._model.supply import SILENT_CODECS
 from ..._model.types import GapCause, StreamEvent, StreamInfo
 from ...quality import SCALES, impairment_of, impairments_by_mode
 from .analyzer import Analyzer
@@ -90,6 +91,8 @@ class QualityMeter(Analyzer):
                                    codec with modes: means over what came, and the basis of the mode that came most
     ``modes``                      of such a codec: which fraction of the speech came in each, {"12.65": 0.9, ...}
     ``loss``, ``discard``          fraction of the expected audio that could not be played; of that, what came too late
+    ``media_ratio``                seconds of audio sent for each second that passed, pauses not counted; below 0.8
+                                   what is missing counts as lost in R and MOS
     ``jitter_ms``, ``delay_ms``    mean abs(D) of RFC 3550; the absolute delay as assumed
     ``burst``                      density and duration of bursts and gaps (RFC 3611 4.7.2 with Gmin 16)
     ``window_s``                   length of the windows
@@ -208,6 +211,7 @@ class QualityMeter(Analyzer):
             self._begin(stream)
         if codec is not None and not self._windows.rate[row]:
             self._windows.learn(row, codec)
+            self._windows.suppresses[row] = codec.name.upper() in SILENT_CODECS
             self._costs.learn(row, impairment_of(codec.name, codec.sample_rate, concealment=self._plc))
 
     def _rate(self, windows: WindowFigures) -> Rating:
@@ -233,6 +237,7 @@ class QualityMeter(Analyzer):
                 mos,
                 rating.mos_lq,
                 windows.end / rate,
+                windows.media_ratio,
             ],
             axis=1,
         ).astype(np.float32)
@@ -310,6 +315,7 @@ class QualityMeter(Analyzer):
             **shares,
             "loss": round(float(whole.loss[0]), 6),
             "discard": round(late, 6),
+            "media_ratio": round(float(whole.media_ratio[0]), 4),
             "burst_r": round(float(whole.burst_r[0]), 4),
             "jitter_ms": round(float(whole.jitter_ms[0]), 4),
             "delay_ms": round(delay_ms, 3),
@@ -349,8 +355,8 @@ class QualityMeter(Analyzer):
 
         ``serial`` int64 · ``scale`` of R and MOS, str · ``wideband`` bool, whether it is that scale · of the last
         complete window, float32 (NaN while there is none): ``start_s``, ``duration_s``, ``loss``, ``burst_r``,
-        ``burst_density``, ``burst_ms``, ``jitter_ms``, ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq``, ``end_s`` ·
-        ``loss_all`` float64, the fraction lost since the beginning
+        ``burst_density``, ``burst_ms``, ``jitter_ms``, ``buffer_ms``, ``r``, ``mos_cq``, ``mos_lq``, ``end_s``,
+        ``media_ratio`` · ``loss_all`` float64, the fraction lost since the beginning
         """
         with self._lock:
             judgements = self._judgements

@@ -66,7 +66,7 @@ class CodecCosts(Columns):
             cost: dict[str, Any] = {
                 "ie": ie[of],
                 "bpl": bpl[of],
-                "ppl": 100.0 * windows.loss[of],
+                "ppl": 100.0 * windows.missing[of],
                 "burst_r": np.minimum(windows.burst_r[of], _MAX_BURST_R),
             }
             r[of], listening[of] = _rated(SCALES[index], cost, ta[of])

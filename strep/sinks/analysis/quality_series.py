@@ -15,10 +15,10 @@ F32 = npt.NDArray[np.float32]
 
 WINDOW_FIELDS: Final = (
     "start_s", "duration_s", "loss", "burst_r", "burst_density", "burst_ms", "jitter_ms", "buffer_ms", "r", "mos_cq",
-    "mos_lq", "end_s",
+    "mos_lq", "end_s", "media_ratio",
 )  # fmt: skip
-_DIGITS: Final = (3, 3, 5, 3, 4, 1, 3, 2, 2, 3, 3, 3)  # after the point, of each field
-_KEEP_WORST: Final = ("mos_cq", "mos_lq", "r")  # when two windows become one
+_DIGITS: Final = (3, 3, 5, 3, 4, 1, 3, 2, 2, 3, 3, 3, 4)  # after the point, of each field
+_KEEP_WORST: Final = ("mos_cq", "mos_lq", "r", "media_ratio")  # when two windows become one
 _WINDOWS_KEPT: Final = 360  # an hour of 10 s; then each two become one
 _GAPS_KEPT: Final = 1000
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.supply import PAUSE_NS, STARVED_RATIO
 from ..._model.types import GapCause
 from ...quality import burst_ratio
 from .columns import Columns, column
@@ -45,6 +46,14 @@ class WindowFigures(NamedTuple):
     wait_ms: F64  # a mean
     packet_ms: F64
     modes: F64  # (n, MODES): how much came in each mode of the codec
+    media_ratio: F64  # seconds of audio sent for each second that passed, pauses not counted
+
+    @property
+    def missing(self) -> F64:
+        """Fraction of the audio that is not there, 0 to 1: lost, or never sent by a sender that is starved."""
+        starved = self.media_ratio < STARVED_RATIO
+        missing: F64 = 1.0 - (1.0 - self.loss) * np.where(starved, self.media_ratio, 1.0)
+        return missing
 
     def take(self, some: slice) -> WindowFigures:
         return WindowFigures._make(values[some] for values in self)
@@ -70,6 +79,10 @@ class QualityWindows(Columns):
     jitter_all: F64 = column(np.float64)
     jitter_all_count: F64 = column(np.float64)
     wait_all: F64 = column(np.float64)
+    suppresses: npt.NDArray[np.bool_] = column(np.bool_)  # the codec is one that suppresses silence
+    # the same of supply: audio sent in ns, time that passed without pauses, pauses in ns, their number, and packets
+    supply: F64 = column(np.float64, shape=(5,))
+    supply_all: F64 = column(np.float64, shape=(5,))
 
     def __init__(self, window_s: float, rows: int = 256) -> None:
         self._window_s = window_s
@@ -111,7 +124,7 @@ class QualityWindows(Columns):
         rate = self.rate[row]
         due_ns = batch.time_ns[block] + (ahead * (1e9 / rate)).astype(np.int64)
         wait = np.clip((batch.packet_arrival_ns - due_ns).astype(np.float64), 0.0, _DISCONTINUITY_NS)
-        deviation, told, remember = self._deviation(batch, row)
+        deviation, told, remember, apart_ns = self._deviation(batch, row)
         modes = self.modes.count(batch, row)
 
         # segments: packets of one block in one window; before those that begin a block packets may be lost
@@ -125,6 +138,7 @@ class QualityWindows(Columns):
         gap = batch.gap_frames[block[start]]
         lost = np.where(lossy, np.maximum(np.rint(gap / frames[start]).astype(np.int64), 1), 0)
         received = np.diff(np.append(start, len(row)))
+        supply = _supply(frames * (1e9 / rate), apart_ns, start, lost)
 
         # groups: a stream's segments in one window
         g_new = np.ones(len(start), np.bool_)
@@ -132,6 +146,7 @@ class QualityWindows(Columns):
         group = np.flatnonzero(g_new)
         g_row, g_window, at = s_row[group], s_window[group], start[group]
         sums = [np.add.reduceat(values, at) for values in (deviation, told.astype(np.float64), wait)]
+        g_supply = np.add.reduceat(supply, at)
         g_received = np.add.reduceat(received, group)
         g_modes = None if modes is None else np.add.reduceat(modes, at, axis=0)
         fresh = np.r_[True, g_row[1:] != g_row[:-1]]
@@ -165,13 +180,15 @@ class QualityWindows(Columns):
             self.wait_sum[rows] += sums[2][now]
             if g_modes is not None:
                 self.modes.now[rows] += g_modes[now]
+            self.supply[rows] += g_supply[now]
         return complete
 
     def _deviation(
         self, batch: BlockBatch, row: I64
-    ) -> tuple[F64, npt.NDArray[np.bool_], tuple[I64, I64, npt.NDArray[np.uint32]]]:
+    ) -> tuple[F64, npt.NDArray[np.bool_], tuple[I64, I64, npt.NDArray[np.uint32]], F64]:
         """|D| of RFC 3550 section 6.4.1 in ns, of each packet and the one before it; whether there is one; and what is
-        to be remembered of the last ones: rows, arrival, timestamp."""
+        to be remembered of the last ones: rows, arrival, timestamp; and how much later it came, in ns, NaN for the
+        first one."""
         arrival, timestamp = batch.packet_arrival_ns, batch.packet_rtp_timestamp
         start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
         rows, last = row[start], np.append(start[1:], len(row)) - 1
@@ -181,7 +198,8 @@ class QualityWindows(Columns):
         sent_ns = (timestamp - prior_timestamp).view(np.int32) * (1e9 / self.clock[row])
         deviation = np.abs((arrival - prior_ns) - sent_ns)
         told = (prior_ns != 0) & (deviation < _DISCONTINUITY_NS)
-        return np.where(told, deviation, 0.0), told, (rows, arrival[last], timestamp[last])
+        apart_ns = np.where(prior_ns != 0, (arrival - prior_ns).astype(np.float64), np.nan)
+        return np.where(told, deviation, 0.0), told, (rows, arrival[last], timestamp[last]), apart_ns
 
     def open_rows(self, rows: I64) -> I64:
         """Those of ``rows`` with a window that is not complete."""
@@ -197,6 +215,7 @@ class QualityWindows(Columns):
         self.jitter_all[rows] += jitter
         self.jitter_all_count[rows] += count
         self.wait_all[rows] += wait
+        self.supply_all[rows] += self.supply[rows]
         done = WindowFigures(
             row=rows,
             begin=self.begin[rows],
@@ -211,12 +230,14 @@ class QualityWindows(Columns):
             wait_ms=wait / np.maximum(received, 1) / 1e6,
             packet_ms=1e3 * packet_s,
             modes=self.modes.close(rows),
+            media_ratio=_media_ratio(self.supply[rows], self.suppresses[rows]),
         )
         self._bursts.reset(rows)
         self.received[rows] = 0
         self.window[rows] = -1
         for sums in (self.jitter_sum, self.jitter_count, self.wait_sum):
             sums[rows] = 0.0
+        self.supply[rows] = 0.0
         return done
 
     def whole(self, rows: I64) -> WindowFigures:
@@ -239,4 +260,24 @@ class QualityWindows(Columns):
             wait_ms=self.wait_all[rows] / np.maximum(counts["received"], 1) / 1e6,
             packet_ms=1e3 * packet_s,
             modes=self.modes.total[rows],
+            media_ratio=_media_ratio(self.supply_all[rows], self.suppresses[rows]),
         )
+
+
+def _supply(length_ns: F64, apart_ns: F64, start: I64, lost: I64) -> F64:
+    """What each packet adds to ``QualityWindows.supply``, (n, 5). Packets at ``start`` come after ``lost`` others."""
+    sent_ns = length_ns.copy()
+    sent_ns[start] *= 1 + lost
+    pause_ns = apart_ns - sent_ns
+    pause = apart_ns > PAUSE_NS
+    pause[start[lost > 0]] = False
+    passed_ns = np.where(pause | np.isnan(apart_ns), sent_ns, apart_ns)
+    return np.stack([sent_ns, passed_ns, np.where(pause, pause_ns, 0.0), pause, np.ones(len(pause))], axis=1)
+
+
+def _media_ratio(supply: F64, suppresses: npt.NDArray[np.bool_]) -> F64:
+    """Of ``QualityWindows.supply``, (n, 5): most packets come after pauses where a sender is starved very much."""
+    sent_ns, passed_ns, paused_ns, pauses, packets = supply.T
+    passed_ns = passed_ns + np.where(~suppresses & (2 * pauses > packets), paused_ns, 0.0)
+    ratio: F64 = sent_ns / np.where(passed_ns > 0, passed_ns, 1.0)
+    return np.where(passed_ns > 0, ratio, 1.0)
