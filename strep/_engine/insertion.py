@@ -136,9 +136,7 @@ class Insertion:
         moved = np.unique(row[self._ring.base[row] >= 0])
         self._playout.move_edges(moved)
         ahead = ext - self._ring.edge[row]
-        rows = np.unique(row[(self._ring.base[row] >= 0) & (ahead >= 0) & (ahead < WINDOW)])
-        sound = self._containment.sound(rows) if self._containment.aside else None
-        return rows if sound is None else rows[sound]
+        return np.unique(row[(self._ring.base[row] >= 0) & (ahead >= 0) & (ahead < WINDOW)])
 
     def _offer(self, packets: Packets, which: I64, foreign: Bools) -> None:
         self._strangers.take(packets.take(which), foreign[which], self._containment.now_ns)
