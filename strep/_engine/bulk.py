@@ -8,14 +8,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .._model.time import TICK_NS
 from .accounts import Accounts
 from .containment import Containment
 from .insertion import Insertion
 from .packets import Packets
 from .playout import Playout
 from .state import StreamState
-from .streams.ring import WINDOW
 from .streams.slots import Bodies
 
 __all__ = ["BulkInsertion", "worthwhile"]
@@ -53,11 +51,11 @@ class BulkInsertion:
         self._insertion = insertion
         self._radix = len(state.ssrc) < 0xFFFF  # rows fit into 16 bits, which are sorted several times as fast
 
-    def insert(self, packets: Packets, present_tick: int) -> Bools:
+    def insert(self, packets: Packets) -> Bools:
         """Take all packets of the streams whose packets all go on in sequence; tells which are left, bool (n,)."""
         rest = np.ones(len(packets), np.bool_)
         try:
-            chosen, row, ext, rank = self._choose(packets, present_tick)
+            chosen, row, ext, rank = self._choose(packets)
         except Exception as error:
             self._containment.lost("smooth", error, 0)
             return rest  # nothing is lost: all are taken tick by tick
@@ -66,7 +64,7 @@ class BulkInsertion:
             self._insert(packets.bodies().take(chosen), row, ext, rank)
         return rest
 
-    def _choose(self, packets: Packets, present_tick: int) -> tuple[I64, I64, I64, I64]:
+    def _choose(self, packets: Packets) -> tuple[I64, I64, I64, I64]:
         """Packets of streams that go on in sequence: which they are, their rows and extended sequence numbers, and
         their rank among their stream's packets here."""
         state, ring = self._state, self._ring
@@ -89,17 +87,8 @@ class BulkInsertion:
             good &= ~state.throttle.throttled[row]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
         good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
-        good &= self._within_window(row, ext, packets.arrival_ns[order], present_tick)
         smooth = np.repeat(np.logical_and.reduceat(good, start), length)
         return order[smooth], row[smooth], ext[smooth], rank[smooth]
-
-    def _within_window(self, row: I64, ext: I64, arrival_ns: I64, present_tick: int) -> Bools:
-        """Whether packets, by row and in order, are in the window as it would be in each one's own tick."""
-        tick = arrival_ns // TICK_NS
-        first = np.flatnonzero(np.r_[True, (row[1:] != row[:-1]) | (tick[1:] != tick[:-1])])
-        edge = np.where(tick[first] == present_tick, self._ring.edge[row[first]], ext[first])
-        ahead: I64 = ext - np.repeat(edge, np.diff(np.r_[first, len(row)]))
-        return ahead < WINDOW
 
     def _insert(self, bodies: Bodies, row: I64, ext: I64, rank: I64) -> None:
         insertion, containment = self._insertion, self._containment

@@ -362,7 +362,7 @@ class Engine:
                 upto = bisect.bisect_left(parts, second, done, key=_tick_of)
                 last = parts[upto - 1][1]  # the last tick is taken the ordinary way
                 if worthwhile(last - begin, upto - 1 - done):
-                    rest = self._bulk.insert(packets.take(slice(begin, last)), self._tick)
+                    rest = self._bulk.insert(packets.take(slice(begin, last)))
                     self._take_rest(packets, parts[done : upto - 1], begin + np.flatnonzero(rest))
                     done = upto - 1
                     continue
@@ -418,6 +418,8 @@ class Engine:
         self._follow(lambda: self._sources.boundary(now_ns, closing=closing))
         self._tick = tick
         self._containment.now_ns = now_ns
+        if (rows := self._insertion.caught_up()).size:
+            self._insertion.insert(*self._sources.recall(rows))
         self._playout.boundary(tick)
         if now_ns // SECOND_NS > before_s and self.live_streams:
             self._each_second.boundary(now_ns)

@@ -77,4 +77,4 @@ class HeldInsertion:
         for row in np.unique(rows[far]).tolist():
             nearest = int(ahead[far & (rows == row)].min())
             if nearest < MAX_DROPOUT and not (~far & (rows == row)).any():
-                ring.restart(np.array([row]), ring.next[[row]] + nearest)
+                ring.skip(np.array([row]), np.array([nearest]))

@@ -14,7 +14,7 @@ from .packets import Packets
 from .playout import Playout
 from .state import StreamState
 from .strangers import Strangers
-from .streams.ring import HISTORY, MISORDER, WINDOW
+from .streams.ring import LONG_RUN, MAX_DROPOUT, MISORDER, WINDOW
 from .streams.slots import Bodies
 
 __all__ = ["Insertion"]
@@ -23,6 +23,7 @@ I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _NO_ROWS: Final[I64] = np.zeros(0, np.int64)
+_LEADING_PACKETS: Final = WINDOW - LONG_RUN - 12  # of a tick, ahead by a long run: the edge moves with the last one
 
 
 class Insertion:
@@ -47,6 +48,10 @@ class Insertion:
         self._strangers = strangers
         self._events = events
         self._codec_of_type = state.codec_of_type
+        # by row: packets in this tick that were ahead by a long run since its edge moved, and which tick it was
+        self._leading = np.zeros(len(state.ssrc), np.int64)
+        self._far: list[tuple[I64, I64]] = []  # packets of this tick too far ahead: their rows, and what they are
+        self._leading_since = np.zeros(len(state.ssrc), np.int64)
 
     def insert(self, packets: Packets, row: I64) -> None:
         """Packets of one tick that belong to known streams. What is strange to its stream goes on probation."""
@@ -57,43 +62,111 @@ class Insertion:
             return
         edge = self._ring.edge.take(row)
         ahead = (packets.sequence_number - edge.astype(np.uint16)).view(np.int16)
-        strange = self._state.ssrc.take(row) != packets.ssrc
-        strange |= ahead >= WINDOW
-        strange |= ahead < -MISORDER
+        if ahead.max() >= LONG_RUN:
+            self._insert_in_parts(packets, row)
+            return
         foreign = self._state.source.take(row) != packets.source
+        strange = self._state.ssrc.take(row) != packets.ssrc
+        strange |= ahead < -MISORDER
         strange |= foreign
         bodies = packets.bodies()
         if np.count_nonzero(strange):
-            others = strange.nonzero()[0]
-            self._strangers.take(packets.take(others), foreign[others], containment.now_ns)
+            self._offer(packets, strange.nonzero()[0], foreign)
             usual = (~strange).nonzero()[0]
             if not usual.size:
                 return
             bodies, row, edge, ahead = bodies.take(usual), row[usual], edge[usual], ahead[usual]
-        ext = edge + ahead
+        self._insert_near(bodies, row, edge + ahead)
+
+    def _insert_in_parts(self, packets: Packets, row: I64) -> None:
+        """Some packets are far ahead of where their streams stood at the tick's beginning: they may be many of a stream
+        at once, for which its edge moves up within the tick. It does so with every twelfth packet that is ahead of it
+        by a long run: so of packets in sequence none is ever beyond the window, whatever else comes, and however
+        they are cut."""
+        ring, containment = self._ring, self._containment
+        foreign = self._state.source.take(row) != packets.source
+        strange = foreign | (self._state.ssrc.take(row) != packets.ssrc)
+        left = (~strange).nonzero()[0]
+        while left.size:
+            if containment.aside and (sound := containment.sound(row[left])) is not None:
+                left = left[sound]
+            rows = row[left]
+            edge = ring.edge.take(rows)
+            ahead = (packets.sequence_number[left] - edge.astype(np.uint16)).view(np.int16)
+            now, due = self._before_edges_move(rows, ahead >= LONG_RUN)
+            which = left[now]
+            apart = (ahead[now] >= WINDOW) | (ahead[now] < -MISORDER)
+            strange[which[apart]] = True
+            far = now[(ahead[now] >= WINDOW) & (ahead[now] < MAX_DROPOUT)]
+            if far.size:
+                self._far.append((rows[far], edge[far] + ahead[far]))
+            near = now[~apart]
+            if near.size:
+                bodies = packets.bodies().take(left[near])
+                self._insert_near(bodies, rows[near], edge[near] + ahead[near])
+            if due.size:
+                self._playout.move_edges(due)
+            left = np.delete(left, now)
+        if np.count_nonzero(strange):
+            self._offer(packets, strange.nonzero()[0], foreign)
+
+    def _before_edges_move(self, rows: I64, leading: Bools) -> tuple[I64, I64]:
+        """Of packets, by row and in order of arrival, of which some are ``leading``: which of them come before their
+        edge moves, as indices, and the rows whose edge moves then."""
+        order = np.argsort(rows, kind="stable")
+        rows, leading = rows[order], leading[order]
+        start = np.append(True, rows[1:] != rows[:-1]).nonzero()[0]
+        end = np.append(start[1:], len(rows)) - 1
+        each = rows[start]
+        before = np.where(self._leading_since[each] == self._containment.now_ns, self._leading[each], 0)
+        count = np.cumsum(leading)
+        count += np.repeat(before - (count - leading)[start], end + 1 - start)
+        now = count < _LEADING_PACKETS
+        moves = ~now[end]
+        self._leading[each] = np.where(moves, 0, count[end])
+        self._leading_since[each] = self._containment.now_ns
+        return np.sort(order[now]), each[moves]
+
+    def caught_up(self) -> I64:
+        """The tick ends: rows, distinct, whose edges have come near packets that were too far ahead of them in it."""
+        if not self._far:
+            return _NO_ROWS
+        row, ext = (np.concatenate(parts) for parts in zip(*self._far, strict=True))
+        self._far.clear()
+        moved = np.unique(row[self._ring.base[row] >= 0])
+        self._playout.move_edges(moved)
+        ahead = ext - self._ring.edge[row]
+        return np.unique(row[(self._ring.base[row] >= 0) & (ahead >= 0) & (ahead < WINDOW)])
+
+    def _offer(self, packets: Packets, which: I64, foreign: Bools) -> None:
+        self._strangers.take(packets.take(which), foreign[which], self._containment.now_ns)
+
+    def _insert_near(self, bodies: Bodies, row: I64, ext: I64) -> None:
+        """Packets in the windows of their streams."""
+        containment = self._containment
         if int(bodies.length.max()) > self._ring.small_payload:
             fits = self._make_room(bodies.length, row)
             if not fits.all():
                 which = fits.nonzero()[0]
-                bodies, row, ext, ahead = bodies.take(which), row[which], ext[which], ahead[which]
+                bodies, row, ext = bodies.take(which), row[which], ext[which]
                 if not row.size:
                     return
         self._playout.free_slots(row, ext)
         self._undo.clear()
         try:
-            different = self._judge_and_put(bodies, row, ext, ahead)
+            different = self._judge_and_put(bodies, row, ext)
         except Exception as error:
             different = False
 
             def again(which: I64) -> None:
-                self._judge_and_put(bodies.take(which), row[which], ext[which], ahead[which])
+                self._judge_and_put(bodies.take(which), row[which], ext[which])
 
             containment.isolate("insert", error, row, again, packets=True)
         self._undo.clear()
         if self._playout.at_once:
             self._playout.send_ready(row if different else np.unique(row))
 
-    def _judge_and_put(self, bodies: Bodies, row: I64, ext: I64, ahead: npt.NDArray[np.int16]) -> bool:
+    def _judge_and_put(self, bodies: Bodies, row: I64, ext: I64) -> bool:
         """Count packets that are in the window, and put those into the ring that are neither late nor copies of others.
         Tells whether all rows are different."""
         ring = self._ring
@@ -112,7 +185,7 @@ class Insertion:
             self.put(bodies, row, ext, different=True)
             return True
         some = doubtful.nonzero()[0]
-        copies, late, again = self._judge(row[some], ext[some], offset[some], ahead[some], repeated is not None)
+        copies, late, again = self._judge(row[some], ext[some], offset[some], repeated is not None)
         copied = None
         if np.count_nonzero(copies):
             copied = np.zeros(len(row), np.bool_)
@@ -142,32 +215,21 @@ class Insertion:
         self.put(bodies, row, ext, different=different)
         return repeated is None
 
-    def _judge(
-        self, row: I64, ext: I64, offset: I64, ahead: npt.NDArray[np.int16], repeated: bool
-    ) -> tuple[Bools, Bools, I64]:
+    def _judge(self, row: I64, ext: I64, offset: I64, repeated: bool) -> tuple[Bools, Bools, I64]:
         """Of packets that may be duplicate or late: which are duplicate, which are late, and which, as indices, are
-        not the first of their row. ``offset`` is counted from ring.next, ``ahead`` from the edge."""
+        not the first of their row. ``offset`` is counted from ring.next."""
         ring = self._ring
-        known = ahead >= -HISTORY
-        everywhere = known.all()
-        if everywhere:
-            copies = ring.came(row, offset)
-        else:
-            copies = np.zeros(len(row), np.bool_)
-            copies[known] = ring.came(row[known], offset[known])
+        copies = ring.came(row, offset)
         again = _NO_ROWS
         if repeated:
             key = row << 16 | (ext & 0xFFFF)
             order = np.argsort(key, kind="stable")
             key = key[order]
             copies[order[1:][key[1:] == key[:-1]]] = True
-            if not everywhere:
-                copies &= known  # so far behind a copy is late again, also when both come in one batch
             again = _not_first(row)
         late = (offset < 0) & ~copies
         if np.count_nonzero(late):
-            late_known = late if everywhere else late & known
-            ring.note_late(row[late_known], offset[late_known])
+            ring.note_late(row[late], offset[late])
         return copies, late, again
 
     def _make_room(self, length: npt.NDArray[np.int32], row: I64) -> Bools:

@@ -127,6 +127,12 @@ class Playout:
             self._ring.settle(full)
             left += runs
 
+    def move_edges(self, rows: I64) -> None:
+        """Within a tick: the edges of these rows move up to the packets that have come, and long runs leave."""
+        left: list[RingPackets] = []
+        self._containment.run("ring", rows, lambda some: self._settle(some, left))
+        self._wait_for_company(left)
+
     def _give_up_holes(self, now_ns: int, left: list[RingPackets]) -> None:
         ring, release = self._ring, self.release
         now_ns = min(now_ns, NEVER_NS - 1)

@@ -111,6 +111,15 @@ class Sources:
                 known = self._state.table.find(others.hi, others.lo, stream_tag(others.tag)) >= 0
                 self._challengers.note(others.take(np.flatnonzero(known)))
 
+    def recall(self, rows: I64) -> tuple[Packets, I64]:
+        """What waits of the present sources of these streams (distinct), and whose it is."""
+        keys = self._state.table.keys(rows)
+        tag = keys[2] & np.uint64(0xFFFF_FFFF)
+        tag |= self._state.ssrc[rows].astype(np.uint64) << np.uint64(32)
+        tag |= self._pins.bits(self._state.source[rows])
+        held = self._probation.release(keys[0], keys[1], tag)
+        return Packets.of_held(held, *keys), rows[held.owner]
+
     # --- announcements ----------------------------------------------------------------------------------------------
 
     def _announced(self, announcements: Announcements, proofs: Proofs, new: I64) -> I64:

@@ -1,7 +1,8 @@
 """The jitter ring: up to 64 packets a stream, one uint64 says which are there. All streams at once.
 
 Per stream (row): ``next`` is the extended sequence number of the first packet that has not left; bit i of ``present``
-says that packet next+i is here; bit i of ``history`` (two words) that packet next-1-i came in time or late. Example,
+says that packet next+i is here; bit i of ``history`` (three words: all of
+the last 192, more than may come late) that packet next-1-i came, in time or late. Example,
 4 missing:
 
     next=3   present=0b1101  →  run=1 (3 may leave), hole at 4, 5 and 6 wait behind it
@@ -26,7 +27,7 @@ from ..._model.time import NEVER_NS
 from ..undo import Undo
 from .slots import SLOTS, Bodies, PacketSlots
 
-__all__ = ["HISTORY", "LONG_RUN", "MAX_DROPOUT", "MISORDER", "WINDOW", "JitterRing", "RingPackets"]
+__all__ = ["LONG_RUN", "MAX_DROPOUT", "MISORDER", "WINDOW", "JitterRing", "RingPackets"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -36,9 +37,9 @@ WINDOW: Final = 44  # packets ahead of the edge that are accepted; edge - next <
 LONG_RUN: Final = 20  # a run this long leaves at the next grid point even if nobody asks
 MAX_DROPOUT: Final = 3000  # RFC 3550 A.1: a jump forward below this is loss, beyond it a restart
 MISORDER: Final = 100  # RFC 3550 A.1 MAX_MISORDER: this far behind is late, further behind is another sequence
-HISTORY: Final = 64  # packets behind the edge of which is known whether they came
 
 _ONE = np.uint64(1)
+_HISTORY_WORDS: Final = 3
 _SMALL_BYTES: Final = 256  # a slot: 20 ms of G.711 is 160, 30 ms is 240
 _LARGE_BYTES: Final = 2048  # a slot
 _STREAMS_AT_FIRST: Final = 20_000  # of the usual size, for which there is room from the beginning
@@ -106,9 +107,8 @@ class JitterRing:
         self._note = self._undo.note
         self.next = np.zeros(streams, np.int64)
         self.present = np.zeros(streams, np.uint64)
-        # 128 deep, because next may run ahead of the edge within a tick
-        self.history = np.zeros(streams, np.uint64)
-        self._history_far = np.zeros(streams, np.uint64)
+        # 192 deep: MISORDER behind the edge, and next may run ahead of the edge within a tick
+        self._history = tuple(np.zeros(streams, np.uint64) for _ in range(_HISTORY_WORDS))
         self.edge = np.zeros(streams, np.int64)
         self.deadline_ns = np.zeros(streams, np.int64)  # NEVER_NS while there is no hole
         self.earliest_deadline_ns = NEVER_NS  # lower bound over all streams
@@ -138,9 +138,21 @@ class JitterRing:
         self.next[rows] = first_ext
         self.edge[rows] = first_ext
         self.present[rows] = 0
-        self.history[rows] = 0
-        self._history_far[rows] = 0
+        for word in self._history:
+            word[rows] = 0
         self.deadline_ns[rows] = NEVER_NS
+
+    def skip(self, rows: I64, packets: I64) -> None:
+        """So many packets (0 or more) will not come in rows whose packets have all left."""
+        self.next[rows] += packets
+        self.edge[rows] = self.next[rows]
+        self.deadline_ns[rows] = NEVER_NS
+        left = np.minimum(packets, 64 * _HISTORY_WORDS)
+        while (some := left > 0).any():
+            rows, left = rows[some], left[some]
+            part = np.minimum(left, 63)
+            self._remember(rows, part.view(np.uint64), 0)
+            left = left - part
 
     def close(self, row: int) -> None:
         """Take a row's slots back, if it has any."""
@@ -312,28 +324,29 @@ class JitterRing:
 
     def _remember(self, rows: I64, count: U64, came: U64 | int) -> None:
         """Shift ``count`` (1 to 63) packets into the history."""
-        near, far = self.history.take(rows), self._history_far.take(rows)
-        self._note((self.history, rows, near))
-        self._note((self._history_far, rows, far))
-        self._history_far[rows] = (far << count) | (near >> (np.uint64(64) - count))
-        self.history[rows] = (near << count) | came
+        rest = np.uint64(64) - count
+        for word in self._history:
+            before = word.take(rows)
+            self._note((word, rows, before))
+            word[rows] = (before << count) | came
+            came = before >> rest
 
     def came(self, rows: I64, offset: I64) -> npt.NDArray[np.bool_]:
-        """Whether the packets at next + offset (-128 to 63) are here or have been."""
-        back = np.maximum(-1 - offset, 0).view(np.uint64)
-        far = back >= 64
-        behind = np.where(far, self._history_far[rows], self.history[rows]) >> (back & np.uint64(63))
-        ahead = self.present[rows] >> np.maximum(offset, 0).view(np.uint64)
-        return (np.where(offset < 0, behind, ahead) & _ONE).astype(np.bool_)
+        """Whether the packets at next + offset (-192 to 63) are here or have been."""
+        back = np.maximum(-1 - offset, 0)
+        words = np.stack([word.take(rows) for word in (*self._history, self.present)])
+        which = np.where(offset < 0, back >> 6, _HISTORY_WORDS)
+        shift = np.where(offset < 0, back & 63, offset).view(np.uint64)
+        return ((words[which, np.arange(len(rows))] >> shift) & _ONE).astype(np.bool_)
 
     def note_late(self, rows: I64, offset: I64) -> None:
-        """Remember that late packets at next + offset (-128 to -1) have come."""
-        self._note((self.history, rows, self.history[rows]))
-        self._note((self._history_far, rows, self._history_far[rows]))
-        back = (-1 - offset).view(np.uint64)
-        near = back < 64
-        np.bitwise_or.at(self.history, rows[near], _ONE << back[near])
-        np.bitwise_or.at(self._history_far, rows[~near], _ONE << (back[~near] & np.uint64(63)))
+        """Remember that late packets at next + offset (-192 to -1) have come."""
+        back = -1 - offset
+        for number, word in enumerate(self._history):
+            mine = back >> 6 == number
+            which = rows[mine]
+            self._note((word, which, word[which]))
+            np.bitwise_or.at(word, which, _ONE << (back[mine] & 63).view(np.uint64))
 
     def watch_holes(self, rows: I64, latency_ns: int) -> None:
         """At a grid point: set the deadlines of rows into which packets came (several mentions are fine). Doing it
