@@ -132,8 +132,12 @@ def replay_with(
 
 
 def _hand_on(dispatcher: Dispatcher, events: list[Event]) -> None:
-    """Hand events to the sinks; then wait for sinks that write behind."""
-    dispatcher.handle(events)
+    """Hand events to the sinks, each by itself: one that fails costs no other. Then wait for sinks that write behind."""
+    for event in events:
+        try:
+            dispatcher.handle([event])
+        except Exception as error:
+            dispatcher.incidents.fault("replay", error)
     try:
         dispatcher.settle()
     except Exception as error:

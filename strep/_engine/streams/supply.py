@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.supply import SILENT_CODECS, STARVED_RATIO
-from ..._model.time import SECOND_NS
+from ..._model.time import NEVER_NS, SECOND_NS
 from ..._model.types import Codec, GapCause
 from ..undo import Undo
 
@@ -125,7 +125,7 @@ class Supply:
             self._note((column, rows, column[rows]))
         ratio = self._ratio(rows, counts - self._before[rows], packet_s, suppresses)
         self._before[rows] = counts
-        self._due_ns[rows] = now_ns + SUPPLY_WINDOW_NS
+        self._due_ns[rows] = min(now_ns + SUPPLY_WINDOW_NS, NEVER_NS)  # times may be absurd
         self.lowest[rows] = np.fmin(self.lowest[rows], ratio)
         starved = ratio < STARVED_RATIO
         begins: Bools = starved & ~self.starved[rows]

@@ -30,7 +30,7 @@ from strep.quality import (
 )
 from strep.simulate import Impairments, make_traffic
 from strep.sinks import BaseSink, QualityMeter
-from strep.sinks.analysis.quality_series import GapList, WindowSeries
+from strep.sinks.analysis.quality_series import WINDOW_FIELDS, GapList, WindowSeries
 
 
 def feed(
@@ -368,7 +368,7 @@ def test_streams_of_all_scales_in_one_batch_say_theirs() -> None:
 def test_an_hour_and_more_is_kept_in_as_many_windows() -> None:
     series = WindowSeries()
     for k in range(5000):
-        row = np.full(12, 4.0, np.float32)
+        row = np.full(len(WINDOW_FIELDS), 4.0, np.float32)
         row[:2] = 10 * k, 10
         row[9] = 2.5 if k == 777 else 4.0
         row[11] = 10 * (k + 1)
