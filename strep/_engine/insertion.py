@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.events import Event, Notice
+from .._model.time import NEVER_NS
 from .accounts import Accounts
 from .containment import Containment
 from .packets import Packets
@@ -118,13 +119,14 @@ class Insertion:
         start = np.append(True, rows[1:] != rows[:-1]).nonzero()[0]
         end = np.append(start[1:], len(rows)) - 1
         each = rows[start]
-        before = np.where(self._leading_since[each] == self._containment.now_ns, self._leading[each], 0)
+        now_ns = min(self._containment.now_ns, NEVER_NS)  # times may be absurd
+        before = np.where(self._leading_since[each] == now_ns, self._leading[each], 0)
         count = np.cumsum(leading)
         count += np.repeat(before - (count - leading)[start], end + 1 - start)
         now = count < _LEADING_PACKETS
         moves = ~now[end]
         self._leading[each] = np.where(moves, 0, count[end])
-        self._leading_since[each] = self._containment.now_ns
+        self._leading_since[each] = now_ns
         return np.sort(order[now]), each[moves]
 
     def caught_up(self) -> I64:

@@ -132,7 +132,7 @@ def replay_with(
 
 
 def _hand_on(dispatcher: Dispatcher, events: list[Event]) -> None:
-    """Hand events to the sinks, each by itself: one that fails costs no other. Then wait for sinks that write behind."""
+    """Hand events to the sinks, each by itself: one that fails costs no other. Then wait for slow sinks."""
     for event in events:
         try:
             dispatcher.handle([event])
