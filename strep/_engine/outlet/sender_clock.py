@@ -66,8 +66,7 @@ class MeasuredClock:
         nominal = f"not at {codec.clock_rate} as {codec.name}'s should"
         if not self.certain:
             return (
-                f"by its payloads the sender's RTP clock runs at {float(self.rate):g} Hz, {nominal}, but arrival times "
-                "say neither: timestamps are taken as they are"
+                f"the sender's RTP clock seems to run at {float(self.rate):g} Hz, {nominal}: not sure, not counted with"
             )
         hint = ""
         if self.rate in codec_facts(codec).other_clocks:
