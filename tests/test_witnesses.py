@@ -119,7 +119,7 @@ def test_ffmpeg_sends(tmp_path: Path, encoder: str, codec: str) -> None:
             capture_output=True, check=True,
         ).stdout  # fmt: skip
         theirs = ffmpeg_decodes({"PCMU": "mulaw", "PCMA": "alaw"}[codec], encoded)
-        ours = samples_of(tmp_path / report.stream.name / f"{('inbound', 'outbound')[number]}.wav")
+        ours = samples_of(tmp_path / report.stream.leg_name / f"{('inbound', 'outbound')[number]}.wav")
         np.testing.assert_array_equal(ours, theirs)
         assert len(ours) == len(wanted[number])
     # ffmpeg also sends RTCP sender reports to the port above: they are not ours
@@ -140,7 +140,7 @@ def test_gstreamer_sends(tmp_path: Path, elements: str, codec: str) -> None:
     law = {"PCMU": ("mulaw", "rtppcmudepay ! mulawdec"), "PCMA": ("alaw", "rtppcmadepay ! alawdec")}[codec]
     for number, report in enumerate(sorted(receiver.reports(), key=lambda r: r.stream.direction)):
         assert (report.packets_lost, str(report.stream.codec)) == (0, f"{codec}/8000")
-        ours = samples_of(tmp_path / report.stream.name / f"{('inbound', 'outbound')[number]}.wav")
+        ours = samples_of(tmp_path / report.stream.leg_name / f"{('inbound', 'outbound')[number]}.wav")
         assert len(ours) == len(wanted[number])
         # GStreamer's own decoding of GStreamer's own encoding
         raw = tmp_path / f"{number}.raw"

@@ -39,6 +39,7 @@ _DISK_BLOCKS: Final = 16  # of 1 MiB, written to see how fast the disk is
 _LOOPBACK_S: Final = 1.0
 _CLOCK_WATCH_S: Final = 0.05
 _EXTRAS: Final = {
+    "captures": ("zstandard", "lz4"),
     "codecs": ("av",),
     "metrics": ("prometheus_client", "uvicorn"),
     "plot": ("matplotlib",),

@@ -544,7 +544,7 @@ def test_the_command_line(
     code, out, err = strep_fork("stop", CALL)
     assert (code, out) == (5, "")
     requests = len(api.seen)
-    assert strep_fork("start", CALL) == (2, "", "strep: no address to fork to: give target=, or rx= and tx=\n")
+    assert strep_fork("start", CALL) == (2, "", "strep: no address to fork to: give --target, or --rx and --tx\n")
     code, out, err = strep_fork("stop", CALL, key=f"{KEY} ")
     assert code == 2
     assert "API key" in err
