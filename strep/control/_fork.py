@@ -24,7 +24,9 @@ from ._fork_event import ForkEvent
 from ._fork_hooks import event_of, media_may_move
 from ._fork_machine import ForkMachine
 from ._fork_route import ForkRoute, Mode
-from ._fork_state import (
+from ._fork_state import ForkLimits, ForkPhase, ForkState
+from ._fork_streams import ForkStreams
+from ._fork_words import (
     Action,
     AskCall,
     AskFailed,
@@ -33,9 +35,6 @@ from ._fork_state import (
     CallLives,
     CancelCommand,
     Finish,
-    ForkLimits,
-    ForkPhase,
-    ForkState,
     Leave,
     Media,
     SendStart,
@@ -45,7 +44,6 @@ from ._fork_state import (
     StopDone,
     Tell,
 )
-from ._fork_streams import ForkStreams
 from ._outcomes import error_text
 from ._protocols import ForkApi, ForkRegister, MediaReceiver, StreamType
 from .events import WebhookEvent

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ._fork_state import AskFailed, CallEnded, CallLives, StartFailed, StartOk, StopDone
+from ._fork_words import AskFailed, CallEnded, CallLives, StartFailed, StartOk, StopDone
 from ._outcomes import call_is_over, error_text, may_have_had_effect
 from ._protocols import ForkApi, StreamType
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ._fork_state import CallEnded, HookStarted, HookStopped
+from ._fork_words import CallEnded, HookStarted, HookStopped
 from .events import CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped, WebhookEvent
 
 __all__ = ["event_of", "media_may_move"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ._fork_state import NEVER, Action, Event, ForkLimits, ForkState, Tick, step
+from ._fork_state import NEVER, ForkLimits, ForkState, step
+from ._fork_words import Action, Event, Tick
 
 __all__ = ["ForkMachine"]
 

@@ -50,32 +50,7 @@ from ._fork_words import (
     Tick,
 )
 
-__all__ = [
-    "Action",
-    "AskCall",
-    "AskFailed",
-    "Begin",
-    "CallEnded",
-    "CallLives",
-    "CancelCommand",
-    "Event",
-    "Finish",
-    "ForkLimits",
-    "ForkPhase",
-    "ForkState",
-    "HookStarted",
-    "HookStopped",
-    "Leave",
-    "Media",
-    "SendStart",
-    "SendStop",
-    "StartFailed",
-    "StartOk",
-    "StopDone",
-    "Tell",
-    "Tick",
-    "step",
-]
+__all__ = ["NEVER", "ForkLimits", "ForkPhase", "ForkState", "step"]
 
 NEVER: Final = float("inf")
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from strep._model.exceptions import ConfigurationError
-from strep.control._fork_state import (
+from strep.control._fork_state import ForkLimits, ForkPhase, ForkState, step
+from strep.control._fork_words import (
     Action,
     AskCall,
     AskFailed,
@@ -22,9 +23,6 @@ from strep.control._fork_state import (
     CancelCommand,
     Event,
     Finish,
-    ForkLimits,
-    ForkPhase,
-    ForkState,
     HookStarted,
     HookStopped,
     Leave,
@@ -36,7 +34,6 @@ from strep.control._fork_state import (
     StopDone,
     Tell,
     Tick,
-    step,
 )
 
 LIMITS = ForkLimits(
