@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from .._model.addresses import host_and_port
 from .._model.exceptions import BindError, MissingExtraError
 from .connections import Connection, Connections, HttpCounts, HttpLimits
 
@@ -69,7 +70,7 @@ class HttpServer:
             raise BindError(error.errno, f"{host}:{port} cannot be served: {reason}") from error
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
-        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.address = host_and_port(host, self.port)
         self._connections = Connections(limits or HttpLimits())
         self._server = Server(
             uvicorn.Config(

@@ -18,5 +18,7 @@ TICK_NS: Final = 10_000_000  # the grid of the engine's clock
 
 def position_ns(position: _Whole, rate: Any) -> _Whole:
     """A position in sample frames as nanoseconds by the sender's clock, rounded down. Exact, up to 2^45 frames."""
+    if isinstance(rate, int) and SECOND_NS % rate == 0:
+        return position * (SECOND_NS // rate)
     whole: _Whole = position // rate * SECOND_NS + position % rate * SECOND_NS // rate
     return whole

@@ -55,9 +55,6 @@ class Incidents:
         """Call ``listener`` with every incident from now on, in the thread where it happens."""
         self._listeners.append(listener)
 
-    def unlisten(self, listener: Callable[[Incident], object]) -> None:
-        self._listeners.remove(listener)
-
     def faults(self) -> dict[str, int]:
         """How many exceptions were contained so far, by place."""
         with self._lock:

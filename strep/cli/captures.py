@@ -30,13 +30,13 @@ def tell_capture(err: Console, capture: Mapping[str, Any]) -> None:
     left_out = {cause: count for cause, count in capture["skipped"].items() if cause not in _DAMAGE}
     if left_out:
         share = f"{sum(left_out.values()):,} of {capture['frames']:,} frames left out"
-        err.print(f"{share}: {_counts(left_out)}", soft_wrap=True, markup=False)
+        err.print(f"{share}: {_counts(left_out)}", soft_wrap=True)
     if capture["encapsulated"]:
-        err.print(f"looked into {_counts(capture['encapsulated'])}", soft_wrap=True, markup=False)
+        err.print(f"looked into {_counts(capture['encapsulated'])}", soft_wrap=True)
     lines = [text for cause, text in _DAMAGE.items() if cause in capture["skipped"]]
     lines += [f"{capture[name]:,} {text}" for name, text in _ODD.items() if capture[name]]
     for line in lines:
-        err.print(line, soft_wrap=True, markup=False, style="yellow")
+        err.print(line, soft_wrap=True, style="yellow")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -32,11 +32,11 @@ def unwrap(file: Path, out: Path) -> None:
     try:
         found = run_unwrap(file, out)
     except OSError as error:
-        err.print(f"{out} cannot be written: {error.strerror}", soft_wrap=True, markup=False, style="red")
+        err.print(f"{out} cannot be written: {error.strerror}", soft_wrap=True, style="red")
         sys.exit(EXIT_SINK)
     others = f", {found.other:,} others kept as they were" if found.other else ""
     err.print(
         f"wrote {out}: {found.strep:,} datagrams of {len(found.legs):,} call legs unwrapped{others}",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
+        soft_wrap=True,
+    )
     tell_capture(err, found.capture)

@@ -38,7 +38,7 @@ def wireshark(install: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_SCRIPT, target)
     except OSError as error:
-        console().print(f"{target} cannot be written: {error.strerror}", soft_wrap=True, markup=False, style="red")
+        console().print(f"{target} cannot be written: {error.strerror}", soft_wrap=True, style="red")
         sys.exit(EXIT_SINK)
     click.echo(f"wrote {target}: Wireshark and tshark know STREP from their next start on")
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from .._model.addresses import host_and_port
+
 __all__ = ["Diagnosis", "Facts", "Finding", "diagnose"]
 
 
@@ -238,7 +240,7 @@ def _kernel(facts: Facts) -> Finding:
 
 
 def _advertised(facts: Facts) -> str:
-    return f"[{facts.host}]:{facts.port}" if ":" in facts.host else f"{facts.host}:{facts.port}"
+    return host_and_port(facts.host, facts.port)
 
 
 def _ports(facts: Facts) -> str:

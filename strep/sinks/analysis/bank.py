@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
+from ..._model.time import position_ns
 from .assignments import Assignments
 from .columns import Columns, column
 from .dense import Unreceived, dense_table, length_groups, mono_samples, unreceived_runs
-from .frame_batch import FrameBatch, nanoseconds
+from .frame_batch import FrameBatch
 from .frame_cutter import FrameCutter, Piece
 from .missing_samples import MissingSamples
 from .row_resampler import RowResampler
@@ -210,7 +211,7 @@ class FrameBank:
             row, position, n, time_ns, start = (a[blocks] for a in (row, position, n, time_ns, start))
         rate_in = inputs.rate.take(row)
         one_rate = bool((rate_in == rate_in[0]).all())
-        origin_ns = time_ns - nanoseconds(position, int(rate_in[0]) if one_rate else rate_in)
+        origin_ns = time_ns - position_ns(position, int(rate_in[0]) if one_rate else rate_in)
         writes = Assignments()
         writes.add(inputs.next, row, position + n)
         writes.add(inputs.origin_ns, row, origin_ns)

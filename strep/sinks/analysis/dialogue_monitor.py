@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.time import SECOND_NS
 from ..._model.types import StreamEvent, StreamInfo
 from .columns import Columns, Rows, column, rows_of
 from .dialogue import Dialogue, OpenTurn, Party
@@ -27,7 +28,6 @@ _ENDED_STREAMS_KEPT: Final = 20_000  # whose figures can still be asked for
 _AUDIBLE_DBFS: Final = np.float32(-60)  # a direction above this is not mute
 _ALIVE_NS: Final = 500_000_000  # two directions may come so far apart, for they come in blocks
 _MISSED_SPEECH_S: Final = 1.0  # so much speech the other direction must have missed before audio is called one-way
-_SECOND: Final = 1_000_000_000
 
 
 class _Hearing(Columns):
@@ -62,8 +62,8 @@ class DialogueMonitor:
         self, rules: Rules, one_way_s: float | None, frame_ns: int, for_one: Callable[..., None], rows: int = 64
     ) -> None:
         self._rules = rules
-        self._pause_ns, self._dead_ns = round(rules.pause_s * _SECOND), round(rules.dead_air_s * _SECOND)
-        self._one_way_ns = None if one_way_s is None else round(one_way_s * _SECOND)
+        self._pause_ns, self._dead_ns = round(rules.pause_s * SECOND_NS), round(rules.dead_air_s * SECOND_NS)
+        self._one_way_ns = None if one_way_s is None else round(one_way_s * SECOND_NS)
         self._frame_ns = frame_ns
         self._for = for_one
         self._dialogues: dict[Any, Dialogue] = {}  # live ones, by StreamInfo.pair
@@ -183,12 +183,12 @@ class DialogueMonitor:
     def _event(
         self, party: Party, kind: str, position: int, begin_ns: int, duration_ns: int, **data: bool | str
     ) -> None:
-        self._events.append(StreamEvent(party.stream, kind, position, begin_ns, duration_ns / _SECOND, data))
+        self._events.append(StreamEvent(party.stream, kind, position, begin_ns, duration_ns / SECOND_NS, data))
 
     def _position(self, party: Party, time_ns: int) -> int:
         """Where a time is on a stream's timeline, roughly."""
         begin = int(self.hearing.begin_ns[party.stream.index])
-        return max(0, time_ns - begin) * party.stream.sample_rate // _SECOND
+        return max(0, time_ns - begin) * party.stream.sample_rate // SECOND_NS
 
     # --- what goes on -----------------------------------------------------------------------------------------------
 
@@ -258,7 +258,7 @@ class DialogueMonitor:
         quiet = now - np.maximum(alive, begin)
         well = paired & (now - alive < _ALIVE_NS)
         hearing.missed_from[row[well]] = hearing.talk_frames[row[well]]
-        missed = (hearing.talk_frames.take(row) - hearing.missed_from.take(row)) * (self._frame_ns / _SECOND)
+        missed = (hearing.talk_frames.take(row) - hearing.missed_from.take(row)) * (self._frame_ns / SECOND_NS)
         told = hearing.one_way.take(row)
         bad = (quiet >= one_way_ns) & (missed >= _MISSED_SPEECH_S) & ~hearing.alone.take(row)
         for i in np.flatnonzero((bad & ~told) | (well & told)).tolist():
@@ -340,9 +340,9 @@ class DialogueMonitor:
         since = np.maximum(hearing.talk_ns[rows], hearing.begin_ns[rows])
         return rows, {
             "serial": np.array([party.stream.serial for party in parties], np.int64),
-            "talk_s": hearing.talk_frames[rows] * (self._frame_ns / _SECOND),
+            "talk_s": hearing.talk_frames[rows] * (self._frame_ns / SECOND_NS),
             "segments": np.array([len(p.segments) for p in parties], np.int64),
-            "silence_now_s": (hearing.last_ns[rows] - since) / _SECOND,
+            "silence_now_s": (hearing.last_ns[rows] - since) / SECOND_NS,
             "dead_air": hearing.dead_since_ns[rows] > 0,
             "one_way": hearing.one_way[rows],
         }

@@ -8,19 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.time import position_ns
 from ..._model.types import StreamInfo
 
-__all__ = ["FrameBatch", "nanoseconds", "runs_of"]
+__all__ = ["FrameBatch", "runs_of"]
 
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
-
-
-def nanoseconds(position: I64, rate: I64 | int) -> I64:
-    """Nanoseconds (int64) of positions at a rate in Hz, without overflow for days of audio."""
-    if isinstance(rate, int) and 1_000_000_000 % rate == 0:
-        return position * (1_000_000_000 // rate)
-    return position // rate * 1_000_000_000 + position % rate * 1_000_000_000 // rate
 
 
 class FrameBatch:
@@ -84,7 +78,7 @@ class FrameBatch:
     @property
     def time_ns(self) -> I64:
         """When each frame begins, in ns on the receiver's clock, int64 (k,)."""
-        return self._origin_ns + nanoseconds(self.position, self._rate)
+        return self._origin_ns + position_ns(self.position, self._rate)
 
     @property
     def streams(self) -> list[StreamInfo]:

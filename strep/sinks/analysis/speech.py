@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import ConfigurationError
+from ..._model.time import SECOND_NS
 from .analyzer import Analyzer
 from .bank import FrameBank
 from .columns import rows_of
@@ -30,7 +31,6 @@ __all__ = ["SpeechMeter"]
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 
-_SECOND: Final = 1_000_000_000
 _FRAMES_IN_CACHE: Final = 512  # frames whose levels are measured at once
 _DETECTORS: Final[dict[str, Callable[[], VoiceDetector]]] = {"energy": EnergyDetector, "silero": SileroDetector}
 
@@ -85,7 +85,7 @@ class SpeechMeter(Analyzer):
         self._vad = vad
         self._detector = detector = _DETECTORS[vad]()
         self._bank = FrameBank(detector.size, rate=detector.rate, dtype=detector.dtype, aside=self.aside)
-        self._frame_ns = detector.size * _SECOND // detector.rate
+        self._frame_ns = detector.size * SECOND_NS // detector.rate
         self._scratch = np.zeros(_FRAMES_IN_CACHE * detector.size, np.float32)
         self._segmenter = Segmenter(detector.start, detector.hangover, detector.size)
         self._monitor = DialogueMonitor(Rules(pause_s, yield_s, dead_air_s), one_way_s, self._frame_ns, self._for)
