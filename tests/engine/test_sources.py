@@ -48,6 +48,16 @@ def audio_of(sequences: range) -> np.ndarray:
     return np.concatenate([pcmu(payload_of(s)) for s in sequences])
 
 
+@pytest.mark.parametrize("overlap", [1, 5, 15, 32, 100])
+def test_a_source_that_overlaps_the_one_before_it_makes_nothing_later(overlap: int) -> None:
+    """A re-INVITE: the new SSRC begins while the old one of the same address goes on. What follows is not late."""
+    old = [Arrival(a.ns + 7 * MS, a.data) for a in steady(250 + overlap, ssrc=1)]
+    new = [Arrival(a.ns + 250 * 20 * MS, a.data) for a in steady(500, ssrc=2, first=30_000)]
+    audio, report = run(both(old, new)).only()
+    assert abs(report.samples - 750 * 160) <= 160
+    np.testing.assert_array_equal(audio[-400 * 160 :], audio_of(range(30_100, 30_500)))
+
+
 # --- faults.md 22: somebody else sends to a live leg ------------------------------------------------------------------
 
 
