@@ -54,3 +54,15 @@ def test_without_a_home_nothing_is_invented(monkeypatch: pytest.MonkeyPatch) -> 
     told = metadata("", monkeypatch)
     assert told["urls"] == {}
     assert told["readme"]["text"] == (ROOT / "README.md").read_text("utf-8")
+
+
+def test_programs_in_the_guides_are_examples_which_the_tests_run() -> None:
+    """A program that only stands in a text is run by nobody."""
+    included = []
+    for page in (ROOT / "docs").rglob("*.md"):
+        for program in re.findall(r"```python[^\n]*\n(.*?)```", page.read_text(), re.DOTALL):
+            source = re.fullmatch(r"--8<--\n(examples/\w+\.py)\n--8<--\n", program)
+            assert source is not None, f"{page.name} has code of its own: {program}"
+            assert (ROOT / source[1]).is_file(), source[1]
+            included.append(source[1])
+    assert included
