@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from .._model.types import StreamInfo
 from .accounts import Accounts
 from .containment import Containment
 from .playout import Playout
-from .state import StreamState
+from .state import StreamState, each_of
 
 __all__ = ["Endings"]
 
@@ -50,8 +51,8 @@ class Endings:
         except Exception as error:
             self._containment.broken("end", error)
             self._rebuild_table(set(rows.tolist()))
-        for row in rows.tolist():
-            self._end_one(row, reason)
+        for row, derived in zip(rows.tolist(), self._derived(rows), strict=True):
+            self._end_one(row, reason, derived=derived)
 
     def end_aside(self) -> None:
         """End the streams that were set aside."""
@@ -77,7 +78,14 @@ class Endings:
         for info in begun:
             self._end_one(info.index, "fault", told=info.serial in told)
 
-    def _end_one(self, row: int, reason: str, told: bool = True) -> None:
+    def _derived(self, rows: I64) -> Sequence[Mapping[str, Any] | None]:
+        """What reports of these rows need that costs as much for one as for all; None: each is tried by itself."""
+        try:
+            return each_of(self._state.derived(rows))
+        except Exception:  # it is told when it arises for the stream alone
+            return [None] * len(rows)
+
+    def _end_one(self, row: int, reason: str, *, told: bool = True, derived: Mapping[str, Any] | None = None) -> None:
         """A stream that holds nothing and has no key any more. ``told``: that it began."""
         info = self._state.registry.info[row]
         if self._containment.aside.pop(row, None) is not None:
@@ -88,7 +96,7 @@ class Endings:
             except Exception as error:
                 self._containment.lost("end", error, 0)
             if told:
-                self._events.append(Ended(info, self._last_report(info, reason)))
+                self._events.append(Ended(info, self._last_report(info, reason, derived)))
         try:
             self._state.close(row)
         except Exception as error:
@@ -96,9 +104,9 @@ class Endings:
             self._state.registry.info[row] = None  # and nobody gets this row again
         self._accounts.streams_ended += 1
 
-    def _last_report(self, info: StreamInfo, reason: str) -> StreamReport:
+    def _last_report(self, info: StreamInfo, reason: str, derived: Mapping[str, Any] | None) -> StreamReport:
         try:
-            return self._state.report(info, reason)
+            return self._state.report(info, reason, derived)
         except Exception as error:
             self._containment.lost("end", error, 0)
             return StreamReport.empty(info, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +26,7 @@ from .streams.timeline import Timeline
 from .throttle import Throttle
 from .undo import Undo
 
-__all__ = ["ESTABLISHED_NS", "StreamState"]
+__all__ = ["ESTABLISHED_NS", "StreamState", "each_of"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -203,11 +204,12 @@ class StreamState:
                 self.learn_clock(r, index)
         return unknown
 
-    def report(self, stream: StreamInfo, end: str = "") -> StreamReport:
-        """The figures of a live stream."""
+    def report(self, stream: StreamInfo, end: str = "", derived: Mapping[str, Any] | None = None) -> StreamReport:
+        """The figures of a live stream. ``derived``: its values of :meth:`derived`, if they are known."""
         row = stream.index
         figures = {name: figure[row] for name, figure in self._figures.items()}
-        derived = {name: figure[0] for name, figure in self._derived(np.array([row])).items()}
+        if derived is None:
+            (derived,) = each_of(self.derived(np.array([row])))
         if stream.codec is None:  # nothing was decoded; its clock may be known all the same
             known = self.codec_of_type[np.flatnonzero(self.types_seen[row])]
             figures["clock_rate"] = max(
@@ -215,8 +217,16 @@ class StreamState:
             )
         return report_of(stream, {**figures, **derived}, end)
 
-    def _derived(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
-        """Figures that are made of others."""
+    def reports(self, streams: Sequence[StreamInfo]) -> list[StreamReport]:
+        """The figures of live streams."""
+        if not streams:
+            return []
+        derived = each_of(self.derived(np.array([stream.index for stream in streams])))
+        return [self.report(stream, derived=one) for stream, one in zip(streams, derived, strict=True)]
+
+    def derived(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
+        """Figures that are made of others, arrays of shape (n,). For all rows at once they cost little more than for
+        one."""
         return {
             "expected": self.reception.expected(rows),
             "media_ratio": self.supply.whole(rows, self.suppresses(rows)),
@@ -230,7 +240,7 @@ class StreamState:
     def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:
         """The figures that :meth:`report` is made of, for many streams at once: arrays of shape (n, ...)."""
         columns = {name: figure[rows] for name, figure in self._figures.items()}
-        return {**columns, **self._derived(rows)}
+        return {**columns, **self.derived(rows)}
 
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:
         """The ``limit`` live streams with the most packets, lost packets or jitter."""
@@ -243,4 +253,9 @@ class StreamState:
             part = np.argpartition(-rank, limit)[:limit]
             rows, rank = rows[part], rank[part]
         found = [self.registry.info[r] for r in rows[np.argsort(-rank, kind="stable")].tolist()]
-        return [self.report(info) for info in found if info is not None]
+        return self.reports([info for info in found if info is not None])
+
+
+def each_of(columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
+    """Columns (n,) as n rows."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]

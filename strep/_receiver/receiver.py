@@ -414,7 +414,7 @@ class Receiver:
         if self._parts is None:
             return []
         engine = self._parts.engine
-        live = [engine.report(info) for info in engine.registry.live()]
+        live = engine.reports(engine.registry.live())
         return sorted([*self._parts.dispatcher.ended, *live], key=lambda report: report.stream.serial)
 
     def top(self, limit: int, key: str = "packets") -> list[StreamReport]:

@@ -7,7 +7,7 @@ import pytest
 from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import MS, T0, Arrival, batch_of, packet, run, steady
+from support import MS, T0, Arrival, batch_of, leg_id, packet, run, steady
 
 from strep._codecs.payload_types import PayloadTypes
 from strep._engine.engine import Engine, EngineConfig
@@ -186,3 +186,14 @@ def test_g729_with_silence_descriptors_is_not_told() -> None:
     result = run(arrivals, config=EngineConfig(payload_types=types))
     (events,) = result.events.values() if result.events else [[]]
     assert not any("starved" in str(e) for e in events)
+
+
+def test_reports_of_many_are_those_of_each() -> None:
+    engine = Engine()
+    for part in (steady(60, call=leg_id(1)), steady(60, call=leg_id(2), payload_type=9), steady(1, call=leg_id(3))):
+        engine.receive(batch_of(part))
+    engine.advance(engine.now_ns + 10**9)
+    live = engine.registry.live()
+    assert len(live) >= 2
+    assert [repr(report) for report in engine.reports(live)] == [repr(engine.report(info)) for info in live]
+    assert engine.reports([]) == []
