@@ -40,7 +40,7 @@ def rows(batches: Iterable[DatagramBatch]) -> list[Arrival]:
     out = []
     for b in batches:
         for i in range(len(b)):
-            data = b.slab[i, : min(int(b.length[i]), b.slab.shape[1])].tobytes()
+            data = b.data(i)
             address = int(b.source_hi[i]) << 64 | int(b.source_lo[i])
             out.append(Arrival(int(b.arrival_ns[i]), data, (address, int(b.source_port[i])), int(b.local_port[i])))
     return out

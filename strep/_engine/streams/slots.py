@@ -8,7 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SLOTS", "Bodies", "PacketSlots"]
+from ..._model.datagrams import SLOT_MINIMUM
+from ..._model.spans import copy_spans
+
+__all__ = ["SLOTS", "Bodies", "PacketSlots", "put"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -21,8 +24,8 @@ _BOTH_WORDS: Final = np.dtype((np.void, 16))
 
 @dataclass(slots=True)
 class Bodies:
-    """Packets of which it is known whose they are, columns (n,). Payload i is
-    ``slab[slab_rows[i], offset[i] : offset[i] + length[i]]``."""
+    """Packets of which it is known whose they are, columns (n,). Payload i begins in the slab at row ``slab_rows[i]``
+    and ``offset[i]``; it has ``length[i]`` bytes, and may go on through the rows behind it."""
 
     timestamp: npt.NDArray[np.uint32]
     payload_type: npt.NDArray[np.uint8]
@@ -79,14 +82,16 @@ class PacketSlots:
         if self._free and self._free[-1] == base // SLOTS:
             self._free.pop()
 
-    def put(self, slot: I64, word: U64, bodies: Bodies, *, payloads: bool) -> None:
-        """Put packets into slots. ``word``: as in ``meta``; ``payloads`` False: only what is known of them."""
-        both = np.empty((len(slot), 2), np.uint64)
-        both[:, 0] = word
-        both[:, 1] = bodies.arrival_ns.view(np.uint64)
-        self.meta.view(_BOTH_WORDS)[slot, 0] = both.view(_BOTH_WORDS)[:, 0]
-        if payloads:
-            _copy_payloads(self.data, slot, bodies)
+
+def put(data: U8, meta: U64, slot: I64, word: U64, bodies: Bodies, *, payloads: bool) -> None:
+    """Put packets into slots. ``data``, ``meta``, ``word``: as in :class:`PacketSlots`; ``payloads`` False: only what
+    is known of them."""
+    both = np.empty((len(slot), 2), np.uint64)
+    both[:, 0] = word
+    both[:, 1] = bodies.arrival_ns.view(np.uint64)
+    meta.view(_BOTH_WORDS)[slot, 0] = both.view(_BOTH_WORDS)[:, 0]
+    if payloads:
+        _copy_payloads(data, slot, bodies)
 
 
 def _copy_payloads(target: U8, slot: I64, bodies: Bodies) -> None:
@@ -97,6 +102,9 @@ def _copy_payloads(target: U8, slot: I64, bodies: Bodies) -> None:
     if not len(slot):
         return
     slab, slab_rows, offset, length = bodies.slab, bodies.slab_rows, bodies.offset, bodies.length
+    if slab.shape[1] == SLOT_MINIMUM and slab_rows is not None:  # they may go on through the rows behind
+        _copy_each(target, slot, bodies, slab_rows)
+        return
     longest = int(length.max())
     first = int(offset[0])
     groups: list[tuple[int, I64 | None]]
@@ -105,10 +113,7 @@ def _copy_payloads(target: U8, slot: I64, bodies: Bodies) -> None:
     else:
         distinct = np.unique(offset)
         if len(distinct) > _HEADER_LENGTHS:  # hostile: every packet another header length
-            flat = slab.reshape(-1)
-            rows = np.arange(len(slot)) if slab_rows is None else slab_rows
-            at = (rows * slab.shape[1] + offset)[:, None] + np.arange(longest)
-            target[slot, :longest] = flat[np.minimum(at, flat.size - 1)]
+            _copy_each(target, slot, bodies, np.arange(len(slot)) if slab_rows is None else slab_rows)
             return
         groups = [(int(o), np.flatnonzero(offset == o)) for o in distinct]
     for start, members in groups:
@@ -127,6 +132,12 @@ def _copy_payloads(target: U8, slot: I64, bodies: Bodies) -> None:
             to[slot] = payload if slab_rows is None else payload[slab_rows]
         else:
             to[slot[members]] = payload[members if slab_rows is None else slab_rows[members]]
+
+
+def _copy_each(target: U8, slot: I64, bodies: Bodies, rows: I64) -> None:
+    width = bodies.slab.shape[1]
+    at = rows * width + bodies.offset
+    copy_spans(target.reshape(-1), slot * target.shape[1], bodies.slab.reshape(-1), at, bodies.length)
 
 
 def _items(slab: U8, start: int, width: int) -> npt.NDArray[np.void]:
