@@ -90,6 +90,7 @@ class Packets:
             length=self.length,
             slab_rows=self.slab_rows if self.first_row is None else self.rows(),
             slab=self.slab,
+            across=self.first_row is not None,
         )
 
     def rows(self) -> npt.NDArray[np.int64]:
