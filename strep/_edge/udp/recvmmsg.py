@@ -38,6 +38,7 @@ _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20  # as a flag: tell the length on the wire, not what fitted
 _NAME_BYTES: Final = 32
 _CONTROL_BYTES: Final = 64
+_ROWS_WHILE_LONG: Final = 256  # are read at once after a batch with a quarter as many beyond 2,048 bytes: 16 MiB
 _IOVECS_BYTES: Final = 48  # three of 16
 _DENSE_BYTES: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
 # rows become whole when more than one datagram of so many is larger than a dense row,
@@ -107,6 +108,7 @@ class MmsgSocket(SocketBase):
         self._name_words = self._names.view(">u4")
         self._source_ports = self._names.view(">u2")[:, 1]
         self._used = rows
+        self._most = rows  # at once
         self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
         self._held: tuple[int, int] = 0, 0  # which rows of it come first in the next one
         self._held_arrival = np.zeros(0, np.int64)
@@ -179,7 +181,7 @@ class MmsgSocket(SocketBase):
         # the kernel writes into both what it used; rows not used since are as they were
         self._namelen[held : self._used] = _NAME_BYTES
         self._controllen[held : self._used] = _CONTROL_BYTES
-        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, limit)
+        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, limit, self._most)
         count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
         self.full = count == room
         if count < 0:
@@ -235,6 +237,7 @@ class MmsgSocket(SocketBase):
                 count = cut
         first_row = None
         slab = slab[:count]
+        self._most = self._rows
         if self._whole_slab and int(length[:count].max()) > ROW_BYTES:
             slab, first_row = self._end_to_end(slab, length[:count])
         return DatagramBatch(
@@ -260,6 +263,8 @@ class MmsgSocket(SocketBase):
         beyond = self._beyond.reshape(-1)
         copy_spans(flat, to[long] + ROW_BYTES, beyond, long * self._beyond.shape[1], length[long] - ROW_BYTES)
         self._spill.used(int(long[-1]) + 1)
+        if len(long) > _ROWS_WHILE_LONG // 4:
+            self._most = _ROWS_WHILE_LONG
         return out, first_row
 
 
