@@ -14,7 +14,7 @@ import strep
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
 from strep._model.blocks import BlockBatch
-from strep._model.datagrams import DatagramBatch
+from strep._model.datagrams import SLOT_MINIMUM, DatagramBatch
 from strep._model.events import Ended, Event, Notice, Started
 from strep._model.report import StreamReport, Totals
 from strep._model.types import StreamEvent, StreamInfo
@@ -87,6 +87,24 @@ def steady(count: int, *, first: int = 0, start_ns: int = T0, ptime_ms: int = 20
     return [Arrival(start_ns + k * ptime_ms * MS, packet(first + k, **options)) for k in range(count)]
 
 
+def slab_of(datagrams: Sequence[bytes], width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]:
+    """Datagrams as sockets have them: in rows, or end to end where some are longer."""
+    if max(map(len, datagrams)) <= width:
+        rows = bytearray().join([data.ljust(width, b"\xa5") for data in datagrams])
+        return np.frombuffer(rows, np.uint8).reshape(-1, width), None
+    padded = [data.ljust(max(-(-len(data) // SLOT_MINIMUM), 1) * SLOT_MINIMUM, b"\xa5") for data in datagrams]
+    ends = np.cumsum([len(data) // SLOT_MINIMUM for data in padded])
+    slab = np.frombuffer(bytearray().join(padded), np.uint8).reshape(-1, SLOT_MINIMUM)
+    return slab, ends - [len(data) // SLOT_MINIMUM for data in padded]
+
+
+def long_batch_of(arrivals: Sequence[Arrival]) -> DatagramBatch:
+    """Datagrams of any length, whole."""
+    batch = batch_of(arrivals)
+    batch.slab, batch.first_row = slab_of([a.data for a in arrivals], 2048)
+    return batch
+
+
 def batch_of(arrivals: Sequence[Arrival], *, width: int = 256, garbage: int = 0xA5) -> DatagramBatch:
     fill = bytes([garbage]) * width
     rows = bytearray().join([(a.data + fill)[:width] for a in arrivals])
@@ -133,8 +151,8 @@ def run(
     """The engine over ``arrivals``, cut into batches at ``cuts``; checks the accounts after every step.
 
     ``live`` sends blocks off at once; ``ticking`` tells the engine the time after every batch; without ``prompt`` what
-    waited behind a hole waits for company too; ``between`` is what else is done with it, by how many arrivals came
-    before.
+    waited behind a hole waits for company too; ``width`` 0: batches as sockets give them, long datagrams whole;
+    ``between`` is what else is done with it, by how many arrivals came before.
     """
     engine = Engine(config, release=Release(0 if live else 200 * MS, prompt=prompt))
     result = Result()
@@ -172,7 +190,7 @@ def run(
         part = arrivals[done:cut]
         done = max(done, cut)
         if part:
-            take(engine.receive(batch_of(part, width=width)))
+            take(engine.receive(batch_of(part, width=width) if width else long_batch_of(part)))
             if ticking:
                 take(engine.advance(part[-1].ns))
         if between and cut in between:

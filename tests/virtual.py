@@ -42,11 +42,12 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 import numpy as np
+from support import slab_of
 
 from strep._edge.udp.address import UdpAddress
 from strep._edge.udp.base import address_words
 from strep._edge.udp.edge import Edge
-from strep._model.datagrams import DatagramBatch
+from strep._model.datagrams import ROW_BYTES, DatagramBatch
 from strep._model.exceptions import BindError
 from strep._receiver.receiver import Receiver
 from strep._receiver.settings import Settings
@@ -69,7 +70,6 @@ _START_S = 1000.0  # on the loop's clock
 _HANGING_S = 20.0  # of real time, without anything to wait for
 _FIRST_PORT = 40_000
 _OVERHEAD_BYTES = 768  # that a datagram takes of the receive buffer beside its own: Linux's are of that order
-_WIDTH = 2048
 _ROWS = 4096
 
 T = TypeVar("T")
@@ -196,9 +196,7 @@ class MemorySocket:
         self._held_back = 0 if self.full else len(self._queue)
         if not taken:
             return None
-        slab = np.zeros((len(taken), _WIDTH), np.uint8)
-        for row, (_, data, _) in zip(slab, taken, strict=True):
-            row[: len(data)] = np.frombuffer(data[:_WIDTH], np.uint8)
+        slab, first_row = slab_of([data for _, data, _ in taken], ROW_BYTES)
         words = [address_words(host) for _, _, (host, _) in taken]
         return DatagramBatch(
             slab,
@@ -208,6 +206,7 @@ class MemorySocket:
             np.array([lo for _, lo in words], np.uint64),
             np.array([port for _, _, (_, port) in taken], np.uint16),
             np.full(len(taken), self.local_port, np.uint16),
+            first_row=first_row,
         )
 
     @property

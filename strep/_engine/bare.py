@@ -17,23 +17,28 @@ _RTP_BYTES: Final = 12
 
 
 def any_cut(batch: DatagramBatch) -> bool:
-    """Whether any datagram is not in its row whole."""
-    return batch.captured is not None or bool((batch.length > batch.slab.shape[1]).any())
+    """Whether datagrams are not each in its row and whole."""
+    if batch.captured is not None or batch.first_row is not None:
+        return True
+    return bool((batch.length > batch.slab.shape[1]).any())
 
 
 def parse_cut(batch: DatagramBatch) -> PacketColumns:
     """As :func:`parse_batch`; but datagrams that were cut behind a sound RTP header are packets, their payloads empty.
     They count for loss and jitter."""
-    slab, length = batch.slab, batch.length
-    columns = parse_batch(slab, length)
+    kept = batch.kept()
+    columns = parse_batch(batch.slab, batch.length, kept, batch.first_row)
     rows = np.flatnonzero(columns.status == Status.TRUNCATED)
+    if not rows.size:
+        return columns
     strep = columns.kind[rows] == DatagramKind.STREP
     rtp = columns.kind[rows] == DatagramKind.RTP
-    kept = np.minimum(length, slab.shape[1]) if batch.captured is None else batch.captured
     at = np.where(strep, _STREP_BYTES, 0)
     sound = (strep | rtp) & (kept[rows] >= at + _RTP_BYTES)
     sound &= ~strep | ((columns.version[rows] == 1) & (columns.header_length[rows] == _STREP_BYTES))
-    first, second = slab[rows, at], slab[rows, at + 1]
+    slab = batch.slab.reshape(-1)
+    begin = batch.begins()[rows] + at
+    first, second = slab[begin], slab[begin + 1]
     sound &= (first >> 6 == 2) & ((second < 192) | (second > 223))  # RFC 5761: those are RTCP's
     rows, at = rows[sound], at[sound]
     columns.status[rows] = Status.OK

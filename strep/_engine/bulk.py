@@ -86,7 +86,7 @@ class BulkInsertion:
         if state.throttle.active:
             good &= ~state.throttle.throttled[row]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
-        good &= packets.length[order] <= np.where(ring.large[row], ring.largest_payload, ring.small_payload)
+        good &= packets.length[order] <= ring.room_in(row)
         smooth = np.repeat(np.logical_and.reduceat(good, start), length)
         return order[smooth], row[smooth], ext[smooth], rank[smooth]
 

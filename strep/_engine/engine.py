@@ -55,6 +55,7 @@ from .sources.registry import Registry
 from .sources.sources import Sources
 from .state import StreamState
 from .strangers import Strangers
+from .streams.slots import LARGE_BYTES
 
 __all__ = ["Engine", "EngineConfig"]
 
@@ -76,6 +77,7 @@ class EngineConfig:
     call_legs: frozenset[int] | None = None  # call_leg_ids, as integers, that may have streams; None: all
     bindings: Mapping[int, PortBinding] = field(default_factory=dict)  # by local port
     pin: str = "address"  # which part of its source address a stream is pinned to: "address", "network" or "off"
+    large_bytes: int = LARGE_BYTES  # memory for packets of more than 2,048 bytes: see LargeSlots
     pending_ns: int | None = None  # how long packets of legs wait that were not announced; None: none need be
 
 
@@ -132,7 +134,7 @@ class Engine:
         types = config.payload_types
         announcements = None if config.pending_ns is None else Announcements(config.max_streams, config.pending_ns)
         self.registry = registry = Registry(config.max_streams, config.bindings, config.call_legs, announcements)
-        self.state = state = StreamState(config.max_streams, types, registry)
+        self.state = state = StreamState(config.max_streams, types, registry, config.large_bytes)
         self.accounts = accounts = Accounts(state.undo)
         self._events: list[Event] = []  # of the present call: all below append to it
         events, pins = self._events, SourcePins(config.pin)

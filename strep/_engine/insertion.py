@@ -235,23 +235,29 @@ class Insertion:
         return copies, late, again
 
     def _make_room(self, length: npt.NDArray[np.int32], row: I64) -> Bools:
-        """Move streams to larger slots where packets need them; tells which packets fit at all."""
+        """Move streams to larger slots where packets need them; tells which packets have room."""
         ring = self._ring
-        fits = length <= ring.largest_payload
-        self._accounts.drop("oversize", int(np.count_nonzero(~fits)))
-        growing = np.unique(row[(length > ring.small_payload) & ~ring.large[row] & fits])
+        needed = ring.size_for(length)
+        growing = (needed > ring.size.take(row)).nonzero()[0]
         if growing.size:
+            sizes: dict[int, list[int]] = {}  # by row, in the order in which they were needed first
+            for one, size in zip(row[growing].tolist(), needed[growing].tolist(), strict=True):
+                sizes.setdefault(one, []).append(size)
             self._playout.hand_over_waiting()  # slots move
 
             def grow(rows: I64) -> None:
                 for one in rows.tolist():
-                    ring.enlarge(one)
+                    for size in dict.fromkeys(sizes[one]):
+                        if size > ring.size[one]:
+                            ring.enlarge(one, size)
 
-            self._containment.run("ring", growing, grow)
-            if self._containment.aside:
-                gone = fits & np.isin(row, list(self._containment.aside))
-                self._accounts.drop("fault", int(np.count_nonzero(gone)))
-                fits &= ~gone
+            self._containment.run("ring", np.array(list(sizes)), grow)
+        fits = length <= ring.room_in(row)
+        self._accounts.drop("oversize", int(np.count_nonzero(~fits)))
+        if growing.size and self._containment.aside:
+            gone = fits & np.isin(row, list(self._containment.aside))
+            self._accounts.drop("fault", int(np.count_nonzero(gone)))
+            fits &= ~gone
         return fits
 
     # --- what the insertion of many ticks at once does too ----------------------------------------------------------

@@ -108,6 +108,7 @@ class Intake:
             length=columns.payload_length,
             slab_rows=rows,
             slab=batch.slab,
+            first_row=batch.first_row,
             source_hi=batch.source_hi,
             source_lo=batch.source_lo,
             source_port=batch.source_port,

@@ -16,9 +16,11 @@ __all__ = ["Packets"]
 
 @dataclass(slots=True)
 class Packets:
-    """Columns of shape (n,). Payload i is ``slab[slab_rows[i], offset[i] : offset[i] + length[i]]``.
+    """Columns of shape (n,). Payload i begins in the slab at row ``slab_rows[i]``, or ``first_row[slab_rows[i]]`` where
+    there are first rows, and ``offset[i]``; it has ``length[i]`` bytes, and may go on through the rows behind it.
 
-    The source columns are by row of the slab: they are only read of packets that go on probation.
+    The source columns and ``first_row`` are by number of the datagram in its batch, which ``slab_rows`` tells: the
+    former are only read of packets that go on probation.
     """
 
     hi: npt.NDArray[np.uint64]
@@ -38,18 +40,23 @@ class Packets:
     source_port: npt.NDArray[np.uint16]
     local_port: npt.NDArray[np.uint16]
     source: npt.NDArray[np.uint64]  # the source address's word, as streams are pinned to it; by packet
+    first_row: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.hi)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Packets:
         """The packets of these rows: views where ``rows`` is a slice, copies otherwise. The slab is never copied."""
-        slab, slab_rows = self.slab, self.slab_rows
+        slab, slab_rows, first_row = self.slab, self.slab_rows, self.first_row
         hi, lo, port, local_port = self.source_hi, self.source_lo, self.source_port, self.local_port
         if slab_rows is not None:
             slab_rows = slab_rows[rows]
         elif isinstance(rows, slice):
-            slab, hi, lo, port, local_port = slab[rows], hi[rows], lo[rows], port[rows], local_port[rows]
+            hi, lo, port, local_port = hi[rows], lo[rows], port[rows], local_port[rows]
+            if first_row is None:
+                slab = slab[rows]
+            else:
+                first_row = first_row[rows]
         else:
             slab_rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64, copy=False)
         return Packets(
@@ -70,6 +77,7 @@ class Packets:
             source_port=port,
             local_port=local_port,
             source=self.source[rows],
+            first_row=first_row,
         )
 
     def bodies(self) -> Bodies:
@@ -80,11 +88,15 @@ class Packets:
             arrival_ns=self.arrival_ns,
             offset=self.offset,
             length=self.length,
-            slab_rows=self.slab_rows,
+            slab_rows=self.slab_rows if self.first_row is None else self.rows(),
             slab=self.slab,
+            across=self.first_row is not None,
         )
 
     def rows(self) -> npt.NDArray[np.int64]:
+        """The rows of the slab that payloads' datagrams begin with."""
+        if self.first_row is not None:
+            return self.first_row if self.slab_rows is None else self.first_row[self.slab_rows]
         return np.arange(len(self), dtype=np.int64) if self.slab_rows is None else self.slab_rows
 
     def held_columns(self) -> npt.NDArray[np.void]:
@@ -112,6 +124,7 @@ class Packets:
             offset=np.zeros(len(columns), np.int32),
             slab_rows=None,
             slab=held.slab,
+            first_row=held.first_row,
             **values,
         )
 

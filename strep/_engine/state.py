@@ -36,13 +36,13 @@ _NO_TYPE: Final = 255  # no payload type has been seen yet
 
 
 class StreamState:
-    def __init__(self, rows: int, types: PayloadTypes, registry: Registry) -> None:
+    def __init__(self, rows: int, types: PayloadTypes, registry: Registry, large_bytes: int) -> None:
         self.types = types
         self.registry = registry
         self.undo = undo = Undo()  # all objects below note in it what they overwrite
         self.table = KeyTable(rows)
         self.siblings = Siblings(rows, self.table)
-        self.ring = JitterRing(rows, undo)
+        self.ring = JitterRing(rows, undo, large_bytes=large_bytes)
         self.ring.peeked = types.peeked
         self.reception = Reception(rows, undo)
         self.timeline = Timeline(rows, types.codecs, undo)

@@ -44,25 +44,52 @@ _PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED  # bytes of both headers without 
 _CONSTANT_ROWS: Final = 4096  # up to which a column of one value is shared
 
 
-def parse_batch(slab: U8, length: I32) -> PacketColumns:
+def parse_batch(slab: U8, length: I32, kept: I32 | None = None, first_row: I64 | None = None) -> PacketColumns:
     """Parse ``n`` datagrams.
 
     ``slab`` uint8 (n, width), width at least 64 and a multiple of 4, rows contiguous; ``length`` int32 (n,), the
-    datagrams' lengths on the wire (more than width: truncated). What stands behind a datagram's end is never used.
+    datagrams' lengths on the wire; ``kept`` int32 (n,), how many bytes are there (fewer: truncated), None: as many as
+    a row has. ``first_row`` int64 (n,): datagram i begins with that row and goes on through those behind it; None: it
+    is in row i. What stands behind a datagram's end is never used.
     """
-    n = len(slab)
+    n = len(length)
     if not n:
         return _empty(0)
     slab = np.ascontiguousarray(slab)
+    every = _Datagrams(slab, length, kept, first_row)
     for at in (STREP_LENGTH, 0):
-        plain = _plain_rows(slab, at, length)
+        plain = _plain_rows(every.heads, at, length, kept)
         count = int(np.count_nonzero(plain))
         if count == n:
-            return _plain(slab, at, length)
+            return _plain(every.heads, at, length)
         if 2 * count > n:
             others = (~plain).nonzero()[0]
-            return _mixed(slab, at, length, others, _general(slab[others], length[others]))
-    return _general(slab, length)
+            return _mixed(every.heads, at, length, others, _general(every.take(others)))
+    return _general(every)
+
+
+class _Datagrams:
+    """What :func:`parse_batch` is given. ``heads`` uint8 (n, 64 or more): the first bytes of each."""
+
+    __slots__ = ("_first_row", "_slab", "heads", "kept", "length")
+
+    def __init__(self, slab: U8, length: I32, kept: I32 | None, first_row: I64 | None) -> None:
+        self._slab = slab
+        self._first_row = first_row
+        self.heads = slab if first_row is None else slab[first_row]
+        self.length = length
+        self.kept = np.minimum(length, slab.shape[1]) if kept is None else kept
+
+    def take(self, rows: I64) -> _Datagrams:
+        if self._first_row is None:
+            return _Datagrams(self._slab[rows], self.length[rows], self.kept[rows], None)
+        return _Datagrams(self._slab, self.length[rows], self.kept[rows], self._first_row[rows])
+
+    def byte(self, rows: I64, at: I64) -> U8:
+        """The byte at ``at`` of each of these datagrams, within it."""
+        row = rows if self._first_row is None else self._first_row[rows]
+        found: U8 = self._slab.reshape(-1)[row * self._slab.shape[1] + at]
+        return found
 
 
 def parse_apart(slab: U8, length: I32) -> tuple[PacketColumns, I64 | None, PacketColumns | None]:
@@ -77,7 +104,7 @@ def parse_apart(slab: U8, length: I32) -> tuple[PacketColumns, I64 | None, Packe
                 return _plain(slab, at, length), None, None
             if 2 * count > len(slab):
                 others = (~plain).nonzero()[0]
-                rest = _general(slab[others], length[others])
+                rest = _general(_Datagrams(slab[others], length[others], None, None))
                 if np.count_nonzero(rest.status) < len(others):
                     return _mixed(slab, at, length, others, rest), None, None
                 rows = plain.nonzero()[0]
@@ -117,7 +144,7 @@ _RTCP_MASK: Final = _bits(b"\x00\xe0")
 _RTCP_BITS: Final = _bits(b"\x00\xc0")
 
 
-def _plain_rows(slab: U8, at: int, length: I32) -> npt.NDArray[np.bool_]:
+def _plain_rows(slab: U8, at: int, length: I32, kept: I32 | None = None) -> npt.NDArray[np.bool_]:
     """Which datagrams are whole, and have headers without options; the RTP header begins at ``at``."""
     first = _column(slab, at, np.uint16)
     plain: npt.NDArray[np.bool_] = (first & _RTP_MASK) == _RTP_BITS
@@ -126,7 +153,9 @@ def _plain_rows(slab: U8, at: int, length: I32) -> npt.NDArray[np.bool_]:
         plain &= (_column(slab, 0, np.uint16) & _STREP_MASK) == _STREP_BITS
     if int(length.min()) < at + RTP_FIXED:
         plain &= length >= at + RTP_FIXED
-    if int(length.max()) > slab.shape[1]:
+    if kept is not None:
+        plain &= length <= kept
+    elif int(length.max()) > slab.shape[1]:
         plain &= length <= slab.shape[1]
     return plain
 
@@ -256,12 +285,12 @@ def _tell_from_t38(slab: U8, length: I32, byte0: U8, cookie: U32, kind: U8) -> N
         kind[short[quiet.all(axis=1)]] = _KEEPALIVE
 
 
-def _general(slab: U8, length: I32) -> PacketColumns:
-    n, width = slab.shape
+def _general(datagrams: _Datagrams) -> PacketColumns:
+    slab, length, kept = datagrams.heads, datagrams.length, datagrams.kept
+    n = len(length)
     # nine big-endian words: both headers of the usual datagram
     words = np.ascontiguousarray(slab[:, :_PLAIN_STREP]).view(">u4").T.astype(np.uint32)
     out = _empty(n)
-    kept = np.minimum(length, width)
     byte0 = (words[0] >> np.uint32(24)).astype(np.uint8)
     byte1 = (words[0] >> np.uint32(16)).astype(np.uint8)
     byte0[length < 1] = 0
@@ -275,7 +304,7 @@ def _general(slab: U8, length: I32) -> PacketColumns:
     strep = kind == _STREP
     rtp = kind == _RTP
     out.status = status = _STATUS_OF_KIND.take(kind)
-    truncated = length > width
+    truncated = length > kept
     status[truncated] = Status.TRUNCATED
     sound = status == _OK  # so far
 
@@ -337,7 +366,7 @@ def _general(slab: U8, length: I32) -> PacketColumns:
     whole_word = ~extended | (begin + 4 <= end)
     lengths_at = np.where(extended & whole_word, begin + 2, 0)
     # the elements inside (RFC 8285, one- and two-byte, or any other profile) are skipped unread by their length
-    extension_words = slab[rows, lengths_at].astype(np.int64) << 8 | slab[rows, lengths_at + 1]
+    extension_words = datagrams.byte(rows, lengths_at).astype(np.int64) << 8 | datagrams.byte(rows, lengths_at + 1)
     begin = begin + np.where(extended, 4 + 4 * extension_words, 0)
     fits = whole_word & (begin <= end)
     status[rows[~fits]] = Status.RTP_EXTENSION
@@ -345,7 +374,7 @@ def _general(slab: U8, length: I32) -> PacketColumns:
 
     padded = ((rtp0[rows] >> np.uint32(5)) & np.uint32(1)).astype(np.bool_)
     has_last = padded & (begin < end)
-    count = slab[rows, np.where(has_last, end - 1, 0)].astype(np.int64)
+    count = datagrams.byte(rows, np.where(has_last, end - 1, 0)).astype(np.int64)
     fits = ~padded | (has_last & (count >= 1) & (count <= end - begin))
     status[rows[~fits]] = Status.RTP_PADDING
     end = end - np.where(padded, count, 0)

@@ -63,16 +63,7 @@ class Recorder:
         self._incidents.fault("recorder", error)
 
     def _keep(self, batch: DatagramBatch) -> None:
-        width = min(max(64, -(-int(batch.length.max()) // 8) * 8), batch.slab.shape[1])
-        copy = DatagramBatch(
-            batch.slab[:, :width].copy(),
-            batch.length.copy(),
-            batch.arrival_ns.copy(),
-            batch.source_hi.copy(),
-            batch.source_lo.copy(),
-            batch.source_port.copy(),
-            batch.local_port.copy(),
-        )
+        copy = batch.copy()
         if not self._queue.put(copy, copy.slab.nbytes):
             with self._lock:
                 self.dropped += len(batch)

@@ -78,10 +78,8 @@ class _Unwrapping:
         self._leg_of: dict[tuple[int, int, int], int] = {}
 
     def write(self, batch: DatagramBatch, writer: AnnotatedWriter) -> None:
-        slab, length = batch.slab, batch.length.astype(np.int64)
-        captured = np.minimum(length, slab.shape[1])
-        if batch.captured is not None:
-            captured = np.minimum(captured, batch.captured)
+        slab, length = batch.heads(), batch.length.astype(np.int64)
+        captured = batch.kept().astype(np.int64)
         strep = (slab[:, 0] & 0xFC == _STREP_FIRST) & (slab[:, 1] == _STREP_BYTES) & (captured > _STREP_BYTES + 1)
         words = np.ascontiguousarray(slab[:, 8:24]).view(">u8").astype(np.uint64)
         rtcp = (slab[:, _STREP_BYTES + 1] >= 192) & (slab[:, _STREP_BYTES + 1] <= 223)
@@ -101,7 +99,8 @@ class _Unwrapping:
         self.found.strep += int(np.count_nonzero(strep))
         self.found.other += int(np.count_nonzero(~strep))
         wire = np.minimum(length, 65_507) - begin
-        writer.write(slab, begin, captured - begin, wire, batch.arrival_ns, number[of.reshape(-1)], self._flows)
+        flat, at = np.ascontiguousarray(batch.slab).reshape(-1), batch.begins() + begin
+        writer.write(flat, at, captured - begin, wire, batch.arrival_ns, number[of.reshape(-1)], self._flows)
 
     def _leg(self, hi: int, lo: int, bits: int, rtcp: bool) -> int:
         key = hi, lo, bits, rtcp

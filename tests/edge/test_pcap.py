@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import MS, T0, Arrival, batch_of, packet, steady
+from support import MS, T0, Arrival, batch_of, long_batch_of, packet, steady
 
 import strep
 from strep._edge.pcap import PcapReader, PcapWriter
@@ -40,7 +40,7 @@ def rows(batches: Iterable[DatagramBatch]) -> list[Arrival]:
     out = []
     for b in batches:
         for i in range(len(b)):
-            data = b.slab[i, : min(int(b.length[i]), b.slab.shape[1])].tobytes()
+            data = b.data(i)
             address = int(b.source_hi[i]) << 64 | int(b.source_lo[i])
             out.append(Arrival(int(b.arrival_ns[i]), data, (address, int(b.source_port[i])), int(b.local_port[i])))
     return out
@@ -113,6 +113,58 @@ def test_wireshark_reads_what_we_write(tmp_path: Path, snap: int) -> None:
     # 1 good; 3 not present: of a cut datagram it cannot be computed, 2 unverified
     assert [line[7] for line in lines] == (["1"] * 3 if snap == 2048 else ["3", "1", "3"])
     assert not any(line[8] for line in lines)
+
+
+LONG = [
+    Arrival(T0, packet(1), source("10.1.2.3", 40_000)),
+    Arrival(T0 + 1, bytes(range(256)) * 15, source("10.1.2.3", 40_000)),  # L16/48000/2, 20 ms
+    Arrival(T0 + 2, b"\x81" * 65_507, source("10.1.2.3", 40_000)),  # as long as IPv4 allows
+    Arrival(T0 + 3, b"\x82" * 65_527, source("2001:db8::7", 5), 9001),  # as long as IPv6 allows
+    Arrival(T0 + 4, b"odd", source("2001:db8::7", 5), 9001),
+]
+
+
+def write_long(path: Path) -> Path:
+    writer = PcapWriter(path)
+    assert writer.write(long_batch_of(LONG)) == len(LONG)
+    writer.close()
+    return path
+
+
+def test_datagrams_of_any_length_are_written_and_read_whole(tmp_path: Path) -> None:
+    path = write_long(tmp_path / "a.pcap")
+    for max_rows in (1, 2, 65_536):
+        assert read(path, max_rows=max_rows)[0] == LONG
+
+
+def test_long_datagrams_that_were_cut_stay_truncated(tmp_path: Path) -> None:
+    frames = [ethernet(ipv4(udp(PAYLOAD + bytes(size))), 0x0800) for size in (0, 4000, 60_000)]
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap(1, frames, snap=5000))
+    wanted = [(196, PAYLOAD), (4196, PAYLOAD + bytes(4000)), (60_196, PAYLOAD + bytes(5000 - 42 - 196))]
+    again = PcapWriter(tmp_path / "b.pcap")
+    with PcapReader(path) as reader:
+        for batch in reader.batches():
+            again.write(batch)
+        assert reader.cut == 1
+    again.close()
+    for one in (path, tmp_path / "b.pcap"):
+        with PcapReader(one) as reader:
+            found = [(int(b.length[i]), b.data(i)) for b in reader.batches() for i in range(len(b))]
+        assert found == wanted
+
+
+@tshark
+@pytest.mark.witness
+def test_wireshark_reads_long_datagrams(tmp_path: Path) -> None:
+    path = write_long(tmp_path / "a.pcap")
+    options = ["-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-T", "fields", "-E", "separator=,"]
+    fields = ("udp.length", "udp.checksum.status", "ip.checksum.status")
+    out = subprocess.run(
+        ["tshark", "-r", str(path), *options, *(a for f in fields for a in ("-e", f))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert out.stdout.split() == ["204,1,1", "3848,1,1", "65515,1,1", "65535,1,", "11,1,"]
 
 
 # --- files others wrote ---------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from strep._model.datagrams import DatagramBatch
 
 __all__ = ["SILENT", "WIDTH", "WIRE", "Datagram", "batch_of_wire", "blank", "datagrams_of", "wire_of"]
 
-WIDTH: Final = 2048  # of a slab row, as a socket has it: what is longer is cut off
+WIDTH: Final = 2048  # of a slab row: in a storm, what is longer is cut off, as in a capture of less than all
 _POOL: Final = 1 << 16
 _HEADERS: Final = 36
 

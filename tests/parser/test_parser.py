@@ -13,6 +13,7 @@ from support import LEG, Arrival, packet, run
 
 import strep
 from strep import Direction, Leg, Status
+from strep._model.datagrams import end_to_end
 from strep._parser import PacketColumns, inspect_datagram, parse_batch, write_headers
 
 # --- any bytes -------------------------------------------------------------------------------------------------------
@@ -109,6 +110,35 @@ def test_vector_equals_scalar_for_any_bytes(data: list[bytes], width: int, garba
         wanted = oracle(one, width)
         row = row_of(columns, i)
         assert {name: row[name] for name in wanted} == wanted
+
+
+def end_to_end_of(data: list[bytes], garbage: int) -> tuple[np.ndarray, np.ndarray]:
+    """A slab in which datagrams are whole, one behind the other; and the row that each begins with."""
+    slab, first_row = end_to_end(np.array([len(one) for one in data]))
+    slab.fill(garbage)
+    for row, one in zip(first_row.tolist(), data, strict=True):
+        slab.reshape(-1)[64 * row : 64 * row + len(one)] = np.frombuffer(one, np.uint8)
+    return slab, first_row
+
+
+@settings(max_examples=100, deadline=None)
+@given(datagrams, st.lists(st.integers(0, 9000), min_size=40, max_size=40), st.integers(0, 255))
+def test_end_to_end_equals_scalar_for_any_bytes_and_lengths(data: list[bytes], more: list[int], garbage: int) -> None:
+    """Extensions, padding and sources may reach over any number of rows; datagrams that are cut are truncated."""
+    data = [one + bytes([n & 0xFF]) * n for one, n in zip(data, more, strict=False)]
+    slab, first_row = end_to_end_of(data, garbage)
+    length = np.array([len(one) for one in data], np.int32)
+    columns = parse_batch(slab, length, length, first_row)
+    kept = np.minimum(length, 2048)
+    cut = parse_batch(slab, length, kept, first_row)
+    for i, one in enumerate(data):
+        wanted = oracle(one, len(one))
+        row = row_of(columns, i)
+        assert {name: row[name] for name in wanted} == wanted
+        if kept[i] == length[i]:
+            assert row_of(cut, i) == row
+        else:
+            assert cut.status[i] == Status.TRUNCATED
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.spans import spans
 from .layers import I64, U8
 
 __all__ = ["AnnotatedWriter", "Flow"]
@@ -44,14 +45,14 @@ class AnnotatedWriter:
         self._file.close()
 
     def write(
-        self, slab: U8, begin: I64, captured: I64, wire: I64, arrival_ns: I64, flow: I64, flows: list[Flow]
+        self, flat: U8, begin: I64, captured: I64, wire: I64, arrival_ns: I64, flow: I64, flows: list[Flow]
     ) -> None:
-        """Row i is ``slab[i, begin[i] : begin[i] + captured[i]]``, had ``wire`` bytes, and goes as
-        ``flows[flow[i]]``. Rows keep their order."""
-        key = np.stack([flow, captured, wire, begin], axis=1)
+        """Datagram i is ``flat[begin[i] : begin[i] + captured[i]]``, had ``wire`` bytes, and goes as
+        ``flows[flow[i]]``. They keep their order."""
+        key = np.stack([flow, captured, wire], axis=1)
         kinds, of = np.unique(key, axis=0, return_inverse=True)
         of = of.reshape(-1)
-        blocks = [_template(flows[f], size, whole) for f, size, whole, _ in kinds.tolist()]
+        blocks = [_template(flows[f], size, whole) for f, size, whole in kinds.tolist()]
         sizes = np.array([len(template) for template, _ in blocks])[of]
         at = np.cumsum(sizes) - sizes
         out = np.empty(int(sizes.sum()), np.uint8)
@@ -63,8 +64,8 @@ class AnnotatedWriter:
             stamps = arrival_ns[rows].astype(np.uint64)
             words = np.stack([stamps >> np.uint64(32), stamps & np.uint64(0xFFFF_FFFF)], axis=1)
             part[:, 12:20] = words.astype("<u4").view(np.uint8)
-            _, size, _, first = kinds[number].tolist()
-            part[:, payload_at : payload_at + size] = slab[rows, first : first + size]
+            size = int(kinds[number, 1])
+            part[:, payload_at : payload_at + size] = spans(flat, begin[rows], size)
             _scatter(out, at[rows], part)
         self._file.write(out.data)
 

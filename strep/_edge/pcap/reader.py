@@ -11,8 +11,9 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.datagrams import SLOT_MINIMUM, DatagramBatch
+from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.exceptions import CaptureFileError, MissingExtraError
+from ..._model.spans import copy_spans
 from .dumps import walk_dump
 from .find import Datagrams, Finder
 from .opening import opened
@@ -161,9 +162,39 @@ class PcapReader:
         while begin < end:
             stop = min(end, begin + max_rows)
             width = max(SLOT_MINIMUM, -(-int(found.captured[begin:stop].max()) // 8) * 8)
-            stop = min(stop, begin + max(1, _SLAB_BYTES // width))
-            yield self._batch(found, slice(begin, stop), width)
+            if width > ROW_BYTES:
+                ends = np.cumsum(found.captured[begin:stop] + SLOT_MINIMUM)
+                stop = begin + max(1, int(np.searchsorted(ends, _SLAB_BYTES, "right")))
+                yield self._long_batch(found, slice(begin, stop))
+            else:
+                stop = min(stop, begin + max(1, _SLAB_BYTES // width))
+                yield self._batch(found, slice(begin, stop), width)
             begin = stop
+
+    def _long_batch(self, found: Datagrams, rows: slice) -> DatagramBatch:
+        """Datagrams of which some are too long for rows, end to end."""
+        at, captured, wire = found.at[rows], found.captured[rows], found.wire[rows]
+        slab, first_row = end_to_end(captured)
+        to = first_row * SLOT_MINIMUM
+        joined = at >= self._data.size
+        for data, shift, some in (
+            (self._data, 0, np.flatnonzero(~joined)),
+            (self._finder.extra, self._finder.extra_at, np.flatnonzero(joined)),
+        ):
+            if some.size:
+                copy_spans(slab.reshape(-1), to[some], data, at[some] - shift, captured[some])
+        cut = bool((captured < wire).any())
+        return DatagramBatch(
+            slab,
+            wire.astype(np.int32),
+            found.arrival_ns[rows].copy(),
+            found.source_hi[rows],
+            found.source_lo[rows],
+            found.source_port[rows],
+            found.local_port[rows],
+            captured.astype(np.int32) if cut else None,
+            first_row,
+        )
 
     def _batch(self, found: Datagrams, rows: slice, width: int) -> DatagramBatch:
         at, captured, wire = found.at[rows], found.captured[rows], found.wire[rows]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import DatagramBatch
+from ..._model.spans import copy_spans, spans
 from .links import ROLE_MAC
 
 __all__ = ["PcapWriter"]
@@ -23,8 +24,8 @@ Word = npt.NDArray[np.int64]
 
 _SNAPLEN_BYTES: Final = 262_144
 _SOURCE_MAC: Final = bytes.fromhex("025354524553")
-_LARGEST_UDP_BYTES: Final = 65_507
-_MOST_LENGTHS: Final = 64  # different lengths in a batch: up to so many are copied length by length
+_LARGEST_UDP_BYTES: Final = 65_507  # RFC 768, over IPv4
+_LARGEST_UDP6_BYTES: Final = 65_527
 
 
 class PcapWriter:
@@ -57,9 +58,10 @@ class PcapWriter:
     def write(self, batch: DatagramBatch) -> int:
         """Append a batch; returns how many datagrams."""
         v4 = (batch.source_hi == 0) & ((batch.source_lo >> np.uint64(32)) == np.uint64(MAPPED_PREFIX >> 32))
-        captured = np.minimum(batch.length, batch.slab.shape[1]).astype(np.int64)
+        flat, payload = np.ascontiguousarray(batch.slab).reshape(-1), batch.begins()
         # no datagram is longer than this: a longer one was truncated, and its real length is not known
-        wire = np.minimum(batch.length, _LARGEST_UDP_BYTES).astype(np.int64)
+        wire = np.minimum(batch.length, np.where(v4, _LARGEST_UDP_BYTES, _LARGEST_UDP6_BYTES)).astype(np.int64)
+        captured = np.minimum(batch.kept(), wire)
         headers = np.where(v4, 14 + 20 + 8, 14 + 40 + 8)
         size = 16 + headers + captured
         begin = np.cumsum(size) - size
@@ -67,22 +69,14 @@ class PcapWriter:
         for is_v4 in (True, False):
             rows = np.flatnonzero(v4 == is_v4)
             if rows.size:
-                head = self._headers(batch, rows, is_v4, captured[rows], wire[rows])
+                sums = _payload_sums(flat, payload[rows], captured[rows])
+                head = self._headers(batch, rows, is_v4, captured[rows], wire[rows], sums)
                 _scatter(out, begin[rows], head)
-        payload_at = begin + 16 + headers
-        distinct = np.unique(captured)
-        if len(distinct) <= _MOST_LENGTHS:
-            for length in distinct.tolist():
-                if length:
-                    rows = np.flatnonzero(captured == length)
-                    _scatter(out, payload_at[rows], np.ascontiguousarray(batch.slab[rows, :length]))
-        else:
-            for i, (at, length) in enumerate(zip(payload_at.tolist(), captured.tolist(), strict=True)):
-                out[at : at + length] = batch.slab[i, :length]
+        copy_spans(out, begin + 16 + headers, flat, payload, captured)
         self._file.write(out.data)
         return len(batch)
 
-    def _headers(self, batch: DatagramBatch, rows: I64, v4: bool, captured: I64, wire: I64) -> U8:
+    def _headers(self, batch: DatagramBatch, rows: I64, v4: bool, captured: I64, wire: I64, sums: I64) -> U8:
         ip = 20 if v4 else 40
         n, udp = len(rows), 14 + 16 + ip
         head = np.zeros((n, udp + 8), np.uint8)
@@ -123,7 +117,7 @@ class PcapWriter:
         ports[:, 2] = length
         whole = captured == wire
         total = addresses.astype(np.int64).sum(axis=1) + 17 + length + ports[:, :3].astype(np.int64).sum(axis=1)
-        checksum = _fold(total + _payload_sums(batch.slab, rows, captured))
+        checksum = _fold(total + sums)
         # 0 means "none": for a truncated datagram it cannot be computed (IPv6 forbids 0, readers accept it)
         ports[:, 3] = np.where(whole, np.where(checksum == 0, 0xFFFF, checksum), 0)
         return head
@@ -142,17 +136,13 @@ def _fold(total: Word) -> Word:
     return ~total & 0xFFFF
 
 
-def _payload_sums(slab: U8, rows: I64, captured: I64) -> Word:
-    width = -(-int(captured.max()) // 2) * 2
-    if (captured == width).all():
-        words = np.ascontiguousarray(slab[rows, :width]).view(">u2")
-        whole: Word = words.sum(axis=1, dtype=np.int64)
-        return whole
-    sums = np.zeros(len(rows), np.int64)
-    for length in np.unique(captured).tolist():
+def _payload_sums(flat: U8, at: I64, captured: I64) -> Word:
+    sums = np.zeros(len(at), np.int64)
+    for length in np.bincount(captured).nonzero()[0].tolist():
         members = np.flatnonzero(captured == length)
-        part = np.zeros((len(members), -(-length // 2) * 2), np.uint8)
-        part[:, :length] = slab[rows[members], :length]
+        part = spans(flat, at[members], length)
+        if length % 2:
+            part = np.pad(part, ((0, 0), (0, 1)))
         sums[members] = part.view(">u2").sum(axis=1, dtype=np.int64)
     return sums
 

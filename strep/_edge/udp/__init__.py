@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 from ..._model.exceptions import ConfigurationError
 from .address import UdpAddress, parse_address
@@ -11,10 +12,12 @@ from .base import UdpSocket
 from .clock import SteadyClock
 from .portable import PortableSocket
 from .recvmmsg import MmsgSocket, recvmmsg_available
+from .spill import Spill
 
 __all__ = [
     "MmsgSocket",
     "PortableSocket",
+    "Spill",
     "SteadyClock",
     "UdpAddress",
     "UdpSocket",
@@ -33,16 +36,20 @@ def open_socket(
     rows: int | None = None,
     clock: SteadyClock | None = None,
     bound: socket.socket | None = None,
+    spill: Spill | None = None,
 ) -> UdpSocket:
     """A bound socket of the named transport, or that transport on a socket that is ``bound`` already.
 
-    ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its transport likes.
-    Raises BindError, ConfigurationError.
+    ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its transport likes;
+    ``spill`` may be shared by sockets that one thread reads. Raises BindError, ConfigurationError.
     """
     kind = transport_named(transport)
-    if rows is None:
-        return kind(address, receive_buffer=receive_buffer, clock=clock, bound=bound)
-    return kind(address, receive_buffer=receive_buffer, rows=rows, clock=clock, bound=bound)
+    options: dict[str, Any] = {"receive_buffer": receive_buffer, "clock": clock, "bound": bound}
+    if rows is not None:
+        options["rows"] = rows
+    if kind is MmsgSocket:
+        options["spill"] = spill
+    return kind(address, **options)
 
 
 def transport_named(name: str) -> type[MmsgSocket] | type[PortableSocket]:

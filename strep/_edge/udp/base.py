@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.addresses import MAPPED_PREFIX
-from ..._model.datagrams import DatagramBatch
+from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from ..._model.exceptions import BindError
 from .address import UdpAddress
 from .clock import SteadyClock
@@ -93,13 +93,11 @@ class SocketBase:
         *,
         receive_buffer: int,
         rows: int,
-        width: int,
         clock: SteadyClock,
         bound: socket.socket | None = None,
     ) -> None:
         self.requested_buffer = receive_buffer
         self._rows = rows
-        self._width = width
         self._clock = clock
         self._lent = bound is not None
         self._socket = bind_socket(address, receive_buffer) if bound is None else bound
@@ -107,9 +105,8 @@ class SocketBase:
         self.address: tuple[str, int] = (name[0], name[1])
         self.local_port: int = name[1]
         self.granted_buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        self.truncated = 0
         self.full = False
-        self._slab = aligned_slab(rows, width)
+        self._slab = aligned_slab(rows, ROW_BYTES)
         self._ports = np.full(rows, self.local_port, np.uint16)
 
     def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:

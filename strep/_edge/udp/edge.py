@@ -11,6 +11,7 @@ from . import open_socket
 from .address import UdpAddress
 from .base import UdpSocket
 from .clock import SteadyClock
+from .spill import Spill
 
 __all__ = ["Edge"]
 
@@ -26,6 +27,7 @@ class Edge:
     def __init__(self, *, bound: Mapping[UdpAddress, socket.socket] | None = None, clock: SteadyClock | None = None):
         self._bound = dict(bound or {})
         self._clock = clock or SteadyClock()
+        self._spill = Spill()  # one thread reads all sockets of a receiver
 
     def now_ns(self) -> int:
         """UTC in nanoseconds: the clock of arrival times. From any thread."""
@@ -56,5 +58,11 @@ class Edge:
         transport likes. Raises BindError, ConfigurationError."""
         bound = self._bound.get(address)
         return open_socket(
-            address, transport=transport, receive_buffer=receive_buffer, rows=rows, clock=self._clock, bound=bound
+            address,
+            transport=transport,
+            receive_buffer=receive_buffer,
+            rows=rows,
+            clock=self._clock,
+            bound=bound,
+            spill=self._spill,
         )

@@ -12,17 +12,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from ..._model.datagrams import DatagramBatch
+from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
+from ..._model.spans import copy_spans
 from .address import UdpAddress
 from .base import SocketBase, address_words
 from .clock import SteadyClock
+from .spill import LARGEST_BYTES
 from .stamps import Stamps
 
 __all__ = ["PortableSocket"]
 
 _SO_TIMESTAMPNS: Final = 35
-_TRUNCATED_BYTES: Final = 65_535  # length of a truncated datagram if the system does not tell it
 
 
 class PortableSocket(SocketBase):
@@ -36,18 +38,17 @@ class PortableSocket(SocketBase):
         *,
         receive_buffer: int = 128 << 20,
         rows: int = 256,
-        width: int = 2048,
         clock: SteadyClock | None = None,
         bound: socket.socket | None = None,
     ) -> None:
-        super().__init__(
-            address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock(), bound=bound
-        )
+        super().__init__(address, receive_buffer=receive_buffer, rows=rows, clock=clock or SteadyClock(), bound=bound)
         self._stamps: Stamps | None = None
         if sys.platform == "linux":
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._stamps = Stamps(self._clock, inherited=bound is not None)
         self._views = [memoryview(row) for row in self._slab]
+        self._beyond = memoryview(bytearray(LARGEST_BYTES))  # what of a datagram is longer than a row, or all of it
+        self._long: dict[int, bytes] = {}  # by row: what of its datagram is beyond it
         self._length = np.zeros(rows, np.int32)
         self._arrival = np.zeros(rows, np.int64)
         self._hi = np.zeros(rows, np.uint64)
@@ -65,15 +66,33 @@ class PortableSocket(SocketBase):
         self.full = count >= room
         if not count:
             return None
+        slab, first_row = self._slab[:count], None
+        if self._long:
+            slab, first_row = self._end_to_end(count)
         return DatagramBatch(
-            self._slab[:count],
+            slab,
             self._length[:count].copy(),
             self._arrival[:count].copy(),
             self._hi[:count].copy(),
             self._lo[:count].copy(),
             self._source_ports[:count].copy(),
             self._ports[:count],
+            first_row=first_row,
         )
+
+    def _end_to_end(self, count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """The datagrams in the first ``count`` rows, of which some are longer, each in one piece; their first rows."""
+        length = self._length[:count]
+        slab, first_row = end_to_end(length)
+        flat = slab.reshape(-1)
+        row = np.arange(count, dtype=np.int64)
+        in_rows = np.minimum(length, ROW_BYTES)
+        copy_spans(flat, first_row * SLOT_MINIMUM, self._slab.reshape(-1), row * ROW_BYTES, in_rows)
+        for i, beyond in self._long.items():
+            begin = int(first_row[i]) * SLOT_MINIMUM + ROW_BYTES
+            flat[begin : begin + len(beyond)] = np.frombuffer(beyond, np.uint8)
+        self._long.clear()
+        return slab, first_row
 
     def _receive_all(self, room: int) -> None:
         """Fill so many rows, or take all there is."""
@@ -94,26 +113,27 @@ class PortableSocket(SocketBase):
         arrival = 0
         try:
             if hasattr(self._socket, "recvmsg_into"):
-                size, ancillary, flags, source = self._socket.recvmsg_into([row], 64, getattr(socket, "MSG_TRUNC", 0))
-                if flags & socket.MSG_TRUNC and size <= self._width:
-                    size = _TRUNCATED_BYTES
+                size, ancillary, _, source = self._socket.recvmsg_into([row, self._beyond], 64)
+                beyond = self._beyond[: max(size - ROW_BYTES, 0)]
                 for level, kind, data in ancillary:
                     if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= 16:
                         seconds, nanoseconds = struct.unpack_from("qq", data)
                         arrival = seconds * 1_000_000_000 + nanoseconds
             else:
-                size, source = self._socket.recvfrom_into(row)
+                size, source = self._socket.recvfrom_into(self._beyond)
+                kept = min(size, ROW_BYTES)
+                row[:kept] = self._beyond[:kept]
+                beyond = self._beyond[kept:size]
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            if getattr(error, "winerror", None) == 10_040:  # WSAEMSGSIZE: longer than the row
-                size, source = _TRUNCATED_BYTES, ("0.0.0.0", 0)
-            elif isinstance(error, ConnectionError):
+            if isinstance(error, ConnectionError):
                 return True
-            else:
-                raise
+            raise
         if not arrival:
             arrival = self._clock.now_ns() if self._stamps is None else time.time_ns()
+        if beyond:
+            self._long[self._count] = bytes(beyond)
         self._put(size, source, arrival)
         return True
 
@@ -142,8 +162,10 @@ class PortableSocket(SocketBase):
         if self._count == self._rows:
             self.overflowed += 1
             return False
-        kept = data[: self._width]
+        kept = data[:ROW_BYTES]
         self._views[self._count][: len(kept)] = kept
+        if len(data) > ROW_BYTES:
+            self._long[self._count] = data[ROW_BYTES:]
         self._put(len(data), source, self._clock.now_ns())
         return self._count == 1
 
@@ -155,6 +177,7 @@ class PortableSocket(SocketBase):
 
     def count_rest(self, until_s: float) -> int:
         count, self._count = self._count, 0
+        self._long.clear()
         # Windows' proactor has a receive of its own under way
         return count if self._transport is not None and sys.platform == "win32" else count + super().count_rest(until_s)
 

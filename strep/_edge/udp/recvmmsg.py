@@ -1,7 +1,9 @@
 """The Linux edge: recvmmsg into a slab, up to 4,096 datagrams a call. Nothing here runs per datagram.
 
 Most datagrams of calls are small, so the kernel scatters each over two places: the first 320 bytes into a dense slab
-that stays in the core's cache, the rest elsewhere. Where many are larger the slab's rows are whole datagrams.
+that stays in the core's cache, the rest elsewhere. Where many are larger the slab's rows are whole datagrams. What is
+beyond 2,048 bytes, up to the largest datagram that there is, goes to a third place, the :class:`Spill`: then the batch
+has its datagrams end to end, copied once.
 
 The kernel's structures are numpy structured arrays over preallocated memory, so lengths, sources and time stamps are
 columns for free. Their layout is that of 64-bit Linux (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``, ``cmsghdr``).
@@ -21,10 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.addresses import MAPPED_PREFIX
-from ..._model.datagrams import DatagramBatch
+from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
+from ..._model.spans import copy_spans
 from .address import UdpAddress
 from .base import SocketBase, aligned_slab
 from .clock import SteadyClock
+from .spill import Spill
 from .stamps import Stamps
 
 __all__ = ["MmsgSocket", "recvmmsg_available"]
@@ -34,6 +38,8 @@ _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20  # as a flag: tell the length on the wire, not what fitted
 _NAME_BYTES: Final = 32
 _CONTROL_BYTES: Final = 64
+_ROWS_WHILE_LONG: Final = 256  # are read at once after a batch with a quarter as many beyond 2,048 bytes: 16 MiB
+_IOVECS_BYTES: Final = 48  # three of 16
 _DENSE_BYTES: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
 # rows become whole when more than one datagram of so many is larger than a dense row,
 _WHOLE_IF_LARGE_1_IN: Final = 4
@@ -60,7 +66,8 @@ def recvmmsg_available() -> bool:
 
 
 class MmsgSocket(SocketBase):
-    """``recvmmsg``: one system call for up to ``rows`` datagrams of at most ``width`` bytes."""
+    """``recvmmsg``: one system call for up to ``rows`` datagrams. ``spill``: for what is beyond 2,048 bytes of them;
+    sockets that one thread reads may share it; None: its own."""
 
     transport = "recvmmsg"
 
@@ -70,24 +77,24 @@ class MmsgSocket(SocketBase):
         *,
         receive_buffer: int = 128 << 20,
         rows: int = 4096,
-        width: int = 2048,
         clock: SteadyClock | None = None,
         bound: socket.socket | None = None,
+        spill: Spill | None = None,
     ) -> None:
-        super().__init__(
-            address, receive_buffer=receive_buffer, rows=rows, width=width, clock=clock or SteadyClock(), bound=bound
-        )
+        super().__init__(address, receive_buffer=receive_buffer, rows=rows, clock=clock or SteadyClock(), bound=bound)
         self._ipv6 = address.family == socket.AF_INET6
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._names = np.zeros((rows, _NAME_BYTES), np.uint8)
         self._controls = np.zeros((rows, _CONTROL_BYTES), np.uint8)
-        self._iovecs = np.zeros((rows, 2), np.dtype([("base", "u8"), ("len", "u8")]))
-        self._dense = aligned_slab(rows, min(_DENSE_BYTES, width))
-        self._rest = np.empty((rows, max(width - _DENSE_BYTES, 0)), np.uint8)
+        self._iovecs = np.zeros((rows, 3), np.dtype([("base", "u8"), ("len", "u8")]))
+        self._dense = aligned_slab(rows, _DENSE_BYTES)
+        self._rest = np.empty((rows, ROW_BYTES - _DENSE_BYTES), np.uint8)
+        self._spill = spill or Spill()
+        self._beyond = self._spill.rows(rows)
         self._messages = np.zeros(rows, _MMSGHDR)
         order = np.arange(rows, dtype=np.uint64)
         self._messages["name"] = self._names.ctypes.data + order * np.uint64(_NAME_BYTES)
-        self._messages["iov"] = self._iovecs.ctypes.data + order * np.uint64(32)
+        self._messages["iov"] = self._iovecs.ctypes.data + order * np.uint64(_IOVECS_BYTES)
         self._messages["control"] = self._controls.ctypes.data + order * np.uint64(_CONTROL_BYTES)
         self._whole_rows = False
         self._scatter(False)
@@ -101,9 +108,11 @@ class MmsgSocket(SocketBase):
         self._name_words = self._names.view(">u4")
         self._source_ports = self._names.view(">u2")[:, 1]
         self._used = rows
+        self._most = rows  # at once
         self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
         self._held: tuple[int, int] = 0, 0  # which rows of it come first in the next one
         self._held_arrival = np.zeros(0, np.int64)
+        self._held_beyond: tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]] | None = None
         self._stamps = Stamps(self._clock, inherited=bound is not None)
         self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
@@ -112,16 +121,17 @@ class MmsgSocket(SocketBase):
     def _scatter(self, whole_rows: bool) -> None:
         """Tell the kernel where datagrams go."""
         self._whole_rows = whole_rows
-        for part, memory in enumerate([self._slab] if whole_rows else [self._dense, self._rest]):
+        memories = [self._slab, self._beyond] if whole_rows else [self._dense, self._rest, self._beyond]
+        for part, memory in enumerate(memories):
             step = memory.shape[1]
             self._iovecs["base"][:, part] = memory.ctypes.data + np.arange(self._rows, dtype=np.uint64) * np.uint64(
                 step
             )
             self._iovecs["len"][:, part] = step
-        self._messages["iovlen"] = 1 if whole_rows else 2
+        self._messages["iovlen"] = len(memories)
 
     def _gathered(self, length: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """The slab of what has been received, with rows as long as the longest datagram needs."""
+        """The slab of what has been received, with rows as long as the longest datagram needs, up to 2,048 bytes."""
         count = len(length)
         small = length <= _DENSE_BYTES
         if self._whole_rows:
@@ -156,6 +166,10 @@ class MmsgSocket(SocketBase):
         else:
             self._dense[here] = self._slab[there, :_DENSE_BYTES]
             self._rest[here] = self._slab[there, _DENSE_BYTES:]
+        if self._held_beyond is not None:
+            long, beyond = self._held_beyond
+            self._beyond[long] = beyond
+            self._held_beyond = None
         return count
 
     @property
@@ -167,7 +181,7 @@ class MmsgSocket(SocketBase):
         # the kernel writes into both what it used; rows not used since are as they were
         self._namelen[held : self._used] = _NAME_BYTES
         self._controllen[held : self._used] = _CONTROL_BYTES
-        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, limit)
+        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, limit, self._most)
         count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
         self.full = count == room
         if count < 0:
@@ -216,18 +230,42 @@ class MmsgSocket(SocketBase):
             if late[-1] and (cut := int(late.argmax())) >= count - self._rows // 2:
                 self._held = cut, count
                 self._held_arrival = arrival[cut:].copy()  # the batch's are the engine's
+                if self._whole_slab and (long := np.flatnonzero(length[cut:] > ROW_BYTES)).size:
+                    self._held_beyond = long, self._beyond[cut + long]
                 if not cut:
                     return None
                 count = cut
+        first_row = None
+        slab = slab[:count]
+        self._most = self._rows
+        if self._whole_slab and int(length[:count].max()) > ROW_BYTES:
+            slab, first_row = self._end_to_end(slab, length[:count])
         return DatagramBatch(
-            slab[:count],
+            slab,
             length[:count],
             arrival[:count],
             hi[:count],
             lo[:count],
             self._source_ports[:count].astype(np.uint16),
             self._ports[:count],
+            first_row=first_row,
         )
+
+    def _end_to_end(
+        self, slab: npt.NDArray[np.uint8], length: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Datagrams of which some are longer than their rows in the slab, each in one piece, and their first rows."""
+        out, first_row = end_to_end(length)
+        flat, to = out.reshape(-1), first_row * SLOT_MINIMUM
+        row = np.arange(len(length), dtype=np.int64)
+        copy_spans(flat, to, slab.reshape(-1), row * ROW_BYTES, np.minimum(length, ROW_BYTES))
+        long = np.flatnonzero(length > ROW_BYTES)
+        beyond = self._beyond.reshape(-1)
+        copy_spans(flat, to[long] + ROW_BYTES, beyond, long * self._beyond.shape[1], length[long] - ROW_BYTES)
+        self._spill.used(int(long[-1]) + 1)
+        if len(long) > _ROWS_WHILE_LONG // 4:
+            self._most = _ROWS_WHILE_LONG
+        return out, first_row
 
 
 _STAMP: Final = np.uint64(_SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET)

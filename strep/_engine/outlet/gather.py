@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.spans import copy_spans
 from ..streams.placement import Placement
 from ..streams.ring import JitterRing
 
@@ -28,47 +29,19 @@ def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools |
         skip = None if skip is None else np.where(whole, 0, skip)
     begin = np.zeros(len(length) + 1, np.int64)
     np.cumsum(length, out=begin[1:])
-    if not ring.any_large or not (large := ring.large.take(placed.row)).any():
-        return _gather(
-            slab=ring.payload_slab(False), slot=placed.slot, skip=skip, length=length, begin=begin, out=None
-        ), begin
-    out = np.empty(int(begin[-1]), np.uint8)
-    for kind in (False, True):
-        members = np.flatnonzero(large == kind)
-        if members.size:
-            part = None if skip is None else skip[members]
-            slab = ring.payload_slab(kind)
-            _gather(
-                slab=slab,
-                slot=placed.slot[members],
-                skip=part,
-                length=length[members],
-                begin=begin[:-1][members],
-                out=out,
-            )
-    return out, begin
-
-
-def _gather(slab: U8, slot: I64, skip: I64 | None, length: I64, begin: I64, out: U8 | None) -> U8:
-    """``out[begin:begin+length] = slab[slot, skip:skip+length]`` for every packet; ``out`` None: end to end."""
-    one = int(length[0])
-    same = skip is None and bool((length == one).all())
-    if same and out is None:
-        return slab[slot, :one].reshape(-1)
-    if out is None:
+    if not ring.any_large or not ring.size.take(placed.row).any():
+        slab, slot, one = ring.payload_slab(0), placed.slot, int(length[0])
+        if skip is None and bool((length == one).all()):
+            return slab[slot, :one].reshape(-1), begin
         out = np.empty(int(begin[-1]), np.uint8)
-    distinct = np.bincount(length).nonzero()[0]
-    if skip is None and len(distinct) <= 16:
-        # a handful of packet durations: one strided copy each
-        for size in distinct.tolist():
-            if size:
-                members = np.flatnonzero(length == size)
-                windows = np.ndarray((out.size - size + 1,), np.dtype((np.void, size)), out, 0, (1,))
-                items = np.ndarray((len(slab),), np.dtype((np.void, size)), slab, 0, (slab.shape[1],))
-                windows[begin[members]] = items[slot[members]]
-        return out
-    at = begin[: len(length)]
-    source = slot * slab.shape[1] if skip is None else slot * slab.shape[1] + skip
-    within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-    out[np.repeat(at, length) + within] = slab.reshape(-1)[np.repeat(source, length) + within]
-    return out
+        at = slot * slab.shape[1]
+        copy_spans(out, begin[:-1], slab.reshape(-1), at if skip is None else at + skip, length)
+        return out, begin
+    out = np.empty(int(begin[-1]), np.uint8)
+    for size, members in ring.by_size(placed.row):
+        slab = ring.payload_slab(size)
+        at = placed.slot[members] * slab.shape[1]
+        if skip is not None:
+            at += skip[members]
+        copy_spans(out, begin[:-1][members], slab.reshape(-1), at, length[members])
+    return out, begin

@@ -103,12 +103,10 @@ class Sorter:
     def _heads(self, popped: RingPackets, which: I64) -> npt.NDArray[np.uint8]:
         """The first bytes of payloads; what stands behind a payload's end means nothing."""
         ring = self._state.ring
-        slot, large = popped.slot[which], ring.large.take(popped.row[which])
+        slot = popped.slot[which]
         heads = np.empty((len(which), HEAD_BYTES), np.uint8)
-        for kind in (False, True):
-            members = np.flatnonzero(large == kind)
-            if members.size:
-                heads[members] = ring.payload_slab(kind)[slot[members], :HEAD_BYTES]
+        for size, members in ring.by_size(popped.row[which]):
+            heads[members] = ring.payload_slab(size)[slot[members], :HEAD_BYTES]
         return heads
 
     def _doubt(self, popped: RingPackets, codec: npt.NDArray[np.int16], frames: I64, which: I64) -> None:

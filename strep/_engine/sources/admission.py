@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -107,7 +108,7 @@ class Admission:
                 new.append(i)
                 continue
             mine = held.owner == i
-            one = HeldPackets(held.columns[mine], np.zeros(int(mine.sum()), np.int64), held.slab[mine])
+            one = replace(held.take(mine), owner=np.zeros(int(mine.sum()), np.int64))
             this = slice(i, i + 1)
             yield Takeover(
                 rows=np.array([place.row]),
@@ -150,7 +151,7 @@ class Admission:
             first=held.columns[runs.first[new]],
             origin_ns=origin_ns[new],
             encrypted=encrypted[new],
-            held=HeldPackets(mine.columns, number[mine.owner], mine.slab),
+            held=replace(mine, owner=number[mine.owner]),
         )
 
     def _places(self, keys: Keys, sources: U64) -> list[Direction | Replacement | None]:

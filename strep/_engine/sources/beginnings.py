@@ -90,7 +90,7 @@ def _proving(held: HeldPackets, step: I64, begins: Bools) -> Bools:
 
 
 def only(held: HeldPackets, chosen: Bools) -> HeldPackets:
-    return held if chosen.all() else HeldPackets(held.columns[chosen], held.owner[chosen], held.slab[chosen])
+    return held if chosen.all() else held.take(chosen)
 
 
 def origins_ns(held: HeldPackets, runs: Runs, types: PayloadTypes) -> I64:

@@ -7,10 +7,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.datagrams import SLOT_MINIMUM, end_to_end
+from ..._model.spans import copy_spans
 from .held import HELD_COLUMNS, HeldPackets
 from .key_table import KeyTable
 
-__all__ = ["GENERATION_BYTES", "GENERATION_PACKETS", "Generation", "pack"]
+__all__ = ["GENERATION_BYTES", "GENERATION_PACKETS", "Generation"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -18,7 +20,6 @@ U8 = npt.NDArray[np.uint8]
 GENERATION_PACKETS: Final = 32_768
 GENERATION_BYTES: Final = 12 << 20  # of payloads; memory is touched as it is used
 _CHAINS_SIDE_BY_SIDE: Final = 8  # sources, from which on their packets are looked up as arrays
-_SHAPES: Final = 32  # different lengths and offsets of payloads in a batch, up to which each is copied in one go
 
 
 class Generation:
@@ -104,15 +105,9 @@ class Generation:
         self.last_packet[known] = -1
         self._gone(mine)
         columns = self.columns[mine]
-        width = max(64, int(columns["length"].max(initial=0)))
-        # rows of one width: what stands behind a payload is never read
-        at = np.minimum(columns["at"], GENERATION_BYTES - width)
-        shift = columns["at"] - at  # only for payloads at the arena's very end
-        items = np.ndarray((GENERATION_BYTES - width + 1,), np.dtype((np.void, width)), self.arena, 0, (1,))
-        slab = items[at].view(np.uint8).reshape(len(at), width)
-        for i in np.flatnonzero(shift).tolist():
-            slab[i] = np.roll(slab[i], -int(shift[i]))
-        return HeldPackets(columns, owner, slab)
+        slab, first_row = end_to_end(columns["length"])
+        copy_spans(slab.reshape(-1), first_row * SLOT_MINIMUM, self.arena, columns["at"], columns["length"])
+        return HeldPackets(columns, owner, slab, first_row)
 
     def clear(self) -> tuple[int, int]:
         """Forget everything; (packets, those of them that were foreign)."""
@@ -121,23 +116,3 @@ class Generation:
         self.holding[: self.candidates] = False
         self.candidates = self.packets = self.bytes = self.kept = self.foreign = 0
         return kept, foreign
-
-
-def pack(arena: U8, at: I64, slab: U8, slab_rows: I64, offset: I64, length: I64) -> None:
-    """``arena[at:at+length] = slab[slab_rows, offset:offset+length]``, grouped by length and offset."""
-    shape = length * 65_536 + offset
-    distinct = np.unique(shape)
-    if len(distinct) > _SHAPES:
-        total = int(length.sum())
-        within = np.arange(total) - np.repeat(np.cumsum(length) - length, length)
-        flat = slab.reshape(-1)
-        source = slab_rows * slab.shape[1] + offset
-        arena[np.repeat(at, length) + within] = flat[np.repeat(source, length) + within]
-        return
-    for one in distinct.tolist():
-        size, start = divmod(one, 65_536)
-        if size:
-            members = np.flatnonzero(shape == one)
-            item = np.dtype((np.void, size))
-            to = np.ndarray((len(arena) - size + 1,), item, arena, 0, (1,))
-            to[at[members]] = np.ndarray((len(slab),), item, slab, start, (slab.shape[1],))[slab_rows[members]]

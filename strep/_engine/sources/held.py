@@ -37,11 +37,29 @@ HELD_COLUMNS: Final = np.dtype(
 class HeldPackets:
     """Packets that probation gave back, (p,).
 
-    ``columns``  of HELD_COLUMNS
-    ``owner``    int64: whose of the keys that were asked for each is
-    ``slab``     uint8 (p, width): their payloads, from each row's beginning
+    ``columns``    of HELD_COLUMNS
+    ``owner``      int64: whose of the keys that were asked for each is
+    ``slab``       uint8 (rows, SLOT_MINIMUM): their payloads, end to end
+    ``first_row``  int64: where in it each payload begins
     """
 
     columns: npt.NDArray[np.void]
     owner: I64
     slab: U8
+    first_row: I64
+
+    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> HeldPackets:
+        """Some of them. The slab is not copied."""
+        return HeldPackets(self.columns[chosen], self.owner[chosen], self.slab, self.first_row[chosen])
+
+    @classmethod
+    def joined(cls, parts: list[HeldPackets]) -> HeldPackets:
+        if len(parts) == 1:
+            return parts[0]
+        behind = np.cumsum([0, *(len(part.slab) for part in parts[:-1])])
+        return cls(
+            np.concatenate([part.columns for part in parts]),
+            np.concatenate([part.owner for part in parts]),
+            np.concatenate([part.slab for part in parts]),
+            np.concatenate([part.first_row + rows for part, rows in zip(parts, behind, strict=True)]),
+        )

@@ -18,7 +18,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .generation import GENERATION_BYTES, GENERATION_PACKETS, Generation, pack
+from ..._model.spans import copy_spans
+from .generation import GENERATION_BYTES, GENERATION_PACKETS, Generation
 from .held import HELD_COLUMNS, HeldPackets
 from .pace import are_steady, paces
 
@@ -149,7 +150,7 @@ class Probation:
         kept["packet"] = self._serial + np.arange(len(columns))
         kept["at"] = at
         self._serial += len(columns)
-        pack(arena=current.arena, at=at, slab=slab, slab_rows=slab_rows, offset=payload_offset, length=length)
+        copy_spans(current.arena, at, slab.reshape(-1), slab_rows * slab.shape[1] + payload_offset, length)
         current.packets += len(columns)
         current.bytes += int(length.sum())
         current.kept += len(columns)
@@ -284,19 +285,9 @@ class Probation:
         ]
         if not parts:
             parts.append(current.take(np.zeros(0, np.int64)))
-        if len(parts) == 1:
-            # packets of a source stand last first
-            columns, owner, slab = parts[0].columns, parts[0].owner, parts[0].slab
-            order = np.lexsort((columns["packet"], owner))
-            return HeldPackets(columns[order], owner[order], slab[order])
-        columns = np.concatenate([p.columns for p in parts])
-        owner = np.concatenate([p.owner for p in parts])
-        slab = np.zeros((len(columns), max(p.slab.shape[1] for p in parts)), np.uint8)
-        first = len(parts[0].columns)
-        slab[:first, : parts[0].slab.shape[1]] = parts[0].slab
-        slab[first:, : parts[1].slab.shape[1]] = parts[1].slab
-        order = np.lexsort((columns["packet"], owner))
-        return HeldPackets(columns[order], owner[order], slab[order])
+        held = HeldPackets.joined(parts)
+        # packets of a source stand last first
+        return held.take(np.lexsort((held.columns["packet"], held.owner)))
 
 
 def _distinct(hi: U64, lo: U64, tag: U64) -> tuple[I64, I64]:

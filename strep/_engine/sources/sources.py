@@ -86,13 +86,6 @@ class Sources:
         if foreign is not None:
             columns["foreign"] = foreign
         hi, lo, slab_rows, offset = packets.hi, packets.lo, packets.rows(), packets.offset.astype(np.int64)
-        fits = packets.length <= self._state.ring.largest_payload
-        if not fits.all():
-            self._accounts.drop("oversize", int(np.count_nonzero(~fits)))
-            hi, lo, tag, columns = hi[fits], lo[fits], tag[fits], columns[fits]
-            slab_rows, offset = slab_rows[fits], offset[fits]
-            if not len(hi):
-                return
         for proofs in self._probation.offer(
             hi=hi, lo=lo, tag=tag, columns=columns, slab=packets.slab, slab_rows=slab_rows, payload_offset=offset
         ):

@@ -18,14 +18,15 @@ than that ahead of ``next``, and whatever is accepted has a bit of ``present``: 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..._model.time import NEVER_NS
 from ..undo import Undo
-from .slots import SLOTS, Bodies, PacketSlots
+from .ring_packets import RingPackets
+from .slots import LARGE_BYTES, LARGE_WIDTHS, SLOTS, Bodies, LargeSlots, PacketSlots, put
 
 __all__ = ["LONG_RUN", "MAX_DROPOUT", "MISORDER", "WINDOW", "JitterRing", "RingPackets"]
 
@@ -41,68 +42,17 @@ MISORDER: Final = 100  # RFC 3550 A.1 MAX_MISORDER: this far behind is late, fur
 _ONE = np.uint64(1)
 _HISTORY_WORDS: Final = 3
 _SMALL_BYTES: Final = 256  # a slot: 20 ms of G.711 is 160, 30 ms is 240
-_LARGE_BYTES: Final = 2048  # a slot
+_MIDDLE_BYTES: Final = 2048  # a slot
+_WIDTHS: Final = np.array([_SMALL_BYTES, _MIDDLE_BYTES, *LARGE_WIDTHS])  # of slots, by size
+_FIRST_LARGE: Final = 2  # size
 _STREAMS_AT_FIRST: Final = 20_000  # of the usual size, for which there is room from the beginning
-_LARGE_STREAMS_AT_FIRST: Final = 8
-
-
-class RingPackets:
-    """Packets that left the ring, columns (p,): by stream, and each stream's in sequence order."""
-
-    __slots__ = ("arrival_ns", "ext", "length", "payload_type", "row", "slot", "timestamp")
-
-    def __init__(
-        self,
-        row: I64,
-        ext: I64,
-        slot: I64,
-        timestamp: npt.NDArray[np.uint32],
-        length: I64,
-        payload_type: I64,
-        arrival_ns: I64,
-    ) -> None:
-        self.row = row
-        self.ext = ext
-        self.slot = slot  # index into the stream's slab: base + (ext mod 64)
-        self.timestamp = timestamp
-        self.length = length
-        self.payload_type = payload_type
-        self.arrival_ns = arrival_ns
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> RingPackets:
-        return RingPackets(
-            row=self.row[chosen],
-            ext=self.ext[chosen],
-            slot=self.slot[chosen],
-            timestamp=self.timestamp[chosen],
-            length=self.length[chosen],
-            payload_type=self.payload_type[chosen],
-            arrival_ns=self.arrival_ns[chosen],
-        )
-
-    def starts(self) -> I64:
-        """Where each stream's packets begin."""
-        return np.append(True, self.row[1:] != self.row[:-1]).nonzero()[0]
-
-    @classmethod
-    def joined(cls, parts: list[RingPackets]) -> RingPackets:
-        """Several as one; of a stream, what left the ring earlier comes first."""
-        if len(parts) == 1:
-            return parts[0]
-        row = np.concatenate([part.row for part in parts])
-        order = row.argsort(kind="stable")
-        rest = (
-            np.concatenate([getattr(part, name) for part in parts])[order]
-            for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
-        )
-        return cls(row[order], *rest)
+_MIDDLE_STREAMS_AT_FIRST: Final = 8
 
 
 class JitterRing:
-    def __init__(self, streams: int, undo: Undo | None = None) -> None:
+    """``large_bytes``: memory for packets of more than 2,048 bytes, of all streams."""
+
+    def __init__(self, streams: int, undo: Undo | None = None, *, large_bytes: int = LARGE_BYTES) -> None:
         self._undo = undo or Undo(keep=False)
         self._note = self._undo.note
         self.next = np.zeros(streams, np.int64)
@@ -113,12 +63,13 @@ class JitterRing:
         self.deadline_ns = np.zeros(streams, np.int64)  # NEVER_NS while there is no hole
         self.earliest_deadline_ns = NEVER_NS  # lower bound over all streams
         self.base = np.full(streams, -1)  # of a row's slots; -1: it has none
-        self.large = np.zeros(streams, np.bool_)
+        self.size = np.zeros(streams, np.int8)  # of a row's slots, an index of _WIDTHS
         # memory that was never touched costs nothing, so there is room for all streams of the usual size at once
         self._small = PacketSlots(_SMALL_BYTES, min(streams, _STREAMS_AT_FIRST))
-        self._large = PacketSlots(_LARGE_BYTES, min(streams, _LARGE_STREAMS_AT_FIRST))
+        self._middle = PacketSlots(_MIDDLE_BYTES, min(streams, _MIDDLE_STREAMS_AT_FIRST))
+        self._large = LargeSlots(large_bytes)
         self._mark = np.zeros(streams, np.int64)
-        self.any_large = 0
+        self.any_large = 0  # rows whose slots are not of the smallest size
         self.keep_payloads = True  # False: they will not be read
         # by payload type: payloads that are kept all the same, because they are looked into
         self.peeked = np.zeros(128, np.bool_)
@@ -127,10 +78,12 @@ class JitterRing:
 
     def open(self, rows: I64, first_ext: I64, payload_bytes: I64) -> None:
         """Give rows their slots and start them before ``first_ext``."""
-        large = payload_bytes > _SMALL_BYTES
-        self.large[rows] = large
-        self.any_large += int(np.count_nonzero(large))
-        self.base[rows] = [(self._large if is_large else self._small).acquire() for is_large in large.tolist()]
+        size = self.size_for(payload_bytes)
+        self.base[rows] = [self._acquire(one) for one in size.tolist()]
+        for i in (self.base[rows] < 0).nonzero()[0].tolist():
+            size[i], self.base[rows[i]] = 1, self._middle.acquire()  # there is no room for so large ones
+        self.size[rows] = size
+        self.any_large += int(np.count_nonzero(size))
         self.restart(rows, first_ext)
 
     def restart(self, rows: I64, first_ext: I64) -> None:
@@ -162,11 +115,8 @@ class JitterRing:
         self.deadline_ns[row] = NEVER_NS
         if base < 0:
             return
-        if self.large[row]:
-            self._large.release(base)
-            self.any_large -= 1
-        else:
-            self._small.release(base)
+        self._release(base, int(self.size[row]))
+        self.any_large -= bool(self.size[row])
 
     def drop(self, rows: I64) -> int:
         """Forget the packets that wait in these rows; tells how many."""
@@ -175,28 +125,65 @@ class JitterRing:
         self.deadline_ns[rows] = NEVER_NS
         return count
 
-    def enlarge(self, row: int) -> None:
-        """Move a stream to the slab of large slots: its packets have grown."""
-        old = int(self.base[row])
-        new = self._large.acquire()
-        self._undo.call(self._shrink, row, old, new, self.any_large)
-        self._large.data[new : new + SLOTS, :_SMALL_BYTES] = self._small.data[old : old + SLOTS]
-        self._large.meta[new : new + SLOTS] = self._small.meta[old : old + SLOTS]
-        self._small.release(old)
+    def enlarge(self, row: int, size: int) -> bool:
+        """Move a stream to slots of a larger size, because its packets have grown; tells whether there was room."""
+        old, before = int(self.base[row]), int(self.size[row])
+        held = self._large.held()
+        new = self._acquire(size)
+        if new < 0:
+            return False
+        self._undo.call(self._shrink, row, old, new, before, self.any_large, held)
+        data, meta = self._slots(before)
+        to_data, to_meta = self._slots(size)
+        to_data[new : new + SLOTS, : data.shape[1]] = data[old : old + SLOTS]
+        to_meta[new : new + SLOTS] = meta[old : old + SLOTS]
+        self._release(old, before)
         self.base[row] = new
-        self.large[row] = True
-        self.any_large += 1
+        self.size[row] = size
+        self.any_large += before == 0
+        return True
 
-    def _shrink(self, row: int, old: int, new: int, any_large: int) -> None:
-        self._small.take_back(old)
-        self._large.release(new)
+    def _shrink(self, row: int, old: int, new: int, before: int, any_large: int, held: tuple[Any, ...]) -> None:
+        if before < _FIRST_LARGE:
+            (self._middle if before else self._small).take_back(old)
+        if self.size[row] < _FIRST_LARGE:
+            self._middle.release(new)
+        self._large.restore(held)
         self.base[row] = old
-        self.large[row] = False
+        self.size[row] = before
         self.any_large = any_large
 
-    @property
-    def largest_payload(self) -> int:
-        return _LARGE_BYTES
+    def _acquire(self, size: int) -> int:
+        if size >= _FIRST_LARGE:
+            return self._large.acquire(size - _FIRST_LARGE)
+        return (self._middle if size else self._small).acquire()
+
+    def _release(self, base: int, size: int) -> None:
+        if size >= _FIRST_LARGE:
+            self._large.release(base, size - _FIRST_LARGE)
+        else:
+            (self._middle if size else self._small).release(base)
+
+    def _slots(self, size: int) -> tuple[U8, U64]:
+        """Payloads, and what is known of packets, in slots of a size."""
+        if size >= _FIRST_LARGE:
+            return self._large.data(size - _FIRST_LARGE), self._large.meta(size - _FIRST_LARGE)
+        slots = self._middle if size else self._small
+        return slots.data, slots.meta
+
+    @staticmethod
+    def size_for(payload_bytes: npt.NDArray[np.integer]) -> npt.NDArray[np.int8]:
+        """Of the slots that hold so many bytes."""
+        return _WIDTHS.searchsorted(payload_bytes).astype(np.int8)
+
+    def room_in(self, rows: I64) -> I64:
+        """The longest payloads that these rows' slots hold."""
+        return _WIDTHS.take(self.size.take(rows)) if self.any_large else np.full(len(rows), _SMALL_BYTES)
+
+    def by_size(self, rows: I64) -> list[tuple[int, I64]]:
+        """Sizes of slots, and which of the rows have them."""
+        size = self.size.take(rows)
+        return [(one, (size == one).nonzero()[0]) for one in np.bincount(size).nonzero()[0].tolist()]
 
     @property
     def small_payload(self) -> int:
@@ -229,13 +216,12 @@ class JitterRing:
         word <<= np.uint64(32)
         word |= bodies.length.astype(np.uint64) << np.uint64(8)
         word |= bodies.payload_type
-        if not self.any_large or not (large := self.large.take(rows)).any():
-            self._small.put(slot, word, bodies, payloads=keep)
+        if not self.any_large or not self.size.take(rows).any():
+            put(self._small.data, self._small.meta, slot, word, bodies, payloads=keep)
             return
-        for slots, chosen in ((self._large, large), (self._small, ~large)):
-            which = chosen.nonzero()[0]
-            if which.size:
-                slots.put(slot[which], word[which], bodies.take(which), payloads=keep)
+        for size, which in self.by_size(rows):
+            data, meta = self._slots(size)
+            put(data, meta, slot[which], word[which], bodies.take(which), payloads=keep)
 
     def _note_holes(self, rows: I64, latency_ns: int) -> None:
         """Set the deadline of rows that have a hole (several mentions of a row are fine)."""
@@ -250,10 +236,9 @@ class JitterRing:
     def _meta_of(self, rows: I64, slot: I64) -> U64:
         if not self.any_large:
             return self._small.meta[slot]
-        large = self.large.take(rows)
         meta = np.empty((len(rows), 2), np.uint64)
-        meta[large] = self._large.meta[slot[large]]
-        meta[~large] = self._small.meta[slot[~large]]
+        for size, which in self.by_size(rows):
+            meta[which] = self._slots(size)[1][slot[which]]
         return meta
 
     # --- out ------------------------------------------------------------------------------------------------------
@@ -364,11 +349,12 @@ class JitterRing:
 
     def payload(self, popped: RingPackets, i: int) -> bytes:
         """A packet's payload, where packets are looked at one by one."""
-        slab = self.payload_slab(bool(self.large[popped.row[i]]))
+        slab = self.payload_slab(int(self.size[popped.row[i]]))
         return slab[int(popped.slot[i]), : int(popped.length[i])].tobytes()
 
-    def payload_slab(self, large: bool) -> U8:
-        return self._large.data if large else self._small.data
+    def payload_slab(self, size: int) -> U8:
+        """uint8 (slots + 1, width): where the payloads are of rows whose slots are of this size."""
+        return self._slots(size)[0]
 
 
 def _first_waiting(present: U64) -> I64:

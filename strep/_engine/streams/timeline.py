@@ -31,7 +31,7 @@ from ..._model.time import SECOND_NS
 from ..._model.types import Codec, GapCause
 from ..undo import Undo
 from .placement import Anchor, Placement
-from .ring import RingPackets
+from .ring_packets import RingPackets
 
 __all__ = ["Timeline"]
 
