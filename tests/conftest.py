@@ -39,6 +39,7 @@ TOGETHER = {
     "cli/test_plot.py": "matplotlib",
     "control/test_control_client.py": "telnyx",
     "control/test_control_webhooks.py": "telnyx",
+    "standin/test_standin.py": "telnyx",
     "codecs/test_codec_changes.py": "changes",
     "delivery/test_plc.py": "losses",
     "engine/test_fuzz_keys.py": "keys",

@@ -277,7 +277,7 @@ def undisturbed(seed: int, how: int, live: bool, prompt: bool) -> Outcome:
     prompt=st.booleans(), who=st.integers(0, 11), hit=st.integers(1, 30), lines=st.integers(0, 150) | st.just(1 << 30),
     once=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=usual_or_slow(30, 200), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(12, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_fault_of_one_stream_costs_no_other_anything(
     place: tuple[Any, str], seed: int, how: int, live: bool, prompt: bool, who: int, hit: int, lines: int, once: bool
 ) -> None:
@@ -463,7 +463,7 @@ _LEAPS_NS = (10**9, 10**12, 10**15, 10**17, -(10**12), -(10**18))
     seed=st.integers(0, 1 << 32), begin=st.sampled_from(_ABSURD_TIMES), live=st.booleans(), prompt=st.booleans(),
     idle_s=st.sampled_from([60, 10**6, 9 * 10**9]),
 )  # fmt: skip
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(5, 8), deadline=None, suppress_health_check=list(HealthCheck))
 def test_absurd_values_are_nobodys_fault(seed: int, begin: int, live: bool, prompt: bool, idle_s: int) -> None:
     """Clocks that leap by years and reach the end of 63 bits, timestamps that go anywhere, payloads of any size: no
     fault, no loop without end, and no account is lost."""

@@ -7,6 +7,7 @@ import uuid
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import LEG, Arrival, packet, run
@@ -101,7 +102,7 @@ def oracle(data: bytes, width: int) -> dict[str, int]:
     return {name: int(value) for name, value in found.items()}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=usual_or_slow(150, 600), deadline=None)
 @given(datagrams, st.sampled_from([64, 72, 256, 2048]), st.integers(0, 255))
 def test_vector_equals_scalar_for_any_bytes(data: list[bytes], width: int, garbage: int) -> None:
     columns = parse_batch(*slab_of(data, width, garbage))
@@ -111,7 +112,7 @@ def test_vector_equals_scalar_for_any_bytes(data: list[bytes], width: int, garba
         assert {name: row[name] for name in wanted} == wanted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=usual_or_slow(70, 200), deadline=None)
 @given(datagrams, st.data())
 def test_the_split_into_batches_does_not_matter(data: list[bytes], draw: st.DataObject) -> None:
     slab, length = slab_of(data, 256, 0xA5)
