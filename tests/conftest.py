@@ -6,11 +6,11 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Generator, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import depth
+import order
 import pytest
 from _pytest.runner import runtestprotocol
 from ports import reserved
@@ -24,40 +24,6 @@ except ImportError:  # Windows: nobody runs tests in parallel there
 
 
 AGAIN = "judged again, alone"
-# Modules whose tests one worker runs one after the other: they load the machine, or share what takes long to make or
-# to import. They begin first, in this order: the longest ones at the top.
-TOGETHER = {
-    "bench/test_bench.py": "load",
-    "bench/test_peers.py": "load",
-    "sinks/wav/test_wav_faults.py": "load",
-    "test_attacks.py": "load",
-    "receiver/test_steps_live.py": "load",
-    "test_examples.py": "examples",
-    "sinks/wav/test_drift.py": "an hour",
-    "delivery/test_set_aside.py": "eight streams",
-    "sinks/analysis/test_tones.py": "voices",
-    "cli/test_plot.py": "matplotlib",
-    "control/test_control_client.py": "telnyx",
-    "control/test_control_webhooks.py": "telnyx",
-    "standin/test_standin.py": "telnyx",
-    "codecs/test_codec_changes.py": "changes",
-    "delivery/test_plc.py": "losses",
-    "engine/test_fuzz_keys.py": "keys",
-    "receiver/test_settings.py": "settings",
-}
-# Modules of which a change repeats only these tests on the portable transport: how the others receive makes no
-# difference to what they show. .ci/nightly repeats all.
-REPEATED = {
-    "service/test_serve.py": ("test_fifty_calls_of_which_thirty_at_once", "test_a_hold_is_told_of_in_the_legs_file"),
-    "service/test_service_book.py": ("test_health",),
-    "workers/test_workers.py": (
-        "test_two_workers_record_forty_calls_exactly",
-        "test_plain_rtp_and_a_pair_of_ports",
-        "test_what_the_kernel_drops_is_counted_over_restarts",
-        "test_a_signal_finishes_everything",
-    ),
-    "test_examples.py": ("test_the_example_that_forks_a_call", "test_the_code_in_the_readme"),
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,41 +44,19 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("STREP_TRANSPORT") == "portable" and not depth.slow:
-        left_out = [item for item in items if not _repeated(item.nodeid)]
+        left_out = [item for item in items if not order.repeated(item.nodeid)]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if _repeated(item.nodeid)]
+        items[:] = [item for item in items if order.repeated(item.nodeid)]
     for item in items:
         if item.get_closest_marker("slow") and not depth.slow:
             item.add_marker(pytest.mark.skip(reason="slow: --run-slow runs it, as .ci/nightly does"))
     if hasattr(config, "workerinput"):
-        items[:] = _spread(items)
+        items[:] = order.spread(items, _waits)
 
 
-def _repeated(nodeid: str) -> bool:
-    module, _, name = nodeid.partition("::")
-    module = module.removeprefix("tests/")
-    return module not in REPEATED or name.partition("[")[0] in REPEATED[module]
-
-
-def _unit(nodeid: str) -> str:
-    """What one worker runs in one go: modules that belong together, or a test with all its parameters."""
-    return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid.partition("[")[0])
-
-
-def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Tests in the order in which workers take them: first what belongs together, then those that wait (on real time,
-    or on processes) evenly among those that compute, so that both kinds run at any time."""
-    order = {name: place for place, name in enumerate(dict.fromkeys(TOGETHER.values()))}
-    units: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        units.setdefault(_unit(item.nodeid), []).append(item)
-    kinds: tuple[list[str], list[str]] = ([], [])
-    for name, tests in units.items():
-        if name not in order:
-            kinds[any(map(tests[0].get_closest_marker, ("realtime", "sockets")))].append(name)
-    rank = {name: Fraction(2 * n + 1, 2 * len(kind)) for kind in kinds for n, name in enumerate(kind)}
-    names = sorted(units, key=lambda name: (name not in order, order.get(name, 0), rank.get(name, 0)))
-    return [item for name in names for item in units[name]]
+def _waits(item: pytest.Item) -> bool:
+    """On real time, or on other processes."""
+    return any(map(item.get_closest_marker, ("realtime", "sockets")))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -124,7 +68,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Together(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return _unit(nodeid)
+            return order.unit(nodeid)
 
     return Together(config, log)
 

@@ -391,19 +391,27 @@ def test_a_source_that_cannot_be_admitted_costs_no_other_anything() -> None:
     assert outcome.totals.dropped_by.get("fault", 0) == sum(fault.packets for fault in outcome.faults)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (Engine, "_boundary"), (Engine, "_take_ticks"), (Engine, "_take_tick"), (Playout, "hand_over_waiting"),
-        (Playout, "boundary"), (Playout, "_release_group"), (Playout, "drain"), (Endings, "end"), (Endings, "end_idle"),
-        (Sources, "offer"), (Sources, "boundary"), (Sources, "close"), (SourceChanges, "_begin"),
-        (SourceChanges, "_take_over"), (SourceChanges, "_tell_started"), (HeldInsertion, "insert"), (KeyTable, "find"),
-        (KeyTable, "remove"), (Outlet, "end"), (StreamState, "open"), (StreamState, "close"), (StreamState, "report"),
-        (_engine, "ticks_of"), (_intake, "parse_apart"), (BulkInsertion, "_choose"), (Registry, "release"),
-    ],
-    ids=lambda one: one if isinstance(one, str) else getattr(one, "__name__", ""),
+INNER = (
+    (Engine, "_boundary"), (Engine, "_take_ticks"), (Engine, "_take_tick"), (Playout, "hand_over_waiting"),
+    (Playout, "boundary"), (Playout, "_release_group"), (Playout, "drain"), (Endings, "end"), (Endings, "end_idle"),
+    (Sources, "offer"), (Sources, "boundary"), (Sources, "close"), (SourceChanges, "_begin"),
+    (SourceChanges, "_take_over"), (SourceChanges, "_tell_started"), (HeldInsertion, "insert"), (KeyTable, "find"),
+    (KeyTable, "remove"), (Outlet, "end"), (StreamState, "open"), (StreamState, "close"), (StreamState, "report"),
+    (_engine, "ticks_of"), (_intake, "parse_apart"), (BulkInsertion, "_choose"), (Registry, "release"),
 )  # fmt: skip
-@pytest.mark.parametrize("lines", [0, 3, 1 << 30])
+LINES = (0, 3, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "lines"),
+    [
+        # each place with one of them every time; with --run-slow with all
+        pytest.param(*place, lines, marks=[pytest.mark.slow] if (n + m) % len(LINES) else [])
+        for n, place in enumerate(INNER)
+        for m, lines in enumerate(LINES)
+    ],
+    ids=lambda one: getattr(one, "__name__", "").rpartition(".")[2] or str(one),
+)
 def test_nothing_leaves_the_engine(owner: Any, name: str, lines: int) -> None:
     """Whatever fails, wherever: the engine returns, tells it, has lost no account of any packet, and time goes on."""
     arrivals = calls(1)
