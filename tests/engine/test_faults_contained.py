@@ -328,10 +328,10 @@ def test_a_fault_of_nobody_leaves_the_engine_alive(place: tuple[Any, str]) -> No
     saboteur = Saboteur(None, 1, 5)
     owner, name = place
     with mock.patch.object(owner, name, saboteur.wrap(getattr(owner, name))):
-        for begin in range(0, len(arrivals), 40):
-            events = engine.receive(batch_of(arrivals[begin : begin + 40], width=512))
+        for begin in range(0, len(arrivals), 100):
+            events = engine.receive(batch_of(arrivals[begin : begin + 100], width=512))
             assert engine.totals().unaccounted == 0
-            events += engine.advance(arrivals[min(begin + 40, len(arrivals) - 1)].ns)
+            events += engine.advance(arrivals[min(begin + 100, len(arrivals) - 1)].ns)
             assert engine.totals().unaccounted == 0
             faults += [event for event in events if isinstance(event, Fault)]
     assert bool(faults) == bool(saboteur.hits)
