@@ -40,6 +40,17 @@ TOGETHER = {
 REPEATED = {
     "service/test_serve.py": ("test_fifty_calls_of_which_thirty_at_once", "test_a_hold_is_told_of_in_the_legs_file"),
     "service/test_service_book.py": ("test_health",),
+    "cli/test_cli.py": (
+        "test_a_signal_finishes_files_and_loses_nothing",
+        "test_duration_ends_a_capture_and_a_monitor_writes_nothing",
+        "test_rx_and_tx_of_a_named_leg_as_stereo",
+        "test_simulate_into_capture",
+        "test_a_taken_port_is_exit_code_4",
+        "test_a_sink_that_failed_is_exit_code_6",
+    ),
+    "codecs/test_codec_calls.py": (),
+    "sinks/wav/test_wav_faults.py": (),
+    "workers/test_worker_figures.py": (),
     "workers/test_workers.py": (
         "test_two_workers_record_forty_calls_exactly",
         "test_plain_rtp_and_a_pair_of_ports",
