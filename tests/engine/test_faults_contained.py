@@ -322,16 +322,17 @@ def test_a_fault_of_one_stream_costs_no_other_anything(
 def test_a_fault_of_nobody_leaves_the_engine_alive(place: tuple[Any, str]) -> None:
     """Something always fails: that is no reason to end streams, and when it is over all go on."""
     arrivals, start = calls(0), T0 + 60_000 * MS
+    arrivals = usual_or_slow(arrivals[: len(arrivals) // 3], arrivals)
     later = [Arrival(start + k * 20 * MS, packet(k, call=leg_id(500 + s))) for k in range(50) for s in range(3)]
     engine = Engine()
     faults: list[Fault] = []
     saboteur = Saboteur(None, 1, 5)
     owner, name = place
     with mock.patch.object(owner, name, saboteur.wrap(getattr(owner, name))):
-        for begin in range(0, len(arrivals), 100):
-            events = engine.receive(batch_of(arrivals[begin : begin + 100], width=512))
+        for begin in range(0, len(arrivals), 40):
+            events = engine.receive(batch_of(arrivals[begin : begin + 40], width=512))
             assert engine.totals().unaccounted == 0
-            events += engine.advance(arrivals[min(begin + 100, len(arrivals) - 1)].ns)
+            events += engine.advance(arrivals[min(begin + 40, len(arrivals) - 1)].ns)
             assert engine.totals().unaccounted == 0
             faults += [event for event in events if isinstance(event, Fault)]
     assert bool(faults) == bool(saboteur.hits)
