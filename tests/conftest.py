@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import depth
+import order
 import pytest
 from _pytest.runner import runtestprotocol
 from ports import reserved
@@ -22,17 +24,6 @@ except ImportError:  # Windows: nobody runs tests in parallel there
 
 
 AGAIN = "judged again, alone"
-# Modules whose tests one worker runs one after the other: they load the machine, or share what takes long to make.
-TOGETHER = {
-    "bench/test_bench.py": "load",
-    "bench/test_peers.py": "load",
-    "sinks/wav/test_wav_faults.py": "load",
-    "test_attacks.py": "load",
-    "receiver/test_steps_live.py": "load",
-    "sinks/analysis/test_tones.py": "voices",
-    "sinks/wav/test_drift.py": "an hour",
-    "test_examples.py": "examples",
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,19 +43,32 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("STREP_TRANSPORT") == "portable" and not depth.slow:
+        left_out = [item for item in items if not order.repeated(item.nodeid)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if order.repeated(item.nodeid)]
     for item in items:
         if item.get_closest_marker("slow") and not depth.slow:
             item.add_marker(pytest.mark.skip(reason="slow: --run-slow runs it, as .ci/nightly does"))
+    if hasattr(config, "workerinput"):
+        items[:] = order.spread(items, _waits)
+
+
+def _waits(item: pytest.Item) -> bool:
+    """On real time, or on other processes."""
+    return any(map(item.get_closest_marker, ("realtime", "sockets")))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n``: a test after the other to whoever is free, and those that belong together to the same worker."""
+    """With ``-n``: a unit after the other to whoever is free, in the order of the workers' collection."""
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
 
     class Together(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
+            return order.unit(nodeid)
 
     return Together(config, log)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
+from lazily import Lazily
 
 import strep
+
+signal = Lazily("scipy.signal")
 
 RATE = 8000
 DATA = Path(strep.__file__).parent / "data"
@@ -30,7 +32,7 @@ def _read(path: Path) -> F32:
     with wave.open(str(path)) as file:
         rate, raw = file.getframerate(), file.readframes(file.getnframes())
     audio = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
-    return audio if rate == RATE else resample_poly(audio, RATE, rate).astype(np.float32)
+    return audio if rate == RATE else signal.resample_poly(audio, RATE, rate).astype(np.float32)
 
 
 def _espoken(directory: Path) -> Iterator[F32]:
@@ -78,7 +80,7 @@ def hour(directory: Path, *, streams: int = 60, seconds: int = 60, seed: int = 4
             while sum(map(len, parts)) < seconds * RATE:
                 voice = voices[(row + len(parts) * 7) % len(voices)]
                 # speed and pitch together: from a slow bass to a child
-                part = resample_poly(voice, 100, int(rng.integers(70, 160))).astype(np.float32)
+                part = signal.resample_poly(voice, 100, int(rng.integers(70, 160))).astype(np.float32)
                 parts.append(part * np.float32(10 ** (rng.uniform(-20, 3) / 20)))
             audio = np.concatenate(parts)[: seconds * RATE]
         out[row] = np.clip(np.rint(audio * 32768), -32768, 32767)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from fuzz.actors import ACTORS, storm
 from fuzz.machine import Setup, Violation, replayed, storm_of, survive, survives
 from fuzz.shrink import ddmin, literal, shrunk
@@ -24,7 +25,9 @@ from strep._model.datagrams import DatagramBatch
 from strep._model.events import Event
 
 FIRST = int(os.environ.get("STREP_FUZZ_SEED", "0"))  # nightly runs go on where others ended
-HEARD, UNHEARD = 8_000, 25_000  # hostile datagrams a seed: with all sinks and analyzers, and without
+HEARD, UNHEARD = usual_or_slow(
+    (4_000, 12_000), (8_000, 25_000)
+)  # hostile datagrams a seed: with all sinks and analyzers, and without
 MIB = 1 << 20
 
 
@@ -39,7 +42,7 @@ def test_storms_cost_the_real_calls_beside_them_nothing(seed: int) -> None:
 def test_storms_leave_the_engine_sound_and_small() -> None:
     """The engine alone, many more of them: nothing raised, accounts exact at every step, the process no larger."""
     resident = []
-    for seed in range(FIRST + 100, FIRST + 107):
+    for seed in range(FIRST + 100, FIRST + usual_or_slow(105, 107)):
         print(f"seed {seed}")
         survive(seed, UNHEARD, setup=Setup.of(seed, listen=False))
         gc.collect()

@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 import places
 import pytest
-import telnyx
 from api import CALL, FAST, KEY, ApiServer, Reply, Time, errors_body, run, serving
+from lazily import Lazily
 from live import until
 
 import strep.cli
@@ -45,6 +45,8 @@ from strep.control._errors import parse_errors, status_error
 from strep.control._secret import Secret
 
 pytestmark = pytest.mark.realtime
+
+telnyx = Lazily("telnyx")
 
 TARGET = "udp:10.0.0.7:9000"
 BOTH = pytest.mark.parametrize("kind", ["async", "sync"])

@@ -24,14 +24,16 @@ import pytest
 from api import CALL, KEY
 from hypothesis import given
 from hypothesis import strategies as st
-from openapi_core import OpenAPI
-from openapi_core.exceptions import OpenAPIError
-from openapi_core.testing import MockRequest
+from lazily import Lazily
 
 import strep.control
 from strep import AddressError, ConfigurationError
 from strep.control import APIStatusError, RetryPolicy, SyncCallControl
 from strep.control._retry import Failure, retry_after_s, retry_delay_s
+
+openapi_core = Lazily("openapi_core")
+openapi_errors = Lazily("openapi_core.exceptions")
+openapi_testing = Lazily("openapi_core.testing")
 
 CONTRACT = json.loads(places.CONTRACT.read_text())
 LEG = "428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
@@ -82,14 +84,14 @@ EVERY: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-def strict_contract() -> OpenAPI:
+def strict_contract() -> openapi_core.OpenAPI:
     """The contract, with nothing beside what it names; stream_type of fork_stop is the newer API's."""
     contract = copy.deepcopy(CONTRACT)
     schemas = contract["components"]["schemas"]
     schemas["StopForkingRequest"]["properties"]["stream_type"] = {"type": "string", "enum": ["raw", "decrypted"]}
     for name in ("StopForkingRequest", "StartForkingRequest", "AnswerRequest", "HangupRequest", "CallRequest"):
         schemas[name]["additionalProperties"] = False
-    return OpenAPI.from_dict(contract)
+    return openapi_core.OpenAPI.from_dict(contract)
 
 
 def sent_by(operation: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> httpx.Request:
@@ -117,9 +119,9 @@ def sent_by(operation: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
     return seen[0]
 
 
-def as_contract_request(request: httpx.Request) -> MockRequest:
+def as_contract_request(request: httpx.Request) -> openapi_testing.MockRequest:
     parts = urlsplit(str(request.url))
-    return MockRequest(
+    return openapi_testing.MockRequest(
         f"{parts.scheme}://{parts.netloc}", request.method, unquote(parts.path), args=dict(parse_qsl(parts.query)),
         headers=dict(request.headers), data=request.content, content_type=request.headers.get("content-type", ""),
     )  # fmt: skip
@@ -145,11 +147,11 @@ def test_the_contract_would_object() -> None:
     start = as_contract_request(sent_by("fork_start", (CALL,), {"target": f"udp:{PUBLIC}:1"}))
     for body in (b'{"tarjet": "udp:8.8.8.8:1"}', b'{"stream_type": "cooked"}', b'{"rx": 1}'):
         start.body = body
-        with pytest.raises(OpenAPIError):
+        with pytest.raises(openapi_errors.OpenAPIError):
             contract.validate_request(start)
     dial = as_contract_request(sent_by(*EVERY[-4]))
     dial.body = b'{"to": "a", "from": "b"}'
-    with pytest.raises(OpenAPIError):
+    with pytest.raises(openapi_errors.OpenAPIError):
         contract.validate_request(dial)
 
 

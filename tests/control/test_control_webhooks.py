@@ -20,13 +20,12 @@ import nacl.exceptions
 import nacl.signing
 import places
 import pytest
-import telnyx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from depth import usual_or_slow
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from telnyx.lib.webhook_verification import WebhookVerificationError, verify_webhook_signature
+from lazily import Lazily
 
 from strep import ConfigurationError, MissingExtraError
 from strep.control.asgi import WebhookApp, webhook_app
@@ -46,6 +45,9 @@ from strep.control.webhooks import (
     WebhookEvent,
     verify_and_parse,
 )
+
+telnyx = Lazily("telnyx")
+verification = Lazily("telnyx.lib.webhook_verification")
 
 NOW = 1_700_000_000.0
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -118,6 +120,7 @@ DOCUMENTS = st.recursive(SCALARS, lambda t: st.lists(t) | st.dictionaries(st.sam
 
 
 @given(DOCUMENTS)
+@settings(max_examples=usual_or_slow(30, 100))
 def test_any_signed_json_is_an_event_or_malformed(document: Any) -> None:
     body = json.dumps(document).encode()
     try:
@@ -276,7 +279,7 @@ def test_the_sdk_accepts_what_we_accept() -> None:
     headers = signed(body, now)
     with telnyx.Telnyx(api_key="x", public_key=KEY) as sdk:
         assert sdk.webhooks.unwrap(body.decode(), headers=headers).data.event_type == "call.answered"  # type: ignore[union-attr]
-        verify_webhook_signature(body, headers, KEY)
+        verification.verify_webhook_signature(body, headers, KEY)
         assert verify_and_parse(body, headers, KEY, now).id == "e1"
         wrong = [
             (body + b" ", headers), (body, signed(body, now - 302)), (body, signed(body, now + 302)),
@@ -286,9 +289,11 @@ def test_the_sdk_accepts_what_we_accept() -> None:
         for other, other_headers in wrong:
             with pytest.raises(WebhookError):
                 verify_and_parse(other, other_headers, KEY, now)
-            with pytest.raises(WebhookVerificationError):
-                verify_webhook_signature(other, other_headers, KEY)
-            with pytest.raises((ValueError, WebhookVerificationError)):  # which of them depends on its version
+            with pytest.raises(verification.WebhookVerificationError):
+                verification.verify_webhook_signature(other, other_headers, KEY)
+            with pytest.raises(
+                (ValueError, verification.WebhookVerificationError)
+            ):  # which of them depends on its version
                 sdk.webhooks.unwrap(other.decode(), headers=other_headers)
 
 

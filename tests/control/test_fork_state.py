@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from depth import usual_or_slow
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -454,4 +455,5 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 def test_any_order_of_answers_media_webhooks_and_leaving() -> None:
-    run_state_machine_as_test(AnyOrder, settings=settings(max_examples=400, stateful_step_count=30, deadline=None))
+    examples = usual_or_slow(120, 400)
+    run_state_machine_as_test(AnyOrder, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None))

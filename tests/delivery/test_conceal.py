@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -291,7 +292,7 @@ plans = st.lists(
 sizes = st.lists(st.sampled_from([3, 40, 80, 160, 161, 1000]), min_size=1, max_size=3)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=usual_or_slow(50, 150), deadline=None)
 @given(st.lists(plans, min_size=1, max_size=4), st.lists(sizes, min_size=4, max_size=4), st.integers(1, 9), st.data())
 def test_how_the_audio_is_cut_does_not_matter(
     all_plans: list[list[tuple[int, int, int]]], all_sizes: list[list[int]], most: int, data: st.DataObject

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,7 +119,7 @@ def test_two_channels() -> None:
     assert frames[0].samples[0, 0] == np.float32(0.5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=usual_or_slow(50, 150), deadline=None)
 @given(
     parts_strategy,
     st.integers(1, 400),

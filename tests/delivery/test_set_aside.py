@@ -471,7 +471,13 @@ SELDOM = {"speech: turn", "quality: codec", "dtmf: key"}  # called once or twice
 
 
 @pytest.mark.parametrize(
-    ("fault", "after"), [(fault, after) for fault in FAULTS for after in (0, 2) if not after or fault not in SELDOM]
+    ("fault", "after"),
+    [  # from the first call on or from the third one, in turn; with --run-slow both
+        pytest.param(fault, after, marks=[pytest.mark.slow] if fault not in SELDOM and n % 2 != after // 2 else [])
+        for n, fault in enumerate(FAULTS)
+        for after in (0, 2)
+        if not after or fault not in SELDOM
+    ],
 )
 def test_an_analyzer_goes_on_without_the_stream_that_makes_it_raise(
     events: list[Event],

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from depth import usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tshark_streams import Figures, rtp_streams
@@ -565,7 +566,7 @@ _SEEDS = [(link, pack(rtp(5))) for link, pack in PACKED.values()]
 _SEEDS += [(1, part) for part in in_fragments(bytes(900), 3, 504) + in_fragments(bytes(900), 3, 504, six=True)]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=usual_or_slow(50, 120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_frame_raises_or_is_lost(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Each frame is a datagram, part of one, or counted by cause. All of them are looked into alike when they come

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, long_batch_of, packet, steady
@@ -390,7 +391,7 @@ def test_a_file_that_is_cut_gives_what_it_has(tmp_path: Path) -> None:
         assert dict(reader.skipped) == ({"truncated_file": 1} if (size - 24) % record else {})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=usual_or_slow(100, 300), deadline=None)
 @given(st.data())
 def test_damage_never_raises(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     frame = ethernet(V4, 0x0800)

@@ -85,7 +85,7 @@ def check_as_good(arrivals: list[Arrival], when: int, cuts: Sequence[int] = ()) 
     np.testing.assert_array_equal(audio, other)
 
 
-@settings(max_examples=usual_or_slow(12, 60), deadline=None)
+@settings(max_examples=usual_or_slow(6, 60), deadline=None)
 @given(data=st.data())
 def test_what_waited_is_as_good_as_what_did_not(data: st.DataObject) -> None:
     arrivals = troubled(data.draw(st.integers(0, 1 << 32)))

@@ -61,7 +61,7 @@ def times(
 
 @pytest.mark.parametrize(("streams", "trouble"), [(2, 0.01), (2, 0.0)])
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(3, 10), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(2, 10), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_cut_gives_the_same_time(streams: int, trouble: float, seed: int, cut_seed: int) -> None:
     arrivals = traffic(seed, streams, trouble, packets=1100)
     rng = np.random.default_rng(cut_seed)

@@ -277,7 +277,7 @@ def undisturbed(seed: int, how: int, live: bool, prompt: bool) -> Outcome:
     prompt=st.booleans(), who=st.integers(0, 11), hit=st.integers(1, 30), lines=st.integers(0, 150) | st.just(1 << 30),
     once=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=usual_or_slow(30, 200), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(12, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_fault_of_one_stream_costs_no_other_anything(
     place: tuple[Any, str], seed: int, how: int, live: bool, prompt: bool, who: int, hit: int, lines: int, once: bool
 ) -> None:
@@ -322,6 +322,7 @@ def test_a_fault_of_one_stream_costs_no_other_anything(
 def test_a_fault_of_nobody_leaves_the_engine_alive(place: tuple[Any, str]) -> None:
     """Something always fails: that is no reason to end streams, and when it is over all go on."""
     arrivals, start = calls(0), T0 + 60_000 * MS
+    arrivals = usual_or_slow(arrivals[: len(arrivals) // 3], arrivals)
     later = [Arrival(start + k * 20 * MS, packet(k, call=leg_id(500 + s))) for k in range(50) for s in range(3)]
     engine = Engine()
     faults: list[Fault] = []
@@ -391,19 +392,27 @@ def test_a_source_that_cannot_be_admitted_costs_no_other_anything() -> None:
     assert outcome.totals.dropped_by.get("fault", 0) == sum(fault.packets for fault in outcome.faults)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (Engine, "_boundary"), (Engine, "_take_ticks"), (Engine, "_take_tick"), (Playout, "hand_over_waiting"),
-        (Playout, "boundary"), (Playout, "_release_group"), (Playout, "drain"), (Endings, "end"), (Endings, "end_idle"),
-        (Sources, "offer"), (Sources, "boundary"), (Sources, "close"), (SourceChanges, "_begin"),
-        (SourceChanges, "_take_over"), (SourceChanges, "_tell_started"), (HeldInsertion, "insert"), (KeyTable, "find"),
-        (KeyTable, "remove"), (Outlet, "end"), (StreamState, "open"), (StreamState, "close"), (StreamState, "report"),
-        (_engine, "ticks_of"), (_intake, "parse_apart"), (BulkInsertion, "_choose"), (Registry, "release"),
-    ],
-    ids=lambda one: one if isinstance(one, str) else getattr(one, "__name__", ""),
+INNER = (
+    (Engine, "_boundary"), (Engine, "_take_ticks"), (Engine, "_take_tick"), (Playout, "hand_over_waiting"),
+    (Playout, "boundary"), (Playout, "_release_group"), (Playout, "drain"), (Endings, "end"), (Endings, "end_idle"),
+    (Sources, "offer"), (Sources, "boundary"), (Sources, "close"), (SourceChanges, "_begin"),
+    (SourceChanges, "_take_over"), (SourceChanges, "_tell_started"), (HeldInsertion, "insert"), (KeyTable, "find"),
+    (KeyTable, "remove"), (Outlet, "end"), (StreamState, "open"), (StreamState, "close"), (StreamState, "report"),
+    (_engine, "ticks_of"), (_intake, "parse_apart"), (BulkInsertion, "_choose"), (Registry, "release"),
 )  # fmt: skip
-@pytest.mark.parametrize("lines", [0, 3, 1 << 30])
+LINES = (0, 3, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "lines"),
+    [
+        # each place with one of them every time; with --run-slow with all
+        pytest.param(*place, lines, marks=[pytest.mark.slow] if (n + m) % len(LINES) else [])
+        for n, place in enumerate(INNER)
+        for m, lines in enumerate(LINES)
+    ],
+    ids=lambda one: getattr(one, "__name__", "").rpartition(".")[2] or str(one),
+)
 def test_nothing_leaves_the_engine(owner: Any, name: str, lines: int) -> None:
     """Whatever fails, wherever: the engine returns, tells it, has lost no account of any packet, and time goes on."""
     arrivals = calls(1)
@@ -463,7 +472,7 @@ _LEAPS_NS = (10**9, 10**12, 10**15, 10**17, -(10**12), -(10**18))
     seed=st.integers(0, 1 << 32), begin=st.sampled_from(_ABSURD_TIMES), live=st.booleans(), prompt=st.booleans(),
     idle_s=st.sampled_from([60, 10**6, 9 * 10**9]),
 )  # fmt: skip
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(5, 8), deadline=None, suppress_health_check=list(HealthCheck))
 def test_absurd_values_are_nobodys_fault(seed: int, begin: int, live: bool, prompt: bool, idle_s: int) -> None:
     """Clocks that leap by years and reach the end of 63 bits, timestamps that go anywhere, payloads of any size: no
     fault, no loop without end, and no account is lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from depth import usual_or_slow
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -53,7 +54,7 @@ class TableMachine(RuleBasedStateMachine):
 
 
 TestTable = TableMachine.TestCase
-TestTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTable.settings = settings(max_examples=usual_or_slow(25, 60), stateful_step_count=40, deadline=None)
 
 
 def test_twenty_thousand_keys_that_differ_in_any_bit() -> None:

@@ -104,7 +104,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=usual_or_slow(200, 2000), deadline=None)
+@settings(max_examples=usual_or_slow(80, 2000), deadline=None)
 @given(steps=_STEPS, cuts=st.sets(st.integers(1, 59)), at=st.tuples(st.integers(0, 65_535), st.integers(0, 2**32 - 1)))
 def test_sources_are_proved_by_the_packet_that_proves_them(
     steps: list[tuple[int, int, int]], cuts: set[int], at: tuple[int, int]

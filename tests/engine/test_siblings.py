@@ -191,7 +191,7 @@ _SENDERS = st.lists(
 )
 
 
-@settings(max_examples=usual_or_slow(20, 400), deadline=None)
+@settings(max_examples=usual_or_slow(8, 400), deadline=None)
 @given(senders=_SENDERS, cuts=st.sets(st.integers(1, 400), max_size=12))
 def test_any_senders_of_one_ssrc_in_any_cuts_come_to_the_same(
     senders: list[tuple[tuple[int, int], int, int, int, int, int, int]], cuts: set[int]

@@ -307,7 +307,7 @@ _SENDERS = st.lists(
 )
 
 
-@settings(max_examples=usual_or_slow(30, 120), deadline=None)
+@settings(max_examples=usual_or_slow(12, 120), deadline=None)
 @given(senders=_SENDERS, cuts=st.sets(st.integers(1, 400), max_size=12), pin=st.sampled_from(["address", "off"]))
 def test_any_senders_in_any_cuts_come_to_the_same(
     senders: list[tuple[tuple[int, int], int, int, int, int, int, int, int]], cuts: set[int], pin: str

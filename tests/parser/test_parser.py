@@ -7,6 +7,7 @@ import uuid
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import LEG, Arrival, packet, run
@@ -102,7 +103,7 @@ def oracle(data: bytes, width: int) -> dict[str, int]:
     return {name: int(value) for name, value in found.items()}
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=usual_or_slow(150, 600), deadline=None)
 @given(datagrams, st.sampled_from([64, 72, 256, 2048]), st.integers(0, 255))
 def test_vector_equals_scalar_for_any_bytes(data: list[bytes], width: int, garbage: int) -> None:
     columns = parse_batch(*slab_of(data, width, garbage))
@@ -121,7 +122,7 @@ def end_to_end_of(data: list[bytes], garbage: int) -> tuple[np.ndarray, np.ndarr
     return slab, first_row
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=usual_or_slow(40, 200), deadline=None)
 @given(datagrams, st.lists(st.integers(0, 9000), min_size=40, max_size=40), st.integers(0, 255))
 def test_end_to_end_equals_scalar_for_any_bytes_and_lengths(data: list[bytes], more: list[int], garbage: int) -> None:
     """Extensions, padding and sources may reach over any number of rows; datagrams that are cut are truncated."""
@@ -141,7 +142,7 @@ def test_end_to_end_equals_scalar_for_any_bytes_and_lengths(data: list[bytes], m
             assert cut.status[i] == Status.TRUNCATED
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=usual_or_slow(70, 200), deadline=None)
 @given(datagrams, st.data())
 def test_the_split_into_batches_does_not_matter(data: list[bytes], draw: st.DataObject) -> None:
     slab, length = slab_of(data, 256, 0xA5)

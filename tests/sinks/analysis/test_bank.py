@@ -113,7 +113,7 @@ def traffic(draw: st.DrawFn) -> tuple[list[list[Part]], int, int, int, str]:
     return batches, size, hop, rate, dtype
 
 
-@settings(max_examples=usual_or_slow(100, 600), deadline=None)
+@settings(max_examples=usual_or_slow(40, 600), deadline=None)
 @given(traffic())
 def test_frames_are_those_of_a_plain_loop(case: tuple[list[list[Part]], int, int, int, str]) -> None:
     batches, size, hop, rate, dtype = case
@@ -139,7 +139,7 @@ def test_frames_are_those_of_a_plain_loop(case: tuple[list[list[Part]], int, int
     assert not any(bank.flush(parts[0].stream.index) for parts in parts_of.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=usual_or_slow(25, 60), deadline=None)
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=30), st.sampled_from([8000, 16_000, 48_000]))
 def test_the_cut_into_batches_does_not_matter(cuts: list[int], rate_in: int) -> None:
     infos = [stream(n, rate_in) for n in range(3)]

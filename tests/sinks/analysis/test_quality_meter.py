@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from amr_payloads import amr_payloads
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
@@ -110,7 +111,7 @@ def test_jitter_is_the_mean_deviation_of_rfc_3550() -> None:
     assert fixed["mos_lq"] == q["mos_lq"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=usual_or_slow(6, 15), deadline=None)
 @given(
     streams=st.lists(st.text("0111111", min_size=60, max_size=200), min_size=1, max_size=2),
     steps=st.lists(st.sampled_from([1, 7, 60, 10_000]), min_size=2, max_size=2),
