@@ -63,6 +63,8 @@ class StreamState:
         self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
         self.any_encrypted = 0
         self.types_seen = np.zeros((rows, 128), np.bool_)
+        self.red_settled = np.zeros((rows, 128), np.uint8)  # whether unnamed types are redundant data (``Redundancy``)
+        self.recovered = np.zeros(rows, np.int64)  # packets that redundant copies stood in for
         self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
         self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
         reception, timeline = self.reception, self.timeline
@@ -85,6 +87,7 @@ class StreamState:
             "position": timeline.position,
             "gap_frames": timeline.gap_frames,
             "undecoded": timeline.undecoded,
+            "recovered": self.recovered,
             "timestamp_jumps": timeline.timestamp_jumps,
             "sources": self.sources,
             "restarts": self.restarts,
@@ -116,6 +119,8 @@ class StreamState:
         self.sources[rows] = 1
         self.encrypted[rows] = False
         self.types_seen[rows] = False
+        self.red_settled[rows] = 0
+        self.recovered[rows] = 0
         self._last_type[rows] = _NO_TYPE
         self.ring.open(rows, first_ext, payload_bytes)
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
@@ -211,7 +216,7 @@ class StreamState:
         if derived is None:
             (derived,) = each_of(self.derived(np.array([row])))
         if stream.codec is None:  # nothing was decoded; its clock may be known all the same
-            known = self.codec_of_type[np.flatnonzero(self.types_seen[row])]
+            known = self.codec_of_type[np.flatnonzero(self.types_seen[row] & ~self.types.is_red)]
             figures["clock_rate"] = max(
                 (self.types.codecs[i].clock_rate for i in known[:1].tolist() if i >= 0), default=0
             )
