@@ -60,16 +60,18 @@ class Redundancy:
 
     def concerns(self, payload_type: npt.NDArray[np.uint8]) -> bool:
         """Whether any packets of these types may be redundant audio data."""
-        return bool(self._concerns.take(payload_type).any())
+        return bool(np.count_nonzero(self._concerns.take(payload_type)))
 
     def undecided(self, payload_type: npt.NDArray[np.uint8], row: I64) -> Bools:
         """Which packets are looked at before it is plain what they are."""
-        return self._types.guessable.take(payload_type) & (self._settled[row, payload_type] == 0)
+        unnamed: Bools = self._types.guessable.take(payload_type)
+        unnamed &= self._settled[row, payload_type] == 0
+        return unnamed
 
     def unwrap(self, bodies: Bodies, row: I64, ext: I64) -> tuple[Bodies, Copies | None, npt.NDArray[np.int32]]:
-        """Packets of streams, in order of arrival, with primary blocks in place of redundant audio data; and the
-        redundant blocks, and how long the longest block of each packet is. Packets that contradict themselves have the type MALFORMED_RED, and a ``RedFault`` for their
-        length."""
+        """Packets of streams, in order of arrival, with primary blocks in place of redundant audio data; the redundant
+        blocks; and how long the longest block of each packet is. Packets that contradict themselves have the type
+        MALFORMED_RED, and a ``RedFault`` for their length."""
         types = bodies.payload_type
         red = self._types.is_red.take(types)
         if (unnamed := self._types.guessable.take(types)).any():
@@ -100,7 +102,8 @@ class Redundancy:
 
     def _is_red(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> Bools:
         named: Bools = self._types.is_red.take(payload_type)
-        return named | (self._settled[row, payload_type] == _RED)
+        named |= self._settled[row, payload_type] == _RED
+        return named
 
     # --- blocks -----------------------------------------------------------------------------------------------------
 

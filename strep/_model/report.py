@@ -234,7 +234,8 @@ class Totals:
     ``kernel_dropped`` (the buffer was full) and ``after_end`` (the end of a socket had begun) never reached us and are
     not part of ``datagrams``. What was still unread at the end is ``dropped`` (cause "unread"). ``faults`` counts
     exceptions that were contained, by place; the packets that they cost are among ``dropped`` (cause "fault").
-    ``recovered`` counts packets that redundant copies (RFC 2198) stood in for: none of ``datagrams``, as they did not come.
+    ``recovered`` counts packets that redundant copies (RFC 2198) stood in for: none of ``datagrams``, they did not
+    come in time.
     ``unused_copies_by`` counts redundant blocks (RFC 2198) that no use can be made of; their packets are counted above.
     """
 

@@ -136,7 +136,10 @@ class Outlet:
             undecoded -= self._drop_malformed_red(popped)
             encrypted = 0
             if self._state.any_encrypted:
-                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row) & (codec == UNKNOWN)))
+                of_encrypted = self._state.encrypted.take(popped.row) & (codec == UNKNOWN)
+                if popped.recovered is not None:
+                    of_encrypted &= ~popped.recovered
+                encrypted = int(np.count_nonzero(of_encrypted))
             self._accounts.drop("encrypted", encrypted)
             self._accounts.drop("payload_type", undecoded - encrypted)
         if placed is not None and self._state.codecless:

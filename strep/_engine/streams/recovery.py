@@ -113,6 +113,6 @@ def _places(ring: JitterRing, copies: Copies) -> I64:
     by_length = np.where(copies.lasts > 0, until // np.maximum(copies.lasts, 1), copies.rank - above)
     place = above + np.where(bounded, within, by_length)
     came = bounded & (since_below == 0) & ~copies.shared
-    place[came | (below - above < 2) | (place <= above)] = 0
+    place[came | (bounded & (below - above < 2)) | (place <= above)] = 0
     place[place > _BEHIND] = -1
     return place

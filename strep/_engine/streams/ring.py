@@ -107,11 +107,11 @@ class RingPackets:
             np.concatenate([getattr(part, name) for part in parts])[order]
             for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
         )
-        recovered = None
+        joined = cls(row[order], *rest)
         if any(part.recovered is not None for part in parts):
             none = (np.zeros(len(p), np.bool_) if p.recovered is None else p.recovered for p in parts)
-            recovered = np.concatenate(list(none))[order]
-        return cls(row[order], *rest, recovered)
+            joined.recovered = np.concatenate(list(none))[order]
+        return joined
 
 
 class JitterRing:

@@ -1,8 +1,8 @@
 """Redundant copies (RFC 2198) that wait in slots of the jitter ring for packets that may not come.
 
-Per stream (row), beside ``present`` of the ring: bit i of ``copies`` says that the slot of packet next+i holds a copy of
-it that another packet brought. Where ``present`` has the bit too, the packet did not come in time, and the copy stands
-in for it; ``late`` then says that it came after all. Example, packet 4 missing, 5 has brought a copy of it:
+Per stream (row), beside ``present`` of the ring: bit i of ``copies`` says that the slot of packet next+i holds a copy
+of it that another packet brought. Where ``present`` has the bit too, the packet did not come in time, and the copy
+stands in for it; ``late`` then says that it came after all. Example, packet 4 missing, 5 has brought a copy of it:
 
     next=3   present=0b1101   copies=0b0010    4 is still waited for
     next=4   present=0b111    copies=0b001     the deadline has passed: the copy is as good as the packet
@@ -65,13 +65,22 @@ class Spares:
         return present | (self.copies.take(rows) & hole)
 
     def shift(self, rows: I64, count: U64) -> U64:
-        """The first ``count`` packets of rows (distinct) leave; returns bits of those that came themselves, in time or
-        late."""
+        """The first ``count`` (0 to 63) packets of rows (distinct) leave. Returns bits of those that came themselves, in
+        time or late, the last one as bit 0."""
+        came = (_ONE << count) - _ONE
         copies, late = self.copies.take(rows), self.late.take(rows)
-        if copies.any() or late.any():
+        some = (copies | late).nonzero()[0]
+        if some.size:
             self._note((self.copies, rows, copies))
             self._note((self.late, rows, late))
             self.copies[rows] = copies >> count
             self.late[rows] = late >> count
-        came: U64 = ((_ONE << count) - _ONE) & (~copies | late)
+            absent = copies[some] & ~late[some] & came[some]
+            came[some] &= ~(_reversed(absent) >> (np.uint64(64) - count[some]))
         return came
+
+
+def _reversed(bits: U64) -> U64:
+    """The 64 bits of each in reverse order."""
+    by_byte = np.packbits(np.unpackbits(bits.byteswap().view(np.uint8), bitorder="little"), bitorder="big")
+    return by_byte.view(np.uint64)
