@@ -9,13 +9,12 @@ import numpy as np
 
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
-from .facts import CODECS, NO_AUDIO, UNKNOWN, CodecFacts, codec_facts, parse_codec
+from .facts import CODECS, NO_AUDIO, REDUNDANT, UNKNOWN, CodecFacts, codec_facts, parse_codec
 
 __all__ = ["MALFORMED_RED", "TELEPHONE_EVENT", "PayloadTypes"]
 
 TELEPHONE_EVENT: Final = "telephone-event"  # RFC 4733
 _COMFORT_NOISE: Final = "CN"  # RFC 3389
-_REDUNDANT: Final = "red"  # RFC 2198
 
 # stands for packets whose redundant audio data contradict themselves; no packet has it (RFC 5761: it would be RTCP)
 MALFORMED_RED: Final = 72
@@ -29,8 +28,7 @@ class PayloadTypes:
     """Static payload types, the dynamic ones that calls use by habit, and those that the user names.
 
     ``overrides``: {96: "L16/16000", 97: "opus/48000/2", 98: "telephone-event", 99: "CN", 121: "red/8000"} or Codec
-    objects. Raises
-    ConfigurationError for what is no payload type, and for codecs that are not known here.
+    objects. Raises ConfigurationError for what is no payload type, and for codecs that are not known here.
 
     ``codecs``      tuple of Codec; columns of codecs hold indices into it, UNKNOWN, or NO_AUDIO
     ``candidates``  tuple of packed Codecs, in the order in which guesses try them
@@ -79,8 +77,8 @@ class PayloadTypes:
         self.is_noise = np.zeros(128, np.bool_)
         self.is_red = np.zeros(128, np.bool_)
         for payload_type, what in named.items():
-            self.is_red[payload_type] = what == _REDUNDANT
-            if what != _REDUNDANT:  # which never comes as far as to where its index would be asked for
+            self.is_red[payload_type] = what == REDUNDANT
+            if what != REDUNDANT:  # which never comes as far as to where its index would be asked for
                 self.index_of[payload_type] = NO_AUDIO if isinstance(what, str) else self.index_of_codec(what)
             self.is_event[payload_type] = what == TELEPHONE_EVENT
             self.is_noise[payload_type] = what == _COMFORT_NOISE
@@ -119,7 +117,7 @@ def _named(spelled: str | Codec) -> Codec | str:
             raise ConfigurationError(f"codec {spelled} is not decoded here")
         return spelled
     name = spelled.strip().partition("/")[0]
-    for known in (TELEPHONE_EVENT, _COMFORT_NOISE, _REDUNDANT):
+    for known in (TELEPHONE_EVENT, _COMFORT_NOISE, REDUNDANT):
         if name.lower() == known.lower():
             return known
     return parse_codec(spelled)

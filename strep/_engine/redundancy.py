@@ -153,6 +153,7 @@ class Redundancy:
         seen = self._state.types_seen
         if not seen[row, payload_type].all():
             seen[row, payload_type] = True
+            self._state.has_red[row] = True
 
     def _tell_malformed(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> None:
         for one in np.unique(row).tolist():

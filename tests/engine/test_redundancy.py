@@ -208,6 +208,20 @@ def test_what_copies_cover_is_heard_exactly(
     assert_heard(result, sender, set(kept) | back)
 
 
+@pytest.mark.parametrize("length", [30, 44, 45, 100, 1000])
+@pytest.mark.parametrize("live", [False, True])
+def test_copies_cover_the_end_of_a_loss_of_any_length(length: int, live: bool) -> None:
+    sender = g711(50 + length + 50, (1, 2))
+    gone = set(range(50, 50 + length))
+    kept = [k for k in range(len(sender.payloads)) if k not in gone]
+    result = run(sent(sender, kept), live=live, width=WIDE, config=NAMED)
+    report = result.only()[1]
+    back = covered(gone, (1, 2), len(sender.payloads))
+    assert (report.packets_lost, report.recovered, report.restarts) == (length, len(back), 0)
+    assert report.gaps == {"loss": 160 * (length - len(back))}
+    assert_heard(result, sender, set(kept) | back)
+
+
 def test_a_copy_after_a_silence_stands_for_the_last_packet_before_it() -> None:
     """Its offset spans the silence: 50 packets in time, one in sequence."""
     sender = g711(60, skips={30: 50 * 160})

@@ -65,8 +65,8 @@ class Spares:
         return present | (self.copies.take(rows) & hole)
 
     def shift(self, rows: I64, count: U64) -> U64:
-        """The first ``count`` (0 to 63) packets of rows (distinct) leave. Returns bits of those that came themselves, in
-        time or late, the last one as bit 0."""
+        """The first ``count`` (0 to 63) packets of rows (distinct) leave. Returns bits of those that came themselves,
+        in time or late, the last one as bit 0."""
         came = (_ONE << count) - _ONE
         copies, late = self.copies.take(rows), self.late.take(rows)
         some = (copies | late).nonzero()[0]
