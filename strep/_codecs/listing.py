@@ -27,9 +27,15 @@ def codec_table() -> str:
                 simulated,
             )
             lines.append(f"| {' | '.join(cells)} |")
-    lines.append(
-        f"| RED (RFC 2198) | `{REDUNDANT}/8000` | – | as its blocks' codecs | copies in later packets, to the sample | – |"
+    red = (
+        "RED (RFC 2198)",
+        f"`{REDUNDANT}/8000`",
+        "–",
+        "its blocks' decoders",
+        "copies in later packets, exactly",
+        "–",
     )
+    lines.append(f"| {' | '.join(red)} |")
     return "\n".join(lines) + "\n"
 
 
