@@ -96,7 +96,7 @@ def _came(ring: JitterRing, copies: Copies) -> Bools:
     row, ext = copies.row, copies.carrier_ext - copies.rank
     slot = ring.base.take(row) + (ext & (SLOTS - 1))
     timestamp = (ring.meta_of(row, slot)[:, 0] >> np.uint64(32)).astype(np.uint32)
-    came = (timestamp == copies.bodies.timestamp) & (ext > ring.highest(row) - SLOTS) & ~copies.shared
+    came: Bools = (timestamp == copies.bodies.timestamp) & (ext > ring.highest(row) - SLOTS) & ~copies.shared
     came &= ring.came(row, ext - ring.next.take(row))
     return came
 

@@ -130,7 +130,7 @@ class JitterRing:
         # memory that was never touched costs nothing, so there is room for all streams of the usual size at once
         self._small = PacketSlots(_SMALL_BYTES, min(streams, _STREAMS_AT_FIRST))
         self._large = PacketSlots(_LARGE_BYTES, min(streams, _LARGE_STREAMS_AT_FIRST))
-        self.spares = Spares(streams, self._undo)
+        self.spares = Spares(streams, self._note)
         self._mark = np.zeros(streams, np.int64)
         self.any_large = 0
         self.keep_payloads = True  # False: they will not be read

@@ -12,10 +12,11 @@ So the packet itself wins when it comes in time, and what counts as lost, late o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-
-from ..undo import Undo
 
 __all__ = ["Spares"]
 
@@ -26,8 +27,9 @@ _ONE = np.uint64(1)
 
 
 class Spares:
-    def __init__(self, streams: int, undo: Undo) -> None:
-        self._note = undo.note
+    def __init__(self, streams: int, note: Callable[[tuple[Any, Any, Any]], None]) -> None:
+        """``note``: as that of ``Undo``."""
+        self._note = note
         self.copies = np.zeros(streams, np.uint64)
         self.late = np.zeros(streams, np.uint64)
         self.used = False  # whether there has ever been a copy: what comes before that costs nothing
