@@ -3,12 +3,16 @@ the network did."""
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from captures import capture_file
+from commands import strep_command
 from depth import usual_or_slow
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -16,7 +20,11 @@ from red import RED, RedSender, parsed, red
 from support import MS, T0, Arrival, Result, packet, payload_of, pcmu, run
 
 from strep._codecs.payload_types import PayloadTypes
+from strep._engine import insertion
 from strep._engine.engine import EngineConfig
+from strep._engine.streams.recovery import Copies
+from strep._engine.streams.ring import JitterRing, RingPackets
+from strep._engine.streams.timeline import Timeline
 from strep._parser.redundant import MAX_BLOCKS, RedFault, parse_redundant
 
 NAMED = EngineConfig(payload_types=PayloadTypes({RED: "red/8000", 96: "L16/8000"}))
@@ -371,3 +379,68 @@ def test_a_type_of_redundant_data_is_named_as_in_sdp() -> None:
         types = PayloadTypes({63: spelled})
         assert types.is_red.nonzero()[0].tolist() == [63]
     assert PayloadTypes.parse_option("121=red/8000") == (121, "red")
+
+
+# --- faults of our own ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["copies", "placing", "leaving"])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_fault_with_copies_costs_at_most_their_stream(
+    place: str, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``run`` checks the accounts after each step; the other stream is as ever."""
+    insert, put, pop = insertion.insert_copies, Timeline.place, JitterRing.pop
+
+    def insert_copies(ring: JitterRing, copies: Copies) -> int:
+        found = insert(ring, copies)
+        if (copies.row == 1).any():
+            raise RuntimeError("a fault")
+        return found
+
+    def placing(
+        self: Timeline, packets: RingPackets, codec: npt.NDArray[np.int16], frames: npt.NDArray[np.int64]
+    ) -> object:
+        if packets.recovered is not None and (packets.recovered & (packets.row == 1)).any():
+            raise RuntimeError("a fault")
+        return put(self, packets, codec, frames)
+
+    def leaving(self: JitterRing, rows: npt.NDArray[np.int64], run: npt.NDArray[np.int64]) -> RingPackets:
+        packets = pop(self, rows, run)
+        if packets.recovered is not None and (packets.recovered & (packets.row == 1)).any():
+            raise RuntimeError("a fault")
+        return packets
+
+    if place == "copies":
+        monkeypatch.setattr(insertion, "insert_copies", insert_copies)
+    elif place == "placing":
+        monkeypatch.setattr(Timeline, "place", placing)
+    else:
+        monkeypatch.setattr(JitterRing, "pop", leaving)
+    senders = (g711(80), g711(80, (1, 2)))
+    lost = {30, 31, 50}
+    arrivals = [
+        Arrival(T0 + k * 20 * MS + s, sender.packet(k, direction=s, ssrc=s + 1))
+        for k in range(80)
+        for s, sender in enumerate(senders)
+        if k not in lost
+    ]
+    result = run(arrivals, live=live, width=WIDE, config=NAMED)
+    first, *others = result.reports
+    assert (first.packets_received, first.recovered, first.end) == (77, 2, "closed")
+    assert others[0].end == "fault"
+    sound = Result(audio={0: result.audio[0]}, reports=[first])
+    assert_heard(sound, senders[0], set(range(80)) - {30})
+
+
+def test_the_summary_tells(tmp_path: Path) -> None:
+    sender = g711(100)
+    path = capture_file(tmp_path / "a.pcap", sent(sender, [k for k in range(100) if k % 10 != 5]))
+    done = strep_command("replay", path, "--out", tmp_path / "out", "--pt", "121=red/8000")
+    assert done.returncode == 0, done.stderr
+    assert "10 recovered" in done.stderr + done.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["totals"]["recovered"], summary["totals"]["datagrams"]) == (10, 90)
+    (stream,) = summary["streams"]
+    figures = ("codec", "payload_types", "packets_lost", "recovered", "gap_samples")
+    assert [stream[name] for name in figures] == ["PCMU", [0, 121], 10, 10, 0]
