@@ -9,6 +9,7 @@ The way of a packet, with the module that does it:
 
     receive    a batch is parsed, cut into ticks, and gets its keys                     intake
                its row is looked up by its key; packets of no stream go on probation    strangers, sources
+               redundant audio data are unwrapped                                       redundancy
                it is judged, counted, and put into its stream's jitter ring             insertion, bulk
     boundary   sources that proved themselves begin streams, or take them over          sources, changes
                it leaves the ring, in sequence, or behind a packet that is given up     playout

@@ -31,6 +31,7 @@ I64 = npt.NDArray[np.int64]
 
 _PACKETS_TO_GUESS: Final = 4  # with a block that has the timestamp of an earlier packet
 _PACKETS_TO_GIVE_UP: Final = 25
+_TYPES_LOOKED_AT: Final = 4  # of a stream at a time: a sender that makes up more is not worth the memory
 _NOT_RED: Final = 1  # in ``settled``
 _RED: Final = 2
 _LONGEST_EVENT: Final = 64  # bytes (RFC 4733 2.5.1.4: as many reports as there is room for)
@@ -56,7 +57,7 @@ class Redundancy:
         self._concerns = state.types.is_red | state.types.guessable
         self._settled = state.red_settled
         self._malformed: dict[int, int] = {}  # by row: the stream, by its serial, of which that was told
-        self._evidence: dict[tuple[int, int], _Evidence] = {}  # by row and payload type
+        self._evidence: dict[int, dict[int, _Evidence]] = {}  # by row, by payload type
 
     def concerns(self, payload_type: npt.NDArray[np.uint8]) -> bool:
         """Whether any packets of these types may be redundant audio data."""
@@ -197,10 +198,12 @@ class Redundancy:
     def _look_at(self, info: StreamInfo, payload_type: int, timestamp: int, blocks: list[int] | None) -> int:
         """Look at one more packet, whose redundant blocks are so many ticks earlier than it; None: it is not redundant
         data. Tells whether its type is: ``_RED``, ``_NOT_RED``, or 0, not settled yet."""
-        key = info.index, payload_type
-        seen = self._evidence.get(key)
-        if seen is None or seen.serial != info.serial:
-            seen = self._evidence[key] = _Evidence(info.serial)
+        known = self._evidence.setdefault(info.index, {})
+        if any(one.serial != info.serial for one in known.values()):
+            known.clear()  # of the stream that had the row before
+        if payload_type not in known and len(known) >= _TYPES_LOOKED_AT:
+            return _NOT_RED
+        seen = known.setdefault(payload_type, _Evidence(info.serial))
         verdict = 0
         if blocks is None or blocks != sorted(set(blocks), reverse=True):
             verdict = _NOT_RED
@@ -218,7 +221,7 @@ class Redundancy:
             elif len(seen.timestamps) >= _PACKETS_TO_GIVE_UP:
                 verdict = _NOT_RED
         if verdict:
-            del self._evidence[key]
+            del known[payload_type]
         return verdict
 
 

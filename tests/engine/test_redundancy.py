@@ -17,11 +17,11 @@ from depth import usual_or_slow
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from red import RED, RedSender, parsed, red
-from support import MS, T0, Arrival, Result, packet, payload_of, pcmu, run
+from support import MS, T0, Arrival, Result, batch_of, packet, payload_of, pcmu, run
 
 from strep._codecs.payload_types import PayloadTypes
 from strep._engine import insertion
-from strep._engine.engine import EngineConfig
+from strep._engine.engine import Engine, EngineConfig
 from strep._engine.streams.recovery import Copies
 from strep._engine.streams.ring import JitterRing, RingPackets
 from strep._engine.streams.timeline import Timeline
@@ -372,6 +372,18 @@ def test_other_payloads_are_never_taken_for_redundant_data(payloads: list[bytes]
     result = run(arrivals, width=WIDE)
     assert not any("red (" in text for text in result.notices)
     assert result.totals.unused_copies_by == {}
+
+
+def test_types_that_are_made_up_are_looked_at_four_at_a_time() -> None:
+    """Each of them could be redundant data without any block: a fifth one is not looked at."""
+    made_up = [
+        Arrival(T0 + k * MS, packet(k, payload=b"\0" + bytes(160), payload_type=96 + k % 4)) for k in range(3 * 4)
+    ]
+    engine = Engine(EngineConfig())
+    fifth = Arrival(T0 + 12 * MS, packet(12, payload=b"\0", payload_type=RED))
+    engine.receive(batch_of([*made_up, fifth], width=WIDE))
+    assert engine.state.red_settled[0, 96:100].tolist() == [0] * 4
+    assert engine.state.red_settled[0, RED] == 1
 
 
 def test_a_type_of_redundant_data_is_named_as_in_sdp() -> None:
