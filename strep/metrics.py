@@ -106,6 +106,9 @@ def _of_receiver(core: Any, receiver: Receiver | Supervisor) -> Iterator[Metric]
     for kind, count in totals.by_kind.items():
         counter.add_metric([kind], count)
     yield counter
+    yield core.CounterMetricFamily(
+        "strep_packets_recovered", "Packets that redundant copies (RFC 2198) stood in for.", value=totals.recovered
+    )
     yield core.GaugeMetricFamily("strep_datagrams_buffered", "Datagrams that wait in a ring.", value=totals.buffered)
     yield core.CounterMetricFamily(
         "strep_kernel_dropped", "Datagrams that the kernel dropped: full socket buffers.", value=totals.kernel_dropped

@@ -19,6 +19,7 @@ from .._model.types import Codec
 __all__ = [
     "CODECS",
     "NO_AUDIO",
+    "REDUNDANT",
     "UNKNOWN",
     "CodecFacts",
     "FrameSize",
@@ -29,6 +30,8 @@ __all__ = [
     "parse_codec",
     "silence_byte",
 ]
+
+REDUNDANT: Final = "red"  # no codec: packets that bring earlier ones once more (RFC 2198)
 
 # in columns of codec indices: what is none of them
 UNKNOWN: Final = -1  # a payload type that is not decoded here: counted

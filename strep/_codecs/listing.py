@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .facts import CODECS, CodecFacts
+from .facts import CODECS, REDUNDANT, CodecFacts
 
 __all__ = ["codec_table", "simulated_codecs"]
 
 
 def codec_table() -> str:
-    """All codecs that are decoded here, as a table in Markdown. It ends with a newline."""
+    """All codecs that are decoded here, and RED, which carries them, as a table in Markdown. It ends with a newline."""
     lines = [
         "| codec | spelled (`--pt N=…`) | payload type unless told | decoded by "
         "| lost packets, for ears (`conceal=True`) | `strep simulate` sends |",
@@ -27,6 +27,15 @@ def codec_table() -> str:
                 simulated,
             )
             lines.append(f"| {' | '.join(cells)} |")
+    red = (
+        "RED (RFC 2198)",
+        f"`{REDUNDANT}/8000`",
+        "–",
+        "its blocks' decoders",
+        "copies in later packets, exactly",
+        "–",
+    )
+    lines.append(f"| {' | '.join(red)} |")
     return "\n".join(lines) + "\n"
 
 

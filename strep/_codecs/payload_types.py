@@ -9,12 +9,15 @@ import numpy as np
 
 from .._model.exceptions import ConfigurationError
 from .._model.types import Codec
-from .facts import CODECS, NO_AUDIO, UNKNOWN, CodecFacts, codec_facts, parse_codec
+from .facts import CODECS, NO_AUDIO, REDUNDANT, UNKNOWN, CodecFacts, codec_facts, parse_codec
 
-__all__ = ["TELEPHONE_EVENT", "PayloadTypes"]
+__all__ = ["MALFORMED_RED", "TELEPHONE_EVENT", "PayloadTypes"]
 
 TELEPHONE_EVENT: Final = "telephone-event"  # RFC 4733
 _COMFORT_NOISE: Final = "CN"  # RFC 3389
+
+# stands for packets whose redundant audio data contradict themselves; no packet has it (RFC 5761: it would be RTCP)
+MALFORMED_RED: Final = 72
 
 _EVENT_TYPES: Final = (101, 110, 126)  # dynamic, by habit: SIP telephones' number, and WebRTC's two
 _NOISE_TYPES: Final = (13,)  # static
@@ -24,8 +27,8 @@ _FIRST_DYNAMIC: Final = 96
 class PayloadTypes:
     """Static payload types, the dynamic ones that calls use by habit, and those that the user names.
 
-    ``overrides``: {96: "L16/16000", 97: "opus/48000/2", 98: "telephone-event", 99: "CN"} or Codec objects. Raises
-    ConfigurationError for what is no payload type, and for codecs that are not known here.
+    ``overrides``: {96: "L16/16000", 97: "opus/48000/2", 98: "telephone-event", 99: "CN", 121: "red/8000"} or Codec
+    objects. Raises ConfigurationError for what is no payload type, and for codecs that are not known here.
 
     ``codecs``      tuple of Codec; columns of codecs hold indices into it, UNKNOWN, or NO_AUDIO
     ``candidates``  tuple of packed Codecs, in the order in which guesses try them
@@ -37,6 +40,7 @@ class PayloadTypes:
     ``index_of``    int16: a codec's index, UNKNOWN or NO_AUDIO
     ``is_event``    bool: telephone-events
     ``is_noise``    bool: comfort noise
+    ``is_red``      bool: redundant audio data (RFC 2198), which hold packets of other types
     ``guessable``   bool: dynamic, and nobody says what it is
     ``peeked``      bool: payloads must be looked into
     """
@@ -71,8 +75,11 @@ class PayloadTypes:
         self.index_of = np.full(128, UNKNOWN, np.int16)
         self.is_event = np.zeros(128, np.bool_)
         self.is_noise = np.zeros(128, np.bool_)
+        self.is_red = np.zeros(128, np.bool_)
         for payload_type, what in named.items():
-            self.index_of[payload_type] = NO_AUDIO if isinstance(what, str) else self.index_of_codec(what)
+            self.is_red[payload_type] = what == REDUNDANT
+            if what != REDUNDANT:  # which never comes as far as to where its index would be asked for
+                self.index_of[payload_type] = NO_AUDIO if isinstance(what, str) else self.index_of_codec(what)
             self.is_event[payload_type] = what == TELEPHONE_EVENT
             self.is_noise[payload_type] = what == _COMFORT_NOISE
         self.guessable = (np.arange(128) >= _FIRST_DYNAMIC) & ~np.isin(np.arange(128), list(named))
@@ -110,7 +117,7 @@ def _named(spelled: str | Codec) -> Codec | str:
             raise ConfigurationError(f"codec {spelled} is not decoded here")
         return spelled
     name = spelled.strip().partition("/")[0]
-    for known in (TELEPHONE_EVENT, _COMFORT_NOISE):
+    for known in (TELEPHONE_EVENT, _COMFORT_NOISE, REDUNDANT):
         if name.lower() == known.lower():
             return known
     return parse_codec(spelled)

@@ -24,13 +24,15 @@ class Accounts:
         self.delivered = 0
         self.duplicate = 0
         self.late = 0
+        self.recovered = 0  # packets that copies stood in for: in none of the others
         self.streams_ended = 0
         self.streams_refused = 0
         self._rejected: Counter[str] = Counter()
         self._malformed: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        self._unused_copies: Counter[str] = Counter()
 
-    def count(self, fate: Literal["delivered", "duplicate", "late"], packets: int) -> None:
+    def count(self, fate: Literal["delivered", "duplicate", "late", "recovered"], packets: int) -> None:
         fates = self.__dict__
         self._note((fates, fate, fates[fate]))
         fates[fate] += packets
@@ -49,6 +51,11 @@ class Accounts:
     def drop(self, cause: str, count: int) -> None:
         if count:
             self._add(self._dropped, cause, count)
+
+    def count_unused_copies(self, cause: str, count: int) -> None:
+        """Redundant blocks that no use can be made of; the packets that brought them have their own fate."""
+        if count:
+            self._add(self._unused_copies, cause, count)
 
     def _add(self, counter: Counter[str], cause: str, count: int) -> None:
         before = counter[cause]
@@ -79,6 +86,7 @@ class Accounts:
             delivered=self.delivered,
             duplicate=self.duplicate,
             late=self.late,
+            recovered=self.recovered,
             malformed=self._malformed.total(),
             rejected=self._rejected.total(),
             dropped=self._dropped.total(),
@@ -86,6 +94,7 @@ class Accounts:
             malformed_by=_sorted(self._malformed),
             rejected_by=_sorted(self._rejected),
             dropped_by=_sorted(self._dropped),
+            unused_copies_by=_sorted(self._unused_copies),
             streams_started=started,
             streams_ended=self.streams_ended,
             streams_refused=self.streams_refused,

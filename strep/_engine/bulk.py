@@ -13,6 +13,7 @@ from .containment import Containment
 from .insertion import Insertion
 from .packets import Packets
 from .playout import Playout
+from .redundancy import Redundancy
 from .state import StreamState
 from .streams.slots import Bodies
 
@@ -41,7 +42,9 @@ class BulkInsertion:
         containment: Containment,
         playout: Playout,
         insertion: Insertion,
+        redundancy: Redundancy,
     ) -> None:
+        self._redundancy = redundancy
         self._state = state
         self._ring = state.ring
         self._undo = state.undo
@@ -61,7 +64,10 @@ class BulkInsertion:
             return rest  # nothing is lost: all are taken tick by tick
         rest[chosen] = False
         if chosen.size:
-            self._insert(packets.bodies().take(chosen), row, ext, rank)
+            bodies = packets.bodies().take(chosen)
+            if self._redundancy.concerns(bodies.payload_type):
+                bodies, *_ = self._redundancy.unwrap(bodies, row, ext)  # nothing is missing: no copies are needed
+            self._insert(bodies, row, ext, rank)
         return rest
 
     def _choose(self, packets: Packets) -> tuple[I64, I64, I64, I64]:
@@ -87,6 +93,8 @@ class BulkInsertion:
             good &= ~state.throttle.throttled[row]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
         good &= packets.length[order] <= ring.room_in(row)
+        if self._redundancy.concerns(packets.payload_type):
+            good &= ~self._redundancy.undecided(packets.payload_type[order], row)
         smooth = np.repeat(np.logical_and.reduceat(good, start), length)
         return order[smooth], row[smooth], ext[smooth], rank[smooth]
 

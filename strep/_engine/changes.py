@@ -136,7 +136,7 @@ class SourceChanges:
         next_ext = ring.next[rows]
         jump = (lowest - next_ext) & 0xFFFF
         goes_on = same & (jump < MAX_DROPOUT)  # RFC 3550 A.1: in order, with a permissible gap
-        ring.skip(rows[goes_on], jump[goes_on])
+        state.skip(rows[goes_on], jump[goes_on])
         anew = np.flatnonzero(~goes_on)
         if anew.size:
             self._begin_anew(rows[anew], one.ssrc[anew], lowest[anew], held.columns[held.owner.searchsorted(anew)])

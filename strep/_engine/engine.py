@@ -9,6 +9,7 @@ The way of a packet, with the module that does it:
 
     receive    a batch is parsed, cut into ticks, and gets its keys                     intake
                its row is looked up by its key; packets of no stream go on probation    strangers, sources
+               redundant audio data are unwrapped                                       redundancy
                it is judged, counted, and put into its stream's jitter ring             insertion, bulk
     boundary   sources that proved themselves begin streams, or take them over          sources, changes
                it leaves the ring, in sequence, or behind a packet that is given up     playout
@@ -45,6 +46,7 @@ from .outlet.decoding import Defer, at_once
 from .outlet.outlet import Outlet
 from .packets import Packets
 from .playout import Playout
+from .redundancy import Redundancy
 from .release import Release
 from .seconds import EachSecond
 from .sources.announcements import Announcements
@@ -144,7 +146,7 @@ class Engine:
         self._intake = Intake(accounts, registry, config.sources, pins)
         self._sources = Sources(state, accounts, pins)
         self._outlet = Outlet(state, accounts, types, defer)
-        self._playout = Playout(state, contained, self._outlet.deliver, events, latency_ns=config.latency_ns)
+        self._playout = Playout(state, contained, accounts, self._outlet.deliver, events, latency_ns=config.latency_ns)
         self._endings = Endings(
             state=state,
             accounts=accounts,
@@ -154,15 +156,17 @@ class Engine:
             events=events,
         )
         self._strangers = Strangers(accounts, contained.quarantine, self._offer)
+        redundancy = Redundancy(state, accounts, events)
         self._insertion = Insertion(
             state=state,
             accounts=accounts,
             containment=contained,
             playout=self._playout,
             strangers=self._strangers,
+            redundancy=redundancy,
             events=events,
         )
-        self._bulk = BulkInsertion(state, accounts, contained, self._playout, self._insertion)
+        self._bulk = BulkInsertion(state, accounts, contained, self._playout, self._insertion, redundancy)
         self._changes = SourceChanges(
             state=state,
             containment=contained,
@@ -306,7 +310,7 @@ class Engine:
 
     def totals(self) -> Totals:
         self._sources.settle_accounts()
-        in_rings = int(np.bitwise_count(self.state.ring.present).sum())
+        in_rings = self.state.ring.waiting()
         buffered = in_rings + self._sources.held + self._playout.waiting
         return self.accounts.totals(buffered=buffered, started=self.registry.started)
 

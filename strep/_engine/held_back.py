@@ -27,6 +27,7 @@ class HeldInsertion:
     """``insert(packets, rows)`` inserts packets of one tick."""
 
     def __init__(self, state: StreamState, playout: Playout, insert: Callable[[Packets, I64], None]) -> None:
+        self._state = state
         self._ring = state.ring
         self._playout = playout
         self._insert = insert
@@ -77,4 +78,4 @@ class HeldInsertion:
         for row in np.unique(rows[far]).tolist():
             nearest = int(ahead[far & (rows == row)].min())
             if nearest < MAX_DROPOUT and not (~far & (rows == row)).any():
-                ring.skip(np.array([row]), np.array([nearest]))
+                self._state.skip(np.array([row]), np.array([nearest]))

@@ -7,14 +7,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .._codecs.payload_types import MALFORMED_RED
 from .._model.events import Event, Notice
 from .._model.time import NEVER_NS
 from .accounts import Accounts
 from .containment import Containment
 from .packets import Packets
 from .playout import Playout
+from .redundancy import Redundancy
 from .state import StreamState
 from .strangers import Strangers
+from .streams.recovery import Copies, insert_copies
 from .streams.ring import LONG_RUN, MAX_DROPOUT, MISORDER, WINDOW
 from .streams.slots import Bodies
 
@@ -37,8 +40,10 @@ class Insertion:
         containment: Containment,
         playout: Playout,
         strangers: Strangers,
+        redundancy: Redundancy,
         events: list[Event],
     ) -> None:
+        self._redundancy = redundancy
         self._state = state
         self._ring = state.ring
         self._undo = state.undo
@@ -146,8 +151,12 @@ class Insertion:
     def _insert_near(self, bodies: Bodies, row: I64, ext: I64) -> None:
         """Packets in the windows of their streams."""
         containment = self._containment
-        if int(bodies.length.max()) > self._ring.small_payload:
-            fits = self._make_room(bodies.length, row)
+        longest = bodies.length  # what each packet needs room for
+        copies: Copies | None = None
+        if self._redundancy.concerns(bodies.payload_type):
+            bodies, copies, longest = self._redundancy.unwrap(bodies, row, ext)
+        if int(longest.max()) > self._ring.small_payload:
+            fits = self._make_room(longest, row)
             if not fits.all():
                 which = fits.nonzero()[0]
                 bodies, row, ext = bodies.take(which), row[which], ext[which]
@@ -165,8 +174,20 @@ class Insertion:
 
             containment.isolate("insert", error, row, again, packets=True)
         self._undo.clear()
+        if copies is not None:
+            self._insert_copies(copies)
         if self._playout.at_once:
             self._playout.send_ready(row if different else np.unique(row))
+
+    def _insert_copies(self, copies: Copies) -> None:
+        """Redundant copies wait in the ring for what is missing before the packets that brought them."""
+
+        def insert(rows: I64) -> None:
+            which = np.isin(copies.row, rows) & (self._ring.base.take(copies.row) >= 0)
+            too_old = insert_copies(self._ring, copies.take(which.nonzero()[0]))
+            self._accounts.count_unused_copies("too_old", too_old)
+
+        self._containment.run("insert", np.unique(copies.row), insert)
 
     def _judge_and_put(self, bodies: Bodies, row: I64, ext: I64) -> bool:
         """Count packets that are in the window, and put those into the ring that are neither late nor copies of others.
@@ -229,7 +250,7 @@ class Insertion:
             key = key[order]
             copies[order[1:][key[1:] == key[:-1]]] = True
             again = _not_first(row)
-        late = (offset < 0) & ~copies
+        late = ring.given_up(row, offset) & ~copies
         if np.count_nonzero(late):
             ring.note_late(row[late], offset[late])
         return copies, late, again
@@ -278,6 +299,9 @@ class Insertion:
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> None:
         """Note the payload types of packets. Types that are not decoded are told, once a stream."""
         types = self._state.types
+        malformed = payload_type == MALFORMED_RED
+        if np.count_nonzero(malformed):
+            row, payload_type = row[~malformed], payload_type[~malformed]
         for info, pt in self._state.note_types(row, payload_type):
             if not types.guessable[pt]:
                 text = types.why_not(pt)

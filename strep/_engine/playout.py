@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .._model.events import Event
 from .._model.time import NEVER_NS, TICK_NS
+from .accounts import Accounts
 from .containment import Containment
 from .release import Release
 from .state import StreamState
@@ -37,6 +38,7 @@ class Playout:
         self,
         state: StreamState,
         containment: Containment,
+        accounts: Accounts,
         hand_over: Callable[[RingPackets], list[Event]],
         events: list[Event],
         *,
@@ -46,6 +48,7 @@ class Playout:
         self._ring = state.ring
         self._undo = state.undo
         self._containment = containment
+        self._accounts = accounts
         self._hand_over = hand_over
         self._events = events
         self._latency_ns = latency_ns
@@ -67,8 +70,8 @@ class Playout:
 
     @property
     def waiting(self) -> int:
-        """Packets that have left the ring and were not handed over yet."""
-        return sum(len(packets) for packets in self._waiting)
+        """Packets that have left the ring and were not handed over yet, copies not counted."""
+        return sum(packets.came for packets in self._waiting)
 
     def next_deadline_ns(self, now_ns: int) -> int:
         """When :meth:`boundary` has something to do, if nothing more comes; perhaps earlier."""
@@ -251,7 +254,9 @@ class Playout:
                 def again(which: I64) -> None:
                     self._events += self._hand_over(packets.take(which))
 
-                self._containment.isolate("place", error, packets.row, again, packets=True)
+                done = self._containment.isolate("place", error, packets.row, again, packets=True)
+                if packets.recovered is not None:  # which are in no account
+                    self._accounts.drop("fault", -int(np.count_nonzero(packets.recovered & ~done)))
             self._undo.clear()
 
 

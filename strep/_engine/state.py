@@ -32,6 +32,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 ESTABLISHED_NS: Final = 500_000_000  # a stream that has lasted so long is more than a stray pair of packets
+_COPIED: Final = 8  # packets before one, of which it may bring copies
 _NO_TYPE: Final = 255  # no payload type has been seen yet
 
 
@@ -63,6 +64,9 @@ class StreamState:
         self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
         self.any_encrypted = 0
         self.types_seen = np.zeros((rows, 128), np.bool_)
+        self.red_settled = np.zeros((rows, 128), np.uint8)  # whether unnamed types are redundant data (``Redundancy``)
+        self.has_red = np.zeros(rows, np.bool_)  # redundant data have come
+        self.recovered = np.zeros(rows, np.int64)  # packets that redundant copies stood in for
         self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
         self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
         reception, timeline = self.reception, self.timeline
@@ -85,6 +89,7 @@ class StreamState:
             "position": timeline.position,
             "gap_frames": timeline.gap_frames,
             "undecoded": timeline.undecoded,
+            "recovered": self.recovered,
             "timestamp_jumps": timeline.timestamp_jumps,
             "sources": self.sources,
             "restarts": self.restarts,
@@ -116,6 +121,9 @@ class StreamState:
         self.sources[rows] = 1
         self.encrypted[rows] = False
         self.types_seen[rows] = False
+        self.red_settled[rows] = 0
+        self.has_red[rows] = False
+        self.recovered[rows] = 0
         self._last_type[rows] = _NO_TYPE
         self.ring.open(rows, first_ext, payload_bytes)
         self.reception.open(rows, first_ext, arrival_ns, timestamp)
@@ -169,6 +177,11 @@ class StreamState:
         sparse: npt.NDArray[np.bool_] = self.reception.received[rows] * SECOND_NS < lasted_ns
         return sparse & (self.reception.last_arrival_ns[rows] <= silent_since_ns)
 
+    def skip(self, rows: I64, packets: I64) -> None:
+        """So many packets (0 or more) will not come in rows whose packets have all left their rings; those excepted of
+        which redundant copies may still come."""
+        self.ring.skip(rows, np.where(self.has_red[rows], np.maximum(packets - _COPIED, 0), packets))
+
     def mark_encrypted(self, row: int) -> None:
         self.undo.note((self.encrypted, row, self.encrypted[row]))
         self.undo.note((self.__dict__, "any_encrypted", self.any_encrypted))
@@ -211,7 +224,7 @@ class StreamState:
         if derived is None:
             (derived,) = each_of(self.derived(np.array([row])))
         if stream.codec is None:  # nothing was decoded; its clock may be known all the same
-            known = self.codec_of_type[np.flatnonzero(self.types_seen[row])]
+            known = self.codec_of_type[np.flatnonzero(self.types_seen[row] & ~self.types.is_red)]
             figures["clock_rate"] = max(
                 (self.types.codecs[i].clock_rate for i in known[:1].tolist() if i >= 0), default=0
             )

@@ -29,6 +29,8 @@ class StreamReport:
     ``packets_received`` counts every RTP packet of the stream, duplicates and late ones too.
     ``packets_lost`` = sequence numbers that never came = expected - (received - duplicates).
     ``rfc3550_lost`` = expected - received, which duplicates make smaller, even negative.
+    ``recovered`` = packets that did not come in time, and that redundant copies (RFC 2198) stand in for. They count as
+    lost, or late, as the network lost them, or was late; but there is no gap.
     ``media_ratio``: seconds of audio that were sent for each second that passed, pauses not counted; below 1 the sender
     was starved. ``media_ratio_min``: that of the worst 10 s. None for less than 1 s, or 10 s.
     ``skew_ppm``: how much faster than the receiver's the sender's clock runs; None for less than 30 s.
@@ -52,6 +54,7 @@ class StreamReport:
     last_arrival_ns: int
     gaps: dict[str, int] = field(default_factory=dict)  # frames by cause
     undecoded: int = 0  # packets of unknown payload types or other formats: dropped, counted
+    recovered: int = 0  # lost or late ones that redundant copies (RFC 2198) stood in for
     timestamp_jumps: int = 0
     restarts: int = 0  # SSRC changes and sequence restarts
     skew_ppm: float | None = None
@@ -133,6 +136,7 @@ class StreamReport:
             "reordered": self.reordered,
             "late": self.late,
             "undecoded": self.undecoded,
+            "recovered": self.recovered,
             "timestamp_jumps": self.timestamp_jumps,
             "restarts": self.restarts,
             "jitter_ms": {
@@ -178,6 +182,7 @@ def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> 
         last_arrival_ns=int(figures["last_arrival_ns"]),
         gaps={cause.label: int(gaps[cause]) for cause in _GAP_CAUSES if gaps[cause]},
         undecoded=int(figures["undecoded"]),
+        recovered=int(figures["recovered"]),
         timestamp_jumps=int(figures["timestamp_jumps"]),
         restarts=int(figures["restarts"]),
         skew_ppm=_known(figures["skew_ppm"]),
@@ -229,6 +234,9 @@ class Totals:
     ``kernel_dropped`` (the buffer was full) and ``after_end`` (the end of a socket had begun) never reached us and are
     not part of ``datagrams``. What was still unread at the end is ``dropped`` (cause "unread"). ``faults`` counts
     exceptions that were contained, by place; the packets that they cost are among ``dropped`` (cause "fault").
+    ``recovered`` counts packets that redundant copies (RFC 2198) stood in for: none of ``datagrams``, they did not
+    come in time.
+    ``unused_copies_by`` counts redundant blocks (RFC 2198) that no use can be made of; their packets are counted above.
     """
 
     datagrams: int = 0
@@ -240,11 +248,13 @@ class Totals:
     rejected: int = 0
     dropped: int = 0
     buffered: int = 0
+    recovered: int = 0
     kernel_dropped: int = 0
     after_end: int = 0
     malformed_by: dict[str, int] = field(default_factory=dict)
     rejected_by: dict[str, int] = field(default_factory=dict)
     dropped_by: dict[str, int] = field(default_factory=dict)
+    unused_copies_by: dict[str, int] = field(default_factory=dict)
     streams_started: int = 0
     streams_ended: int = 0
     streams_refused: int = 0

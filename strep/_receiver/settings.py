@@ -104,7 +104,8 @@ class Settings:
         default=None, metadata=_about("How long a missing packet is waited for, 0 to 800 ms.", unit="ms")
     )
     payload_types: Mapping[int, str | Codec] | None = field(
-        default=None, metadata=_about("Dynamic payload types, like 96=opus/48000/2 or 97=telephone-event.")
+        default=None,
+        metadata=_about("Dynamic payload types, like 96=opus/48000/2, 97=telephone-event or 121=red/8000."),
     )
     allow: Sequence[str] = field(default=(), metadata=_about("Networks that may send, in CIDR notation; none: all."))
     call_legs: Iterable[uuid.UUID | str] | None = field(

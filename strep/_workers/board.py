@@ -53,6 +53,7 @@ _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "position": ("i8", ()),
     "gap_frames": ("i8", (len(GapCause),)),
     "undecoded": ("i8", ()),
+    "recovered": ("i8", ()),
     "timestamp_jumps": ("i8", ()),
     "sources": ("i8", ()),
     "restarts": ("i8", ()),

@@ -24,7 +24,7 @@ def merge_totals(all_totals: Iterable[dict[str, Any]]) -> Totals:
                     by[cause] = by.get(cause, 0) + count
             elif name not in ("kernel_dropped", "after_end"):
                 setattr(merged, name, getattr(merged, name) + value)
-    for name in ("malformed_by", "rejected_by", "dropped_by", "faults"):
+    for name in ("malformed_by", "rejected_by", "dropped_by", "unused_copies_by", "faults"):
         setattr(merged, name, dict(sorted(getattr(merged, name).items())))
     return merged
 

@@ -54,7 +54,7 @@ _LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "allow": {"metavar": "CIDR", "help": "Network that may send (repeat; default all)."},
     "payload_types": {
         "flag": "--pt", "multiple": True, "metavar": "N=NAME/RATE",
-        "help": "A dynamic payload type, like 96=opus/48000/2 or 97=telephone-event (repeat).",
+        "help": "A dynamic payload type, like 96=opus/48000/2, 97=telephone-event or 121=red/8000 (repeat).",
     },
     "max_streams": {"type": click.IntRange(1, 1_000_000)},
     "idle_timeout_s": {"type": click.FloatRange(1)},

@@ -91,6 +91,7 @@ def totals_line(totals: Totals, live: int) -> str:
     for name in (
         "duplicate",
         "late",
+        "recovered",
         "malformed",
         "rejected",
         "dropped",

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from ..._codecs.batch_decoder import BatchDecoder, PacketContext, PacketSamples
 from ..._codecs.facts import NO_AUDIO, UNKNOWN
-from ..._codecs.payload_types import PayloadTypes
+from ..._codecs.payload_types import MALFORMED_RED, PayloadTypes
 from ..._model.blocks import BlockBatch
 from ..._model.events import Event, Fault
 from ..._model.types import GapCause, StreamInfo
+from ..._parser.redundant import RedFault
 from ..accounts import Accounts
 from ..state import StreamState
 from ..streams.placement import Anchor, Placement
@@ -28,6 +29,7 @@ from .sorter import Sorter
 
 __all__ = ["Outlet"]
 
+Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 
 
@@ -125,12 +127,19 @@ class Outlet:
             anchors = self._presses.anchors(popped, is_event)
         placed = timeline.place(popped, codec, frames)
         undecoded, corrupt = timeline.take_undecoded()
-        self._accounts.count("delivered", len(popped) - undecoded - corrupt)
+        if popped.recovered is not None:
+            useless, torn = self._count_recovered(popped, popped.recovered, codec, frames)
+            undecoded, corrupt = undecoded - useless, corrupt - torn
+        self._accounts.count("delivered", popped.came - undecoded - corrupt)
         self._accounts.drop("corrupt", corrupt)
         if undecoded:
+            undecoded -= self._drop_malformed_red(popped)
             encrypted = 0
             if self._state.any_encrypted:
-                encrypted = int(np.count_nonzero(self._state.encrypted.take(popped.row) & (codec == UNKNOWN)))
+                of_encrypted = self._state.encrypted.take(popped.row) & (codec == UNKNOWN)
+                if popped.recovered is not None:
+                    of_encrypted &= ~popped.recovered
+                encrypted = int(np.count_nonzero(of_encrypted))
             self._accounts.drop("encrypted", encrypted)
             self._accounts.drop("payload_type", undecoded - encrypted)
         if placed is not None and self._state.codecless:
@@ -156,6 +165,31 @@ class Outlet:
             if self._noise and placed is not None:
                 noise = self._noise.in_silences(placed)
         return mapped, events, noise
+
+    def _count_recovered(
+        self, popped: RingPackets, recovered: Bools, codec: npt.NDArray[np.int16], frames: I64
+    ) -> tuple[int, int]:
+        """Redundant copies that stand in for packets, and have been placed. Those that cannot be decoded are as if they
+        were not there: how many of them are of types that are not decoded, and how many corrupt."""
+        state = self._state
+        unknown = recovered & (codec == UNKNOWN)
+        torn = recovered & (codec >= 0) & (frames == 0) & (popped.length > 0)
+        useless, good = popped.row[unknown | torn], popped.row[recovered & ~(unknown | torn)]
+        for column, rows, change in ((state.timeline.undecoded, useless, -1), (state.recovered, good, 1)):
+            self._undo.note((column, rows, column[rows]))
+            np.add.at(column, rows, change)
+        self._accounts.count("recovered", len(good))
+        return int(np.count_nonzero(unknown)), int(np.count_nonzero(torn))
+
+    def _drop_malformed_red(self, popped: RingPackets) -> int:
+        """Count packets, which have been placed, whose redundant audio data contradict themselves; tells how many."""
+        malformed = popped.payload_type == MALFORMED_RED
+        if not np.count_nonzero(malformed):
+            return 0
+        malformed &= ~self._state.encrypted.take(popped.row)
+        for fault, count in enumerate(np.bincount(popped.length[malformed]).tolist()):
+            self._accounts.drop(RedFault(fault).label, count)
+        return int(np.count_nonzero(malformed))
 
     def _accept_early(self, popped: RingPackets, early: dict[int, int]) -> None:
         """Packets, so many by another packet of their stream, were counted as undecoded before their keys were told."""

@@ -27,6 +27,7 @@ from ..._model.time import NEVER_NS
 from ..undo import Undo
 from .ring_packets import RingPackets
 from .slots import LARGE_BYTES, LARGE_WIDTHS, SLOTS, Bodies, LargeSlots, PacketSlots, put
+from .spares import Spares
 
 __all__ = ["LONG_RUN", "MAX_DROPOUT", "MISORDER", "WINDOW", "JitterRing", "RingPackets"]
 
@@ -68,6 +69,7 @@ class JitterRing:
         self._small = PacketSlots(_SMALL_BYTES, min(streams, _STREAMS_AT_FIRST))
         self._middle = PacketSlots(_MIDDLE_BYTES, min(streams, _MIDDLE_STREAMS_AT_FIRST))
         self._large = LargeSlots(large_bytes)
+        self.spares = Spares(streams, self._note)
         self._mark = np.zeros(streams, np.int64)
         self.any_large = 0  # rows whose slots are not of the smallest size
         self.keep_payloads = True  # False: they will not be read
@@ -93,10 +95,12 @@ class JitterRing:
         self.present[rows] = 0
         for word in self._history:
             word[rows] = 0
+        self.spares.forget(rows)
         self.deadline_ns[rows] = NEVER_NS
 
     def skip(self, rows: I64, packets: I64) -> None:
         """So many packets (0 or more) will not come in rows whose packets have all left."""
+        self.spares.forget(rows)
         self.next[rows] += packets
         self.edge[rows] = self.next[rows]
         self.deadline_ns[rows] = NEVER_NS
@@ -112,6 +116,7 @@ class JitterRing:
         base = int(self.base[row])
         self.base[row] = -1
         self.present[row] = 0
+        self.spares.forget(row)
         self.deadline_ns[row] = NEVER_NS
         if base < 0:
             return
@@ -120,10 +125,18 @@ class JitterRing:
 
     def drop(self, rows: I64) -> int:
         """Forget the packets that wait in these rows; tells how many."""
-        count = int(np.bitwise_count(self.present[rows]).sum())
+        count = self.waiting(rows)
         self.present[rows] = 0
+        self.spares.forget(rows)
         self.deadline_ns[rows] = NEVER_NS
         return count
+
+    def waiting(self, rows: I64 | slice = slice(None)) -> int:
+        """How many packets wait in rows (distinct), copies not counted."""
+        present = self.present[rows]
+        if self.spares.used:
+            present = present & ~self.spares.copies[rows]
+        return int(np.bitwise_count(present).sum())
 
     def enlarge(self, row: int, size: int) -> bool:
         """Move a stream to slots of a larger size, because its packets have grown; tells whether there was room."""
@@ -210,6 +223,12 @@ class JitterRing:
             self.present[rows] = present | bit
         else:
             np.bitwise_or.at(self.present, rows, bit)
+        if self.spares.used:
+            self.spares.replaced(rows, bit)
+        self.fill_slots(rows, ext, bodies)
+
+    def fill_slots(self, rows: I64, ext: I64, bodies: Bodies) -> None:
+        """Put packets into their slots, which says nothing of whether they are there."""
         keep = self.keep_payloads or bool(self.peeked.take(bodies.payload_type).any())
         slot = self.base.take(rows) + (ext & (SLOTS - 1))
         word = bodies.timestamp.astype(np.uint64)
@@ -227,13 +246,14 @@ class JitterRing:
         """Set the deadline of rows that have a hole (several mentions of a row are fine)."""
         waiting = self.next[rows] + _first_waiting(self.present[rows])
         slot = self.base[rows] + (waiting & (SLOTS - 1))
-        arrival = self._meta_of(rows, slot)[:, 1].view(np.int64)
+        arrival = self.meta_of(rows, slot)[:, 1].view(np.int64)
         # a clock that went wrong must not make a deadline wrap
         arrival = np.minimum(arrival, NEVER_NS - 1 - latency_ns)
         self.deadline_ns[rows] = arrival + latency_ns
         self.earliest_deadline_ns = min(self.earliest_deadline_ns, int(arrival.min()) + latency_ns)
 
-    def _meta_of(self, rows: I64, slot: I64) -> U64:
+    def meta_of(self, rows: I64, slot: I64) -> U64:
+        """What slots know of their packets, as :class:`PacketSlots` has it. uint64 (n, 2)."""
         if not self.any_large:
             return self._small.meta[slot]
         meta = np.empty((len(rows), 2), np.uint64)
@@ -274,14 +294,22 @@ class JitterRing:
         ext += step
         slot = self.base.take(row)
         slot += ext & (SLOTS - 1)
-        meta = self._meta_of(row, slot)
+        meta = self.meta_of(row, slot)
         word = meta[:, 0]
         count = run.view(np.uint64)
         present = self.present.take(rows)
         self._note((self.present, rows, present))
         self._note((self.next, rows, first))
         self.present[rows] = present >> count
-        self._remember(rows, count, (_ONE << count) - _ONE)
+        recovered = None
+        if self.spares.used:
+            copies = self.spares.copies.take(rows)
+            came = self.spares.shift(rows, count)
+            if (copies & ((_ONE << count) - _ONE)).any():
+                recovered = ((np.repeat(copies, run) >> step.view(np.uint64)) & _ONE).astype(np.bool_)
+        else:
+            came = (_ONE << count) - _ONE
+        self._remember(rows, count, came)
         self.next[rows] = first + run
         return RingPackets(
             row=row,
@@ -291,24 +319,31 @@ class JitterRing:
             length=((word >> np.uint64(8)) & np.uint64(0xFFFFFF)).view(np.int64),
             payload_type=(word & np.uint64(0xFF)).view(np.int64),
             arrival_ns=np.ascontiguousarray(meta[:, 1]).view(np.int64),
+            recovered=recovered,
         )
 
     def skip_hole(self, rows: I64, latency_ns: int) -> None:
-        """Give up the holes at the front of these rows, whose runs are 0 and behind which something waits."""
+        """Give up the holes at the front of these rows, whose runs are 0 and behind which something waits: up to a
+        redundant copy of what is missing, where there is one."""
         present, first = self.present[rows], self.next[rows]
         self._note((self.present, rows, present))
         self._note((self.next, rows, first))
         self._note((self.deadline_ns, rows, self.deadline_ns[rows]))
         self.note_earliest()
-        hole = _first_waiting(present)
+        spares = self.spares
+        if spares.used:
+            present = spares.fill(rows, present)
+        hole = np.bitwise_count((present & (~present + _ONE)) - _ONE).astype(np.int64)
         count = hole.view(np.uint64)
+        if spares.used:
+            spares.shift(rows, count)
         self.present[rows] = present >> count
         self._remember(rows, count, 0)
         self.next[rows] = first + hole
         self.watch_holes(rows, latency_ns)
 
     def _remember(self, rows: I64, count: U64, came: U64 | int) -> None:
-        """Shift ``count`` (1 to 63) packets into the history."""
+        """Shift ``count`` (0 to 63) packets into the history."""
         rest = np.uint64(64) - count
         for word in self._history:
             before = word.take(rows)
@@ -317,16 +352,29 @@ class JitterRing:
             came = before >> rest
 
     def came(self, rows: I64, offset: I64) -> npt.NDArray[np.bool_]:
-        """Whether the packets at next + offset (-192 to 63) are here or have been."""
+        """Whether the packets at next + offset (-192 to 63) are here or have been, copies not counted."""
         back = np.maximum(-1 - offset, 0)
-        words = np.stack([word.take(rows) for word in (*self._history, self.present)])
+        here = self.present.take(rows)
+        if self.spares.used:
+            here &= ~self.spares.copies.take(rows) | self.spares.late.take(rows)
+        words = np.stack([*(word.take(rows) for word in self._history), here])
         which = np.where(offset < 0, back >> 6, _HISTORY_WORDS)
         shift = np.where(offset < 0, back & 63, offset).view(np.uint64)
         return ((words[which, np.arange(len(rows))] >> shift) & _ONE).astype(np.bool_)
 
+    def given_up(self, rows: I64, offset: I64) -> npt.NDArray[np.bool_]:
+        """Whether nothing is waited for at next + offset (-192 to 63) any more, where no packet came."""
+        gone: npt.NDArray[np.bool_] = offset < 0
+        if self.spares.used:
+            bit = _ONE << np.maximum(offset, 0).view(np.uint64)
+            gone = gone | ((self.spares.standing_in(rows, self.present.take(rows)) & bit) != 0)
+        return gone
+
     def note_late(self, rows: I64, offset: I64) -> None:
-        """Remember that late packets at next + offset (-192 to -1) have come."""
+        """Remember that late packets at next + offset (-192 to -1; more where a copy stands in) have come."""
         back = -1 - offset
+        if (stood_in := (back < 0).nonzero()[0]).size:
+            self.spares.note_late(rows[stood_in], _ONE << offset[stood_in].view(np.uint64))
         for number, word in enumerate(self._history):
             mine = back >> 6 == number
             which = rows[mine]

@@ -13,7 +13,7 @@ I64 = npt.NDArray[np.int64]
 class RingPackets:
     """Packets that left the ring, columns (p,): by stream, and each stream's in sequence order."""
 
-    __slots__ = ("arrival_ns", "ext", "length", "payload_type", "row", "slot", "timestamp")
+    __slots__ = ("arrival_ns", "ext", "length", "payload_type", "recovered", "row", "slot", "timestamp")
 
     def __init__(
         self,
@@ -24,6 +24,7 @@ class RingPackets:
         length: I64,
         payload_type: I64,
         arrival_ns: I64,
+        recovered: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.row = row
         self.ext = ext
@@ -32,9 +33,15 @@ class RingPackets:
         self.length = length
         self.payload_type = payload_type
         self.arrival_ns = arrival_ns
+        self.recovered = recovered  # which did not come themselves, but in a redundant copy; None: none
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @property
+    def came(self) -> int:
+        """Packets that came themselves."""
+        return len(self.row) - (0 if self.recovered is None else int(np.count_nonzero(self.recovered)))
 
     def take(self, chosen: I64 | npt.NDArray[np.bool_]) -> RingPackets:
         return RingPackets(
@@ -45,6 +52,7 @@ class RingPackets:
             length=self.length[chosen],
             payload_type=self.payload_type[chosen],
             arrival_ns=self.arrival_ns[chosen],
+            recovered=None if self.recovered is None else self.recovered[chosen],
         )
 
     def starts(self) -> I64:
@@ -62,4 +70,8 @@ class RingPackets:
             np.concatenate([getattr(part, name) for part in parts])[order]
             for name in ("ext", "slot", "timestamp", "length", "payload_type", "arrival_ns")
         )
-        return cls(row[order], *rest)
+        joined = cls(row[order], *rest)
+        if any(part.recovered is not None for part in parts):
+            none = (np.zeros(len(p), np.bool_) if p.recovered is None else p.recovered for p in parts)
+            joined.recovered = np.concatenate(list(none))[order]
+        return joined
