@@ -85,6 +85,7 @@ class CodecFacts:
     clock_rate: int = 8000  # of RTP timestamps; if ``any_rate``, what is meant when nobody says a rate
     sample_rate: int = 0  # of the audio; 0: that of the clock
     any_rate: bool = False  # users may say a rate, from 4,000 to 192,000 Hz
+    other_clocks: tuple[int, ...] = ()  # that senders have by mistake, and users may name
     max_channels: int = 1
     # --- payload types
     static_types: Mapping[int, str] = field(default_factory=dict)  # of RFC 3551, and what each stands for
@@ -235,6 +236,7 @@ _ROWS: Final = (
         name="G722",
         title="G.722",
         sample_rate=16_000,
+        other_clocks=(16_000,),
         static_types={9: "G722"},
         frame_sizes=(FrameSize(1, 2),),
         decoder=".decoders:FrameDecoder",
@@ -268,6 +270,8 @@ _ROWS: Final = (
         title="Opus, mono or stereo",
         spelling="opus/48000[/2]",
         clock_rate=48_000,
+        sample_rate=48_000,
+        other_clocks=(8000, 12_000, 16_000, 24_000),
         max_channels=2,
         dynamic_type=111,  # WebRTC's number, which calls that pass through Telnyx keep: the fork carries no SDP
         habitual=True,
@@ -421,7 +425,7 @@ def parse_codec(spelled: str) -> Codec:
     named = f"codec {row.name}/{row.clock_rate}"
     if row.any_rate and not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
         raise ConfigurationError(f"codec {spelled!r}: the rate must be {_LOWEST_RATE} to {_HIGHEST_RATE} Hz")
-    if not row.any_rate and rate != row.clock_rate:
+    if not row.any_rate and rate != row.clock_rate and rate not in row.other_clocks:
         raise ConfigurationError(f"{named}: its RTP clock runs at {row.clock_rate} Hz, not {rate}")
     if not 1 <= channels <= row.max_channels:
         choice = "1 or 2 channels" if row.max_channels > 1 else "one channel"

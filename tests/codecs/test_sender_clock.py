@@ -1,0 +1,179 @@
+"""Senders whose RTP clock is not their codec's: found, told, and no audio in the wrong place or left out."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from depth import usual_or_slow
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import MS, T0, Arrival, batch_of, packet, payload_of, pcmu, run
+
+from strep._codecs.decoder import available
+from strep._codecs.facts import parse_codec
+from strep._codecs.payload_types import PayloadTypes
+from strep._engine.engine import Engine, EngineConfig
+
+needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="pip install 'strep-rtp[codecs]'")
+PTIME = 20 * MS
+OPUS = b"\x48"  # SILK, wideband, 20 ms, one frame
+L16 = EngineConfig(payload_types=PayloadTypes({96: "L16/16000"}))
+
+# payload type, step of 20 ms, payload bytes, first byte; then the clock, and samples a packet
+SENDERS = {
+    "PCMU in ms": (0, 20, 160, b"", 1000, 160),
+    "PCMU, half": (0, 80, 160, b"", 4000, 160),
+    "PCMU at 11025": (0, 220, 160, b"", 11_000, 160),
+    "PCMU at 48 kHz": (0, 960, 160, b"", 48_000, 160),
+    "L16 in bytes": (96, 640, 640, b"", 32_000, 320),
+    "G722 at 16 kHz": (9, 320, 160, b"", 16_000, 320),
+    "opus at 8 kHz": (111, 160, 50, OPUS, 8000, 960),
+    "opus at 16 kHz": (111, 320, 50, OPUS, 16_000, 960),
+    "opus at 24 kHz": (111, 480, 50, OPUS, 24_000, 960),
+}
+
+
+def sent(count: int, payload_type: int, step: int, size: int, head: bytes = b"", first: int = 0) -> list[Arrival]:
+    return [
+        Arrival(
+            T0 + k * PTIME,
+            packet(
+                k, timestamp=first + step * k, payload=head + payload_of(k, size - len(head)), payload_type=payload_type
+            ),
+        )
+        for k in range(count)
+    ]
+
+
+@needs_codecs
+@pytest.mark.parametrize("first", [0, (1 << 32) - 5000], ids=["", "wrap"])
+@pytest.mark.parametrize("name", SENDERS)
+def test_a_clock_that_is_not_the_codecs(name: str, first: int) -> None:
+    """All audio at its place, from the first packet on; the clock in the report, and jitter by it."""
+    payload_type, step, size, head, clock, frames = SENDERS[name]
+    arrivals = sent(150, payload_type, step, size, head, first)
+    whole = run(arrivals, config=L16, width=1024)
+    audio, report = whole.only()
+    assert (report.samples, report.gap_samples, report.trimmed) == (150 * frames, 0, 0)
+    assert (report.undecoded, report.timestamp_jumps, report.stream.encrypted) == (0, 0, False)
+    entry = report.as_dict()
+    assert (entry["clock_rate"], entry["clock_rate_nominal"]) == (clock, report.stream.codec.clock_rate)
+    (note,) = entry["notes"]
+    assert whole.notices == [note]
+    assert f"RTP clock runs at {clock} Hz, not at {report.stream.codec.clock_rate}" in note
+    assert report.jitter_ms_max < 1e-6
+    if payload_type == 0:
+        np.testing.assert_array_equal(audio, np.concatenate([pcmu(payload_of(k)) for k in range(150)]))
+    for cuts, live in ((range(1, 150), True), (range(0, 150, 7), False)):
+        other = run(arrivals, cuts=cuts, live=live, ticking=live, config=L16, width=1024)
+        assert [r.as_dict() for r in other.reports] == [entry]
+        np.testing.assert_array_equal(other.audio[0], audio)
+
+
+@needs_codecs
+@pytest.mark.parametrize(
+    ("spelled", "step", "size", "head", "frames"),
+    [("G722/16000", 320, 160, b"", 320), ("opus/8000", 160, 50, OPUS, 960), ("opus/24000/2", 480, 50, OPUS, 960)],
+)
+def test_a_clock_that_is_named(spelled: str, step: int, size: int, head: bytes, frames: int) -> None:
+    config = EngineConfig(payload_types=PayloadTypes({98: spelled}))
+    (report,) = run(sent(100, 98, step, size, head), config=config).reports
+    assert (report.samples, report.gap_samples, report.stream.notes) == (100 * frames, 0, [])
+    assert report.as_dict()["clock_rate"] == int(spelled.split("/")[1])
+    assert report.jitter_ms_max < 1e-6
+
+
+@needs_codecs
+def test_a_sender_that_leaves_out_audio_has_no_other_clock() -> None:
+    """Every second packet was never sent, or one of twenty: timestamps leap, and packets come as late as they say."""
+    for leap in (2, 20):
+        for payload_type, frames in ((0, 160), (9, 320)):
+            arrivals = [
+                Arrival(T0 + leap * k * PTIME, packet(k, timestamp=leap * 160 * k, payload_type=payload_type))
+                for k in range(60)
+            ]
+            (report,) = run(arrivals).reports
+            assert report.samples == (59 * leap + 1) * frames
+            assert report.gap_samples == 59 * (leap - 1) * frames
+            assert (report.stream.clock_rate, report.stream.notes) == (0, [])
+
+
+def test_a_clock_that_arrival_times_do_not_confirm_is_told_and_not_used() -> None:
+    """Four at once, too fast for both: nobody knows whether the sender left out audio, or has another clock."""
+    arrivals = [Arrival(T0 + (k // 4) * 10 * MS + k % 4, packet(k, timestamp=320 * k)) for k in range(160)]
+    (report,) = run(arrivals).reports
+    assert (report.samples, report.gap_samples) == (159 * 320 + 160, 159 * 160)
+    (note,) = report.stream.notes
+    assert "RTP clock" in note
+    assert report.stream.clock_rate == 0
+
+
+def test_audio_that_overlaps_is_counted() -> None:
+    """A sender that says of every tenth packet that it is 10 ms earlier, after it was known well."""
+    arrivals = [
+        Arrival(T0 + k * PTIME, packet(k, timestamp=160 * k - 80 * (k > 50 and k % 10 == 0))) for k in range(100)
+    ]
+    (report,) = run(arrivals).reports
+    assert report.trimmed == 4 * 80
+    assert report.as_dict()["trimmed"] == 4 * 80
+
+
+def test_who_has_the_codecs_clock_is_looked_at_no_more() -> None:
+    engine = Engine()
+    clocks = engine.state.sender_clocks
+    for arrival in sent(12, 0, 160, 160):
+        engine.receive(batch_of([arrival]))
+    engine.advance(T0 + 1000 * MS)
+    assert engine.live_streams == 1
+    assert clocks.active == 0
+
+
+def test_another_source_is_measured_anew() -> None:
+    """A re-INVITE from a sender in ms to one that is right."""
+    wrong = sent(100, 0, 20, 160)
+    right = [Arrival(T0 + (100 + k) * PTIME, packet(3000 + k, timestamp=77_000 + 160 * k, ssrc=5)) for k in range(100)]
+    (report,) = run(wrong + right).reports
+    assert (report.samples, report.trimmed) == (200 * 160, 0)
+    assert len(report.stream.notes) == 1
+
+
+FACTORS = [Fraction(1, 8), Fraction(1, 2), Fraction(441, 480), Fraction(2), Fraction(6)]
+
+
+def strange_sender(seed: int) -> tuple[list[Arrival], int, Fraction]:
+    """What it sends, how many packets of 160 samples that lasts, and how much faster its clock is than 8 kHz. Packets
+    come up to 8 ms late, some are lost, silence is suppressed now and then."""
+    rng = np.random.default_rng(seed)
+    factor, first = FACTORS[rng.integers(len(FACTORS))], int(rng.choice([0, 77, (1 << 32) - 1, (1 << 32) - 9000]))
+    late = rng.integers(0, rng.choice([1, 9]), 120) * MS
+    lost = set(rng.integers(2, 118, rng.integers(0, 20)).tolist())
+    pauses = set(rng.integers(30, 118, rng.integers(0, 4)).tolist())
+    arrivals, slot = [], 0
+    for k in range(120):
+        slot += 15 * (k in pauses)
+        if k not in lost:
+            data = packet(k, timestamp=first + int(160 * factor * slot))
+            arrivals.append(Arrival(T0 + slot * PTIME + int(late[k]), data))
+        slot += 1
+    return arrivals, slot, factor
+
+
+@given(seed=st.integers(0, 1 << 32))
+@settings(max_examples=usual_or_slow(25, 400), deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_factor_any_jitter_any_loss_any_cut(seed: int) -> None:
+    """The length is right, no audio is left out, and it does not matter how packets are cut."""
+    arrivals, slots, factor = strange_sender(seed)
+    whole = run(arrivals)
+    (report,) = whole.reports
+    assert report.samples - report.gap_samples == 160 * len(arrivals)
+    assert report.trimmed == 0
+    assert abs(report.samples - 160 * slots) <= 160
+    assert report.stream.clock_rate == round(8000 * factor)
+    rng = np.random.default_rng(seed)
+    cuts = sorted(rng.integers(1, len(arrivals), 40).tolist())
+    live, ticking = rng.integers(2, size=2).astype(bool).tolist()
+    other = run(arrivals, cuts=cuts, live=live, ticking=ticking)
+    assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
+    assert other.gaps == whole.gaps
