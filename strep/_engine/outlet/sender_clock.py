@@ -66,7 +66,8 @@ class MeasuredClock:
         nominal = f"not at {codec.clock_rate} as {codec.name}'s should"
         if not self.certain:
             return (
-                f"the sender's RTP clock seems to run at {float(self.rate):g} Hz, {nominal}: not sure, not counted with"
+                f"by its payloads the sender's RTP clock runs at {float(self.rate):g} Hz, {nominal}, but arrival times "
+                "say neither: timestamps are taken as they are"
             )
         hint = ""
         if self.rate in codec_facts(codec).other_clocks:
