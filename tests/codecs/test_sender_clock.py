@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -25,10 +25,13 @@ L16 = EngineConfig(payload_types=PayloadTypes({96: "L16/16000"}))
 SENDERS = {
     "PCMU in ms": (0, 20, 160, b"", 1000, 160),
     "PCMU, half": (0, 80, 160, b"", 4000, 160),
-    "PCMU at 11025": (0, 220, 160, b"", 11_000, 160),
+    "PCMU in bytes of 16-bit samples": (0, 320, 160, b"", 16_000, 160),
     "PCMU at 48 kHz": (0, 960, 160, b"", 48_000, 160),
     "L16 in bytes": (96, 640, 640, b"", 32_000, 320),
     "G722 at 16 kHz": (9, 320, 160, b"", 16_000, 320),
+    "G722 in ms": (9, 20, 160, b"", 1000, 320),
+    "G729 in ms": (18, 20, 20, b"", 1000, 160),
+    "opus in ms": (111, 20, 50, OPUS, 1000, 960),
     "opus at 8 kHz": (111, 160, 50, OPUS, 8000, 960),
     "opus at 16 kHz": (111, 320, 50, OPUS, 16_000, 960),
     "opus at 24 kHz": (111, 480, 50, OPUS, 24_000, 960),
@@ -73,10 +76,25 @@ def test_a_clock_that_is_not_the_codecs(name: str, first: int) -> None:
 
 
 @needs_codecs
+def test_skew_is_against_the_clock_that_was_found() -> None:
+    """Clocks that are off by a factor and by 200 ppm, for a minute."""
+    for payload_type, step in ((9, 320), (0, 20), (0, 160)):
+        arrivals = [
+            Arrival(T0 + round(k * PTIME / 1.0002), packet(k, timestamp=step * k, payload_type=payload_type))
+            for k in range(3000)
+        ]
+        (report,) = run(arrivals).reports
+        assert report.skew_ppm == pytest.approx(200, abs=1)
+
+
+@needs_codecs
 @pytest.mark.parametrize(
     ("spelled", "step", "size", "head", "frames"),
-    [("G722/16000", 320, 160, b"", 320), ("opus/8000", 160, 50, OPUS, 960), ("opus/24000/2", 480, 50, OPUS, 960)],
-)
+    [
+        ("G722/16000", 320, 160, b"", 320), ("opus/8000", 160, 50, OPUS, 960), ("opus/16000", 320, 50, OPUS, 960),
+        ("opus/24000/2", 480, 50, OPUS, 960), ("PCMU/1000", 20, 160, b"", 160), ("PCMA/1000", 20, 160, b"", 160),
+    ],
+)  # fmt: skip
 def test_a_clock_that_is_named(spelled: str, step: int, size: int, head: bytes, frames: int) -> None:
     config = EngineConfig(payload_types=PayloadTypes({98: spelled}))
     (report,) = run(sent(100, 98, step, size, head), config=config).reports
@@ -139,41 +157,91 @@ def test_another_source_is_measured_anew() -> None:
     assert len(report.stream.notes) == 1
 
 
-FACTORS = [Fraction(1, 8), Fraction(1, 2), Fraction(441, 480), Fraction(2), Fraction(6)]
+@dataclass(frozen=True)
+class Sender:
+    """Packets that last ``ms``, of a codec whose clock should run at ``nominal`` and runs at ``clock`` Hz."""
+
+    spelled: str
+    clock: int
+    ms: int
+    first: int  # timestamp
+    jitter: float  # in packets
+    lost: frozenset[int]
+    pauses: frozenset[int]  # 300 ms of suppressed silence before these packets
+    skew_ppm: int
+
+    def arrivals(self) -> tuple[list[Arrival], list[int]]:
+        """What arrives, and where each packet stands, in samples of the audio."""
+        codec = parse_codec(self.spelled)
+        frames = codec.sample_rate * self.ms // 1000
+        head = {10: b"\x40", 20: b"\x48", 40: b"\x50", 60: b"\x58"}[self.ms] if codec.name == "opus" else b""
+        size = {"opus": 50, "G722": frames // 2}.get(codec.name, frames * codec.frame_bytes)
+        rng = np.random.default_rng(self.first + self.ms)
+        arrivals, places, now_ms = [], [], 0
+        for k in range(COUNT):
+            now_ms += 300 * (k in self.pauses)
+            if k not in self.lost:
+                late = int(rng.integers(0, 1 + int(self.jitter * self.ms * MS)))
+                data = packet(
+                    k,
+                    timestamp=self.first + now_ms * self.clock // 1000,
+                    payload=head + payload_of(k, size - len(head)),
+                    payload_type=98,
+                )
+                arrivals.append(Arrival(T0 + round(now_ms * MS / (1 + self.skew_ppm / 1e6)) + late, data))
+                places.append(now_ms * codec.sample_rate // 1000)
+            now_ms += self.ms
+        return arrivals, places
 
 
-def strange_sender(seed: int) -> tuple[list[Arrival], int, Fraction]:
-    """What it sends, how many packets of 160 samples that lasts, and how much faster its clock is than 8 kHz. Packets
-    come up to 8 ms late, some are lost, silence is suppressed now and then."""
-    rng = np.random.default_rng(seed)
-    factor, first = FACTORS[rng.integers(len(FACTORS))], int(rng.choice([0, 77, (1 << 32) - 1, (1 << 32) - 9000]))
-    late = rng.integers(0, rng.choice([1, 9]), 120) * MS
-    lost = set(rng.integers(2, 118, rng.integers(0, 20)).tolist())
-    pauses = set(rng.integers(30, 118, rng.integers(0, 4)).tolist())
-    arrivals, slot = [], 0
-    for k in range(120):
-        slot += 15 * (k in pauses)
-        if k not in lost:
-            data = packet(k, timestamp=first + int(160 * factor * slot))
-            arrivals.append(Arrival(T0 + slot * PTIME + int(late[k]), data))
-        slot += 1
-    return arrivals, slot, factor
+COUNT = 80
+CLOCKS = {
+    "PCMU/8000": [1000, 4000, 16_000, 48_000],
+    "L16/16000": [1000, 8000, 32_000, 48_000],
+    "G722/8000": [1000, 16_000],
+    "opus/48000": [1000, 8000, 12_000, 16_000, 24_000],
+}
 
 
-@given(seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(25, 400), deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_factor_any_jitter_any_loss_any_cut(seed: int) -> None:
-    """The length is right, no audio is left out, and it does not matter how packets are cut."""
-    arrivals, slots, factor = strange_sender(seed)
-    whole = run(arrivals)
-    (report,) = whole.reports
-    assert report.samples - report.gap_samples == 160 * len(arrivals)
-    assert report.trimmed == 0
-    assert abs(report.samples - 160 * slots) <= 160
-    assert report.stream.clock_rate == round(8000 * factor)
+@st.composite
+def senders(draw: st.DrawFn) -> Sender:
+    spelled = draw(st.sampled_from(list(CLOCKS)))
+    numbers = st.integers(1, COUNT - 2)
+    return Sender(
+        spelled=spelled,
+        clock=draw(st.sampled_from(CLOCKS[spelled])),
+        ms=draw(st.sampled_from([10, 20, 40, 60] if spelled != "L16/16000" else [10, 20])),
+        first=draw(st.sampled_from([0, 77, (1 << 32) - 1, (1 << 32) - 9000])) + draw(st.integers(0, 5000)),
+        jitter=draw(st.sampled_from([0.0, 0.1, 0.3])),
+        lost=frozenset(draw(st.lists(numbers, max_size=12))),
+        pauses=frozenset(draw(st.lists(st.integers(4, COUNT - 2), max_size=3))),
+        skew_ppm=draw(st.sampled_from([0, -100, 100])),
+    )
+
+
+@needs_codecs
+@given(sender=senders(), seed=st.integers(0, 1 << 32))
+@settings(max_examples=usual_or_slow(25, 600), deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_factor_any_jitter_any_loss_any_cut(sender: Sender, seed: int) -> None:
+    """All audio at its place, none left out, and it does not matter how packets are cut."""
+    arrivals, places = sender.arrivals()
+    config = EngineConfig(payload_types=PayloadTypes({98: sender.spelled}))
+    whole = run(arrivals, config=config, width=1024)
+    audio, report = whole.only()
+    codec = parse_codec(sender.spelled)
+    frames = codec.sample_rate * sender.ms // 1000
+    assert report.samples - report.gap_samples == frames * len(arrivals)
+    assert report.samples == places[-1] + frames
+    assert (report.trimmed, report.undecoded, report.timestamp_jumps) == (0, 0, 0)
+    assert report.stream.clock_rate == sender.clock
+    if codec.name == "PCMU":
+        wanted = np.zeros(report.samples, np.int16)
+        for arrival, place in zip(arrivals, places, strict=True):
+            wanted[place : place + frames] = pcmu(arrival.data[-frames:])
+        np.testing.assert_array_equal(audio, wanted)
     rng = np.random.default_rng(seed)
     cuts = sorted(rng.integers(1, len(arrivals), 40).tolist())
     live, ticking = rng.integers(2, size=2).astype(bool).tolist()
-    other = run(arrivals, cuts=cuts, live=live, ticking=ticking)
+    other = run(arrivals, cuts=cuts, live=live, ticking=ticking, config=config, width=1024)
     assert [r.as_dict() for r in other.reports] == [r.as_dict() for r in whole.reports]
     assert other.gaps == whole.gaps

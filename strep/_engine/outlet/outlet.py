@@ -171,7 +171,7 @@ class Outlet:
             if info is None:
                 continue
             text = found.described(self._types.codecs[found.codec])
-            if found.certain:
+            if not found.why_not:
                 self._undo.call(setattr, info, "clock_rate", info.clock_rate)
                 info.clock_rate = round(found.rate)
                 self._state.found_clock(found.row, float(found.rate))
