@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from strep._codecs.decoder import available
 from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._engine.engine import Engine, EngineConfig
+from strep._engine.outlet.sender_clock import SenderClocks
+from strep._model.exceptions import ConfigurationError
 
 needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="pip install 'strep-rtp[codecs]'")
 PTIME = 20 * MS
@@ -66,6 +69,9 @@ def test_a_clock_that_is_not_the_codecs(name: str, first: int) -> None:
     (note,) = entry["notes"]
     assert whole.notices == [note]
     assert f"RTP clock runs at {clock} Hz, not at {report.stream.codec.clock_rate}" in note
+    if "--pt" in note:
+        number, named = PayloadTypes.parse_option(note.partition("--pt ")[2].partition(" ")[0])
+        assert (number, named.clock_rate, named.sample_rate) == (payload_type, clock, report.stream.sample_rate)
     assert report.jitter_ms_max < 1e-6
     if payload_type == 0:
         np.testing.assert_array_equal(audio, np.concatenate([pcmu(payload_of(k)) for k in range(150)]))
@@ -115,7 +121,69 @@ def test_a_sender_that_leaves_out_audio_has_no_other_clock() -> None:
             (report,) = run(arrivals).reports
             assert report.samples == (59 * leap + 1) * frames
             assert report.gap_samples == 59 * (leap - 1) * frames
-            assert (report.stream.clock_rate, report.stream.notes) == (0, [])
+            assert report.stream.clock_rate == 0
+            assert not [note for note in report.stream.notes if "clock" in note]
+
+
+@pytest.mark.parametrize(("step", "clock"), [(220, 11_000), (147, 7350), (8000, 400_000)])
+def test_a_clock_that_no_sender_is_known_to_have_is_told_and_not_used(step: int, clock: int) -> None:
+    """Timestamps are taken as they are; what overlaps is left out, and counted."""
+    whole = run(sent(100, 0, step, 160))
+    (report,) = whole.reports
+    notes = [note for note in report.stream.notes if "clock" in note]
+    (note,) = notes
+    assert f"clock runs at {clock} Hz, not at 8000" in note
+    assert (report.stream.clock_rate, report.timestamp_jumps) == (0, 0)
+    assert report.samples == 99 * step + 160
+    assert report.trimmed == 99 * max(160 - step, 0)
+    assert report.samples - report.gap_samples + report.trimmed == 100 * 160
+
+
+@needs_codecs
+@given(
+    first=st.one_of(st.integers(21, 3 * 960), st.sampled_from([20, 160, 240, 320, 480, 648, 840, 1920])),
+    evenly=st.booleans(),
+    agree=st.integers(0, 3),
+)
+@settings(max_examples=usual_or_slow(40, 1000), deadline=None)
+def test_one_odd_step_is_no_evidence(first: int, evenly: bool, agree: int) -> None:
+    """An encoder's first step may be shorter, as GStreamer's of opus is by its delay: 648 instead of 960. All stands
+    where it stood if nobody had measured anything: the packet after it at the latest."""
+    ticks = [960 * k if k <= agree else 960 * (k - 1) + first for k in range(60)]
+    arrivals = [
+        Arrival(
+            T0 + (k * PTIME if evenly else tick * 1000 // 48 * 1000),
+            packet(k, timestamp=tick, payload=OPUS + bytes(49), payload_type=111),
+        )
+        for k, tick in enumerate(ticks)
+    ]
+    whole = run(arrivals)
+    with patch.object(SenderClocks, "nominal", lambda _self, popped, _codec, _frames: popped):
+        unmeasured = run(arrivals)
+    audio, report = whole.only()
+    assert report.samples == ticks[-1] + 960
+    assert (report.trimmed, report.gap_samples) == (max(960 - first, 0), max(first - 960, 0))
+    assert (report.stream.clock_rate, report.stream.notes, report.timestamp_jumps) == (0, [], 0)
+    # the first step alone, by a factor that senders are known to have, holds for that packet
+    same = 0 if agree or first not in (20, 160, 240, 320, 480, 1920) else 2 * max(960, first)
+    np.testing.assert_array_equal(audio[same:], unmeasured.audio[0][same:])
+    if not same:
+        assert whole.gaps == unmeasured.gaps
+    assert report.as_dict() == unmeasured.only()[1].as_dict()
+
+
+@pytest.mark.parametrize(
+    ("spelled", "text"),
+    [
+        ("G722/48000", "its RTP clock runs at 8000 Hz, not 48000; of senders that are wrong: 1000, 16000"),
+        ("opus/44100", "its RTP clock runs at 48000 Hz, not 44100"),
+        ("PCMU/999", "the rate must be 4000 to 192000 Hz, or 1000 where the RTP clock is that"),
+        ("L16/1000", "the rate must be 4000 to 192000 Hz$"),
+    ],
+)
+def test_clocks_that_are_nonsense_are_refused(spelled: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        PayloadTypes.parse_option(f"98={spelled}")
 
 
 def test_a_clock_that_arrival_times_do_not_confirm_is_told_and_not_used() -> None:

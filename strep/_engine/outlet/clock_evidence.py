@@ -43,14 +43,14 @@ class MeasuredClock:
     rate: Fraction
     why_not: str
 
-    def described(self, codec: Codec) -> str:
-        """For users."""
+    def described(self, codec: Codec, payload_type: int | None) -> str:
+        """For users. ``payload_type``: that they may name; None: it is not known which."""
         nominal = f"at {float(self.rate):g} Hz, not at {codec.clock_rate} as {codec.name}'s should"
         if self.why_not:
             return f"by its payloads the sender's RTP clock runs {nominal}, but {self.why_not}"
         hint = ""
-        if self.rate in codec_facts(codec).other_clocks:
-            hint = f"; --pt N={codec.name}/{self.rate} says so from the start"
+        if payload_type is not None and self.rate in codec_facts(codec).other_clocks:
+            hint = f"; --pt {payload_type}={codec.name}/{self.rate} says so from the start"
         return f"the sender's RTP clock runs {nominal}: measured, and counted with{hint}"
 
 

@@ -170,7 +170,8 @@ class Outlet:
             info = self._state.registry.info[found.row]
             if info is None:
                 continue
-            text = found.described(self._types.codecs[found.codec])
+            named = np.flatnonzero(self._state.types_seen[found.row] & (self._types.index_of == found.codec))
+            text = found.described(self._types.codecs[found.codec], int(named[0]) if named.size else None)
             if not found.why_not:
                 self._undo.call(setattr, info, "clock_rate", info.clock_rate)
                 info.clock_rate = round(found.rate)
