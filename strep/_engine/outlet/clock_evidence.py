@@ -8,7 +8,8 @@ last, ``T`` the time that timestamps say, and ``E`` the time in which packets ca
     E near T      the clock is right, and the sender leaves out audio
     E near D      the clock is wrong
 
-Only clocks that senders are known to have (:func:`.facts.mistaken_clocks`) are ever counted with; others are told.
+Only clocks that senders are known to have (``mistaken_clocks`` of a codec's facts) are ever counted
+with; others are told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from ..._codecs.facts import codec_facts, mistaken_clocks
 from ..._model.types import Codec
 
 __all__ = ["MOST_APART", "NONE_BEFORE", "MeasuredClock", "Suspect"]
@@ -36,12 +36,14 @@ _OWED_S: Final = 0.8  # of audio that timestamps leave out, at most, while arriv
 
 @dataclass(frozen=True, slots=True)
 class MeasuredClock:
-    """``rate`` Hz of a stream's RTP clock; ``why_not``: it is not counted with, because; "": it is."""
+    """``rate`` Hz of a stream's RTP clock; ``why_not``: it is not counted with, because; "": it is. ``nameable``: users
+    may say so beforehand."""
 
     row: int
     codec: int
     rate: Fraction
     why_not: str
+    nameable: bool
 
     def described(self, codec: Codec, payload_type: int | None) -> str:
         """For users. ``payload_type``: that they may name; None: it is not known which."""
@@ -49,7 +51,7 @@ class MeasuredClock:
         if self.why_not:
             return f"by its payloads the sender's RTP clock runs {nominal}, but {self.why_not}"
         hint = ""
-        if payload_type is not None and self.rate in codec_facts(codec).other_clocks:
+        if payload_type is not None and self.nameable:
             hint = f"; --pt {payload_type}={codec.name}/{self.rate} says so from the start"
         return f"the sender's RTP clock runs {nominal}: measured, and counted with{hint}"
 
@@ -59,6 +61,7 @@ class Suspect:
     """A stream whose timestamps contradict its payloads; its last packet, and what was measured."""
 
     codec: Codec
+    mistaken: tuple[int, ...]  # clocks in Hz that senders are known to have instead
     ext: int
     timestamp: int
     span: int  # ticks that it lasts
@@ -136,7 +139,7 @@ class Suspect:
     def _assume(self, step: int, due: int) -> None:
         clock = self.codec.clock_rate
         self.rate, self.known = Fraction(step * clock, due), False
-        nearest = min(mistaken_clocks(self.codec), key=lambda rate: abs(step * clock - due * rate))
+        nearest = min(self.mistaken, key=lambda rate: abs(step * clock - due * rate))
         if abs(step * clock - due * nearest) < clock:
             self.rate, self.known = Fraction(nearest), True
         self.pairs, self.alike, self.lasted, self.stepped, self.came_ns = 1, 0, 0, 0, 0

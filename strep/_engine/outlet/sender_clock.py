@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..._codecs.facts import codec_facts, mistaken_clocks
 from ..._model.types import Codec
 from ..streams.ring import RingPackets
 from ..undo import Undo
@@ -245,8 +246,10 @@ class SenderClocks:
 
     def _before(self, row: int) -> Suspect:
         """A stream that may come to be suspected, with its last packet."""
+        codec = self._codecs[int(self._codec[row])]
         return Suspect(
-            codec=self._codecs[int(self._codec[row])],
+            codec=codec,
+            mistaken=mistaken_clocks(codec),
             ext=int(self._ext[row]),
             timestamp=int(self._timestamp[row]),
             span=int(self._span[row]),
@@ -260,7 +263,8 @@ class SenderClocks:
         why_not = "" if wrong else suspect.why_not()
         if why_not is not None:
             self._undo.note((self._found, slice(len(self._found), None), []))
-            self._found.append(MeasuredClock(row, int(self._codec[row]), suspect.rate, why_not))
+            nameable = suspect.rate in codec_facts(suspect.codec).other_clocks
+            self._found.append(MeasuredClock(row, int(self._codec[row]), suspect.rate, why_not, nameable))
         if not wrong and mapped == suspect.timestamp:
             self._settle(row)
             return
