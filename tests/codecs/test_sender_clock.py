@@ -22,7 +22,8 @@ from strep._model.exceptions import ConfigurationError
 needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="pip install 'strep-rtp[codecs]'")
 PTIME = 20 * MS
 OPUS = b"\x48"  # SILK, wideband, 20 ms, one frame
-L16 = EngineConfig(payload_types=PayloadTypes({96: "L16/16000"}))
+FEW = EngineConfig(max_streams=16)
+L16 = EngineConfig(payload_types=PayloadTypes({96: "L16/16000"}), max_streams=16)
 
 # payload type, step of 20 ms, payload bytes, first byte; then the clock, and samples a packet
 SENDERS = {
@@ -102,7 +103,7 @@ def test_skew_is_against_the_clock_that_was_found() -> None:
     ],
 )  # fmt: skip
 def test_a_clock_that_is_named(spelled: str, step: int, size: int, head: bytes, frames: int) -> None:
-    config = EngineConfig(payload_types=PayloadTypes({98: spelled}))
+    config = EngineConfig(payload_types=PayloadTypes({98: spelled}), max_streams=16)
     (report,) = run(sent(100, 98, step, size, head), config=config).reports
     assert (report.samples, report.gap_samples, report.stream.notes) == (100 * frames, 0, [])
     assert report.as_dict()["clock_rate"] == int(spelled.split("/")[1])
@@ -145,7 +146,7 @@ def test_a_clock_that_no_sender_is_known_to_have_is_told_and_not_used(step: int,
     evenly=st.booleans(),
     agree=st.integers(0, 3),
 )
-@settings(max_examples=usual_or_slow(40, 1000), deadline=None)
+@settings(max_examples=usual_or_slow(40, 400), deadline=None)
 def test_one_odd_step_is_no_evidence(first: int, evenly: bool, agree: int) -> None:
     """An encoder's first step may be shorter, as GStreamer's of opus is by its delay: 648 instead of 960. All stands
     where it stood if nobody had measured anything: the packet after it at the latest."""
@@ -157,9 +158,9 @@ def test_one_odd_step_is_no_evidence(first: int, evenly: bool, agree: int) -> No
         )
         for k, tick in enumerate(ticks)
     ]
-    whole = run(arrivals)
+    whole = run(arrivals, config=FEW)
     with patch.object(SenderClocks, "nominal", lambda _self, popped, _codec, _frames: popped):
-        unmeasured = run(arrivals)
+        unmeasured = run(arrivals, config=FEW)
     audio, report = whole.only()
     assert report.samples == ticks[-1] + 960
     assert (report.trimmed, report.gap_samples) == (max(960 - first, 0), max(first - 960, 0))
@@ -288,11 +289,11 @@ def senders(draw: st.DrawFn) -> Sender:
 
 @needs_codecs
 @given(sender=senders(), seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(25, 600), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(25, 400), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_factor_any_jitter_any_loss_any_cut(sender: Sender, seed: int) -> None:
     """All audio at its place, none left out, and it does not matter how packets are cut."""
     arrivals, places = sender.arrivals()
-    config = EngineConfig(payload_types=PayloadTypes({98: sender.spelled}))
+    config = EngineConfig(payload_types=PayloadTypes({98: sender.spelled}), max_streams=16)
     whole = run(arrivals, config=config, width=1024)
     audio, report = whole.only()
     codec = parse_codec(sender.spelled)
