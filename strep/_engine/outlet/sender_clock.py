@@ -114,11 +114,12 @@ class SenderClocks:
             timestamp = popped.timestamp.copy()
             timestamp[scaled] = self._scale(popped.take(scaled), codec[scaled], span[scaled])
         watched = ((state == _WATCHED) & (codec >= 0) & (span > 0)).nonzero()[0]
-        if watched.size:
-            odd = self._watch(popped, watched, codec[watched], span[watched])
-            if odd.size:
-                timestamp = popped.timestamp.copy() if timestamp is None else timestamp
-                self._examine(popped, codec, span, odd, timestamp)
+        odd = self._watch(popped, watched, codec[watched], span[watched]) if watched.size else watched
+        if self._suspects:  # also those of which nothing but packets without audio are at hand
+            odd = np.union1d(odd, popped.row[np.isin(popped.row, list(self._suspects))])
+        if odd.size:
+            timestamp = popped.timestamp.copy() if timestamp is None else timestamp
+            self._examine(popped, codec, span, odd, timestamp)
         if timestamp is None:
             return popped
         return RingPackets(
@@ -176,6 +177,7 @@ class SenderClocks:
 
     def _examine(self, popped: RingPackets, codec: I16, span: I64, rows: I64, timestamps: U32) -> None:
         """Packet by packet, so that cuts do not matter. Puts what they count as into ``timestamps``."""
+        self._note_rows(rows)
         start = popped.starts()
         end = np.append(start[1:], len(popped))
         at = dict(zip(popped.row[start].tolist(), zip(start.tolist(), end.tolist(), strict=True), strict=True))
