@@ -88,6 +88,7 @@ class CodecFacts:
     clock_rate: int = 8000  # of RTP timestamps; if ``any_rate``, what is meant when nobody says a rate
     sample_rate: int = 0  # of the audio; 0: that of the clock
     any_rate: bool = False  # users may say a rate, from 4,000 to 192,000 Hz
+    other_clocks: tuple[int, ...] = (1000,)  # that senders have by mistake, and users may name; 1000: timestamps in ms
     max_channels: int = 1
     # --- payload types
     static_types: Mapping[int, str] = field(default_factory=dict)  # of RFC 3551, and what each stands for
@@ -225,6 +226,7 @@ _ROWS: Final = (
         spelling="L16/RATE[/CHANNELS]",
         clock_rate=44_100,
         any_rate=True,
+        other_clocks=(),  # a rate that is named is that of the audio
         max_channels=2,
         static_types={10: "L16/44100/2", 11: "L16/44100"},
         dynamic_type=96,
@@ -238,6 +240,7 @@ _ROWS: Final = (
         name="G722",
         title="G.722",
         sample_rate=16_000,
+        other_clocks=(1000, 16_000),  # that of its audio
         static_types={9: "G722"},
         frame_sizes=(FrameSize(1, 2),),
         decoder=".decoders:FrameDecoder",
@@ -271,6 +274,8 @@ _ROWS: Final = (
         title="Opus, mono or stereo",
         spelling="opus/48000[/2]",
         clock_rate=48_000,
+        sample_rate=48_000,
+        other_clocks=(1000, 8000, 12_000, 16_000, 24_000),
         max_channels=2,
         dynamic_type=111,  # WebRTC's number, which calls that pass through Telnyx keep: the fork carries no SDP
         habitual=True,
@@ -308,6 +313,7 @@ _ROWS: Final = (
     CodecFacts(  # RFC 4867
         name="AMR-WB",
         clock_rate=16_000,
+        other_clocks=(1000, 8000),
         dynamic_type=98,
         guess_rank=2,
         counter=".amr",
@@ -388,6 +394,17 @@ def codec_facts(codec: Codec) -> CodecFacts:
     return row
 
 
+@lru_cache
+def mistaken_clocks(codec: Codec) -> tuple[int, ...]:
+    """RTP clocks in Hz that senders are known to have instead of the codec's, ascending: of milliseconds, of telephony,
+    of opus, of the audio, of its bytes as 16-bit samples, or half of it, where bytes are taken for such samples."""
+    audio = codec.sample_rate
+    known = {1000, 8000, 48_000, audio, 2 * audio * codec.channels, *codec_facts(codec).other_clocks}
+    if not codec.packed:
+        known |= {audio * codec.channels, audio * codec.frame_bytes, audio // 2}
+    return tuple(sorted(known - {codec.clock_rate}))
+
+
 def silence_byte(name: str) -> int:
     """The byte that decodes to silence; 0 for what is no plain codec's name (16-bit samples)."""
     row = CODECS.get(name.upper())
@@ -407,8 +424,9 @@ def parse_codec(spelled: str) -> Codec:
     """ "L16/16000/2", "PCMU/8000", "pcma", "opus/48000/2" or "AMR-WB/16000;octet-align=1" → Codec.
 
     As SDP has it: a=rtpmap name/rate/channels; a=fmtp parameters. The name in any case; the rate is that of the clock
-    (G722/8000). Of the parameters, which are separated by ";", those are kept that tell how to read payloads; those
-    that make payloads which are not understood here are refused; others make no difference and are left out.
+    (G722/8000), also where the sender's is wrong (G722/16000, opus/8000, PCMU/1000 for timestamps in ms). Of the
+    parameters, which are separated by ";", those are kept that tell how to read payloads; those that make payloads
+    which are not understood here are refused; others make no difference and are left out.
 
     Raises ConfigurationError for what is not decoded here, and for a rate, channels or parameters that the codec does
     not have.
@@ -422,10 +440,17 @@ def parse_codec(spelled: str) -> Codec:
     rate = int(match["rate"] or row.clock_rate)
     channels = int(match["channels"] or 1)
     named = f"codec {row.name}/{row.clock_rate}"
-    if row.any_rate and not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-        raise ConfigurationError(f"codec {spelled!r}: the rate must be {_LOWEST_RATE} to {_HIGHEST_RATE} Hz")
-    if not row.any_rate and rate != row.clock_rate:
-        raise ConfigurationError(f"{named}: its RTP clock runs at {row.clock_rate} Hz, not {rate}")
+    sample_rate = row.sample_rate or rate
+    if rate in row.other_clocks:
+        sample_rate = row.sample_rate or row.clock_rate
+    elif row.any_rate and not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+        others = "".join(f", or {other} where the RTP clock is that" for other in row.other_clocks)
+        raise ConfigurationError(f"codec {spelled!r}: the rate must be {_LOWEST_RATE} to {_HIGHEST_RATE} Hz{others}")
+    elif not row.any_rate and rate != row.clock_rate:
+        others = ", ".join(map(str, row.other_clocks))
+        raise ConfigurationError(
+            f"{named}: its RTP clock runs at {row.clock_rate} Hz, not {rate}; of senders that are wrong: {others}"
+        )
     if not 1 <= channels <= row.max_channels:
         choice = "1 or 2 channels" if row.max_channels > 1 else "one channel"
         raise ConfigurationError(f"codec {spelled!r}: choose {choice}")
@@ -439,6 +464,4 @@ def parse_codec(spelled: str) -> Codec:
                 choice = " or ".join(f"{key}={possible}" for possible in row.parameters[key])
                 raise ConfigurationError(f"{named};{parameter}: {choice}")
             kept[key] = parameter
-    return Codec(
-        row.name, rate, row.sample_rate or rate, channels, channels * row.sample_bytes, ";".join(kept.values())
-    )
+    return Codec(row.name, rate, sample_rate, channels, channels * row.sample_bytes, ";".join(kept.values()))

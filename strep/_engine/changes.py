@@ -150,6 +150,7 @@ class SourceChanges:
         state.ring.restart(rows, first_ext)
         state.reception.new_source(rows, first_ext, first["arrival_ns"], first["timestamp"])
         state.timeline.new_source(rows, first_ext)
+        state.sender_clocks.open(rows)
         state.restarts[rows] += 1
         other = ssrc != state.ssrc[rows]
         state.ssrc[rows[other]] = ssrc[other]

@@ -52,10 +52,18 @@ class EachSecond:
     def boundary(self, now_ns: int) -> None:
         """A second has ended, or several have, before ``now_ns``."""
         self._playout.hand_over_waiting()
+        self._adopt_clocks()
         self._tell_overdue(now_ns // SECOND_NS * SECOND_NS)
         self._endings.end_idle(now_ns - self._idle_ns)
         self._throttle()
         self._tell_starved(now_ns // SECOND_NS * SECOND_NS)
+
+    def _adopt_clocks(self) -> None:
+        """Streams count with their senders' clocks as they were measured by now, whatever has left its ring yet."""
+        state = self._state
+        if state.sender_clocks.active:
+            self._playout.send_ready(state.sender_clocks.watched(np.arange(len(state.registry.info))))
+        state.adopt_clocks()
 
     def _tell_overdue(self, now_ns: int) -> None:
         pressed = self._pressed_rows()

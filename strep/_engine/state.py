@@ -14,6 +14,7 @@ from .._model.report import StreamReport, rank_by, report_of
 from .._model.time import SECOND_NS
 from .._model.types import StreamInfo
 from .outlet.doubt import Doubt
+from .outlet.sender_clock import SenderClocks
 from .packets import Packets
 from .sources.key_table import KeyTable
 from .sources.registry import Registry
@@ -50,6 +51,7 @@ class StreamState:
         self.supply = Supply(rows, self.reception, self.timeline, undo)
         self.clock = ClockFilter(rows, undo)
         self.doubt = Doubt(rows, undo)
+        self.sender_clocks = SenderClocks(rows, types.codecs, undo)
         self.throttle = Throttle(rows)
         self.codec_of_type = types.index_of
         self._rates = np.array([c.sample_rate for c in types.codecs] + [1])  # the last one: no codec yet
@@ -61,6 +63,7 @@ class StreamState:
         self.moving_until_ns = np.zeros(rows, np.int64)  # another address is expected until then
         self.restarts = np.zeros(rows, np.int64)
         self.sources = np.zeros(rows, np.int64)
+        self.trimmed = np.zeros(rows, np.int64)  # frames of audio left out where packets overlap what is there
         self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
         self.any_encrypted = 0
         self.types_seen = np.zeros((rows, 128), np.bool_)
@@ -68,6 +71,7 @@ class StreamState:
         self.has_red = np.zeros(rows, np.bool_)  # redundant data have come
         self.recovered = np.zeros(rows, np.int64)  # packets that redundant copies stood in for
         self._last_type = np.zeros(rows, np.uint8)  # one that has been seen
+        self._clocks_found: dict[int, float] = {}  # ticks a nanosecond, by row: not counted with so far
         self.codecless: set[int] = set()  # rows whose StreamInfo has no codec yet
         reception, timeline = self.reception, self.timeline
         # what reports are made of, by row, beside the expected packets; these arrays stay as long as we do
@@ -91,6 +95,7 @@ class StreamState:
             "undecoded": timeline.undecoded,
             "recovered": self.recovered,
             "timestamp_jumps": timeline.timestamp_jumps,
+            "trimmed": self.trimmed,
             "sources": self.sources,
             "restarts": self.restarts,
             "skew_ppm": self.clock.skew_ppm,
@@ -119,6 +124,7 @@ class StreamState:
         self.moving_until_ns[rows] = 0
         self.restarts[rows] = 0
         self.sources[rows] = 1
+        self.trimmed[rows] = 0
         self.encrypted[rows] = False
         self.types_seen[rows] = False
         self.red_settled[rows] = 0
@@ -131,6 +137,7 @@ class StreamState:
         self.supply.open(rows, arrival_ns)
         self.clock.open(rows)
         self.doubt.open(rows)
+        self.sender_clocks.open(rows)
         self.throttle.open(rows)
         self.codecless.update(rows.tolist())
         self.siblings.opened(rows, hi, lo, tag)
@@ -153,6 +160,8 @@ class StreamState:
         self.first_arrival_ns[row] = 0
         self.siblings.closed(row)
         self.registry.release(row)
+        self.sender_clocks.close(row)
+        self._clocks_found.pop(row, None)
         self.any_encrypted -= int(self.encrypted[row])
         self.encrypted[row] = False
         self.codecless.discard(row)
@@ -193,6 +202,18 @@ class StreamState:
         if not self.reception.tick_rate[row]:
             self.undo.note((self.reception.tick_rate, row, 0.0))
             self.reception.tick_rate[row] = self.types.codecs[codec].clock_rate / 1e9
+
+    def found_clock(self, row: int, rate: float) -> None:
+        """A sender's RTP clock was measured, in Hz: :meth:`adopt_clocks` makes it count."""
+        self.undo.call(self._clocks_found.pop, row, None)
+        self._clocks_found[row] = rate / 1e9
+
+    def adopt_clocks(self) -> None:
+        """Measure jitter by the clocks that were found: what was measured by others is worth nothing."""
+        if self._clocks_found:
+            for row, ticks in self._clocks_found.items():
+                self.reception.retune(row, ticks)
+            self._clocks_found.clear()
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
         """Note the payload types of packets. Returns the unknown types that a stream has for the first time."""

@@ -55,6 +55,7 @@ class StreamReport:
     gaps: dict[str, int] = field(default_factory=dict)  # frames by cause
     undecoded: int = 0  # packets of unknown payload types or other formats: dropped, counted
     recovered: int = 0  # lost or late ones that redundant copies (RFC 2198) stood in for
+    trimmed: int = 0  # frames of audio left out, because what is there already overlaps them
     timestamp_jumps: int = 0
     restarts: int = 0  # SSRC changes and sequence restarts
     skew_ppm: float | None = None
@@ -116,7 +117,8 @@ class StreamReport:
             "encrypted": info.encrypted,
             "notes": list(info.notes),
             "payload_types": self.payload_types,
-            "clock_rate": info.codec.clock_rate if info.codec else None,
+            "clock_rate": info.clock_rate or (info.codec.clock_rate if info.codec else None),
+            "clock_rate_nominal": info.codec.clock_rate if info.codec else None,
             "sample_rate": info.sample_rate or None,
             "channels": info.channels,
             "ssrcs": list(info.ssrcs),
@@ -138,6 +140,7 @@ class StreamReport:
             "undecoded": self.undecoded,
             "recovered": self.recovered,
             "timestamp_jumps": self.timestamp_jumps,
+            "trimmed": self.trimmed,
             "restarts": self.restarts,
             "jitter_ms": {
                 "mean": round(self.jitter_ms_mean, 6) if self.timed else None,
@@ -159,7 +162,10 @@ class StreamReport:
 def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> StreamReport:
     """The report of a stream whose raw ``figures`` these are, by the names of ``StreamState.columns``."""
     received, expected, duplicates = (int(figures[name]) for name in ("received", "expected", "duplicates"))
-    clock_rate = stream.codec.clock_rate if stream.codec else int(figures.get("clock_rate", 0))
+    if stream.codec:
+        clock_rate = stream.clock_rate or stream.codec.clock_rate
+    else:
+        clock_rate = int(figures.get("clock_rate", 0))
     milliseconds = 1000.0 / clock_rate if clock_rate else 0.0
     count = int(figures["jitter_count"])
     gaps = figures["gap_frames"]
@@ -183,6 +189,7 @@ def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> 
         gaps={cause.label: int(gaps[cause]) for cause in _GAP_CAUSES if gaps[cause]},
         undecoded=int(figures["undecoded"]),
         recovered=int(figures["recovered"]),
+        trimmed=int(figures["trimmed"]),
         timestamp_jumps=int(figures["timestamp_jumps"]),
         restarts=int(figures["restarts"]),
         skew_ppm=_known(figures["skew_ppm"]),

@@ -71,6 +71,7 @@ class StreamInfo:
                           payload type that is decoded here, ``codec`` is None (the outlet)
     ``codec_guessed``     to True, when an unnamed payload type is guessed (the sorter)
     ``encrypted``         to True, at admission or later (sources, the sorter)
+    ``clock_rate``        once or more, when a sender's clock is found to be another than the codec's (the outlet)
     ``ssrcs, notes``      grow, up to a bound (sources, the sorter, ``Notice.noted``)
 
     If the engine is in a worker process, the parent fills a copy in before anybody sees it. Other threads, such as
@@ -95,6 +96,7 @@ class StreamInfo:
     ssrcs: list[int] = field(default_factory=list)  # of all sources so far, the first one's first
     codec_guessed: bool = False  # nobody said what the payload type is: the codec is a guess
     encrypted: bool = False  # looks like SRTP: not decoded
+    clock_rate: int = 0  # of the sender's RTP clock, measured in Hz; 0: the codec's
     notes: list[str] = field(default_factory=list)  # what a user should know of the stream, a sentence each
 
     @property

@@ -55,6 +55,7 @@ _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "undecoded": ("i8", ()),
     "recovered": ("i8", ()),
     "timestamp_jumps": ("i8", ()),
+    "trimmed": ("i8", ()),
     "sources": ("i8", ()),
     "restarts": ("i8", ()),
     "skew_ppm": ("f8", ()),

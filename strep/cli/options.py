@@ -54,7 +54,8 @@ _LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
     "allow": {"metavar": "CIDR", "help": "Network that may send (repeat; default all)."},
     "payload_types": {
         "flag": "--pt", "multiple": True, "metavar": "N=NAME/RATE",
-        "help": "A dynamic payload type, like 96=opus/48000/2, 97=telephone-event or 121=red/8000 (repeat).",
+        "help": "What a payload type is, like 96=opus/48000/2, 97=telephone-event or 121=red/8000; 9=G722/16000 where "
+        "the sender's RTP clock is not the codec's (repeat).",
     },
     "max_streams": {"type": click.IntRange(1, 1_000_000)},
     "idle_timeout_s": {"type": click.FloatRange(1)},

@@ -83,7 +83,9 @@ def test_payload_types() -> None:
     assert PayloadTypes.parse_option("96=L16/16000") == (96, codecs[96])
 
 
-@pytest.mark.parametrize("wrong", ["OPUS/8000", "L16/1", "L16/16000/3", "PCMU/8000/2", "", "L16/", "L16 16000"])
+@pytest.mark.parametrize(
+    "wrong", ["OPUS/44100", "G722/48000", "L16/1", "L16/16000/3", "PCMU/8000/2", "", "L16/", "L16 16000"]
+)
 def test_codecs_that_are_not(wrong: str) -> None:
     with pytest.raises(strep.ConfigurationError, match="codec"):
         parse_codec(wrong)

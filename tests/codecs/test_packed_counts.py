@@ -42,8 +42,8 @@ def test_parameters_of_sdp_that_make_no_difference_are_left_out(spelled: str, me
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ("G722/16000", "runs at 8000 Hz"),
-        ("opus/16000", "runs at 48000 Hz"),
+        ("G722/48000", "runs at 8000 Hz, not 48000; of senders that are wrong: 1000, 16000"),
+        ("opus/44100", "runs at 48000 Hz, not 44100"),
         ("opus/48000/3", "1 or 2 channels"),
         ("AMR/8000/2", "choose one"),
         ("AMR/8000;octet-align=2", "octet-align=0 or octet-align=1"),

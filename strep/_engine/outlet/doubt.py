@@ -2,12 +2,14 @@
 
 A packet lasts at most until the timestamp of the next one; a shorter one is followed by suppressed silence. Random
 bytes last longer, or are no payload at all, in every second packet of opus (RFC 6716 3.1) and in nearly all of AMR. By
-chance they agree in one of five.
+chance they agree in one of five. Where all are too long by the same factor it is the sender's clock that is wrong: see
+:mod:`.sender_clock`.
 """
 
 from __future__ import annotations
 
 from copy import copy
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -26,11 +28,12 @@ _CONTRADICTIONS: Final = 4  # that make a stream look encrypted, if there are mo
 class _Evidence:
     """A stream's last packet, and how many of its pairs agreed and contradicted."""
 
-    __slots__ = ("agreed", "contradicted", "ext", "ticks", "timestamp")
+    __slots__ = ("agreed", "contradicted", "ext", "ratios", "ticks", "timestamp")
 
     def __init__(self) -> None:
         self.ext, self.timestamp, self.ticks = -2, 0, 0
         self.agreed = self.contradicted = 0
+        self.ratios: dict[Fraction, int] = {}  # never changed, but replaced: how often what lasts too long does so
 
 
 class Doubt:
@@ -62,11 +65,15 @@ class Doubt:
         seen = self._seen.setdefault(row, _Evidence())
         if ext == seen.ext + 1:
             step = (timestamp - seen.timestamp) & 0xFFFF_FFFF
-            seen.contradicted += not seen.ticks or step < seen.ticks
+            if not seen.ticks or step < seen.ticks:
+                ratio = Fraction(step, seen.ticks or 1)
+                seen.contradicted += 1
+                seen.ratios = {**seen.ratios, ratio: seen.ratios.get(ratio, 0) + bool(seen.ticks)}
             seen.agreed += step == seen.ticks
             self.left[row] -= 1
         seen.ext, seen.timestamp, seen.ticks = ext, timestamp, ticks
-        enough = seen.contradicted >= _CONTRADICTIONS and seen.contradicted > seen.agreed
+        usual = max(seen.ratios.values(), default=0)
+        enough = seen.contradicted >= _CONTRADICTIONS and seen.contradicted > max(seen.agreed, 2 * usual)
         if enough:
             self.left[row] = 0
         if not self.left[row]:

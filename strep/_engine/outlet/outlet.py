@@ -14,7 +14,7 @@ from ..._codecs.batch_decoder import BatchDecoder, PacketContext, PacketSamples
 from ..._codecs.facts import NO_AUDIO, UNKNOWN
 from ..._codecs.payload_types import MALFORMED_RED, PayloadTypes
 from ..._model.blocks import BlockBatch
-from ..._model.events import Event, Fault
+from ..._model.events import Event, Fault, Notice
 from ..._model.types import GapCause, StreamInfo
 from ..._parser.redundant import RedFault
 from ..accounts import Accounts
@@ -118,8 +118,10 @@ class Outlet:
         block the comfort noise of the silence before it."""
         if not len(popped):
             return None, [], {}
-        timeline = self._state.timeline
+        state = self._state
+        timeline = state.timeline
         codec, frames = self._sorter.sort(popped)
+        popped = state.sender_clocks.nominal(popped, codec, frames)
         is_event: npt.NDArray[np.bool_] | None = None
         anchors: dict[int, Anchor | None] = {}
         if int(codec.min()) == NO_AUDIO:
@@ -145,9 +147,13 @@ class Outlet:
         if placed is not None and self._state.codecless:
             self._name_codecs(placed.block_row, placed.arrival_ns[placed.packet_first[:-1]])
         mapped = None
+        if placed is not None and placed.trim is not None:
+            rows = np.unique(placed.row[placed.trim > 0])
+            self._undo.note((state.trimmed, rows, state.trimmed[rows]))
+            np.add.at(state.trimmed, placed.row, placed.trim)
         if placed is not None:
             mapped = placed, _ = self._state.clock.map(placed)
-        events: list[Event] = list(self._sorter.take_notices())
+        events: list[Event] = [*self._sorter.take_notices(), *self._tell_clocks()]
         noise: dict[int, bytes] = {}
         if is_event is not None:
             before = self._presses.malformed
@@ -190,6 +196,24 @@ class Outlet:
         for fault, count in enumerate(np.bincount(popped.length[malformed]).tolist()):
             self._accounts.drop(RedFault(fault).label, count)
         return int(np.count_nonzero(malformed))
+
+    def _tell_clocks(self) -> list[Event]:
+        """Streams whose senders' RTP clocks turned out not to be their codecs'."""
+        told: list[Event] = []
+        for found in self._state.sender_clocks.take_found():
+            info = self._state.registry.info[found.row]
+            if info is None:
+                continue
+            named = np.flatnonzero(self._state.types_seen[found.row] & (self._types.index_of == found.codec))
+            text = found.described(self._types.codecs[found.codec], int(named[0]) if named.size else None)
+            if not found.why_not:
+                self._undo.call(setattr, info, "clock_rate", info.clock_rate)
+                info.clock_rate = round(found.rate)
+                self._state.found_clock(found.row, float(found.rate))
+            self._undo.note((info.notes, slice(len(info.notes), None), []))
+            info.notes.append(text)
+            told.append(Notice(info, text))
+        return told
 
     def _accept_early(self, popped: RingPackets, early: dict[int, int]) -> None:
         """Packets, so many by another packet of their stream, were counted as undecoded before their keys were told."""

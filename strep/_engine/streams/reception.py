@@ -77,6 +77,12 @@ class Reception:
         self.expected_before[rows] += self.max_ext[rows] - self.base_ext[rows] + 1
         self._begin(rows, first_ext, arrival_ns, timestamp)
 
+    def retune(self, row: int, tick_rate: float) -> None:
+        """A stream's timestamps run at another rate, in units a nanosecond, than was thought: jitter starts anew."""
+        self.tick_rate[row] = tick_rate
+        self.jitter[row] = self.jitter_max[row] = self.jitter_sum[row] = 0.0
+        self.jitter_count[row] = 0
+
     def arrived(
         self,
         rows: I64,
