@@ -34,6 +34,7 @@ def seconds_heard(channel: I16, rate: int = RATE) -> dict[int, float]:
     begins = loud[np.r_[True, np.diff(loud) > rate // 50]] if loud.size else loud
     at = (_CLICK + _REST + _PULSE * np.arange(_BITS) + _PULSE // 2) * rate // RATE
     begins = begins[begins + at[-1] < len(channel)]
+    begins = begins[channel[begins + (_CLICK - 3) * rate // RATE] > 20_000]
     pulses = channel[begins[:, None] + at]
     whole = (np.abs(pulses) > _HIGH // 2).all(axis=1)
     numbers = ((pulses > 0) << np.arange(_BITS)).sum(axis=1)[whole]

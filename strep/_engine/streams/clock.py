@@ -43,6 +43,7 @@ _WINDOW_PACKETS: Final = 20  # at least; with fewer a window goes on into the ne
 _STEP_NS: Final = 5e6  # what stands further off the line is not drift
 _FALL_NS: Final = 100e6  # what stands further below it proves the line wrong
 _DRIFT_NS_A_SECOND: Final = 1e6  # 1000 ppm, which may be drift that is not known yet
+_FAR_OFF_NS_A_SECOND: Final = 1e6  # 1000 ppm: no crystal is so far off
 _LINE_WINDOWS: Final = 3  # that make a line
 _WINDOW_GAIN: Final = 0.125  # the weight of a window in the level
 _FAR_FRAMES: Final = 1 << 44  # beyond any position
@@ -249,7 +250,10 @@ class ClockFilter:
             self._edge[rows] = np.where(early > position, early, self._edge[rows])
         # in the middle of the window to come
         at = (begin + WINDOW_S * rate / 2) / rate
-        line = self._level[rows] + self._slope[rows] * (at - self._level_at[rows])
+        slope = self._slope[rows]
+        line = self._level[rows] + slope * (at - self._level_at[rows])
+        # the lowest of a window is at one of its ends, not in the middle, when drift outweighs jitter
+        line += np.where(np.abs(slope) > _FAR_OFF_NS_A_SECOND, np.abs(slope) * WINDOW_S / 2, 0.0)
         known = self._windows[rows] > 0
         offset = np.where(known, self._origin[rows] + np.rint(line).astype(np.int64), self._low[rows])
         self._offset[rows] = np.where(known | (self._count[rows] > 0), offset, self._offset[rows])

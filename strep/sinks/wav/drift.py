@@ -10,12 +10,13 @@ on the receiver's clock (``BlockBatch.time_ns``) wants them:
                                 until it is below 4 ms
     too early by > 100 ms       no drift, but something that happened: all that is missing is put in as silence, in the
                                 first gap or pause, at the latest after 2 s, at most up to the packet's arrival and 1 s
-    too late by > 100 ms        likewise: gaps are closed, and of pauses 15 ms in 20 ms are left out
+    too late by > 100 ms        likewise: gaps are closed, and of pauses 15 ms in 20 ms are left out; sound that has had
+                                none for 2 s is shrunk by 1 %
     otherwise                   samples pass as they are
 
 With the steps of the time itself (2 ms at 200 ppm) an error is at most 8 ms, and two directions that drift apart are
 within 16 ms. A pause is what is 50 dB below full scale, or 26 dB below the loudest since the error was seen. Nothing
-else is ever left out: sound without a pause is shrunk by 1 % for as long as it takes.
+else is ever left out.
 
 Which errors are real? What is too early always is: its packets came later, and a listener heard nothing until then.
 What is too late is too late only if there was time for it. A sender that plays a file at twice its speed sends 10 s of
@@ -60,7 +61,7 @@ _PACE_DIVISOR: Final = 50  # audio that comes faster by more than a 50th
 _PACE_SLACK_MS: Final = 300  # and this, which may be a queue, is not sent in real time
 _PACE_MS: Final = 5000  # of audio at least, between two looks at it
 _STEADY_MS: Final = 12_000  # of audio without a step, longer than a window of the clock: it is in real time again
-_RAMP_S: Final = 10  # between two steps of the time of a clock that is far off
+_WINDOW_S: Final = 10  # of the clock: between two steps of the time
 _NEVER: Final = 1 << 62  # a position
 _TAPS: Final = 32  # of the resampling filter
 _BETA: Final = 6.0  # of its Kaiser window
@@ -91,10 +92,11 @@ class DriftCorrector:
         self._wanted = 0  # what the time would have been added to positions
         self._target = 0  # what of it is believed
         self._ramp = _Ramp(rate)
+        self._ramped = 0  # what of the target is its doing
         self._active = False
         self._hurry = False
         self._credit = 0
-        self._far_from: int | None = None  # position since which the error has been too large for drift
+        self._far_from: int | None = None  # since when, or the last pause, the error has been too large for drift
         self._loudest = 0.0  # mean square of a chunk since then
         self._held: I16 | None = None  # the beginning of a chunk
 
@@ -120,7 +122,8 @@ class DriftCorrector:
             self._take(position, samples[:ready], out)
             position, samples = position + ready, samples[ready:]
             if position == self._ramp.next_at:
-                self._target += self._ramp.advance()
+                before, self._ramped = self._ramped, self._ramp.at(position)
+                self._target += self._ramped - before
         return out.parts()
 
     def flush(self) -> list[Part]:
@@ -143,9 +146,12 @@ class DriftCorrector:
     def _look(self, position: int, wanted: int, arrival: int) -> None:
         """A gap ends, or the time has made a step. ``arrival``: of the packet here, in frames since position 0 was to
         be written."""
+        if wanted != self._wanted:
+            self._ramp.step(position, wanted)
         self._wanted = wanted
+        self._ramped = self._ramp.at(position)
+        wanted += self._ramped
         self._pace.look(position, arrival)
-        wanted += self._ramp.begin(position, wanted)
         # never later than the packet came, whatever the time says
         self._target = min(wanted, max(self._shift, arrival + self._ahead - position))
 
@@ -209,8 +215,13 @@ class DriftCorrector:
                 out.add(at + passed + self._shift, samples[passed:])
                 return
             quiet = self._is_pause(loudness)
-            if self._far_from is not None and error < 0:
-                if quiet or at + begin - self._far_from >= self._patience:
+            if self._far_from is not None:
+                waits = at + begin - self._far_from < self._patience
+                if quiet:
+                    self._far_from = at + begin
+                elif waits:
+                    continue
+                if error < 0:
                     middle = begin + size // 2
                     before, behind = samples[passed:middle], samples[middle : begin + size]
                     if not quiet:
@@ -219,7 +230,7 @@ class DriftCorrector:
                     self.inserted -= error
                     out.add(at + middle + self._shift, behind)
                     passed = begin + size
-                continue
+                    continue
             added = self._edit(error, quiet)
             if not added:
                 continue
@@ -283,39 +294,37 @@ class _Pace:
 
 
 class _Ramp:
-    """Time that steps by as much again and again is a clock far off, and goes on in between: in smaller steps.
+    """What a clock that is far off adds to the time between two steps of it: where they are alike, as much a second.
 
-    All in frames. ``next_at``: position of the next one.
+    All in frames. ``next_at``: the next position where that changes.
     """
 
     def __init__(self, rate: int) -> None:
         self.next_at = _NEVER
         self._second = rate
-        self._small = rate * _BEGIN_MS // 1000
-        self._looked_at = 0
+        self._small, self._most = (rate * ms // 1000 for ms in (_BEGIN_MS, _FAR_MS))
+        self._base = 0  # position of the last step
         self._wanted = 0
-        self._rise = 0  # of the last step
-        self._left = 0  # steps
+        self._last = 0  # by how much it was
+        self._rise = 0  # a window
 
-    def begin(self, position: int, wanted: int) -> int:
-        """A step of the time, or the end of a gap. Returns what is to be added to what it wants."""
-        since, rise = position - self._looked_at, wanted - self._wanted
-        self._looked_at, self._wanted = position, wanted
-        again = abs(since - _RAMP_S * self._second) <= self._second and abs(rise - self._rise) <= self._small
-        self._rise = rise
-        if not again or abs(rise) <= self._small:
-            self.next_at = _NEVER
+    def step(self, position: int, wanted: int) -> None:
+        """The time has made a step; a window of the clock begins."""
+        rise = wanted - self._wanted
+        regular = abs(position - self._base - _WINDOW_S * self._second) <= self._second
+        again = regular and abs(rise - self._last) <= self._small < abs(rise) <= self._most
+        self._rise = rise if again else 0
+        self._base, self._wanted, self._last = position, wanted, rise
+
+    def at(self, position: int) -> int:
+        """What is to be added here: nothing in the middle of a window."""
+        self.next_at = _NEVER
+        second = (position - self._base) // self._second
+        if not self._rise or second > _WINDOW_S:  # or the next step has not come
             return 0
-        self._left = _RAMP_S - 1
-        self.next_at = position + self._second
-        return -rise * (_RAMP_S - 1) // (2 * _RAMP_S)
-
-    def advance(self) -> int:
-        """What is to be added at ``next_at``, and on to the next one."""
-        done = _RAMP_S - 1 - self._left
-        self._left -= 1
-        self.next_at = self.next_at + self._second if self._left else _NEVER
-        return self._rise * (done + 1) // _RAMP_S - self._rise * done // _RAMP_S
+        self.next_at = self._base + (second + 1) * self._second
+        second = min(second, _WINDOW_S - 1)
+        return self._rise * (2 * second + 1 - _WINDOW_S) // (2 * _WINDOW_S)
 
 
 class _Output:
