@@ -93,6 +93,7 @@ class DriftCorrector:
         self._target = 0  # what of it is believed
         self._ramp = _Ramp(rate)
         self._ramped = 0  # what of the target is its doing
+        self._turn = _NEVER  # position where the target changes next, or what is believed of it
         self._active = False
         self._hurry = False
         self._credit = 0
@@ -105,6 +106,11 @@ class DriftCorrector:
         arrived. Returns what is ready: (position to be written at, samples)."""
         offset_ns = time_ns - self._origin_ns - position_ns(position, self._rate)
         wanted = (offset_ns * self._rate + 500_000_000) // 1_000_000_000
+        end = position + len(samples)
+        if position == self._next and wanted == self._wanted and not self._active and end <= self._turn:
+            self._next = end  # as nearly always: nothing has changed
+            self._pace.audio += len(samples)
+            return [(position + self.inserted - self.dropped, samples)]
         out = _Output()
         gap = 0 if self._next is None else position - self._next
         if gap > 0:
@@ -114,11 +120,11 @@ class DriftCorrector:
             self._look(position, wanted, arrival)
             if gap > 0:
                 self._close_gap(position, gap)
-        self._next = position + len(samples)
+        self._next = end
         self._pace.audio += len(samples)
         while len(samples):  # a verdict changes where it does, wherever blocks begin
-            turn = min(self._ramp.next_at, self._pace.steady_at if self._pace.steady_at > position else _NEVER)
-            ready = min(turn - position, len(samples))
+            self._turn = min(self._ramp.next_at, self._pace.steady_at if self._pace.steady_at > position else _NEVER)
+            ready = min(self._turn - position, len(samples))
             self._take(position, samples[:ready], out)
             position, samples = position + ready, samples[ready:]
             if position == self._ramp.next_at:

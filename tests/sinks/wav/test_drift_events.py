@@ -175,6 +175,7 @@ def played(events: list[tuple[str, float, float, float]], ppm: float) -> Timelin
     timeline = Timeline(ppm)
     timeline.speak(12)
     for kind, seconds, share, proof in events:
+        timeline.speak(-(timeline.now + 0.5) % 1)  # a beep that is cut could be taken for another
         if kind == "burst":
             timeline.unsure.append((timeline.now - 0.1, timeline.now + seconds + 0.5))
             timeline.speak(seconds, at_once=True)
