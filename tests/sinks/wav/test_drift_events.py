@@ -181,6 +181,7 @@ def played(events: list[tuple[str, float, float, float]], ppm: float) -> Timelin
             timeline.unsure.append((timeline.now - 0.1, timeline.now + seconds + 0.5))
             timeline.speak(seconds, at_once=True)
             if share:
+                timeline.speak(-(timeline.now + 0.5) % 1)
                 timeline.happen(0.0, seconds, proof, doubted=12.0)  # it came faster than real time
         elif kind == "jump":
             timeline.happen(0.0, seconds, proof)
