@@ -30,6 +30,8 @@ class Part:
     gap: int
     samples: np.ndarray
     mask: np.ndarray | None = None
+    time_ns: int | None = None  # None: by its position
+    arrival_ns: int | None = None  # None: at that time
 
 
 def batch_of_blocks(parts: list[Part]) -> BlockBatch:
@@ -41,7 +43,10 @@ def batch_of_blocks(parts: list[Part]) -> BlockBatch:
     mask = np.concatenate(
         [np.ones(n, np.uint8) if p.mask is None else p.mask for p, n in zip(parts, frames, strict=True)]
     )
-    time_ns = T0 + position * 1_000_000_000 // rate
+    in_time = (T0 + position * 1_000_000_000 // rate).tolist()
+    time_ns = np.array([t if p.time_ns is None else p.time_ns for p, t in zip(parts, in_time, strict=True)], np.int64)
+    arrival = [t if p.arrival_ns is None else p.arrival_ns for p, t in zip(parts, time_ns.tolist(), strict=True)]
+    arrival_ns = np.array(arrival, np.int64)
     return BlockBatch(
         streams=[p.stream for p in parts],
         index=np.array([p.stream.index for p in parts], np.int64),
@@ -50,14 +55,14 @@ def batch_of_blocks(parts: list[Part]) -> BlockBatch:
         gap_frames=np.array([p.gap for p in parts], np.int64),
         gap_cause=np.array([GapCause.LOSS if p.gap else 0 for p in parts], np.uint8),
         rtp_timestamp=position.astype(np.uint32),
-        arrival_ns=time_ns,
+        arrival_ns=arrival_ns,
         time_ns=time_ns,
         offset=np.r_[0, np.cumsum([len(p.samples) for p in parts])].astype(np.int64),
         payload=np.zeros(0, np.uint8),
         payload_offset=np.zeros(len(parts) + 1, np.int64),
         packet_first=np.arange(len(parts) + 1),
         packet_frames=frames,
-        packet_arrival_ns=time_ns,
+        packet_arrival_ns=arrival_ns,
         packet_rtp_timestamp=position.astype(np.uint32),
         decode=lambda: samples,
         mask=mask if masked else None,

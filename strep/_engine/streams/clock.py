@@ -9,8 +9,9 @@ many packets is that of the one that waited least.
     skew       slope of a line through the windows' lowest offsets, least squares; from 3 windows on
     level      where the line is now: follows the windows slowly, so that a clock whose speed changes is followed too
     segment    windows between which nothing but drift moves the offset. A re-anchored timeline (RESTART) begins a new
-               one, so does a step: two windows on end that stand off the line, and agree. Slopes within segments count,
-               steps between them do not.
+               one, so does a step: two windows on end that stand off the line, and agree. One that stands 100 ms below
+               it is enough: no packet comes before it was sent. Slopes within segments count, steps between them do
+               not. Three windows on end that are off the line, but make one, are one: a clock that is far off.
 
 Within a window the offset is one constant, made of the windows complete before it: ``time = offset + position / rate``.
 It is a function of the packets alone. A block never holds packets of two windows, so it is the same however packets
@@ -40,7 +41,9 @@ WINDOW_S: Final = 10  # of stream position
 _EARLY_TENTHS: Final = (5, 10, 20, 50)  # of a second: when a segment's first window speaks before it is complete
 _WINDOW_PACKETS: Final = 20  # at least; with fewer a window goes on into the next
 _STEP_NS: Final = 5e6  # what stands further off the line is not drift
+_FALL_NS: Final = 100e6  # what stands further below it proves the line wrong
 _DRIFT_NS_A_SECOND: Final = 1e6  # 1000 ppm, which may be drift that is not known yet
+_FAR_OFF_NS_A_SECOND: Final = 1e6  # 1000 ppm: no crystal is so far off
 _LINE_WINDOWS: Final = 3  # that make a line
 _WINDOW_GAIN: Final = 0.125  # the weight of a window in the level
 _FAR_FRAMES: Final = 1 << 44  # beyond any position
@@ -78,6 +81,8 @@ class ClockFilter:
         self._points = whole()  # in all
         self._odd = real()  # a window off the line, NaN: the last one was not
         self._odd_at = real()
+        # the last window and the one before it, NaN: none in this segment
+        self._last, self._last_at, self._earlier, self._earlier_at = real(), real(), real(), real()
         self._mean_x = real()
         self._mean_y = real()
         self._sxx = real()
@@ -96,7 +101,7 @@ class ClockFilter:
         ):  # fmt: skip
             sums[row] = 0
         self.skew_ppm[row] = np.nan
-        self._odd[row] = np.nan
+        self._odd[row] = self._last[row] = self._earlier[row] = np.nan
         self._rate[row] = rate
         self._step[row] = 0 if SECOND_NS % rate else SECOND_NS // rate
         self._offset[row] = self._origin[row] = origin_ns
@@ -168,6 +173,7 @@ class ClockFilter:
         for column in (
             self.skew_ppm, self._offset, self._base, self._edge, self._from, self._until, self._low, self._count,
             self._level, self._level_at, self._slope, self._windows, self._points, self._odd, self._odd_at,
+            self._last, self._last_at, self._earlier, self._earlier_at,
             self._mean_x, self._mean_y, self._sxx, self._sxy, self._sxx_before, self._sxy_before,
         ):  # fmt: skip
             self._note((column, rows, column.take(rows)))
@@ -221,7 +227,7 @@ class ClockFilter:
             self._close(rows[full])
         self._fold(rows)
         self._windows[rows] = 0
-        self._odd[rows] = np.nan
+        self._odd[rows] = self._last[rows] = self._earlier[rows] = np.nan
         self._begin_windows(rows, position)
 
     def _begin_window(self, rows: I64, position: I64, base: I64) -> None:
@@ -244,7 +250,10 @@ class ClockFilter:
             self._edge[rows] = np.where(early > position, early, self._edge[rows])
         # in the middle of the window to come
         at = (begin + WINDOW_S * rate / 2) / rate
-        line = self._level[rows] + self._slope[rows] * (at - self._level_at[rows])
+        slope = self._slope[rows]
+        line = self._level[rows] + slope * (at - self._level_at[rows])
+        # the lowest of a window is at one of its ends, not in the middle, when drift outweighs jitter
+        line += np.where(np.abs(slope) > _FAR_OFF_NS_A_SECOND, np.abs(slope) * WINDOW_S / 2, 0.0)
         known = self._windows[rows] > 0
         offset = np.where(known, self._origin[rows] + np.rint(line).astype(np.int64), self._low[rows])
         self._offset[rows] = np.where(known | (self._count[rows] > 0), offset, self._offset[rows])
@@ -267,10 +276,30 @@ class ClockFilter:
             self._windows[steps] = 0
             self._add(steps, self._odd_at[steps], self._odd[steps])
         once = odd & ~again
+        if once.any():
+            once &= ~self._begin_line(rows, x, y, once, off)
+        self._earlier[rows], self._earlier_at[rows] = self._last[rows], self._last_at[rows]
+        self._last[rows], self._last_at[rows] = y, x
         self._odd[rows] = np.where(once, y, np.nan)
         self._odd_at[rows] = x
         taken = ~once
         self._add(rows[taken], x[taken], y[taken])
+
+    def _begin_line(self, rows: I64, x: F64, y: F64, odd: npt.NDArray[np.bool_], off: F64) -> npt.NDArray[np.bool_]:
+        """Of windows that are off the line: those that begin another one, which goes through the two before them, or
+        is below."""
+        before = x - self._last_at[rows]
+        between = self._last_at[rows] - self._earlier_at[rows]
+        rise = (self._last[rows] - self._earlier[rows]) / np.where(between > 0, between, np.nan)
+        bent = odd & (np.abs(y - self._last[rows] - rise * before) <= _STEP_NS)
+        begins = bent | (odd & (off < -_FALL_NS))
+        self._fold(rows[begins])
+        self._windows[rows[begins]] = 0
+        new = rows[bent]
+        if new.size:
+            self._add(new, self._earlier_at[new], self._earlier[new])
+            self._add(new, self._last_at[new], self._last[new])
+        return begins
 
     def _fold(self, rows: I64) -> None:
         """A segment ends: what it tells of the slope is kept."""

@@ -231,6 +231,20 @@ def test_sound_without_a_pause_is_resampled(tmp_path: Path) -> None:
         assert drift["resampled"] % 160 == 0
 
 
+def test_clocks_that_are_far_off_are_followed(tmp_path: Path) -> None:
+    """No crystal is 2000 ppm off, but a timer is: by more than a line of the clock was believed to be."""
+    _, dispatcher = record(tmp_path, [Sender(2000, 0, background=300.0), Sender(-2000, 1)], 120)
+    both = read(tmp_path / str(LEG) / "a.wav")
+    inbound, outbound = clicks(both[:, 0]), clicks(both[:, 1])
+    nearest = np.abs(inbound[:, None] - outbound[None]).min(axis=1)[inbound > 52] * 1000  # when it is known
+    print(f"at most {nearest.max():.2f} ms apart")
+    assert len(nearest) > 10
+    assert nearest.max() <= 20.0
+    assert [dispatcher.figures(r.stream)["drift"]["skew_ppm"] for r in dispatcher.ended] == [
+        pytest.approx(2000 * (1 - 2 * r.stream.direction), abs=60) for r in dispatcher.ended
+    ]
+
+
 def by_minute(offset: F64) -> list[float]:
     minutes = offset[: len(offset) // 12 * 12].reshape(-1, 12)
     return np.abs(minutes).max(axis=1).round(1).tolist()  # type: ignore[no-any-return]
@@ -432,10 +446,3 @@ def test_a_stretched_tone_is_the_tone(frequency: int, wanted: int) -> None:
     near = spectrum[max(at - 150, 0) : at + 150].sum()
     print(f"{frequency} Hz: {10 * np.log10((spectrum.sum() - near) / near):.1f} dB")
     assert 10 * np.log10((spectrum.sum() - near) / near) < -40
-
-
-def test_what_is_no_drift_is_left_alone() -> None:
-    samples = np.zeros(16_000, np.int16)
-    out, corrector, _, _ = correct(samples, {}, {160: 9000}, ())
-    assert len(out) == len(samples)
-    assert not corrector.inserted
