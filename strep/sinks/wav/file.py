@@ -127,6 +127,7 @@ class WavFile:
         "format",
         "header_end",
         "header_written_at",
+        "rest",
         "retry_at",
         "stem",
         "wanted",
@@ -138,11 +139,17 @@ class WavFile:
         self.stem = stem  # its name without suffix; with a number, if need be
         self.wanted = stem  # without a number
         self.end = 0  # bytes of samples that were written
+        self.rest = b""  # samples behind ``end`` that were not written yet
         self.checked = 0  # ``end`` when the file was last seen to be there
         self.header_end = -1  # bytes of samples that the header on disk speaks of; -1: there is none yet
         self.header_written_at = 0.0  # monotonic seconds
         self.fd = -1  # descriptor; -1: not open
         self.retry_at = 0.0  # monotonic seconds: after an error, nothing is tried before; 0: there was none
+
+    @property
+    def lags(self) -> bool:
+        """Whether the file on disk lacks something, or its header does not speak of it."""
+        return bool(self.rest) or self.header_end != self.end
 
     @property
     def part(self) -> str:

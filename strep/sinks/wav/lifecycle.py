@@ -271,7 +271,7 @@ class FileLifecycle:
             names = [self._tree.finish(file)]
         except FileNotFoundError as error:  # somebody has deleted it
             self._upkeep.failed(file, error, now)
-            self._tree.abandon(file)
+            self._abandon(file)
         except OSError as error:
             self._upkeep.failed(file, error, now)
             self._retry_at = file.retry_at
@@ -279,7 +279,7 @@ class FileLifecycle:
             return
         except Exception as error:
             self._fault(error, None)
-            names = [name for name in [self._tree.abandon(file)] if name]
+            names = self._abandon(file)
         self._upkeep.completed(file)
         self._note(completion.serials, names)
 
@@ -288,6 +288,13 @@ class FileLifecycle:
             if names:
                 self.names.add(serial, names)
             self._settled(serial)
+
+    def _abandon(self, file: WavFile) -> list[str]:
+        """Leave a file as it is; returns its name, if it is there."""
+        name = self._tree.abandon(file)
+        self._disk.lost(len(file.rest) // file.format.frame_bytes)
+        file.rest = b""
+        return [name] if name else []
 
     def close(self, until: float) -> int:
         """Do until then (monotonic seconds) what can be done, count the rest, let everything go. Returns how many files
@@ -313,8 +320,7 @@ class FileLifecycle:
         abandoned: dict[int, list[str]] = {}
         for item in unfinished:
             if id(item.file) not in abandoned:
-                name = self._tree.abandon(item.file)
-                abandoned[id(item.file)] = [name] if name else []
+                abandoned[id(item.file)] = self._abandon(item.file)
             self._note(item.serials, abandoned[id(item.file)])
         self.tracks.clear()
         self._tree.close()

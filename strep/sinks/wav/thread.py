@@ -35,6 +35,9 @@ class Writer(Protocol):
     in_hand: int
 
     @property
+    def waiting_frames(self) -> int: ...
+
+    @property
     def busy(self) -> bool: ...
 
     @property
@@ -145,7 +148,8 @@ class WriterThread:
         self._given_up = True
         self.failed = self.failed or f"the disk did not take everything within {timeout_s:g} s"
         left = self._queue.abandon()
-        self.dropped_frames += self._writer.in_hand + self._pending.frames + _frames_of(left)
+        self.dropped_frames += self._writer.in_hand + self._writer.waiting_frames
+        self.dropped_frames += self._pending.frames + _frames_of(left)
         return False
 
     # --- the thread -----------------------------------------------------------------------------------------------

@@ -154,10 +154,17 @@ class WavTree:
         if file.header_end < 0:
             _write_all(fd, file.format.header(0), 0)
             file.header_end = 0
+        self._write_rest(file)
         if at > file.end and file.format.silence:
             self._fill(fd, file, at)
         _write_all(fd, data, file.format.header_bytes + at)
         file.end = max(file.end, at + len(data))
+
+    def _write_rest(self, file: WavFile) -> None:
+        if file.rest:
+            _write_all(self.descriptor(file), file.rest, file.format.header_bytes + file.end)
+            file.end += len(file.rest)
+            file.rest = b""
 
     def _fill(self, fd: int, file: WavFile, until: int) -> None:
         silence = bytes([file.format.silence]) * min(_FILL_BYTES, until - file.end)
@@ -185,7 +192,8 @@ class WavTree:
         file.end += frames * file.format.frame_bytes
 
     def write_header(self, file: WavFile, now: float, *, again: bool = False) -> None:
-        """Bring the header up to date with what has been written. ``again``: write it even if it is up to date."""
+        """Write what was not written yet, and bring the header up to date. ``again``: even if it is."""
+        self._write_rest(file)
         if file.header_end != file.end or again:
             _write_all(self.descriptor(file), file.format.header(file.end), 0)
             file.header_end = file.end
@@ -195,6 +203,7 @@ class WavTree:
         """Complete the file and give it its final name, which is returned, relative to the root. Raises
         FileNotFoundError if somebody has deleted it."""
         fd = self.descriptor(file)
+        self._write_rest(file)
         if file.end % 2:
             _write_all(fd, b"\0", file.format.header_bytes + file.end)
         self.write_header(file, 0.0)

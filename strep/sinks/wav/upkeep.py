@@ -2,9 +2,10 @@
 
 Used by the thread that writes. A file's header on disk is rewritten
 
-    with a block, if it is HEADER_INTERVAL_S old      :meth:`FileUpkeep.wrote`, ``WavLanes.write``
+    with a block, if it is HEADER_INTERVAL_S old      :meth:`FileUpkeep.wrote`; ``WavLanes.write`` does it more often,
+                                                      because there samples wait for a block to be full
     every HEADER_INTERVAL_S while the thread is busy, sooner when it is idle: whatever lags
-                                                      :meth:`FileUpkeep.look_after`
+                                                      :meth:`FileUpkeep.look_after`; a lane's sooner: ``catch_up``
     when the file begins, is made again after it was deleted, is completed, or is abandoned unfinished
                                                       ``WavTree.begin``, ``make_again``, ``finish``, ``abandon``
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileUpkeep"]
 
+_CATCH_UP_S: Final = 0.1  # between two looks for samples that have waited long enough
 _CHECKED_FILES: Final = 64  # that are looked for in one turn, in case somebody has deleted them
 
 
@@ -54,7 +56,7 @@ class FileUpkeep:
         self._unwritable: dict[int, WavFile] = {}  # likewise: files for which a write failed
         self._next_checked = 0  # of the tracks, as they stand
         self._lanes_left = False  # there are more files than may be open, and no lanes any more
-        self._looked_s = 0.0  # when look_after did its work last, monotonic
+        self._caught_up_s = self._looked_s = 0.0  # when look_after did its work last, monotonic
 
     @property
     def lags(self) -> bool:
@@ -110,10 +112,12 @@ class FileUpkeep:
     def look_after(self, now: float, *, idle: bool, stuck: bool) -> None:
         """Bring headers up to date, and see whether what did not work does again. ``idle``: the thread has nothing else
         to do. ``stuck``: files that could not be made or named will be tried again anyway."""
+        if idle or now - self._caught_up_s >= _CATCH_UP_S:
+            self._caught_up_s = now
+            self._catch_up_lanes(now, idle)
         if not idle and now - self._looked_s < HEADER_INTERVAL_S:
             return
         self._looked_s = now
-        self._catch_up_lanes(now, idle)
         self._lagging = {key: file for key, file in self._lagging.items() if not self.write_header(file, now)}
         self._remake_deleted(now)
         if self._disk.problem is not None:
@@ -125,7 +129,7 @@ class FileUpkeep:
             return
         if not self._tree.evicted:
             try:
-                self._lanes.write_headers(now, younger_too=idle)
+                self._lanes.catch_up(now, idle=idle)
             except OSError as error:
                 self._disk.failed(DISK, error, str(self._tree.root), now)
         elif not self._lanes_left:
@@ -133,7 +137,7 @@ class FileUpkeep:
             self._lanes_left = True
             for track in self._tracks.values():
                 self._lanes.release(track.stream.index, track.file)
-                if track.file.header_end != track.file.end:
+                if track.file.lags:
                     self._lagging[id(track.file)] = track.file
 
     def _try_again(self, now: float, stuck: bool) -> None:
@@ -154,13 +158,12 @@ class FileUpkeep:
         self._next_checked = self._next_checked + _CHECKED_FILES if len(serials) == _CHECKED_FILES else 0
         for track in [self._tracks[serial] for serial in serials]:
             file, stream = track.file, track.stream
-            if self._lanes is not None:
-                self._lanes.sync(stream.index, file)
+            in_lane = self._lanes is not None and self._lanes.release(stream.index, file)
             try:
                 if file.retry_at or not self._tree.is_gone(file):
+                    if self._lanes is not None and in_lane:
+                        self._lanes.adopt(stream.index, file)
                     continue
-                if self._lanes is not None:
-                    self._lanes.release(stream.index, file)
                 lost = (file.end - file.checked) // file.format.frame_bytes
                 gone = FileNotFoundError(errno.ENOENT, "somebody has deleted a file that was being written")
                 self.failed(file, gone, now)

@@ -140,7 +140,7 @@ class WavWriter:
             self._disk.lost(columns.frames[i])
             return
         if self._lanes is not None:
-            self._lanes.sync(stream.index, file)
+            self._lanes.release(stream.index, file)
         if self._plain:
             data = columns.bytes_of(i, stream, file.format.encoding)
             self._tree.write(file, data, columns.position[i] * file.format.frame_bytes)
@@ -178,6 +178,11 @@ class WavWriter:
         if self._lanes is not None:
             self._lanes.release(stream.index, track.file)
         self._upkeep.failed(track.file, error, now)
+
+    @property
+    def waiting_frames(self) -> int:
+        """Frames that were taken and wait for a block of the file system to be full."""
+        return self._lanes.waiting_frames if self._lanes is not None else 0
 
     # --- in between -----------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from strep.sinks import WavSink
 from strep.sinks import folders as _folders
 from strep.sinks.folders import Folders, safe_name
 from strep.sinks.wav import disk as _wavdisk
+from strep.sinks.wav import lanes as _lanes
 from strep.sinks.wav.aio import ManyWrites
 from strep.sinks.wav.file import WavFormat
 from strep.sinks.wav.lanes import WavLanes
@@ -87,22 +88,27 @@ class Broken:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, lanes: bool, code: int) -> None:
         self.inode: int | None = None
-        pwrite, many = os.pwrite, ManyWrites.write
+        pwrite = os.pwrite
 
         def one(fd: int, data: Any, at: int) -> int:
             if os.fstat(fd).st_ino == self.inode:
                 raise OSError(code, os.strerror(code))
             return pwrite(fd, data, at)
 
-        def several(writes: ManyWrites, fd: Any, address: Any, length: Any, offset: Any) -> Any:
-            bad = np.array([os.fstat(f).st_ino == self.inode for f in fd.tolist()], np.bool_)
-            done = np.full(len(fd), -code, np.int64)
-            if not bad.all():
-                done[~bad] = many(writes, fd[~bad], address[~bad], length[~bad], offset[~bad])
-            return done
+        def several(many: Any) -> Any:
+            def write(writes: ManyWrites, fd: Any, address: Any, length: Any, offset: Any) -> Any:
+                bad = np.array([os.fstat(f).st_ino == self.inode for f in fd.tolist()], np.bool_)
+                done = np.full(len(fd), -code, np.int64)
+                if not bad.all():
+                    done[~bad] = many(writes, fd[~bad], address[~bad], length[~bad], offset[~bad])
+                return done
+
+            return write
 
         monkeypatch.setattr(os, "pwrite", one)
-        monkeypatch.setattr(ManyWrites, "write", several)
+        for name in ("write", "write_pairs"):
+            monkeypatch.setattr(ManyWrites, name, several(getattr(ManyWrites, name)))
+        monkeypatch.setattr(_lanes, "_WRITE_S", 0.0)  # nothing waits for more
         if not lanes:
             monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, evicted: None))
 
@@ -207,9 +213,11 @@ def _checked(sink: WavSink) -> bool:
     """The writer has looked at all files since they were written last."""
     files = [track.file for track in sink._writer._tracks.values()]
     lanes = sink._writer._lanes
+    if sink._writer.waiting_frames:
+        return False
     if lanes is not None:
         for track in sink._writer._tracks.values():
-            lanes.sync(track.stream.index, track.file)
+            lanes.release(track.stream.index, track.file)
     return all(file.checked == file.end > 0 for file in files)
 
 

@@ -407,7 +407,7 @@ def test_what_is_not_written_at_the_end_is_counted(
         return write(lanes, batch, *arguments)
 
     crowd = Crowd(tmp_path, 10, 0)
-    while not crowd.sink._thread.idle:
+    while not crowd.sink._thread.idle or crowd.sink._writer.waiting_frames:
         time.sleep(0.001)
     on_disk = crowd.sink.report()["dropped_frames"]
     assert on_disk == 0
