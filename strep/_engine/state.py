@@ -45,9 +45,9 @@ class StreamState:
         self.ring = JitterRing(rows, undo)
         self.ring.peeked = types.peeked
         self.reception = Reception(rows, undo)
-        self.timeline = Timeline(rows, types.codecs, undo)
-        self.supply = Supply(rows, self.reception, self.timeline, undo)
         self.clock = ClockFilter(rows, undo)
+        self.timeline = Timeline(rows, types.codecs, self.clock.floor, undo)
+        self.supply = Supply(rows, self.reception, self.timeline, undo)
         self.doubt = Doubt(rows, undo)
         self.throttle = Throttle(rows)
         self.codec_of_type = types.index_of
@@ -86,6 +86,7 @@ class StreamState:
             "gap_frames": timeline.gap_frames,
             "undecoded": timeline.undecoded,
             "timestamp_jumps": timeline.timestamp_jumps,
+            "overlapped": timeline.overlapped,
             "sources": self.sources,
             "restarts": self.restarts,
             "skew_ppm": self.clock.skew_ppm,

@@ -53,6 +53,7 @@ class StreamReport:
     gaps: dict[str, int] = field(default_factory=dict)  # frames by cause
     undecoded: int = 0  # packets of unknown payload types or other formats: dropped, counted
     timestamp_jumps: int = 0
+    overlapped: int = 0  # samples left out because their place was taken: sources or packets that overlap
     restarts: int = 0  # SSRC changes and sequence restarts
     skew_ppm: float | None = None
     timed: bool = True  # False: when packets came is not known, so jitter and skew are not either
@@ -134,6 +135,7 @@ class StreamReport:
             "late": self.late,
             "undecoded": self.undecoded,
             "timestamp_jumps": self.timestamp_jumps,
+            "overlapped": self.overlapped,
             "restarts": self.restarts,
             "jitter_ms": {
                 "mean": round(self.jitter_ms_mean, 6) if self.timed else None,
@@ -164,7 +166,7 @@ def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> 
         payload_types=np.flatnonzero(figures["types_seen"]).tolist(),
         packets_received=received,
         packets_expected=expected,
-        packets_lost=expected - (received - duplicates),
+        packets_lost=max(expected - (received - duplicates), 0),
         rfc3550_lost=expected - received,
         duplicates=duplicates,
         reordered=int(figures["reordered"]),
@@ -179,6 +181,7 @@ def report_of(stream: StreamInfo, figures: Mapping[str, Any], end: str = "") -> 
         gaps={cause.label: int(gaps[cause]) for cause in _GAP_CAUSES if gaps[cause]},
         undecoded=int(figures["undecoded"]),
         timestamp_jumps=int(figures["timestamp_jumps"]),
+        overlapped=int(figures["overlapped"]),
         restarts=int(figures["restarts"]),
         skew_ppm=_known(figures["skew_ppm"]),
         media_ratio=_known(figures["media_ratio"]),

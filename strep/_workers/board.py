@@ -54,6 +54,7 @@ _ROW: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "gap_frames": ("i8", (len(GapCause),)),
     "undecoded": ("i8", ()),
     "timestamp_jumps": ("i8", ()),
+    "overlapped": ("i8", ()),
     "sources": ("i8", ()),
     "restarts": ("i8", ()),
     "skew_ppm": ("f8", ()),
