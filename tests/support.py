@@ -129,6 +129,7 @@ class Result:
     events: dict[int, list[tuple[object, ...]]] = field(default_factory=dict)  # by serial
     noise: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)  # (position, comfort noise before it)
     totals: Totals = field(default_factory=Totals)
+    batches: list[BlockBatch] = field(default_factory=list)
 
     def only(self) -> tuple[npt.NDArray[np.int16], StreamReport]:
         """Audio and report of the one stream there is."""
@@ -162,6 +163,7 @@ def run(
     def take(events: list[Event]) -> None:
         for event in events:
             if isinstance(event, BlockBatch):
+                result.batches.append(event)
                 for index, block in enumerate(event):
                     serial = block.stream.serial
                     if index in event.noise:

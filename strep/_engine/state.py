@@ -47,9 +47,9 @@ class StreamState:
         self.ring = JitterRing(rows, undo, large_bytes=large_bytes)
         self.ring.peeked = types.peeked
         self.reception = Reception(rows, undo)
-        self.timeline = Timeline(rows, types.codecs, undo)
-        self.supply = Supply(rows, self.reception, self.timeline, undo)
         self.clock = ClockFilter(rows, undo)
+        self.timeline = Timeline(rows, types.codecs, self.clock.floor, undo)
+        self.supply = Supply(rows, self.reception, self.timeline, undo)
         self.doubt = Doubt(rows, undo)
         self.sender_clocks = SenderClocks(rows, types.codecs, undo)
         self.throttle = Throttle(rows)
@@ -63,7 +63,6 @@ class StreamState:
         self.moving_until_ns = np.zeros(rows, np.int64)  # another address is expected until then
         self.restarts = np.zeros(rows, np.int64)
         self.sources = np.zeros(rows, np.int64)
-        self.trimmed = np.zeros(rows, np.int64)  # frames of audio left out where packets overlap what is there
         self.encrypted = np.zeros(rows, np.bool_)  # looks like SRTP
         self.any_encrypted = 0
         self.types_seen = np.zeros((rows, 128), np.bool_)
@@ -95,7 +94,7 @@ class StreamState:
             "undecoded": timeline.undecoded,
             "recovered": self.recovered,
             "timestamp_jumps": timeline.timestamp_jumps,
-            "trimmed": self.trimmed,
+            "trimmed": timeline.trimmed,
             "sources": self.sources,
             "restarts": self.restarts,
             "skew_ppm": self.clock.skew_ppm,
@@ -124,7 +123,6 @@ class StreamState:
         self.moving_until_ns[rows] = 0
         self.restarts[rows] = 0
         self.sources[rows] = 1
-        self.trimmed[rows] = 0
         self.encrypted[rows] = False
         self.types_seen[rows] = False
         self.red_settled[rows] = 0

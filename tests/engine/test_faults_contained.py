@@ -45,6 +45,7 @@ from strep._engine.sources.registry import Registry
 from strep._engine.sources.sources import Sources
 from strep._engine.state import StreamState
 from strep._engine.streams.clock import ClockFilter
+from strep._engine.streams.gaps import Gaps
 from strep._engine.streams.reception import Reception
 from strep._engine.streams.ring import JitterRing
 from strep._engine.streams.timeline import Timeline
@@ -227,7 +228,7 @@ PLACES: list[tuple[Any, str]] = [
     (JitterRing, "insert"), (JitterRing, "pop"), (JitterRing, "settle"), (JitterRing, "watch_holes"),
     (JitterRing, "skip_hole"), (JitterRing, "enlarge"), (JitterRing, "note_late"), (JitterRing, "came"),
     (Reception, "arrived"), (Reception, "came_late"), (StreamState, "note_types"), (Insertion, "_judge_and_put"),
-    (Sorter, "sort"), (Timeline, "place"), (Timeline, "_place_any"), (Timeline, "_move_on"), (Timeline, "_gaps"),
+    (Sorter, "sort"), (Timeline, "place"), (Timeline, "_place_any"), (Timeline, "_move_on"), (Gaps, "before"),
     (ClockFilter, "map"), (ClockFilter, "_begin_window"), (ClockFilter, "_begin_segment"),
     (KeyPresses, "take"), (KeyPresses, "advance"), (Outlet, "_place"), (Outlet, "_blocks"), (Outlet, "emit"),
     (ComfortNoise, "take"), (_outlet, "gather"),

@@ -147,10 +147,6 @@ class Outlet:
         if placed is not None and self._state.codecless:
             self._name_codecs(placed.block_row, placed.arrival_ns[placed.packet_first[:-1]])
         mapped = None
-        if placed is not None and placed.trim is not None:
-            rows = np.unique(placed.row[placed.trim > 0])
-            self._undo.note((state.trimmed, rows, state.trimmed[rows]))
-            np.add.at(state.trimmed, placed.row, placed.trim)
         if placed is not None:
             mapped = placed, _ = self._state.clock.map(placed)
         events: list[Event] = [*self._sorter.take_notices(), *self._tell_clocks()]

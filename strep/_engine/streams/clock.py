@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from ..._model.time import NEVER_NS, SECOND_NS, position_ns
 from ..undo import Undo
+from .judge import LEAN_BITS, UNKNOWN_FLOOR
 from .placement import Placement
 
 __all__ = ["WINDOW_S", "ClockFilter"]
@@ -62,6 +63,7 @@ class ClockFilter:
             return np.zeros(streams, np.float64)
 
         self.skew_ppm = np.full(streams, np.nan)
+        self.floor = np.full(streams, UNKNOWN_FLOOR, np.int64)  # the lowest offset less what the line has risen
         self._rate = np.ones(streams, np.int64)
         self._step = whole()  # ns a frame; 0 where that is no whole number
         self._offset = whole()  # of the present window
@@ -92,6 +94,7 @@ class ClockFilter:
 
     def open(self, rows: I64) -> None:
         self.skew_ppm[rows] = np.nan
+        self.floor[rows] = UNKNOWN_FLOOR
 
     def begin(self, row: int, rate: int, origin_ns: int) -> None:
         """A stream's first audio. ``origin_ns``: what is known so far of when its first frame arrived."""
@@ -125,19 +128,25 @@ class ClockFilter:
         count, lowest = self._count.take(rows), self._low.take(rows)
         self._note((self._count, rows, count))
         self._note((self._low, rows, lowest))
+        floor, risen = self.floor.take(rows), placed.arrival_ns >> LEAN_BITS
+        self._note((self.floor, rows, floor))
         if len(placed.frames) == len(rows):
             low = placed.arrival_ns - time_ns
+            lean = low - risen
             self._count[rows] = count + 1
         else:
             first = placed.packet_first[:-1]
             since = np.cumsum(placed.frames)
             since -= placed.frames
             since *= step
-            low = np.minimum.reduceat(placed.arrival_ns - since, first)
-            low += since.take(first)
-            low -= time_ns
+            offset = placed.arrival_ns - since
+            origin = since.take(first) - time_ns
+            low = np.minimum.reduceat(offset, first) + origin
+            offset -= risen
+            lean = np.minimum.reduceat(offset, first) + origin
             self._count[rows] = count + np.diff(placed.packet_first)
         self._low[rows] = np.minimum(lowest, low)
+        self.floor[rows] = np.minimum(floor, lean)
         time_ns += self._offset.take(rows)
         return time_ns
 
@@ -147,7 +156,8 @@ class ClockFilter:
         starts = _packet_positions(placed)
         if placed.trim is not None:
             starts -= placed.trim  # a packet was sent whole
-        low = np.minimum.reduceat(placed.arrival_ns - position_ns(starts, self._rate.take(placed.row)), first)
+        offset = placed.arrival_ns - position_ns(starts, self._rate.take(placed.row))
+        low = np.minimum.reduceat(offset, first)
         count = np.diff(placed.packet_first)
         time_ns = position_ns(placed.position, self._rate.take(rows))
         # the first block of each row, then the second of each, ...
@@ -156,6 +166,8 @@ class ClockFilter:
         each = rows[start]
         self._note((self._count, each, self._count[each]))
         self._note((self._low, each, self._low[each]))
+        self._note((self.floor, each, self.floor[each]))
+        np.minimum.at(self.floor, placed.row, offset - (placed.arrival_ns >> LEAN_BITS))
         for rank in range(int(blocks.max())):
             now = start[blocks > rank] + rank
             mine, position = rows[now], placed.position[now]

@@ -1,14 +1,7 @@
 """Where packets stand on their stream's timeline, for all streams at once.
 
-A stream's position counts sample frames from its first audio packet. Per packet, with ``expected`` the RTP timestamp at
-which the packet before it ended and ``delta = timestamp - expected`` (signed, in frames):
-
-    delta = 0                        goes on without a gap
-    delta > 0                        a gap of delta frames: LOSS when sequence numbers are missing, else SILENCE (DTX)
-                                     (HOLD from 2 s on), if no more than 1 s of it is unexplained by arrival times
-    -frames < delta < 0              overlaps what is there: its first -delta frames are trimmed
-    otherwise, and for new sources   the timestamps say nothing: re-anchored, a RESTART gap as arrival times tell
-                                     (none below 100 ms, which is jitter)
+A stream's position counts sample frames from its first audio packet. A packet stands where its RTP timestamp says,
+behind the one before it; :mod:`.gaps` says with which gap, and where timestamps are not believed.
 
 Positions are in frames at the stream's rate, which is that of the first packet with audio. Packets of a codec with
 another rate (a re-INVITE changed it) are placed as many frames long as they will be when they have been resampled; what
@@ -27,9 +20,9 @@ import numpy.typing as npt
 
 from ..._codecs.facts import UNKNOWN
 from ..._model.rates import can_resample
-from ..._model.time import SECOND_NS
 from ..._model.types import Codec, GapCause
 from ..undo import Undo
+from .gaps import RISE_NS, Gaps
 from .placement import Anchor, Placement
 from .ring_packets import RingPackets
 
@@ -46,10 +39,11 @@ _PRIOR_COLUMNS: Final = np.dtype((np.void, 32))  # four of 8 bytes, of the packe
 
 
 class Timeline:
-    """``place`` is told each packet's codec, as an index into ``codecs``, or UNKNOWN, or NO_AUDIO."""
+    """``place`` is told each packet's codec, as an index into ``codecs``, or UNKNOWN, or NO_AUDIO. ``floor`` int64 is
+    that of the streams' lines (``ClockFilter``)."""
 
-    def __init__(self, streams: int, codecs: Sequence[Codec], undo: Undo | None = None) -> None:
-        self._note = (undo or Undo(keep=False)).note
+    def __init__(self, streams: int, codecs: Sequence[Codec], floor: I64, undo: Undo) -> None:
+        self._note = undo.note
         self.codecs = tuple(codecs)
         # two entries behind the codecs, for NO_AUDIO and UNKNOWN
         self._ratio = np.array([c.sample_rate // c.clock_rate for c in codecs] + [1, 1], np.int64)
@@ -60,9 +54,10 @@ class Timeline:
         self.codec = np.full(streams, -1, np.int16)
         self.position = np.zeros(streams, np.int64)  # where the next frame will stand
         self.gap_frames = np.zeros((streams, _CAUSES), np.int64)
-        self.timestamp_jumps = np.zeros(streams, np.int64)
+        self._gaps = Gaps(floor, undo)
+        self.timestamp_jumps = self._gaps.timestamp_jumps
+        self.trimmed = self._gaps.trimmed
         self.undecoded = np.zeros(streams, np.int64)
-        self.restarted = np.zeros(streams, np.bool_)
         self._begun = np.zeros(streams, np.bool_)
         self._expected = np.zeros(streams, np.uint32)
         # of the packet before, side by side, so that all of it is read at once
@@ -80,16 +75,15 @@ class Timeline:
         self.codec[rows] = -1
         self.position[rows] = 0
         self.gap_frames[rows] = 0
-        self.timestamp_jumps[rows] = 0
+        self._gaps.open(rows)
         self.undecoded[rows] = 0
-        self.restarted[rows] = False
         self._begun[rows] = False
         self._rest_at[rows] = -1
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
     def new_source(self, rows: I64, first_ext: I64) -> None:
-        self.restarted[rows] = True
+        self._gaps.new_source(rows)
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
@@ -150,7 +144,13 @@ class Timeline:
         first = expected[start] = self._expected.take(rows)
         jumps = expected != packets.timestamp
         odd = jumps if odd is None else odd | jumps
-        odd_row |= self.restarted.take(rows)
+        before = self._prior_arrival_ns.take(rows)
+        if len(rows) < len(row):
+            before = _shifted(packets.arrival_ns, start, before)
+        since = packets.arrival_ns - before
+        if since.max() >= RISE_NS:
+            odd |= since >= RISE_NS
+        odd_row |= self._gaps.asked.take(rows)
         if frames.min() <= 0:
             odd |= frames <= 0
         if np.count_nonzero(odd):
@@ -356,7 +356,7 @@ class Timeline:
         self._skipped[rows] |= end > base
         self._skipped[audio_rows] = end[with_audio] > seen[last]
 
-        gap, trim, cause, anchored = self._gaps(
+        gap, trim, cause, anchored = self._before(
             row=row,
             start=start,
             own_frames=own_frames,
@@ -430,10 +430,11 @@ class Timeline:
 
     def _note_all(self, rows: I64) -> None:
         for column in (
-            self.codec, self.position, self.gap_frames, self.timestamp_jumps, self.undecoded, self.restarted,
+            self.codec, self.position, self.gap_frames, self.undecoded,
             self._begun, self._expected, self._prior, self._skipped, self._rest, self._rest_codec, self._rest_at,
         ):  # fmt: skip
             self._note((column, rows, column.take(rows, axis=0)))
+        self._gaps.note(rows)
         self._note((self.__dict__, "_refused", self._refused))
         self._note((self.__dict__, "_corrupt", self._corrupt))
 
@@ -444,7 +445,7 @@ class Timeline:
             first, index = np.unique(row[new], return_index=True)
             self.codec[first] = codec[new[index]]
 
-    def _gaps(
+    def _before(
         self,
         row: I64,
         start: I64,
@@ -455,7 +456,7 @@ class Timeline:
         arrival: I64,
         lost: npt.NDArray[np.bool_],
     ) -> tuple[I64, I64, I64, npt.NDArray[np.bool_]]:
-        """Per packet: gap before it, frames to trim off it, GapCause, whether it was re-anchored."""
+        """As :meth:`Gaps.before`; moves on to the last packets."""
         rows = row[start]
         clock, rate = self._clock[codec], self._rate[self.codec[row]]
         ends = timestamp + (own_frames * clock // self._rate[codec]).astype(np.uint32)
@@ -467,29 +468,19 @@ class Timeline:
         self._prior_arrival_ns[rows] = arrival[last]
         self._prior_frames[rows] = frames[last]
 
-        delta = (timestamp - expected).view(np.int32).astype(np.int64) * rate // clock
-        since = arrival - prior_arrival  # years, when a clock went wrong: more than can be multiplied in one
-        elapsed = since // SECOND_NS * rate + since % SECOND_NS * rate // SECOND_NS
-        elapsed = np.maximum(elapsed - prior_frames, 0)
-        begins = np.zeros(len(row), np.bool_)
-        begins[start] = ~self._begun[rows]
-        restart = np.zeros(len(row), np.bool_)
-        restart[start] = self.restarted[rows]
-        self.restarted[rows] = False
-        forward = (delta > 0) & ((delta <= rate) | (delta <= elapsed + rate))
-        overlap = (delta < 0) & (-delta < frames)
-        jump = ~restart & ~begins & (delta != 0) & ~forward & ~overlap
-        if np.count_nonzero(jump):
-            np.add.at(self.timestamp_jumps, row[jump], 1)
-        anchored = restart | jump
-        gap = np.where(anchored, np.where(elapsed < rate // 10, 0, elapsed), np.where(forward, delta, 0))
-        gap[begins] = 0
-        trim = np.where(overlap & ~anchored & ~begins, -delta, 0)
-        cause = np.where(anchored, int(GapCause.RESTART), np.where(lost, int(GapCause.LOSS), int(GapCause.SILENCE)))
-        cause[(gap >= 2 * rate) & (cause != int(GapCause.LOSS))] = int(GapCause.HOLD)
-        cause[(gap == 0) & ~anchored] = int(GapCause.NONE)
-        cause[begins] = int(GapCause.NONE)
-        return gap, trim, cause, anchored & ~begins
+        return self._gaps.before(
+            row=row,
+            start=start,
+            rate=rate,
+            delta=(timestamp - expected).view(np.int32).astype(np.int64) * rate // clock,
+            frames=frames,
+            arrival=arrival,
+            lost=lost,
+            begun=self._begun[rows],
+            position=self.position[rows],
+            prior_arrival=prior_arrival,
+            prior_frames=prior_frames,
+        )
 
 
 def _group_starts(row: I64) -> I64:
