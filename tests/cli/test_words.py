@@ -8,6 +8,7 @@ import io
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import strep_command
@@ -20,7 +21,9 @@ from strep._model.report import StreamReport
 from strep._model.types import StreamInfo
 from strep._receiver.settings import NOT_FOR, Settings
 from strep.cli import running
+from strep.cli.found import Found
 from strep.cli.options import flag_of
+from strep.cli.output import Output
 from strep.cli.running import console
 from strep.cli.tables import stream_table
 from strep.cli.words import _NO_OPTIONS, in_options
@@ -136,9 +139,15 @@ def inspected(folder: Path) -> StreamInfo:
     return strep.replay(folder / "a.pcap").reports()[0].stream
 
 
+FOUND = {"talk": ["100%"], "MOS": ["4.41"], "keys": ["1234"]}
+
+
 @pytest.mark.parametrize("columns", [80, 100, 119, 120, 160])
 @pytest.mark.parametrize("meter", [False, True])
-def test_the_table_says_all_that_fits(tmp_path: Path, columns: int, meter: bool) -> None:
+@pytest.mark.parametrize("found", [None, FOUND])
+def test_the_table_says_all_that_fits(
+    tmp_path: Path, columns: int, meter: bool, found: dict[str, list[str]] | None
+) -> None:
     """No figure is cut off, at whatever width; only the stream's name may be shortened."""
     report = StreamReport.empty(inspected(tmp_path), "")
     assert report.stream.codec is not None
@@ -148,7 +157,8 @@ def test_the_table_says_all_that_fits(tmp_path: Path, columns: int, meter: bool)
     out = console()
     out.file, out.width = io.StringIO(), columns
     now_ns = report.last_arrival_ns + 75 * 10**9
-    table = stream_table([report], meter=LevelMeter() if meter else None, columns=columns, now_ns=now_ns)
+    level = LevelMeter() if meter else None
+    table = stream_table([report], meter=level, found=found, columns=columns, now_ns=now_ns)
     out.print(table)
     text = out.file.getvalue()
     assert len(text.splitlines()) == 2  # a line for the heads, one for the stream
@@ -159,3 +169,43 @@ def test_the_table_says_all_that_fits(tmp_path: Path, columns: int, meter: bool)
     assert text.count("…") <= 1
     assert ("reord" in text) == (columns >= 120)
     assert not meter or "75 s" in text
+    shown = [name for name, (word,) in (found or {}).items() if name in text and word in text]
+    assert shown == list(found or {}) or columns < 160
+    assert all((name in text) == (name in shown) for name in found or {})
+
+
+def test_a_terminal_of_80_columns_has_room_for_what_analyzers_found(tmp_path: Path) -> None:
+    report = StreamReport.empty(inspected(tmp_path), "")
+    report.packets_received = report.packets_expected = 44_500
+    report.samples, report.jitter_ms_mean = 8000 * 890, 12.34
+    out = console()
+    out.file, out.width = io.StringIO(), 80
+    out.print(stream_table([report], meter=LevelMeter(), found=FOUND, columns=80))
+    assert " talk " in out.file.getvalue()
+    assert " 100% " in out.file.getvalue()
+    assert out.file.getvalue().count("\n") == 2
+
+
+def test_what_analyzers_found_is_in_the_table(tmp_path: Path) -> None:
+    """Of each stream that lives, whatever order they are asked for."""
+
+    class Asked(strep.sinks.BaseSink):
+        def __init__(self, found: Found) -> None:
+            self.found, self.rows = found, [{}]
+
+        def blocks(self, batch: Any) -> None:
+            reports = [StreamReport.empty(info, "") for info in batch.streams]
+            for report in reports:
+                report.samples = 8000 * 12
+            self.rows.append(self.found.columns(reports[::-1]))
+
+    sinks = Output("split", (), False, "pcm16", None, False, False, 0.5, "all", "energy", False).sinks(None)
+    asked = Asked(Found(sinks))
+    writer = PcapWriter(tmp_path / "a.pcap")
+    writer.write(batch_of(steady(700)))
+    writer.close()
+    strep.replay(tmp_path / "a.pcap", sinks=[*sinks, asked])
+    assert list(asked.rows[-1]) == ["talk", "MOS", "keys"]
+    assert any(re.fullmatch(r"4\.\d\d", row["MOS"][0]) for row in asked.rows[1:])
+    assert all(re.fullmatch(r"\d+%", row["talk"][0]) and row["keys"] in (["0"], [""]) for row in asked.rows[-3:])
+    assert Found([]).columns([]) == {}
