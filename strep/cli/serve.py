@@ -280,11 +280,12 @@ def _owners(control: CallControl, receiver: Receiver, own: ServeOptions) -> Call
                 break
         return found
 
-    def ours(addresses: frozenset[str]) -> bool:
+    def ours(addresses: frozenset[str], before: bool) -> bool:
         host, port = advertised(own.advertise)
-        if own.mode == "rx_tx":  # the pair of ports was another one before a restart
+        if before:
             return {parse_address(address).host for address in addresses} == {host}
-        ports = [port] if port else [parse_address(socket.address).port for socket in receiver.sockets]
+        listening = [socket for socket in receiver.sockets if socket.role == "listen"]
+        ports = [port] if port else [parse_address(socket.address).port for socket in listening]
         return addresses <= {str(UdpAddress(host, each)) for each in ports}
 
     return CallOwners(events, ours=ours, only_answered=own.only_answered)

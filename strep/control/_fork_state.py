@@ -50,7 +50,31 @@ from ._fork_words import (
     Tick,
 )
 
-__all__ = ["NEVER", "ForkLimits", "ForkPhase", "ForkState", "step"]
+__all__ = [
+    "NEVER",
+    "AskCall",
+    "AskFailed",
+    "Begin",
+    "CallEnded",
+    "CallLives",
+    "CancelCommand",
+    "Finish",
+    "ForkLimits",
+    "ForkPhase",
+    "ForkState",
+    "HookStarted",
+    "HookStopped",
+    "Leave",
+    "Media",
+    "SendStart",
+    "SendStop",
+    "StartFailed",
+    "StartOk",
+    "StopDone",
+    "Tell",
+    "Tick",
+    "step",
+]
 
 NEVER: Final = float("inf")
 

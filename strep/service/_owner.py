@@ -112,14 +112,14 @@ class Refused:
 
 
 class CallOwners:
-    """events: the API's log of a call leg; None: nobody is asked. ours: whether this service may have given such
-    addresses. only_answered: nobody forks calls before they are answered. wall: Unix time, s."""
+    """events: the API's log of a call leg; None: nobody is asked. ours: whether this service has given such addresses;
+    or, the second argument, may have before it was started again, from other ports. only_answered: nobody forks calls before they are answered. wall: Unix time, s."""
 
     def __init__(
         self,
         events: AskEvents | None = None,
         *,
-        ours: Callable[[frozenset[str]], bool] = lambda addresses: True,
+        ours: Callable[[frozenset[str], bool], bool] = lambda addresses, before: True,
         only_answered: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -141,7 +141,7 @@ class CallOwners:
         found = await self.ask(state.call_leg_id)
         if found is None or not found.on:
             return False
-        return not self._ours(found.addresses) if found.addresses else not own
+        return not self._ours(found.addresses, own) if found.addresses else not own
 
     def _is_fresh(self, state: CallState, refused: Refused) -> bool:
         """Whether whoever may have forked the call did it with the command_id that we would send, and not long ago."""
@@ -164,6 +164,6 @@ class CallOwners:
                 self._warned = True
                 log.warning(
                     "the API could not be asked who forks a call; other services that hear of it may do it too: %s",
-                    error or f"no answer in {_ASK_S:g} s",
+                    str(error) or f"no answer in {_ASK_S:g} s",
                 )
             return None

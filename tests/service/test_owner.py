@@ -30,7 +30,7 @@ from strep.control.events import parse_event
 from strep.service._owner import CallLog, CallOwners, Refused, call_log
 from strep.standin import WebhookFaults
 
-OURS, THEIRS = "203.0.113.1:9000", "203.0.113.2:9000"
+OURS, EARLIER, THEIRS = "203.0.113.1:9000", "203.0.113.1:9002", "203.0.113.2:9000"
 NOW_S = 1_800_000_000.0
 
 
@@ -92,7 +92,7 @@ def state(*kinds: str, age_s: float = 5.0) -> CallState:
 
 ANSWERED = state("call.answered")
 OLD = state("call.initiated", "call.answered", age_s=40.0)
-LOGS = {"nothing": [], "ours": OURS, "theirs": THEIRS, "untold": None}
+LOGS = {"nothing": [], "ours": OURS, "earlier": EARLIER, "theirs": THEIRS, "untold": None}
 
 
 class Api:
@@ -117,13 +117,19 @@ class Api:
         ("untold", False, True),
         ("nothing", True, False),
         ("ours", True, False),
+        ("earlier", True, False),
+        ("earlier", False, True),
         ("theirs", True, True),
         ("untold", True, False),  # what was ours is left to others only if they have it for sure
     ],
 )
 async def test_a_call_is_taken_when_the_log_says_so(log: str, own: bool, right: bool) -> None:
     api = Api(LOGS[log])
-    owners = CallOwners(api, ours=lambda addresses: addresses == {OURS}, wall=lambda: NOW_S)
+    owners = CallOwners(
+        api,
+        ours=lambda addresses, before: addresses == {OURS} or (before and addresses == {EARLIER}),
+        wall=lambda: NOW_S,
+    )
     assert await owners.taken(OLD, Refused(), own=own) is right
     assert api.asked == 1
 
@@ -147,7 +153,7 @@ async def test_a_call_is_taken_when_the_log_says_so(log: str, own: bool, right: 
 )
 async def test_who_may_be_late_asks_first(call: CallState, only_answered: bool, refused: Refused, asked: int) -> None:
     api = Api(LOGS["theirs"])
-    owners = CallOwners(api, ours=lambda _: False, only_answered=only_answered, wall=lambda: NOW_S)
+    owners = CallOwners(api, ours=lambda *_: False, only_answered=only_answered, wall=lambda: NOW_S)
     assert await owners.taken(call, refused, own=False) is bool(asked)
     assert api.asked == asked
 
@@ -155,7 +161,7 @@ async def test_who_may_be_late_asks_first(call: CallState, only_answered: bool, 
 @pytest.mark.parametrize("log", [APIConnectionError("away"), "slow"])
 async def test_an_api_that_cannot_be_asked_costs_no_call(log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("strep.service._owner._ASK_S", 0.01)
-    owners = CallOwners(Api(log), ours=lambda _: False, wall=lambda: NOW_S)
+    owners = CallOwners(Api(log), ours=lambda *_: False, wall=lambda: NOW_S)
     assert not await owners.taken(OLD, Refused(), own=False)
     assert await owners.ask(leg_id(1)) is None
 
