@@ -113,7 +113,8 @@ class Refused:
 
 class CallOwners:
     """events: the API's log of a call leg; None: nobody is asked. ours: whether this service has given such addresses;
-    or, the second argument, may have before it was started again, from other ports. only_answered: nobody forks calls before they are answered. wall: Unix time, s."""
+    or, with the second argument, may have before it was started again, from other ports. only_answered: nobody forks
+    calls before they are answered. wall: Unix time, s."""
 
     def __init__(
         self,
