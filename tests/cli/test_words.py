@@ -8,8 +8,8 @@ import io
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 from commands import strep_command
 from places import ROOT
@@ -21,13 +21,13 @@ from strep._model.report import StreamReport
 from strep._model.types import StreamInfo
 from strep._receiver.settings import NOT_FOR, Settings
 from strep.cli import running
-from strep.cli.found import Found
+from strep.cli.found import Found, every_sink
 from strep.cli.options import flag_of
 from strep.cli.output import Output
 from strep.cli.running import console
 from strep.cli.tables import stream_table
 from strep.cli.words import _NO_OPTIONS, in_options
-from strep.sinks import LevelMeter
+from strep.sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter
 
 ERRORS = {"ConfigurationError", "AddressError", "BindError", "MissingExtraError"}
 # arguments that no command has an option for
@@ -186,26 +186,27 @@ def test_a_terminal_of_80_columns_has_room_for_what_analyzers_found(tmp_path: Pa
     assert out.file.getvalue().count("\n") == 2
 
 
-def test_what_analyzers_found_is_in_the_table(tmp_path: Path) -> None:
-    """Of each stream that lives, whatever order they are asked for."""
-
-    class Asked(strep.sinks.BaseSink):
-        def __init__(self, found: Found) -> None:
-            self.found, self.rows = found, [{}]
-
-        def blocks(self, batch: Any) -> None:
-            reports = [StreamReport.empty(info, "") for info in batch.streams]
-            for report in reports:
-                report.samples = 8000 * 12
-            self.rows.append(self.found.columns(reports[::-1]))
-
+def test_what_analyzers_found_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each stream that is shown, by whoever knows of it, in the order of the rows."""
     sinks = Output("split", (), False, "pcm16", None, False, False, 0.5, "all", "energy", False).sinks(None)
-    asked = Asked(Found(sinks))
-    writer = PcapWriter(tmp_path / "a.pcap")
-    writer.write(batch_of(steady(700)))
-    writer.close()
-    strep.replay(tmp_path / "a.pcap", sinks=[*sinks, asked])
-    assert list(asked.rows[-1]) == ["talk", "MOS", "keys"]
-    assert any(re.fullmatch(r"4\.\d\d", row["MOS"][0]) for row in asked.rows[1:])
-    assert all(re.fullmatch(r"\d+%", row["talk"][0]) and row["keys"] in (["0"], [""]) for row in asked.rows[-3:])
-    assert Found([]).columns([]) == {}
+    known = {
+        QualityMeter: {"serial": [7, 0, 3], "mos_cq": [4.409, 1.0, float("nan")]},
+        SpeechMeter: {"serial": [3, 7], "talk_s": [3.0, 20.0]},
+        DtmfDetector: {"serial": [7], "presses": [12]},
+    }
+    for sink in every_sink(sinks):
+        if type(sink) in known:
+            columns = {name: np.array(values) for name, values in known[type(sink)].items()}
+            assert columns.keys() <= sink.arrays().keys()
+            monkeypatch.setattr(sink, "arrays", lambda columns=columns: columns)
+    info = inspected(tmp_path)
+    reports = [StreamReport.empty(dataclasses.replace(info, serial=serial), "") for serial in (7, 3, 5)]
+    for report in reports:
+        report.samples = 8000 * 12
+    reports[0].samples = 8000 * 10
+    assert Found(sinks).columns(reports) == {
+        "talk": ["100%", "25%", ""], "MOS": ["4.41", "", ""], "keys": ["12", "", ""]
+    }  # fmt: skip
+    assert Found([]).columns(reports) == {}
+    reports[1].samples = 0
+    assert Found(sinks).columns(reports)["talk"] == ["100%", "", ""]
