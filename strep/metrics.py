@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from ._model.exceptions import MissingExtraError
+from ._model.extras import install
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -50,7 +51,7 @@ def collector(
     try:
         from prometheus_client import core
     except ImportError as error:
-        raise MissingExtraError("metrics need prometheus-client: pip install 'strep-rtp[metrics]'") from error
+        raise MissingExtraError(f"metrics need prometheus-client: {install('metrics')}") from error
     from prometheus_client.registry import Collector as Base
 
     class StrepCollector(Base):

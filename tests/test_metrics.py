@@ -20,6 +20,7 @@ from support import leg_id, packet
 import strep
 from strep._edge.http import HttpServer
 from strep._model.exceptions import ConfigurationError, MissingExtraError
+from strep._model.extras import install
 from strep.cli.options import http_address
 from strep.control._figures import LATENCY_S, RequestFigures
 from strep.control.asgi import WebhookCounts
@@ -159,7 +160,7 @@ async def test_it_is_served(receiver: strep.Receiver) -> None:
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(MissingExtraError, match=re.escape("pip install 'strep-rtp[metrics]'")):
+    with pytest.raises(MissingExtraError, match=re.escape(install("metrics"))):
         collector(strep.Receiver("127.0.0.1:0"))
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, Final, Literal, NamedTuple
 
 from .._model.exceptions import ConfigurationError
+from .._model.extras import install
 from .._model.types import Codec
 
 __all__ = [
@@ -148,7 +149,7 @@ class CodecFacts:
     @property
     def install(self) -> str:
         """The command that installs what decodes it."""
-        return f"pip install 'strep-rtp[{self.extra}]'" if self.extra else "pip install strep-rtp"
+        return install(self.extra)
 
 
 _NB: Final = "G.113 (11/2007) Appendix I"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,25 @@ from .._model.exceptions import ConfigurationError
 from .._model.types import Gap, GapCause, Mask
 from ..resample import Resampler
 
-__all__ = ["Frame", "Framer"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # checkers know it; in typing it has no default before Python 3.13
+else:
+    from typing import TypeVar
 
-Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+__all__ = ["F32", "I16", "Frame", "Framer"]
+
+I16 = npt.NDArray[np.int16]
+F32 = npt.NDArray[np.float32]
+Samples = I16 | F32
+
+if TYPE_CHECKING:
+    S = TypeVar("S", I16, F32, Samples, default=Samples, covariant=True)
+else:
+    S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Generic[S]):
     """``n`` samples in a row of one stream.
 
     ``samples``        int16, or float32 in [-1, 1): shape (n,), for more than one channel (n, channels)
@@ -35,7 +47,7 @@ class Frame:
                        all RECEIVED
     """
 
-    samples: Samples
+    samples: S
     position: int
     rtp_timestamp: int
     arrival_ns: int

@@ -7,14 +7,14 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final, Literal, overload
 
 from .._model.blocks import Block
 from .._model.report import StreamReport
 from .._model.types import Codec, Direction, Gap, GapCause, Leg, StreamEvent, StreamInfo
 from ..resample import prepare
 from .event_queue import EventQueue
-from .framer import Frame, Framer
+from .framer import F32, I16, Frame, Framer
 
 __all__ = ["MarkedBlock", "Marks", "Stream", "StreamFeed", "Subscription"]
 
@@ -190,6 +190,24 @@ class Stream:
                 yield block
         finally:
             self._feed.unsubscribe(subscription)
+
+    @overload
+    def frames(
+        self, *, ms: float | None = ..., n: int | None = ..., hop: int | None = ..., rate: int | None = ...,
+        dtype: Literal["int16"] = ..., queue_s: float = ..., conceal: bool = ...,
+    ) -> AsyncIterator[Frame[I16]]: ...  # fmt: skip
+
+    @overload
+    def frames(
+        self, *, ms: float | None = ..., n: int | None = ..., hop: int | None = ..., rate: int | None = ...,
+        dtype: Literal["float32"], queue_s: float = ..., conceal: bool = ...,
+    ) -> AsyncIterator[Frame[F32]]: ...  # fmt: skip
+
+    @overload
+    def frames(
+        self, *, ms: float | None = ..., n: int | None = ..., hop: int | None = ..., rate: int | None = ...,
+        dtype: Literal["int16", "float32"], queue_s: float = ..., conceal: bool = ...,
+    ) -> AsyncIterator[Frame]: ...  # fmt: skip
 
     async def frames(
         self,

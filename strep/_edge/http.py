@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from .._model.addresses import host_and_port
 from .._model.exceptions import BindError, MissingExtraError
+from .._model.extras import install
 from .connections import Connection, Connections, HttpCounts, HttpLimits
 
 __all__ = ["HttpCounts", "HttpLimits", "HttpServer"]
@@ -48,7 +49,7 @@ class HttpServer:
         try:
             import uvicorn
         except ImportError as error:
-            raise MissingExtraError(f"HTTP is served by uvicorn: pip install 'strep-rtp[{extra}]'") from error
+            raise MissingExtraError(f"HTTP is served by uvicorn: {install(extra)}") from error
 
         ready = self._ready = asyncio.Event()
 

@@ -26,7 +26,8 @@ def losses(totals: Totals, sinks: Iterable[Mapping[str, Any]]) -> list[str]:
     for report in sinks:
         kind = report.get("kind")
         if count := report.get("dropped_frames"):
-            found.append(f"{count:,} sample frames are missing in what {kind} made: it was too slow, or failed")
+            why = ", ".join(report.get("errors") or ()) or "it was too slow, or failed"
+            found.append(f"{count:,} sample frames are missing in what {kind} made: {why}")
         if count := report.get("dropped_datagrams"):
             found.append(f"{count:,} datagrams are missing in {kind}: the disk was too slow, or failed")
         if count := report.get("refused_streams"):

@@ -21,10 +21,11 @@ from .._receiver.settings import Settings
 from .._receiver.summary import losses
 from .._workers.steering import steering_problem
 from .._workers.supervisor import Supervisor
-from ..sinks import LevelMeter, MutedSink
+from ..sinks import LevelMeter
 from ..sinks.base import Sink
 from .events import EventSink, EventWriter, emit, events_lost, write_incidents
 from .exit_codes import EXIT_SINK
+from .found import Found, every_sink
 from .limits import hide_key
 from .lock import DirectoryLock
 from .options import (
@@ -115,7 +116,7 @@ async def run_capture(settings: Settings, output: Output, own: CaptureOptions) -
     """Everything that the command does; returns the exit code."""
     err = console()
     writer = EventWriter() if own.as_json else None
-    receiver, meter = _make_receiver(err, settings, output, own, writer)
+    receiver, meter, found = _make_receiver(err, settings, output, own, writer)
     stop = stop_on_signals()
     await receiver.start()
     server: HttpServer | None = None
@@ -128,7 +129,7 @@ async def run_capture(settings: Settings, output: Output, own: CaptureOptions) -
             err.print(f"metrics at http://{server.address}/metrics", soft_wrap=True)
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(own.duration):
-                await _show_until(stop, err, receiver, meter)
+                await _show_until(stop, err, receiver, meter, found)
     finally:
         if server is not None:
             await server.stop()
@@ -141,8 +142,8 @@ async def run_capture(settings: Settings, output: Output, own: CaptureOptions) -
 
 def _make_receiver(
     err: Console, settings: Settings, output: Output, own: CaptureOptions, writer: EventWriter | None
-) -> tuple[Receiver | Supervisor, LevelMeter | None]:
-    """What receives, and the meter whose levels the table shows."""
+) -> tuple[Receiver | Supervisor, LevelMeter | None, Found]:
+    """What receives; the meter whose levels the table shows, and what else it shows."""
     workers = own.workers
     if workers > 1 and (problem := _why_alone(settings.listen, output.layout)):
         err.print(f"{problem}: one process does it all", style="yellow", soft_wrap=True)
@@ -152,16 +153,16 @@ def _make_receiver(
         supervisor = Supervisor.of(settings, workers=workers, sinks=made)
         if writer is not None:
             supervisor.on_event = writer
-        return supervisor, None
+        return supervisor, None, Found([])
     sinks: list[Sink] = output.sinks(own.out)
-    every = [one for sink in sinks for one in (sink.sinks if isinstance(sink, MutedSink) else [sink])]
-    meter = next((sink for sink in every if isinstance(sink, LevelMeter)), None)
+    found = Found(sinks)
+    meter = next((sink for sink in every_sink(sinks) if isinstance(sink, LevelMeter)), None)
     if meter is None and err.is_terminal:
         meter = LevelMeter()
         sinks.append(meter)
     if writer is not None:
         sinks.append(EventSink(writer))
-    return Receiver.of(settings, sinks), meter
+    return Receiver.of(settings, sinks), meter, found
 
 
 def _conclude(err: Console, receiver: Receiver | Supervisor, own: CaptureOptions) -> int:
@@ -226,7 +227,7 @@ def _announce(err: Console, receiver: Receiver | Supervisor, as_json: bool) -> N
 
 
 async def _show_until(
-    stop: asyncio.Event, err: Console, receiver: Receiver | Supervisor, meter: LevelMeter | None
+    stop: asyncio.Event, err: Console, receiver: Receiver | Supervisor, meter: LevelMeter | None, found: Found
 ) -> None:
     """Wait for the end; on a terminal with a table that is refreshed a few times a second."""
     if not err.is_terminal:
@@ -245,5 +246,6 @@ async def _show_until(
             # a row stays where it is
             top.sort(key=lambda report: (report.stream.first_arrival_ns, report.stream.serial))
             head = Text(f"{now - began:6.1f} s  {speed:,.0f} datagrams/s  {totals_line(totals, receiver.live_streams)}")
-            table = stream_table(top, meter=meter, columns=err.width, now_ns=time.time_ns())
+            more = found.columns(top)
+            table = stream_table(top, meter=meter, found=more, columns=err.width, now_ns=time.time_ns())
             live.update(Group(head, table), refresh=True)

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from .._edge.udp import UdpAddress, open_socket, parse_address, recvmmsg_available
 from .._model.exceptions import StrepError
+from .._model.extras import install
 from .._workers.steering import steering_problem
 from .call_check import CallOptions, call_options, check_call
 from .exit_codes import EXIT_DOCTOR
@@ -172,8 +173,8 @@ def _uvloop() -> Check:
 def _extras() -> Check:
     there = {extra: all(find_spec(module) is not None for module in modules) for extra, modules in _EXTRAS.items()}
     text = ", ".join(extra for extra, found in there.items() if found) or "none installed"
-    if missing := ",".join(extra for extra, found in there.items() if not found):
-        text += f"; more is to be had with: pip install 'strep-rtp[{missing}]'"
+    if missing := [extra for extra, found in there.items() if not found]:
+        text += f"; missing {', '.join(missing)}: {install(*missing)}"
     return Check("extras", "ok", text)
 
 

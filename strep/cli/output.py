@@ -58,7 +58,7 @@ def output_options() -> list[Any]:
         click.option("--analyze", metavar="LIST", default="",
                      help=f"What to look for: {', '.join(ANALYZERS)}, or all. Told by --json, kept in summary.json."),
         click.option("--vad", type=click.Choice(["energy", "silero"]), default="energy", show_default=True,
-                     help="How speech is told from noise (silero: pip install 'strep-rtp[vad]')."),
+                     help="How speech is told from noise (silero: the extra vad, see `strep doctor`)."),
         redact_option(),
         click.option("--umask", metavar="OCTAL", callback=_set_umask,
                      help="Of all that is written, like 027 (default: the process's; WAV files are 0640 less it)."),

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ import click
 from rich.console import Console
 
 from .._edge.http import HttpLimits, HttpServer
-from .._edge.udp.address import UdpAddress
+from .._edge.udp.address import UdpAddress, parse_address
 from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._receiver.receiver import Receiver
 from .._receiver.settings import Settings
@@ -36,11 +37,13 @@ from .serve_options import ServeOptions, public_key, serve_options
 from .tables import totals_line
 
 if TYPE_CHECKING:
+    from ..control._answers import CallEvent
     from ..control._client import CallControl
     from ..control.calls import CallState
     from ..control.session import Fork, ForkEvent
     from ..service._book import CallBook
     from ..service._health import Health
+    from ..service._owner import CallOwners
     from ..service._recorder import CallRecorder
 
 __all__ = ["serve"]
@@ -53,6 +56,8 @@ _LONGEST_STOP: Final = 1.5  # times what a fork is given for it, by its state ma
 _DRAIN_WEBHOOKS_S: Final = 1.0
 _STOP_MARGIN_S: Final = 1.0
 _LAST_INCIDENTS_S: Final = 1.0
+_EVENTS_A_PAGE: Final = 250
+_EVENT_PAGES: Final = 4  # of the API's log of a call
 _ANY_PORT: Final = 9  # stands for one that is not known yet
 _ADMIN_SHARE: Final = 16  # of connections: those who ask for health and figures are few, and no strangers
 
@@ -144,15 +149,16 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
         _check_reach(control, own)
         limits = ForkLimits(idle_s=receiver.idle_timeout_s, stop_s=own.stop_timeout_s / _LONGEST_STOP)
 
-        def open_fork(state: CallState, on_event: Callable[[ForkEvent], object]) -> Fork:
+        def open_fork(state: CallState, on_event: Callable[[ForkEvent], object], command_id: str | None) -> Fork:
             return control.fork(
                 str(state.call_control_id), receiver, call_leg_id=state.call_leg_id, advertise=own.advertise,
-                mode=own.mode, stream_type=own.stream_type, limits=limits, on_event=on_event,
+                mode=own.mode, stream_type=own.stream_type, command_id=command_id, limits=limits, on_event=on_event,
             )  # fmt: skip
 
         recorder = CallRecorder(
-            receiver, streams, plan.book, own.out, open_fork, answer=control.answer if own.answer else None,
-            tell=writer or (lambda event: _print_leg(err, event)), since_ns=since_ns,
+            receiver, streams, plan.book, own.out, open_fork, owners=_owners(control, receiver, own),
+            answer=control.answer if own.answer else None, tell=writer or (lambda event: _print_leg(err, event)),
+            since_ns=since_ns,
         )  # fmt: skip
         health = Health(receiver, own.out, control.forks.by_phase, min_free_bytes=own.min_free_bytes)
 
@@ -258,6 +264,31 @@ def _check_reach(control: CallControl, own: ServeOptions) -> None:
         control.check_fork(stream_type=own.stream_type, **ports)
     except ConfigurationError as error:
         raise ConfigurationError(f"--advertise {own.advertise}: {error}") from None
+
+
+def _owners(control: CallControl, receiver: Receiver, own: ServeOptions) -> CallOwners:
+    """Who tells this service's calls from those of others that hear the same webhooks."""
+    from ..control._fork_route import advertised
+    from ..service import CallOwners
+
+    async def events(call_leg_id: uuid.UUID) -> list[CallEvent]:
+        found: list[CallEvent] = []
+        for number in range(1, _EVENT_PAGES + 1):
+            page = await control.call_events(call_leg_id=call_leg_id, page_number=number, page_size=_EVENTS_A_PAGE)
+            found += page.events
+            if len(page.events) < _EVENTS_A_PAGE:
+                break
+        return found
+
+    def ours(addresses: frozenset[str], before: bool) -> bool:
+        host, port = advertised(own.advertise)
+        if before:
+            return {parse_address(address).host for address in addresses} == {host}
+        listening = [socket for socket in receiver.sockets if socket.role == "listen"]
+        ports = [port] if port else [parse_address(socket.address).port for socket in listening]
+        return addresses <= {str(UdpAddress(host, each)) for each in ports}
+
+    return CallOwners(events, ours=ours, only_answered=own.only_answered)
 
 
 def _connections(servers: list[HttpServer]) -> dict[str, int]:

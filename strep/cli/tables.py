@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -25,12 +25,14 @@ def stream_table(
     reports: Sequence[StreamReport],
     *,
     meter: LevelMeter | None = None,
+    found: Mapping[str, Sequence[str]] | None = None,
     title: str | None = None,
     columns: int | None = None,
     now_ns: int | None = None,
 ) -> Table:
     """A row per stream. columns: as wide as may be; where that is little, what matters less is left out (None: all is
-    there). now_ns: rows of streams from which nothing has come for a while are dim, and say so."""
+    there). found: by heading, what else is known of each; as many of these as fit. now_ns: rows of streams from
+    which nothing has come for a while are dim, and say so."""
     wide = columns is None or columns >= _WIDE
     names = [name for name in _COLUMNS if wide or name not in _WIDE_ONLY]
     heads = ["leg", *names, *([] if meter is None else ["level dBFS" if wide else "dBFS"])]
@@ -44,9 +46,19 @@ def stream_table(
         if meter is not None:
             levels = meter.snapshot(info)
             level = "" if levels is None else _bar(levels.last_rms_dbfs) if wide else f"{levels.last_rms_dbfs:.0f}"
-            row.append(f"{'silent ' if wide else '-'}{silent_s:.0f} s" if silent else level)
+            row.append(f"{'silent ' if wide else '>'}{silent_s:.0f} s" if silent else level)
         rows.append((info.name, row, silent))
     widths = [max(map(len, column)) for column in zip(heads, *(row for _, row, _ in rows), strict=True)]
+    for name, words in (found or {}).items():
+        width = max(map(len, (name, *words)))
+        taken = sum(widths) + width + _BETWEEN * (len(widths) + 1)
+        if columns is not None and columns - taken < _SHORTEST_NAME:
+            continue
+        at = len(heads) - (meter is not None)
+        heads.insert(at, name)
+        widths.insert(at, width)
+        for (_, row, _), word in zip(rows, words, strict=True):
+            row.insert(at, word)
     room = None if columns is None else max(_SHORTEST_NAME, columns - sum(widths) - _BETWEEN * len(widths))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("stream", no_wrap=True, min_width=24 if room is None else None)

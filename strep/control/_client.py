@@ -211,6 +211,7 @@ class CallControl(_Client):
         mode: Literal["target", "rx_tx"] = "target",
         stream_type: Literal["raw", "decrypted"] | None = None,
         client_state: bytes | str | None = None,
+        command_id: str | None = None,
         limits: ForkLimits | None = None,
         registry: ForkRegistry | None = None,
         on_event: Callable[[ForkEvent], object] | None = None,
@@ -219,6 +220,7 @@ class CallControl(_Client):
 
         receiver: a running :class:`strep.Receiver`. advertise: "IP" or "IP:PORT" as the platform reaches the receiver
         (default: the address it is bound to); in mode "rx_tx" the ports are those of the pair, and a PORT is not used.
+        command_id: of the first fork_start, where others may send the same command.
         limits: how long to wait for what, and how often to start again. registry: instead of ``forks``. on_event: is
         told what happens, and must not block; with it the log says so as information, without it what is wrong is a
         warning.
@@ -226,7 +228,8 @@ class CallControl(_Client):
         """
         return Fork(
             self, call_control_id, receiver, call_leg_id=call_leg_id, advertise=advertise, mode=mode,
-            stream_type=stream_type, client_state=client_state, limits=limits, registry=registry, on_event=on_event,
+            stream_type=stream_type, client_state=client_state, command_id=command_id, limits=limits,
+            registry=registry, on_event=on_event,
         )  # fmt: skip
 
     async def aclose(self) -> None:

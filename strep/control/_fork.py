@@ -71,7 +71,9 @@ class Fork:
 
     Entering waits for the API's answer and raises its error (CallEndedError if the call is over). Leaving, for whatever
     reason, stops the fork within 1.5 times ``limits.stop_s``, ends its streams and closes its files, also if the task
-    is cancelled meanwhile. The iteration ends when the fork is over (hang-up, or no more media); the body goes on.
+    is cancelled meanwhile. With ``command_id``, which the first fork_start is sent with, others may have sent the same
+    command before, and the API carries it out once: a fork from which nothing has come is not stopped then.
+    The iteration ends when the fork is over (hang-up, or no more media); the body goes on.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Fork:
         mode: Mode = "target",
         stream_type: StreamType | None = None,
         client_state: bytes | str | None = None,
+        command_id: str | None = None,
         limits: ForkLimits | None = None,
         registry: ForkRegister | None = None,
         on_event: Callable[[ForkEvent], object] | None = None,
@@ -99,10 +102,13 @@ class Fork:
         self._leg = parse_call_leg_id(call_leg_id)
         self._stream_type = stream_type
         self._on_event = on_event
-        self._machine = ForkMachine(limits or ForkLimits(idle_s=receiver.idle_timeout_s), self._act, self._look)
-        self._commands = ForkCommands(
-            control, call_control_id, stream_type=stream_type, client_state=client_state, on_answer=self._answer
+        self._machine = ForkMachine(
+            limits or ForkLimits(idle_s=receiver.idle_timeout_s), self._act, self._look, shared=command_id is not None
         )
+        self._commands = ForkCommands(
+            control, call_control_id, stream_type=stream_type, client_state=client_state, command_id=command_id,
+            on_answer=self._answer,
+        )  # fmt: skip
         self._streams = ForkStreams(receiver, self._heard)
         self._counts: CountsSince | None = None
         self._hooks = 0
@@ -183,13 +189,22 @@ class Fork:
         if self._loop is not None:
             await self._end("stopped")
 
+    async def abandon(self, why: str) -> None:
+        """End it here without stopping it: it is somebody else's. Safe to call twice."""
+        if self._loop is not None:
+            await self._end(why, stop=False)
+
+    def call_ended(self, why: str) -> None:
+        """The call is over, as somebody knows: nothing is to be stopped."""
+        self._machine.feed(CallEnded(why))
+
     async def wait(self) -> None:
         """Wait until the fork is over, for whatever reason."""
         await self._closed.wait()
 
-    async def _end(self, why: str) -> None:
+    async def _end(self, why: str, *, stop: bool = True) -> None:
         """Leave, and wait for the end however often this task is cancelled: the state machine bounds the time."""
-        self._machine.feed(Leave(why))
+        self._machine.feed(Leave(why, stop))
         if self.state.starts == 0:
             self._finish(Finish(why))
         cancelled: asyncio.CancelledError | None = None

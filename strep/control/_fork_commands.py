@@ -16,7 +16,8 @@ __all__ = ["ForkCommands"]
 class ForkCommands:
     """``start``, ``stop``, ``ask`` and ``cancel`` return at once; ``on_answer`` hears what the command came to. One
     command at a time: the state machine waits for the answer before it sends the next. ``ask`` is none, and may go
-    beside one. ``error``: what the first start that failed raised.
+    beside one. ``error``: what the first start that failed raised. command_id: of the first
+    start; the others have their own.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class ForkCommands:
         *,
         stream_type: StreamType | None,
         client_state: bytes | str | None,
+        command_id: str | None,
         on_answer: Callable[[StartOk | StartFailed | StopDone | CallLives | CallEnded | AskFailed], None],
     ) -> None:
         self.error: BaseException | None = None
@@ -33,12 +35,15 @@ class ForkCommands:
         self._call_control_id = call_control_id
         self._stream_type = stream_type
         self._client_state = client_state
+        self._command_id = command_id
         self._on_answer = on_answer
         self._task: asyncio.Task[Any] | None = None
         self._asking: asyncio.Task[Any] | None = None
 
     def start(self, addresses: Mapping[str, str], *, forked: bool) -> None:
         """Send fork_start. addresses: its "target", or "rx" and "tx". forked: whether an earlier one has succeeded."""
+
+        command_id, self._command_id = self._command_id, None
 
         async def send() -> None:
             await self._api.fork_start(
@@ -48,6 +53,7 @@ class ForkCommands:
                 tx=addresses.get("tx"),
                 stream_type=self._stream_type,
                 client_state=self._client_state,
+                command_id=command_id,
             )
 
         self._send(send(), lambda task: self._started(task, forked))

@@ -13,11 +13,13 @@ __all__ = ["ForkMachine"]
 
 class ForkMachine:
     """``state`` changes by ``feed`` only, from ``begin`` on; ``act`` carries out each action. When a deadline comes,
-    ``before_tick`` may feed what has happened meanwhile.
+    ``before_tick`` may feed what has happened meanwhile. shared: others may have sent the first start too.
     """
 
-    def __init__(self, limits: ForkLimits, act: Callable[[Action], None], before_tick: Callable[[], None]) -> None:
-        self.state = ForkState(limits)
+    def __init__(
+        self, limits: ForkLimits, act: Callable[[Action], None], before_tick: Callable[[], None], *, shared: bool
+    ) -> None:
+        self.state = ForkState(limits, shared=shared)
         self._act = act
         self._before_tick = before_tick
         self._loop: asyncio.AbstractEventLoop | None = None

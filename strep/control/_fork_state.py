@@ -50,7 +50,31 @@ from ._fork_words import (
     Tick,
 )
 
-__all__ = ["NEVER", "ForkLimits", "ForkPhase", "ForkState", "step"]
+__all__ = [
+    "NEVER",
+    "AskCall",
+    "AskFailed",
+    "Begin",
+    "CallEnded",
+    "CallLives",
+    "CancelCommand",
+    "Finish",
+    "ForkLimits",
+    "ForkPhase",
+    "ForkState",
+    "HookStarted",
+    "HookStopped",
+    "Leave",
+    "Media",
+    "SendStart",
+    "SendStop",
+    "StartFailed",
+    "StartOk",
+    "StopDone",
+    "Tell",
+    "Tick",
+    "step",
+]
 
 NEVER: Final = float("inf")
 
@@ -110,6 +134,8 @@ class ForkState:
     """All that is remembered of a fork. ``deadline_s``: when a :class:`Tick` is due."""
 
     limits: ForkLimits = ForkLimits()
+    shared: bool = False  # others may have sent the first start too: who hears nothing of it stops nothing
+    kept: bool = False  # it is another's, and not to be stopped
     phase: ForkPhase = ForkPhase.STARTING
     sending: str | None = None  # the command under way: "start", "stop"
     forked: bool = False  # a fork may be there, as far as the API's answers tell
@@ -262,7 +288,7 @@ def _leave(state: ForkState, event: Event, now_s: float) -> Outcome:
     assert isinstance(event, Leave)
     if state.leaving is not None:
         return state, []
-    state = replace(state, leaving=event.why)
+    state = replace(state, leaving=event.why, kept=not event.stop)
     if state.sending == "start":
         # its answer is waited for: a start that is on its way must not overtake the stop
         return replace(state, phase=ForkPhase.STOPPING, deadline_s=now_s + state.limits.stop_s / 2), []
@@ -387,7 +413,7 @@ def _wait(state: ForkState) -> ForkState:
 
 
 def _stop(state: ForkState, now_s: float) -> Outcome:
-    if not state.forked or state.call_ended:
+    if not state.forked or state.call_ended or state.kept or (state.shared and state.media_s is None):
         return _finished(state, state.leaving or "")
     state = replace(
         state, phase=ForkPhase.STOPPING, sending="stop", stop_sent=True, cancelled=False,

@@ -97,9 +97,10 @@ class CallEnded:
 
 @dataclass(frozen=True)
 class Leave:
-    """The fork is not wanted any more."""
+    """The fork is not wanted any more. ``stop``: it is stopped, unless it is another's."""
 
     why: str = "left"
+    stop: bool = True
 
 
 @dataclass(frozen=True)

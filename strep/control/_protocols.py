@@ -37,6 +37,7 @@ class ForkApi(Protocol):
         tx: str | None = None,
         stream_type: StreamType | None = None,
         client_state: bytes | str | None = None,
+        command_id: str | None = None,
     ) -> CommandResult: ...
 
     async def fork_stop(

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from .._model.exceptions import ConfigurationError, MissingExtraError
+from .._model.extras import install
 from ._errors import ForgedWebhookError, MalformedWebhookError, StaleWebhookError, WebhookError
 from .events import (
     CallAnswered,
@@ -74,7 +75,7 @@ class PublicKey:
         try:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         except ImportError as error:
-            raise MissingExtraError("webhooks need cryptography: pip install 'strep-rtp[serve]'") from error
+            raise MissingExtraError(f"webhooks need cryptography: {install('serve')}") from error
         try:
             raw = base64.b64decode(key.strip(), validate=True) if isinstance(key, str) else bytes(key)
         except (binascii.Error, ValueError):

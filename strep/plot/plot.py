@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.exceptions import ConfigurationError, MissingExtraError
+from .._model.extras import install
 from .recorded import RecordedLeg, RecordedStream, Span, columns_of, legs_of, spectra_of
 
 __all__ = ["draw_leg", "plot_directory"]
@@ -92,7 +93,7 @@ def _need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("pictures need matplotlib: pip install 'strep-rtp[plot]'") from error
+        raise MissingExtraError(f"pictures need matplotlib: {install('plot')}") from error
 
 
 def draw_leg(leg: RecordedLeg, path: Path) -> None:

@@ -4,6 +4,7 @@ from ._app import ADMIN, HEALTH, METRICS, Router, told_by
 from ._book import CallBook, RecordLegs
 from ._health import Health
 from ._legs import LegStreams, LegWriter
+from ._owner import CallOwners
 from ._recorder import CallRecorder, OpenFork
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "HEALTH",
     "METRICS",
     "CallBook",
+    "CallOwners",
     "CallRecorder",
     "Health",
     "LegStreams",

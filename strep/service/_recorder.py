@@ -21,7 +21,7 @@ from .._model.exceptions import StrepError
 from .._model.report import utc_text
 from .._receiver.receiver import Receiver
 from .._receiver.summary import write_summary
-from ..control._errors import CallEndedError
+from ..control._errors import APIConnectionError, APIStatusError, CallEndedError
 from ..control._fork import Fork
 from ..control._fork_event import ForkEvent
 from ..control.calls import CallState
@@ -29,6 +29,7 @@ from ..control.events import CallInitiated, ForkStarted, ForkStopped, WebhookEve
 from ._book import CallBook
 from ._journal import Journal
 from ._legs import LegStreams, LegWriter
+from ._owner import CallOwners, Refused
 from ._recovery import Recovery
 from ._telling import heard_s, ids, is_not_answered, leg_entry, patience_s, shown, told_of
 
@@ -43,9 +44,11 @@ _NEEDS_NO_FILE_S: Final = 0.5  # of audio
 _SILENCES_PER_CALL: Final = 1000
 _WARNINGS: Final = ("no_media", "fork_stalled", "fork_restart_failed", "fork_stop_failed")
 _WAIT_FOR_LEG_A_S: Final = 0.5  # how long a leg that may be B waits for A's webhook
+_ENDS: Final = ("fork_stopped", "fork_failed")
+_ELSEWHERE: Final = "owned_elsewhere"
 
 
-OpenFork = Callable[[CallState, Callable[[ForkEvent], object]], Fork]
+OpenFork = Callable[[CallState, Callable[[ForkEvent], object], str | None], Fork]
 
 
 @dataclass(slots=True)
@@ -60,16 +63,24 @@ class _Recording:
     failed: ForkEvent | None = None  # a fork that did not begin, not told of yet
     call_leg_id: uuid.UUID | None = None
     error: str | None = None
+    own: bool = False  # it was this service's before, or may be
+    refused: Refused = field(default_factory=Refused)
+    heard: bool = False  # its media came
+    doubt: asyncio.Event = field(default_factory=asyncio.Event)  # nothing comes of it: it may be another's
+    untold: list[ForkEvent] = field(default_factory=list)  # not told of before that is known
+    again: bool = False  # the API took fork_start, and did nothing
     task: asyncio.Task[None] | None = None
 
 
 class CallRecorder:
     """``on_event`` is the handler of webhooks. ``outcomes`` counts what calls came to: "recorded", all files are there;
     "no_file", media came and some of it has none; "failed", the API refused or did not answer as long as the call
-    lived; "no_media"; "missed", over before it could be forked; "unannounced", media of no call.
+    lived; "no_media"; "owned_elsewhere", another service that hears the same webhooks has it; "missed", over before it
+    could be forked; "unannounced", media of no call.
 
-    open_fork: makes the fork of a call to ``receiver``, which tells its events to the function. answer: answers a call,
-    by its call_control_id; None: somebody else does.
+    open_fork: makes the fork of a call to ``receiver``, which tells its events to the function, and sends its first
+    fork_start with that command_id. owners: knows whose a call is. answer: answers a call, by its call_control_id;
+    None: somebody else does.
     tell: hears of calls as dicts (``--json``). since_ns: unfinished files that are older are a dead process's, and
     completed; None: nobody looks for them.
     """
@@ -82,6 +93,7 @@ class CallRecorder:
         directory: Path,
         open_fork: OpenFork,
         *,
+        owners: CallOwners | None = None,
         answer: Callable[[str], Awaitable[object]] | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda event: None,
         since_ns: int | None = None,
@@ -92,6 +104,8 @@ class CallRecorder:
         self._book = book
         self._directory = directory
         self._open_fork = open_fork
+        self._owners = owners or CallOwners()
+        self._own: frozenset[str | None] = frozenset()  # calls that were being recorded here before
         self._answer = answer
         self._answering: dict[str, asyncio.Task[None]] = {}
         self._tell = tell
@@ -102,7 +116,9 @@ class CallRecorder:
         self._left_alone: OrderedDict[str, None] = OrderedDict()  # calls whose forks are others' business
         self._stopping = False
         self._began_ns = time.time_ns()
-        self.outcomes: Counter[str] = Counter(recorded=0, no_file=0, failed=0, no_media=0, missed=0, unannounced=0)
+        self.outcomes: Counter[str] = Counter(
+            recorded=0, no_file=0, failed=0, no_media=0, owned_elsewhere=0, missed=0, unannounced=0
+        )
         self._legs: deque[dict[str, Any]] = deque(maxlen=_LEGS_IN_SUMMARY)
         self._writer = LegWriter(directory, receiver, streams, self._leg_written, on_done=self._leg_done, clock=clock)
         streams.on_silent = self._silent
@@ -123,6 +139,7 @@ class CallRecorder:
         for event in events:
             if isinstance(event, ForkStopped) and event.call_control_id is not None:
                 _remember(self._left_alone, event.call_control_id)
+        self._own = frozenset(event.call_control_id for event in events)
         for event in events:
             self.on_event(event)
         if self._since_ns is not None:
@@ -255,6 +272,7 @@ class CallRecorder:
                 return "missed" if recording.error is None else "failed"
             except (StrepError, OSError) as error:
                 self._tell_failed(recording, error)
+                _learn(recording, error)
                 if recording.over.is_set() and not self._state(recording).ended:
                     return ""  # the recorder is stopping: the next process takes the call up
                 if self._clock() - began_s > patience_s(error):
@@ -266,21 +284,73 @@ class CallRecorder:
                     await recording.news.wait()
 
     async def _hold(self, recording: _Recording, state: CallState) -> str:
+        own = recording.own or recording.control_id in self._own
+        if await self._owners.taken(state, recording.refused, own=own):
+            await self._leave_to_other(recording, "another service has forked it already")
+            return _ELSEWHERE
         await asyncio.to_thread(self._journal.note, state)
         if recording.over.is_set():
             return "missed"
-        fork = self._open_fork(state, lambda event: self._hear(recording, event))
-        leaving = asyncio.create_task(_leave(recording, fork))
+        command_id = None if own else self._owners.command_id(state, recording.refused)
+        fork = self._open_fork(state, lambda event: self._hear(recording, event), command_id)
+        tasks = [asyncio.create_task(each(recording, fork)) for each in (_leave, self._doubt)]
         try:
             async with fork:
                 await fork.wait()
         finally:
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if not fork.state.call_ended:
+                self._tell_untold(recording)
         recording.error = None
+        if recording.again:
+            recording.again = False
+            return await self._hold(recording, state)
+        elsewhere = fork.state.kept
+        if not elsewhere and command_id is not None and not recording.heard and not self._stopping:
+            found = await self._owners.ask(fork.call_leg_id)
+            elsewhere = found is not None and found.goes_elsewhere(fork.addresses.values())
+        if elsewhere:
+            await self._leave_to_other(recording, "its fork goes to another service")
+            return "recorded" if recording.heard else _ELSEWHERE
         if fork.state.stopped_elsewhere:
             await self._leave_alone(recording.control_id)
         return "recorded"
+
+    async def _doubt(self, recording: _Recording, fork: Fork) -> None:
+        """Each time that nothing comes of a fork: let go of it if it is another's, or the call over."""
+        while True:
+            await recording.doubt.wait()
+            recording.doubt.clear()
+            found = await self._owners.ask(fork.call_leg_id)
+            if found is not None and found.goes_elsewhere(fork.addresses.values()):
+                recording.untold.clear()
+                await asyncio.shield(fork.abandon("it goes to another service"))
+                return
+            if found is not None and (hangup := found.hangup_of(self._state(recording))) is not None:
+                fork.call_ended("hang-up, which the API's log tells")
+                self.on_event(hangup)
+                return
+            self._tell_untold(recording)
+            if found is not None and not found.on and recording.refused.early and not recording.heard:
+                recording.own = recording.again = True  # it took the command for the one that it had refused
+                await asyncio.shield(fork.abandon("the API took fork_start, and forks nothing"))
+                return
+
+    def _tell_untold(self, recording: _Recording) -> None:
+        events, recording.untold = recording.untold, []
+        for event in events:
+            self._note(recording, event)
+
+    async def _leave_to_other(self, recording: _Recording, why: str) -> None:
+        """Another service has this call: it is left alone until it has ended, also by the next process."""
+        _remember(self._left_alone, recording.control_id)
+        if recording.heard:  # what came before stands in its file
+            recording.error = f"the rest of it is not recorded here: {why}"
+        log.info("call %s is left alone: %s", shown(recording.control_id), why)
+        self._tell({"event": "call_elsewhere", **ids(self._state(recording)), "text": why})
+        await asyncio.to_thread(self._journal.strike, recording.control_id)
 
     async def _leave_alone(self, control_id: str) -> None:
         """Somebody else has stopped the fork: it stays so, also for the next process, until the call has ended."""
@@ -305,6 +375,13 @@ class CallRecorder:
         if event.kind == "fork_failed":
             recording.failed = event  # why it did decides whether that is anything to be told
             return
+        recording.heard |= event.kind == "fork_media"
+        if event.kind in ("no_media", "fork_stalled"):
+            recording.untold.append(event)
+            recording.doubt.set()
+            return
+        if event.kind not in _ENDS:
+            self._tell_untold(recording)
         self._note(recording, event)
 
     def _tell_failed(self, recording: _Recording, error: Exception) -> None:
@@ -424,6 +501,16 @@ async def _leave(recording: _Recording, fork: Fork) -> None:
     """Stop the fork when nothing more is to be recorded, also while it is being started."""
     await recording.over.wait()
     await fork.stop()
+
+
+def _learn(recording: _Recording, error: Exception) -> None:
+    """What a fork that did not begin tells of the next try."""
+    if isinstance(error, APIConnectionError) or (isinstance(error, APIStatusError) and error.status_code >= 500):
+        recording.own = True  # it may have had its effect
+    elif is_not_answered(error):
+        recording.refused.early += 1
+    elif isinstance(error, APIStatusError):
+        recording.refused.other += 1
 
 
 def _remember(known: OrderedDict[str, None], key: str) -> None:

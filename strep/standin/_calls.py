@@ -121,7 +121,7 @@ class Calls:
             started = self._event(call, "call.fork.started", now_ns, stream_type=fork.stream_type)
             return [*effects, MediaStart(fork), started]
 
-        return self._command(call_control_id, "fork_start", request.command, now_ns, start)
+        return self._command(call_control_id, "fork_start", request.command, now_ns, start, request.as_dict())
 
     def fork_stop(self, call_control_id: str, command: Command, now_ns: int) -> tuple[Answer, list[Effect]]:
         """Without a fork there is nothing to stop: ok."""
@@ -230,6 +230,7 @@ class Calls:
         command: Command,
         now_ns: int,
         act: Callable[[Call], list[Effect]],
+        metadata: dict[str, str] | None = None,
     ) -> tuple[Answer, list[Effect]]:
         call = self._of.get(call_control_id)
         if call is None or call.state == "scheduled":
@@ -244,7 +245,8 @@ class Calls:
         before = call.client_state
         if command.client_state is not None:
             call.client_state = command.client_state
-        self.records.append(CallRecord(call, name, "command", now_ns, command_id=command.command_id))
+        told = {**(metadata or {}), **({} if command.command_id is None else {"command_id": command.command_id})}
+        self.records.append(CallRecord(call, name, "command", now_ns, told, command_id=command.command_id))
         try:
             effects = act(call)
         except Refusal:

@@ -40,6 +40,11 @@ class ForkStart:
     tx: UdpAddress | None
     stream_type: StreamType
 
+    def as_dict(self) -> dict[str, str]:
+        """Where to, as it was asked for: the "raw event" of its entry in ``/call_events``."""
+        named = {"target": self.target, "rx": self.rx, "tx": self.tx}
+        return {name: f"udp:{address}" for name, address in named.items() if address is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Dial:

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 from .._model.exceptions import MissingExtraError
+from .._model.extras import install
 from ._call import Call, iso
 
 __all__ = ["Signer", "encode_body", "webhook_body"]
@@ -47,7 +48,7 @@ class Signer:
         try:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         except ImportError as error:
-            raise MissingExtraError("webhooks are signed with cryptography: pip install 'strep-rtp[serve]'") from error
+            raise MissingExtraError(f"webhooks are signed with cryptography: {install('serve')}") from error
         self._key = Ed25519PrivateKey.generate() if seed is None else Ed25519PrivateKey.from_private_bytes(seed)
         self.public_key = base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
 

@@ -24,6 +24,7 @@ from live import hashes, samples_of
 from stopwatch import Stopwatch
 from support import LEG, T0, leg_id, packet, payload_of, pcmu, steady
 
+from strep._model.extras import install
 from strep._receiver.summary import write_summary
 
 pytestmark = pytest.mark.realtime
@@ -244,7 +245,7 @@ def test_the_demo_without_the_extra_forks_straight(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert "as many as were withheld" in done.stdout
-    assert "strep-rtp[serve]" in done.stderr
+    assert f"uvicorn: {install('serve')}" in done.stderr
 
 
 @pytest.mark.sockets

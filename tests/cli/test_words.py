@@ -9,6 +9,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import strep_command
 from places import ROOT
@@ -20,11 +21,13 @@ from strep._model.report import StreamReport
 from strep._model.types import StreamInfo
 from strep._receiver.settings import NOT_FOR, Settings
 from strep.cli import running
+from strep.cli.found import Found, every_sink
 from strep.cli.options import flag_of
+from strep.cli.output import Output
 from strep.cli.running import console
 from strep.cli.tables import stream_table
 from strep.cli.words import _NO_OPTIONS, in_options
-from strep.sinks import LevelMeter
+from strep.sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter
 
 ERRORS = {"ConfigurationError", "AddressError", "BindError", "MissingExtraError"}
 # arguments that no command has an option for
@@ -136,9 +139,15 @@ def inspected(folder: Path) -> StreamInfo:
     return strep.replay(folder / "a.pcap").reports()[0].stream
 
 
+FOUND = {"talk": ["100%"], "MOS": ["4.41"], "keys": ["1234"]}
+
+
 @pytest.mark.parametrize("columns", [80, 100, 119, 120, 160])
 @pytest.mark.parametrize("meter", [False, True])
-def test_the_table_says_all_that_fits(tmp_path: Path, columns: int, meter: bool) -> None:
+@pytest.mark.parametrize("found", [None, FOUND])
+def test_the_table_says_all_that_fits(
+    tmp_path: Path, columns: int, meter: bool, found: dict[str, list[str]] | None
+) -> None:
     """No figure is cut off, at whatever width; only the stream's name may be shortened."""
     report = StreamReport.empty(inspected(tmp_path), "")
     assert report.stream.codec is not None
@@ -148,7 +157,8 @@ def test_the_table_says_all_that_fits(tmp_path: Path, columns: int, meter: bool)
     out = console()
     out.file, out.width = io.StringIO(), columns
     now_ns = report.last_arrival_ns + 75 * 10**9
-    table = stream_table([report], meter=LevelMeter() if meter else None, columns=columns, now_ns=now_ns)
+    level = LevelMeter() if meter else None
+    table = stream_table([report], meter=level, found=found, columns=columns, now_ns=now_ns)
     out.print(table)
     text = out.file.getvalue()
     assert len(text.splitlines()) == 2  # a line for the heads, one for the stream
@@ -159,3 +169,44 @@ def test_the_table_says_all_that_fits(tmp_path: Path, columns: int, meter: bool)
     assert text.count("…") <= 1
     assert ("reord" in text) == (columns >= 120)
     assert not meter or "75 s" in text
+    shown = [name for name, (word,) in (found or {}).items() if name in text and word in text]
+    assert shown == list(found or {}) or columns < 160
+    assert all((name in text) == (name in shown) for name in found or {})
+
+
+def test_a_terminal_of_80_columns_has_room_for_what_analyzers_found(tmp_path: Path) -> None:
+    report = StreamReport.empty(inspected(tmp_path), "")
+    report.packets_received = report.packets_expected = 44_500
+    report.samples, report.jitter_ms_mean = 8000 * 890, 12.34
+    out = console()
+    out.file, out.width = io.StringIO(), 80
+    out.print(stream_table([report], meter=LevelMeter(), found=FOUND, columns=80))
+    assert " talk " in out.file.getvalue()
+    assert " 100% " in out.file.getvalue()
+    assert out.file.getvalue().count("\n") == 2
+
+
+def test_what_analyzers_found_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each stream that is shown, by whoever knows of it, in the order of the rows."""
+    sinks = Output("split", (), False, "pcm16", None, False, False, 0.5, "all", "energy", False).sinks(None)
+    known = {
+        QualityMeter: {"serial": [7, 0, 3], "mos_cq": [4.409, 1.0, float("nan")]},
+        SpeechMeter: {"serial": [3, 7], "talk_s": [3.0, 20.0]},
+        DtmfDetector: {"serial": [7], "presses": [12]},
+    }
+    for sink in every_sink(sinks):
+        if type(sink) in known:
+            columns = {name: np.array(values) for name, values in known[type(sink)].items()}
+            assert columns.keys() <= sink.arrays().keys()
+            monkeypatch.setattr(sink, "arrays", lambda columns=columns: columns)
+    info = inspected(tmp_path)
+    reports = [StreamReport.empty(dataclasses.replace(info, serial=serial), "") for serial in (7, 3, 5)]
+    for report in reports:
+        report.samples = 8000 * 12
+    reports[0].samples = 8000 * 10
+    assert Found(sinks).columns(reports) == {
+        "talk": ["100%", "25%", ""], "MOS": ["4.41", "", ""], "keys": ["12", "", ""]
+    }  # fmt: skip
+    assert Found([]).columns(reports) == {}
+    reports[1].samples = 0
+    assert Found(sinks).columns(reports)["talk"] == ["100%", "", ""]

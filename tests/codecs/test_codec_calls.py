@@ -18,7 +18,7 @@ import strep
 from strep._model.types import Mask
 from strep.sinks import WavSink
 
-pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
 
 I16 = npt.NDArray[np.int16]
 

@@ -30,7 +30,7 @@ from strep._model.types import Codec, Mask
 from strep.resample import Resampler, resample
 from strep.simulate.speech import bundled_voices
 
-av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+av = pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
 
 I16 = npt.NDArray[np.int16]
 U8 = npt.NDArray[np.uint8]

@@ -26,11 +26,12 @@ from strep._codecs.facts import parse_codec
 from strep._codecs.payload_types import PayloadTypes
 from strep._edge.pcap import PcapWriter
 from strep._engine.engine import Engine, EngineConfig
+from strep._model.extras import install
 from strep._model.types import Mask
 from strep.simulate.speech import bundled_voices
 from strep.sinks import BaseSink, WavSink
 
-av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+av = pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
 
 I16 = npt.NDArray[np.int16]
 HEADER = packet(0)[:24]
@@ -448,7 +449,7 @@ def test_without_the_extra_a_stream_is_told_counted_and_kept(tmp_path: Path, nam
     assert (stream["codec"], stream["undecoded"], stream["packets_lost"], stream["files"]) == (None, 100, 0, [])
     (note,) = stream["notes"]
     assert f"({name})" in note
-    assert "pip install 'strep-rtp[codecs]'" in note
+    assert install("codecs") in note
     assert done.stderr.count("pip install") == 1
     assert summary["totals"]["dropped_by"] == {"payload_type": 100}
     # what was kept is heard where the extra is

@@ -208,7 +208,7 @@ def changing(call: int, numbers: list[tuple[int, int]], clock: int = 8000) -> li
 @pytest.mark.parametrize("native", [False, True])
 def test_files_of_streams_that_change_are_whole(tmp_path: Path, native: bool) -> None:
     """What stopped the receiver: G.729 and GSM to PCMU, L16 in stereo of an odd length; all in others' batches."""
-    pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+    pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
     arrivals = changing(1, [(18, 20), (0, 160)]) + changing(2, [(3, 33), (8, 160), (3, 33)])
     arrivals += changing(3, [(0, 160), (18, 20), (0, 160)]) + changing(4, [(8, 160), (9, 160)])
     arrivals += changing(5, [(11, 160), (10, 162), (10, 1), (10, 1403), (11, 161)], 4000)

@@ -21,7 +21,7 @@ from strep._model.types import Codec
 
 CANDIDATES = PayloadTypes().candidates
 RATES = (8000, 16_000, 24_000, 32_000, 44_100, 48_000)
-needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="pip install 'strep-rtp[codecs]'")
+needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="pip install '.[codecs]'")
 
 
 def first_guess(packets: list[Observation]) -> Codec | str | None:

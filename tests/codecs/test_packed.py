@@ -26,7 +26,7 @@ from strep._model.exceptions import ConfigurationError, MissingExtraError
 from strep._model.types import Codec
 from strep.simulate.speech import bundled_voices
 
-av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+av = pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
 
 I16 = npt.NDArray[np.int16]
 

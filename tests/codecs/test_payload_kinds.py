@@ -19,7 +19,7 @@ from strep._model.types import Codec
 
 L16 = EngineConfig(payload_types=PayloadTypes({96: "L16/16000"}))
 PTIME = 20 * MS
-needs_codecs = pytest.mark.skipif(not available(parse_codec("AMR")), reason="pip install 'strep-rtp[codecs]'")
+needs_codecs = pytest.mark.skipif(not available(parse_codec("AMR")), reason="pip install '.[codecs]'")
 
 
 def report_of_key(event: int, duration: int, *, end: bool = False, volume: int = 10) -> bytes:

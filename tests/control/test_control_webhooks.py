@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from hypothesis import strategies as st
 from lazily import Lazily
 
 from strep import ConfigurationError, MissingExtraError
+from strep._model.extras import install
 from strep.control.asgi import WebhookApp, webhook_app
 from strep.control.webhooks import (
     CallAnswered,
@@ -215,7 +217,7 @@ def test_without_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
         return genuine(name, *args, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"pip install 'strep-rtp\[serve\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install("serve"))):
         PublicKey(KEY)
 
 

@@ -272,8 +272,10 @@ class Attempts:
         self.tries = 0
         self.over = asyncio.Event()
         self.state = ForkState()
+        self.call_leg_id = None
+        self.addresses: dict[str, str] = {}
 
-    def __call__(self, state: CallState, on_event: Any) -> Any:
+    def __call__(self, state: CallState, on_event: Any, command_id: str | None) -> Any:
         return self
 
     async def __aenter__(self) -> Any:

@@ -26,7 +26,7 @@ from strep._parser import Packet
 from strep.cli import cli
 from strep.simulate import Impairments, Traffic, make_traffic
 
-pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
 
 CODECS = [
     ("G722", 9, 20), ("G722", 9, 10), ("opus", 111, 20), ("opus/48000/2", 111, 60), ("AMR", 97, 20),

@@ -7,6 +7,7 @@ import base64
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ import strep
 from strep._edge.http import HttpServer
 from strep._edge.udp import recvmmsg_available
 from strep._model.exceptions import BindError, ConfigurationError, MissingExtraError
+from strep._model.extras import install
 from strep.cli import cli
 from strep.control import CallControl
 from strep.control.webhooks import verify_and_parse
@@ -596,10 +598,10 @@ def test_wrong_arguments_are_told_at_once(wrong: dict[str, Any]):
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(MissingExtraError, match=r"strep-rtp\[serve\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(install("serve"))):
         HttpServer(None, "127.0.0.1", 0)
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
-    with pytest.raises(MissingExtraError, match=r"strep-rtp\[serve\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(install("serve"))):
         StandIn()
 
 

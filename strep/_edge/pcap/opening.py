@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import CaptureFileError, MissingExtraError
+from ..._model.extras import install
 
 __all__ = ["opened"]
 
@@ -154,4 +155,4 @@ def _lz4() -> _Unpacker:
 
 
 def _needs(name: str) -> str:
-    return f"it is packed with {name}: pip install 'strep-rtp[captures]', or unpack it first"
+    return f"it is packed with {name}: {install('captures')}, or unpack it first"

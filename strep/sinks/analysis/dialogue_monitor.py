@@ -134,10 +134,12 @@ class DialogueMonitor:
         hearing.talk_ns[rows] = np.where(active, end_ns, hearing.talk_ns[rows])
         hearing.talk_frames[rows] += active
 
-    def open(self, row: int, begin_ns: int, earlier_frames: int) -> None:
-        """A segment began, ``earlier_frames`` before the frame that made it sure."""
+    def open(self, row: int, begin_ns: int, earlier_frames: int, begin: int, rate: int) -> None:
+        """A segment began at position ``begin``, in samples at ``rate`` Hz, ``earlier_frames`` before the frame that
+        made it sure."""
         party = self._party[row]
         if party is not None:
+            self._event(party, "speech_started", begin * party.stream.sample_rate // rate, begin_ns, 0)
             party.open_ns = begin_ns
             self.hearing.spoke[row] = True
             self.hearing.talk_frames[row] += earlier_frames

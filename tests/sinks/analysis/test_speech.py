@@ -112,6 +112,19 @@ def test_segments_are_where_they_were_put(dbfs: float, snr: float) -> None:
         assert event.position == pytest.approx(begin * RATE, abs=0.12 * RATE)
 
 
+@pytest.mark.parametrize("rate", [8000, 16_000])
+def test_who_begins_to_speak_is_told_at_once(rate: int) -> None:
+    """When it is sure, not when the segment is over; at the place where the segment then is."""
+    info = party(0, 0, rate)
+    call = Call({info: bursts(TALK, 10, rate=rate)}, step_s=0.02)
+    began = [event for event in call.events if event.kind == "speech_started"]
+    ended = [event for event in call.events if event.kind == "speech"]
+    assert [(e.time_ns, e.position, e.duration_s) for e in began] == [(e.time_ns, e.position, 0.0) for e in ended]
+    assert len(began) == len(TALK)
+    told_at = [when for when, event in zip(call.told_at, call.events, strict=True) if event.kind == "speech_started"]
+    assert all(begin <= when <= begin + 0.2 for when, (begin, _) in zip(told_at, TALK, strict=True)), told_at
+
+
 @pytest.mark.parametrize("noise", [None, -70, -50, -30, -20])
 def test_noise_alone_is_no_speech(noise: float | None) -> None:
     info = party(0, 0)
@@ -327,7 +340,7 @@ def test_a_call_through_the_engine() -> None:
         assert figures["level"]["activity"] * 9 == pytest.approx(sum(b - a for a, b in talk), abs=0.35 * len(talk))
         assert figures["level"]["speech_dbfs"] == pytest.approx(-24.3, abs=1)
         json.dumps(figures)
-    assert {event.kind for event in heard} == {"speech", "turn"}
+    assert {event.kind for event in heard} == {"speech_started", "speech", "turn"}
     assert [e.stream.direction for e in sorted(heard, key=lambda e: e.time_ns) if e.kind == "turn"] == [0, 1, 0]
 
 

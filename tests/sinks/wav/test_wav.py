@@ -123,7 +123,7 @@ def test_a_native_file_keeps_its_encoding_when_the_sender_changes_codec(
     tmp_path: Path, payload_types: list[int], lanes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a G.711 stream brings in another codec is encoded as its file is; another stream's bytes stay untouched."""
-    pytest.importorskip("av", reason="PyAV is not installed: pip install 'strep-rtp[codecs]'")
+    pytest.importorskip("av", reason="PyAV is not installed: pip install '.[codecs]'")
     if not lanes:
         monkeypatch.setattr(WavLanes, "of", classmethod(lambda cls, evicted: None))
     arrivals = changing(payload_types) + steady(len(payload_types) * 50, call=leg_id(1))
