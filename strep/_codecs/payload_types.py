@@ -16,8 +16,9 @@ __all__ = ["MALFORMED_RED", "TELEPHONE_EVENT", "PayloadTypes"]
 TELEPHONE_EVENT: Final = "telephone-event"  # RFC 4733
 _COMFORT_NOISE: Final = "CN"  # RFC 3389
 
-# stands for packets whose redundant audio data contradict themselves; no packet has it (RFC 5761: it would be RTCP)
-MALFORMED_RED: Final = 72
+# stands for packets whose redundant audio data contradict themselves: one more than what 7 bits hold
+MALFORMED_RED: Final = 128
+_TYPES: Final = 129  # with it
 
 _EVENT_TYPES: Final = (101, 110, 126)  # dynamic, by habit: SIP telephones' number, and WebRTC's two
 _NOISE_TYPES: Final = (13,)  # static
@@ -36,7 +37,7 @@ class PayloadTypes:
                     UNKNOWN.
     ``ticks_a_byte`` int64 (len(codecs) + 2,): RTP clock ticks of a payload byte; 0 where that is no whole number
 
-    By payload type, shape (128,):
+    By payload type, shape (129,), the last one for MALFORMED_RED:
     ``index_of``    int16: a codec's index, UNKNOWN or NO_AUDIO
     ``is_event``    bool: telephone-events
     ``is_noise``    bool: comfort noise
@@ -72,17 +73,18 @@ class PayloadTypes:
         ticks = [_ticks_a_byte(codec, row) for codec, row in zip(self.codecs, facts, strict=True)]
         self.ticks_a_byte = np.array([*ticks, 0, 0], np.int64)
         self._named = named
-        self.index_of = np.full(128, UNKNOWN, np.int16)
-        self.is_event = np.zeros(128, np.bool_)
-        self.is_noise = np.zeros(128, np.bool_)
-        self.is_red = np.zeros(128, np.bool_)
+        self.index_of = np.full(_TYPES, UNKNOWN, np.int16)
+        self.is_event = np.zeros(_TYPES, np.bool_)
+        self.is_noise = np.zeros(_TYPES, np.bool_)
+        self.is_red = np.zeros(_TYPES, np.bool_)
         for payload_type, what in named.items():
             self.is_red[payload_type] = what == REDUNDANT
             if what != REDUNDANT:  # which never comes as far as to where its index would be asked for
                 self.index_of[payload_type] = NO_AUDIO if isinstance(what, str) else self.index_of_codec(what)
             self.is_event[payload_type] = what == TELEPHONE_EVENT
             self.is_noise[payload_type] = what == _COMFORT_NOISE
-        self.guessable = (np.arange(128) >= _FIRST_DYNAMIC) & ~np.isin(np.arange(128), list(named))
+        numbers = np.arange(_TYPES)
+        self.guessable = (numbers >= _FIRST_DYNAMIC) & (numbers != MALFORMED_RED) & ~np.isin(numbers, list(named))
         measured = [number for number, what in named.items() if isinstance(what, Codec) and codec_facts(what).counter]
         self.peeked = self.is_event | self.is_noise | self.guessable
         self.peeked[measured] = True

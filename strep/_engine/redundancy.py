@@ -138,6 +138,7 @@ class Redundancy:
                 length=length[usable],
                 slab_rows=rows[found.packet[usable]],
                 slab=bodies.slab,
+                across=bodies.across,
             ),
             row=row[usable],
             carrier_ext=ext[packet],

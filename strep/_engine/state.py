@@ -243,7 +243,7 @@ class StreamState:
         if derived is None:
             (derived,) = each_of(self.derived(np.array([row])))
         if stream.codec is None:  # nothing was decoded; its clock may be known all the same
-            known = self.codec_of_type[np.flatnonzero(self.types_seen[row] & ~self.types.is_red)]
+            known = self.codec_of_type[np.flatnonzero(self.types_seen[row] & ~self.types.is_red[:128])]
             figures["clock_rate"] = max(
                 (self.types.codecs[i].clock_rate for i in known[:1].tolist() if i >= 0), default=0
             )
@@ -266,7 +266,7 @@ class StreamState:
 
     def suppresses(self, rows: I64) -> npt.NDArray[np.bool_]:
         """Which streams have sent comfort noise, bool (n,)."""
-        noise: npt.NDArray[np.bool_] = np.logical_or.reduce(self.types_seen[rows] & self.types.is_noise, axis=1)
+        noise: npt.NDArray[np.bool_] = np.logical_or.reduce(self.types_seen[rows] & self.types.is_noise[:128], axis=1)
         return noise
 
     def columns(self, rows: I64) -> dict[str, npt.NDArray[Any]]:

@@ -260,7 +260,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ConfigurationError, match="png, svg or pdf"):
         plot_directory(tmp_path, format="gif")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'strep-rtp\[plot\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'matplotlib"):
         plot_directory(tmp_path)
 
 

@@ -19,7 +19,7 @@ from strep._engine.engine import Engine, EngineConfig
 from strep._engine.outlet.sender_clock import SenderClocks
 from strep._model.exceptions import ConfigurationError
 
-needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="pip install 'strep-rtp[codecs]'")
+needs_codecs = pytest.mark.skipif(not available(parse_codec("G722")), reason="the extra codecs")
 PTIME = 20 * MS
 OPUS = b"\x48"  # SILK, wideband, 20 ms, one frame
 FEW = EngineConfig(max_streams=16)

@@ -364,7 +364,7 @@ def test_an_idle_stream_ends_by_itself() -> None:
         ({"listen": ":0", "allow": ["10.0.0.0/33"]}, "CIDR"),
         ({"listen": ":0", "call_legs": ["x"]}, "UUID"),
         ({"rx": ":0", "call_leg_id": "x"}, "UUID"),
-        ({"listen": ":0", "payload_types": {96: "OPUS/8000"}}, "48000"),
+        ({"listen": ":0", "payload_types": {96: "OPUS/44100"}}, "48000"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], says: str) -> None:

@@ -20,7 +20,7 @@ from ..._parser.redundant import RedFault
 from ..accounts import Accounts
 from ..state import StreamState
 from ..streams.placement import Anchor, Placement
-from ..streams.ring import RingPackets
+from ..streams.ring_packets import RingPackets
 from .decoding import DecodingJob, DecodingJobs, Defer
 from .gather import gather
 from .noise import ComfortNoise
@@ -200,7 +200,7 @@ class Outlet:
             info = self._state.registry.info[found.row]
             if info is None:
                 continue
-            named = np.flatnonzero(self._state.types_seen[found.row] & (self._types.index_of == found.codec))
+            named = np.flatnonzero(self._state.types_seen[found.row] & (self._types.index_of[:128] == found.codec))
             text = found.described(self._types.codecs[found.codec], int(named[0]) if named.size else None)
             if not found.why_not:
                 self._undo.call(setattr, info, "clock_rate", info.clock_rate)

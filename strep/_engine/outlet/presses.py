@@ -12,7 +12,7 @@ from ..._model.events import Event
 from ..._model.types import StreamEvent, StreamInfo
 from ..state import StreamState
 from ..streams.placement import Anchor, Placement
-from ..streams.ring import RingPackets
+from ..streams.ring_packets import RingPackets
 from .guess import Observation
 from .telephone import KeyPress, TelephoneEvents
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ..._codecs.facts import codec_facts, mistaken_clocks
 from ..._model.types import Codec
-from ..streams.ring import RingPackets
+from ..streams.ring_packets import RingPackets
 from ..undo import Undo
 from .clock_evidence import MOST_APART, NONE_BEFORE, MeasuredClock, Suspect
 
@@ -130,6 +130,7 @@ class SenderClocks:
             length=popped.length,
             payload_type=popped.payload_type,
             arrival_ns=popped.arrival_ns,
+            recovered=popped.recovered,
         )
 
     # --- watched --------------------------------------------------------------------------------------------------

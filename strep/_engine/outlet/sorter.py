@@ -16,7 +16,7 @@ from ..._codecs.payload_types import PayloadTypes
 from ..._model.events import Notice
 from ..._model.types import StreamInfo
 from ..state import StreamState
-from ..streams.ring import RingPackets
+from ..streams.ring_packets import RingPackets
 from .guess import PACKETS_TO_GIVE_UP, PACKETS_TO_GUESS, PAYLOAD_BYTES, Observation, guess
 
 __all__ = ["Sorter"]

@@ -138,7 +138,8 @@ class Place:
         if self.twice:
             less = min(self.twice, found.gap)
             found.gap -= less
-            again = min(self.twice - less, packet.frames - found.trim)
+            # a frame of each packet stays, so that no block is empty
+            again = min(self.twice - less, packet.frames - found.trim - 1)
             found.trim += again
             self.twice -= less + again
 

@@ -74,7 +74,7 @@ class JitterRing:
         self.any_large = 0  # rows whose slots are not of the smallest size
         self.keep_payloads = True  # False: they will not be read
         # by payload type: payloads that are kept all the same, because they are looked into
-        self.peeked = np.zeros(128, np.bool_)
+        self.peeked = np.zeros(129, np.bool_)
 
     # --- rows -----------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ Mask = npt.NDArray[np.bool_]
 
 _WRITE_S: Final = 0.45  # between two writes; batches come every 0.1 s, or 0.3 s when there are many streams
 _REST_S: Final = 0.3  # of a stream's samples: more does not wait for a block to be full
+_MOST_S: Final = 0.9  # of a stream's samples: more does not wait, however fast they come
 _LATE_S: Final = 0.7  # what waits is written so long after the last write, whatever comes
 _RIFF_LIMIT: Final = 0xFFFF_0000  # bytes of samples; longer files become RF64, which is not for here
 
@@ -73,6 +74,7 @@ class WavLanes:
             ("_kind", np.int64),
             ("_last", np.int64),
             ("_rest_bytes", np.int64),
+            ("_most_bytes", np.int64),
         ):
             new = np.zeros(rows, dtype)
             if old:
@@ -91,6 +93,7 @@ class WavLanes:
         self._kind: I64  # row of _formats
         self._last: I64  # a row's last block in a batch
         self._rest_bytes: I64  # of _REST_S
+        self._most_bytes: I64  # of _MOST_S, but no more than there is room for
 
     @property
     def lagging(self) -> bool:
@@ -113,7 +116,9 @@ class WavLanes:
         self._end[row] = file.end
         self._header_end[row] = file.header_end
         self._written_at[row] = file.header_written_at
-        self._rest_bytes[row] = _REST_S * file.format.rate * file.format.frame_bytes
+        byte_rate = file.format.rate * file.format.frame_bytes
+        self._rest_bytes[row] = _REST_S * byte_rate
+        self._most_bytes[row] = min(_MOST_S * byte_rate, TAIL_BYTES)
         self._header_bytes[row] = file.format.header_bytes
         self._frame[row] = file.format.frame_bytes
         self._fills[row] = bool(file.format.silence)
@@ -197,7 +202,7 @@ class WavLanes:
         """One block a row, where the last one ended."""
         end = self._end.take(row) + length
         waiting = self._tails.held.take(row) + length
-        due = (now - self._written_at.take(row) >= _WRITE_S) | (waiting > TAIL_BYTES)
+        due = (now - self._written_at.take(row) >= _WRITE_S) | (waiting > self._most_bytes.take(row))
         good = ~due
         if not due.all():
             few = np.flatnonzero(good)

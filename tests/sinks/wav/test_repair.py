@@ -221,7 +221,7 @@ def test_the_command_mends_what_a_killed_process_left(tmp_path: Path, layout: st
     wanted = np.concatenate([pcmu(payload_of(k)) for k in range(100)])
     for path, line in zip(whole, lines, strict=True):
         # what still waited in the jitter ring, or to be written, is not in it: less than a second
-        assert frames[path] == line["frames"] >= 50 * 160
+        assert frames[path] == line["frames"] > 100 * 160 - 8000
         first = samples_of(path).reshape(line["frames"], -1)[:, 0]
         np.testing.assert_array_equal(first, wanted[: line["frames"]])
     again = runner.invoke(cli, ["repair", str(out)])
