@@ -63,7 +63,9 @@ class ClockFilter:
             return np.zeros(streams, np.float64)
 
         self.skew_ppm = np.full(streams, np.nan)
-        self.floor = np.full(streams, UNKNOWN_FLOOR, np.int64)  # the lowest offset less what the line has risen
+        self.floor = np.full(
+            streams, UNKNOWN_FLOOR, np.int64
+        )  # the lowest offset of a packet's end, less what the line has risen
         self._rate = np.ones(streams, np.int64)
         self._step = whole()  # ns a frame; 0 where that is no whole number
         self._offset = whole()  # of the present window
@@ -132,7 +134,7 @@ class ClockFilter:
         self._note((self.floor, rows, floor))
         if len(placed.frames) == len(rows):
             low = placed.arrival_ns - time_ns
-            lean = low - risen
+            lean = low - placed.frames * step - risen
             self._count[rows] = count + 1
         else:
             first = placed.packet_first[:-1]
@@ -143,6 +145,7 @@ class ClockFilter:
             origin = since.take(first) - time_ns
             low = np.minimum.reduceat(offset, first) + origin
             offset -= risen
+            offset -= placed.frames * step
             lean = np.minimum.reduceat(offset, first) + origin
             self._count[rows] = count + np.diff(placed.packet_first)
         self._low[rows] = np.minimum(lowest, low)
@@ -167,7 +170,8 @@ class ClockFilter:
         self._note((self._count, each, self._count[each]))
         self._note((self._low, each, self._low[each]))
         self._note((self.floor, each, self.floor[each]))
-        np.minimum.at(self.floor, placed.row, offset - (placed.arrival_ns >> LEAN_BITS))
+        sent = position_ns(placed.frames + (0 if placed.trim is None else placed.trim), self._rate.take(placed.row))
+        np.minimum.at(self.floor, placed.row, offset - sent - (placed.arrival_ns >> LEAN_BITS))
         for rank in range(int(blocks.max())):
             now = start[blocks > rank] + rank
             mine, position = rows[now], placed.position[now]

@@ -73,7 +73,6 @@ class Gaps:
         begun: Bools,
         position: I64,
         prior_arrival: I64,
-        prior_frames: I64,
     ) -> tuple[I64, I64, I64, Bools]:
         """Per packet: gap before it, frames to trim off it, GapCause, whether it was placed by arrival times.
 
@@ -82,7 +81,7 @@ class Gaps:
         """
         rows = row[start]
         since = arrival - prior_arrival  # years, when a clock went wrong: more than can be multiplied in one
-        passed = since // SECOND_NS * rate + since % SECOND_NS * rate // SECOND_NS - prior_frames
+        passed = since // SECOND_NS * rate + since % SECOND_NS * rate // SECOND_NS - frames
         forward = (delta > 0) & (delta <= np.maximum(passed, 0) + rate)
         overlap = (delta < 0) & (-delta < frames)
         gap = np.where(forward, delta, 0)
@@ -104,7 +103,6 @@ class Gaps:
                     position=int(position[i]),
                     floor=int(self._floor[rows[i]]),
                     prior_arrival_ns=int(prior_arrival[at]),
-                    prior_frames=int(prior_frames[at]),
                     begun=bool(begun[i]),
                     restarted=bool(self.restarted[rows[i]]),
                     watch=Watch(*self._watch[rows[i]].tolist()),

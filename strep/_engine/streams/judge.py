@@ -1,10 +1,11 @@
 """Where media time and arrival time disagree: the stream's place on the receiver's clock decides. One packet at a time,
 for the few streams where that is the question.
 
-A packet that begins at ``position`` and came without waiting arrives at ``line + position / rate``. The line is the
-lowest offset of the stream's packets so far (``ClockFilter.floor``), which may rise by 0.1 % as time passes. By it,
+A packet is sent when its last sample has been spoken, however long it is: one that ends at ``end`` and came without
+waiting arrives at ``line + end / rate``. The line is the lowest offset of the stream's packets so far
+(``ClockFilter.floor``), which may rise by 0.1 % as time passes. By it, with ``end`` if the packet follows what is there,
 
-    room = (arrival - line) * rate - position      frames that the packet may stand behind what is there
+    room = (arrival - line) * rate - end           frames that the packet may stand behind what is there
     wait = room - gap                              what it has waited, if the timestamps are right
 
     timestamps go forward    right, if no more than ``room`` and a second; so loss behind a queue keeps its length
@@ -88,7 +89,6 @@ class Place:
     position: int
     floor: int
     prior_arrival_ns: int
-    prior_frames: int
     begun: bool
     restarted: bool
     watch: Watch
@@ -106,21 +106,21 @@ class Place:
             self._judge(packet, found)
         self.begun, self.restarted = True, False
         self.position += found.gap - found.trim  # a packet was sent whole
-        begins_ns = self.position * _SECOND_NS // self.rate
-        self.floor = min(self.floor, packet.arrival_ns - begins_ns - (packet.arrival_ns >> LEAN_BITS))
         self.position += packet.frames
-        self.prior_arrival_ns, self.prior_frames = packet.arrival_ns, packet.frames
+        ends_ns = self.position * _SECOND_NS // self.rate
+        self.floor = min(self.floor, packet.arrival_ns - ends_ns - (packet.arrival_ns >> LEAN_BITS))
+        self.prior_arrival_ns = packet.arrival_ns
         return found
 
     def _judge(self, packet: PacketFacts, found: JudgedPacket) -> None:
         rate, delta, watch = self.rate, packet.delta, self.watch
-        room = passed = (packet.arrival_ns - self.prior_arrival_ns) * rate // _SECOND_NS - self.prior_frames
+        room = passed = (packet.arrival_ns - self.prior_arrival_ns) * rate // _SECOND_NS - packet.frames
         waited = 0
         if self.floor != UNKNOWN_FLOOR:
             # the line where it was when the packet before came, or before the pause in question: that does not move it
             line = self.floor + ((watch.prior_arrival_ns if watch.packets else self.prior_arrival_ns) >> LEAN_BITS)
-            room = (packet.arrival_ns - line) * rate // _SECOND_NS - self.position
-            waited = (self.prior_arrival_ns - line) * rate // _SECOND_NS - self.position + self.prior_frames
+            room = (packet.arrival_ns - line) * rate // _SECOND_NS - self.position - packet.frames
+            waited = (self.prior_arrival_ns - line) * rate // _SECOND_NS - self.position
         forward = 0 < delta <= max(passed, room, 0) + rate
         overlap = -packet.frames < delta < 0
         if self.restarted:

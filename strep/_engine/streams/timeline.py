@@ -462,7 +462,6 @@ class Timeline:
         ends = timestamp + (own_frames * clock // self._rate[codec]).astype(np.uint32)
         expected = _shifted(ends, start, self._expected[rows])
         prior_arrival = _shifted(arrival, start, self._prior_arrival_ns[rows])
-        prior_frames = _shifted(frames, start, self._prior_frames[rows])
         last = np.append(start[1:], len(row)) - 1
         self._expected[rows] = ends[last]
         self._prior_arrival_ns[rows] = arrival[last]
@@ -479,7 +478,6 @@ class Timeline:
             begun=self._begun[rows],
             position=self.position[rows],
             prior_arrival=prior_arrival,
-            prior_frames=prior_frames,
         )
 
 
