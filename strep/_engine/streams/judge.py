@@ -3,8 +3,8 @@ for the few streams where that is the question.
 
 A packet is sent when its last sample has been spoken, however long it is: one that ends at ``end`` and came without
 waiting arrives at ``line + end / rate``. The line is the lowest offset of the stream's packets so far
-(``ClockFilter.floor``), which may rise by 0.1 % as time passes. By it, and with ``end`` where the packet would end if it
-followed what is there,
+(``ClockFilter.floor``), which may rise by 0.1 % as time passes. By it, and with ``end`` where the packet would end if
+it followed what is there,
 
     room = (arrival - line) * rate - end           frames that the packet may stand behind what is there
     wait = room - gap                              what it has waited, if the timestamps are right
