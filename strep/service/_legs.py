@@ -14,15 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .._model.report import StreamReport
 from .._model.types import StreamInfo
-from .._receiver.receiver import Receiver
 from ..sinks.base import BaseSink
 from ._json_files import write_json
 
-__all__ = ["LegStreams", "LegWriter", "Pending"]
+__all__ = ["Figures", "LegStreams", "LegWriter", "Pending"]
 
 log = logging.getLogger("strep.service")
 
@@ -33,6 +32,16 @@ _AGAIN_S: Final = 5.0  # between two tries to write a file that the disk did not
 _UNWRITTEN_LEGS: Final = 10_000  # legs whose files the disk does not take; of more the oldest are given up
 _STREAMS_PER_LEG: Final = 1000
 _LEGS_TOLD: Final = 1000  # whose trouble with the disk was logged
+
+
+class Figures(Protocol):
+    """What a receiver tells of streams that have ended."""
+
+    def settled(self, stream: StreamInfo) -> bool:
+        """Whether all sinks are done with one: its entry does not change any more."""
+
+    def entry(self, report: StreamReport) -> dict[str, Any]:
+        """Its entry in the leg's file."""
 
 
 class LegStreams(BaseSink):
@@ -98,7 +107,7 @@ class LegWriter:
     def __init__(
         self,
         directory: Path,
-        receiver: Receiver,
+        receiver: Figures,
         streams: LegStreams,
         on_written: Callable[[Path, dict[str, Any]], object],
         *,
