@@ -13,6 +13,7 @@ import depth
 import order
 import pytest
 from _pytest.runner import runtestprotocol
+from hypothesis import HealthCheck, settings
 from ports import reserved
 
 from strep._edge import udp
@@ -24,6 +25,10 @@ except ImportError:  # Windows: nobody runs tests in parallel there
 
 
 AGAIN = "judged again, alone"
+
+# how long anything takes beside other workers says nothing: such claims live in benchmarks
+settings.register_profile("strep", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("strep")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
