@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 from .._delivery.stream import Stream
 from .._model.call_legs import parse_call_leg_id
 from .._model.exceptions import ConfigurationError, StrepError
-from .._model.report import utc_text
 from .._model.types import Direction
 from .._receiver.pairs import PortPair
 from ._diagnosis import Diagnosis, Facts, diagnose
@@ -24,6 +23,7 @@ from ._fork_event import ForkEvent
 from ._fork_hooks import event_of, media_may_move
 from ._fork_machine import ForkMachine
 from ._fork_route import ForkRoute, Mode
+from ._fork_silence import ForkSilence
 from ._fork_state import ForkLimits, ForkPhase, ForkState
 from ._fork_streams import ForkStreams
 from ._fork_words import (
@@ -117,7 +117,7 @@ class Fork:
         self._answered = asyncio.Event()  # the API has answered the first start, or the fork is over
         self._closed = asyncio.Event()
         self._began_s = 0.0  # of the loop's time
-        self._silent_since_ns: int | None = None  # UTC; when the last packet came before a stall that lasts
+        self._silent = ForkSilence()
         self._ahead_s = 0.0  # how far the loop's time is ahead of the receiver's clock
 
     def __repr__(self) -> str:
@@ -306,7 +306,7 @@ class Fork:
                 self._report("no_media", text, found.as_dict())
             case Tell(kind, text):
                 log.log(logging.INFO if kind in _QUIET else logging.WARNING, "%s: %s", self.call_control_id, text)
-                self._report(f"fork_{kind}", text, self._silence(ends=kind == "resumed") if kind in _SILENCE else None)
+                self._report(f"fork_{kind}", text, self._silence(kind) if kind in _SILENCE else None)
             case Finish():
                 self._finish(action)
 
@@ -349,28 +349,28 @@ class Fork:
             self._streams.close()
             self._closed.set()
             self._answered.set()
-        figures = _figures(self.state, self._streams.packets()) | self._silence(ends=True)
+        figures = _figures(self.state, self._streams.packets()) | self._silence("closed")
         self._report("fork_failed" if failed else "fork_stopped", text, figures)
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
-    def _silence(self, *, ends: bool) -> dict[str, Any]:
-        """What is to be told of a silence that begins now, or ``ends``; nothing where there is none."""
-        media_s, since_ns = self.state.media_s, self._silent_since_ns
-        if media_s is None or (ends and since_ns is None):
+    def _silence(self, kind: str) -> dict[str, Any]:
+        """What is to be told of a silence that begins ("stalled"), or is over ("resumed", "closed")."""
+        media_s = self.state.media_s
+        if media_s is None:
             return {}
-        last_ns = round((media_s - self._ahead_s) * 1e9)
-        if since_ns is None:
-            self._silent_since_ns = last_ns
-            return {"silent_since": utc_text(last_ns)}
-        self._silent_since_ns = None
-        until_ns = last_ns if self.phase is ForkPhase.MEDIA else self._now_ns()
-        return {"silent_since": utc_text(since_ns), "silent_s": round((until_ns - since_ns) / 1e9, 3)}
+        last_ns = self._as_utc_ns(media_s)
+        if kind == "stalled":
+            return self._silent.begins(last_ns)
+        return self._silent.ends(last_ns if self.phase is ForkPhase.MEDIA else self._as_utc_ns(self._time_s()))
 
-    def _now_ns(self) -> int:
-        """By the receiver's clock, also when that has stopped."""
+    def _time_s(self) -> float:
         assert self._loop is not None
-        return round((self._loop.time() - self._ahead_s) * 1e9)
+        return self._loop.time()
+
+    def _as_utc_ns(self, time_s: float) -> int:
+        """A time of the loop by the receiver's clock, also when that has stopped."""
+        return round((time_s - self._ahead_s) * 1e9)
 
     def _report(self, kind: str, text: str, data: dict[str, Any] | None = None) -> None:
         if self._on_event is None:
@@ -398,7 +398,7 @@ class Fork:
                 listening=route.listening,
                 api_on_this_machine=self._control.loopback,
                 api_error=None if state.ok or not error else error_text(error),
-                waited_s=self._loop.time() - self._began_s,
+                waited_s=self._time_s() - self._began_s,
                 hooks=self._hooks > 0,
                 hook_started=state.hook_started,
                 hook_stopped=state.hook_stopped,
