@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 __all__ = ["arguments", "free_ports", "run"]
@@ -39,8 +39,16 @@ def free_ports(streams: int) -> range:
     raise SystemExit(f"no {2 * streams} free UDP ports in a row")
 
 
-def run(commands: Sequence[Sequence[str]], ports: range, *, bye: bool = False) -> None:
-    """Run the commands until SIGTERM; they are ready when the ports are bound.
+def run(
+    commands: Sequence[Sequence[str]],
+    ports: range,
+    *,
+    bye: bool = False,
+    opening: Callable[[], None] = lambda: None,
+    closing: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the commands until SIGTERM; they are ready when the ports are bound, which ``opening`` may have them do.
+    ``closing`` is called before they are ended.
 
     They are ended by SIGINT, or, ``bye``, by an RTCP BYE of stream s + 1 to its port's odd neighbour.
     """
@@ -54,6 +62,7 @@ def run(commands: Sequence[Sequence[str]], ports: range, *, bye: bool = False) -
     processes = [
         subprocess.Popen(c, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, preexec_fn=prepare) for c in commands
     ]
+    opening()
     began = time.monotonic()
     while not set(ports) <= _bound():
         if any(p.poll() is not None for p in processes) or time.monotonic() - began > _PATIENCE_S:
@@ -63,6 +72,7 @@ def run(commands: Sequence[Sequence[str]], ports: range, *, bye: bool = False) -
     print(json.dumps({"port": ports[0], "pids": [p.pid for p in processes]}), flush=True)
     if signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGCHLD:
         raise SystemExit(f"{commands[0][0]} ended by itself")
+    closing()
     if bye:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for stream, port in enumerate(ports):

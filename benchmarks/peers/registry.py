@@ -74,7 +74,7 @@ def _program(name: str, option: str, install: str) -> Callable[[Setting], str]:
         if shutil.which(name) is None:
             raise Missing(f"apt-get install {install}")
         done = subprocess.run([name, option], capture_output=True, text=True)
-        return done.stdout.splitlines()[0].partition(" Copyright")[0]
+        return (done.stdout or done.stderr).splitlines()[0].partition(" Copyright")[0]
 
     return version
 
@@ -86,6 +86,10 @@ def _gstreamer_version(setting: Setting) -> str:
         if subprocess.run(["gst-inspect-1.0", "--exists", element], capture_output=True).returncode:
             raise Missing(f"GStreamer has no {element}: apt-get install {packages}")
     return version
+
+
+def _rtpengine_version(setting: Setting) -> str:
+    return "rtpengine " + _program("rtpengine", "--version", "rtpengine-daemon")(setting).removeprefix("Version: ")
 
 
 def _pion_command(setting: Setting) -> list[str]:
@@ -125,6 +129,13 @@ PEERS: Final = {
         _program("ffmpeg", "-version", "ffmpeg"),
         port_a_stream=True,
         most_streams=40,
+    ),
+    "rtpengine": Peer(
+        "record",
+        "in user space, a pcap file a call; relays each packet too; neither orders nor decodes; a port a stream",
+        _python("rtpengine"),
+        _rtpengine_version,
+        port_a_stream=True,
     ),
     "pion": Peer(
         "record",

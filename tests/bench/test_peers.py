@@ -54,25 +54,30 @@ def test_strep_and_asyncio_receive_everything(tmp_path: Path) -> None:
 
 
 def test_programs_record_everything(tmp_path: Path) -> None:
-    done = compare("gstreamer", "ffmpeg", "pion", "--json", str(tmp_path / "a.json"))
+    done = compare("gstreamer", "ffmpeg", "rtpengine", "pion", "--json", str(tmp_path / "a.json"))
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
-    if len(skipped) == 3:
+    if len(skipped) == 4:
         pytest.skip("; ".join(skipped))
     assert done.returncode == 0, done.stderr
     trials = json.loads((tmp_path / "a.json").read_text())["trials"]
-    assert len(trials) == 3 - len(skipped)
+    assert len(trials) == 4 - len(skipped)
     for trial in trials:
         tail = 10 if trial["name"] == "pion" else 0
         assert {**trial["answer"], "received": None} == {"received": None, "missing": 0, "tail": tail, "wrong": 0}
 
 
 def test_what_is_missing_is_skipped_by_name(tmp_path: Path) -> None:
-    names = ["gstreamer", "ffmpeg", "pion", "aiortc", "rtp", "dpkt", "uvloop", "asyncio"]
+    names = ["gstreamer", "ffmpeg", "rtpengine", "pion", "aiortc", "rtp", "dpkt", "uvloop", "asyncio"]
     done = compare(*names, "--peer-python", str(tmp_path / "python"), PATH=str(tmp_path))
     assert done.returncode == 1
     for name in names:
         assert f"skipped: {name} is missing" in done.stderr
-    for install in ("gstreamer1.0-tools", "apt-get install ffmpeg", "golang-github-pion-rtp-dev"):
+    for install in (
+        "gstreamer1.0-tools",
+        "apt-get install ffmpeg",
+        "apt-get install rtpengine-daemon",
+        "golang-github-pion-rtp-dev",
+    ):
         assert install in done.stderr
     done = compare("rtp", "--peer-python", sys.executable, PYTHONNOUSERSITE="1")
     if done.returncode:
