@@ -92,7 +92,7 @@ def main() -> None:
             raise SystemExit("rtpengine did not take the ports that it was given")
 
     def close_calls() -> None:
-        """Its files are whole only when calls are closed: it leaves what is buffered where it is when it ends."""
+        """As who uses it does: of calls that live when it ends, files lacked their last packets."""
         for call in range(streams // 2):
             control.ask(command="delete", call__id=f"call-{call}", from__tag="a", delete_delay=0)
 
