@@ -150,6 +150,11 @@ class KeyFinder:
         self.reset(row)
         return found
 
+    @property
+    def busy(self) -> bool:
+        """Whether a digit goes on in any row, or may."""
+        return bool(self._runs)
+
     def going(self, row: int) -> tuple[int, int] | None:
         """Begin and end so far, in samples at 8 kHz, of a digit that is sure and still goes on; None: there is none."""
         run = self._runs.get(row)
