@@ -213,9 +213,11 @@ class KeyMuter:
         held = pieces.sections(at[stay], going[stay], frames[stay] - going[stay])
         spans: dict[int, list[Span]] = {}
         muted = 0
-        if self._spans or self._finder.busy:
+        if with_keys := self._spans.keys() | self._finder.busy:
             begins = np.cumsum(free.frames * free.channels) - free.frames * free.channels
-            for n, row in enumerate(ready.row.tolist()):
+            rows = ready.row
+            for n in np.flatnonzero(np.isin(rows, list(with_keys))).tolist():
+                row = int(rows[n])
                 digits = list(self._spans.get(row, ()))
                 if row in self._spans:
                     limit = int(cut[n]) * RATE
