@@ -287,7 +287,7 @@ def let_through(parts: list[list[Part]], ends: dict[int, list[StreamInfo]]) -> t
     return found, stage.muted_frames
 
 
-@settings(max_examples=usual_or_slow(15, 300), deadline=None)
+@settings(max_examples=usual_or_slow(8, 300), deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_streams_are_muted_together_as_each_alone(seed: int) -> None:
     """Gaps, masks, channels, rates, rows that go to the next stream: what comes out of each, and how it is cut."""
