@@ -24,7 +24,17 @@ from strep._codecs.g711 import PCMU, decode, encode
 from strep._model.blocks import BlockBatch
 from strep._model.types import Direction, Leg, StreamEvent, StreamInfo
 from strep.simulate.speech import bundled_voices
-from strep.sinks import BaseSink, FrameSink, LevelMeter, SpeechMeter
+from strep.sinks import (
+    BaseSink,
+    DtmfDetector,
+    FrameSink,
+    LevelMeter,
+    MutedSink,
+    QualityMeter,
+    Spectrum,
+    SpeechMeter,
+    ToneDetector,
+)
 
 __all__ = ["batch_of", "main", "measure", "streams_of"]
 
@@ -133,6 +143,11 @@ def main(count: int = 5000, seconds: float = 6.0) -> dict[str, float]:
         "LevelMeter without active level": LevelMeter(active_level=False),
         "LevelMeter": level,
         "SpeechMeter": speech,
+        "DtmfDetector": DtmfDetector(),
+        "ToneDetector": ToneDetector(),
+        "QualityMeter": QualityMeter(),
+        "Spectrum without spectrograms": Spectrum(seconds=0),
+        "MutedSink, what it holds alone": MutedSink([BaseSink()]),
         "FrameSink 256 at 8 kHz": FrameSink(hear, n=256, rate=8000),
         "FrameSink 512 at 16 kHz": FrameSink(hear, n=512, rate=16_000),
     }

@@ -18,7 +18,7 @@ from fuzz.actors import ACTORS, storm
 from fuzz.machine import Setup, Violation, replayed, storm_of, survive, survives
 from fuzz.shrink import ddmin, literal, shrunk
 from fuzz.vectors import VECTORS
-from fuzz.wire import Datagram, batch_of_wire, datagrams_of, wire_of
+from fuzz.wire import LONGEST, POOL, Datagram, batch_of_wire, datagrams_of, wire_of
 
 import strep
 from strep._model.datagrams import DatagramBatch
@@ -89,8 +89,10 @@ def test_datagrams_by_their_bytes_are_the_same_datagrams() -> None:
     one, two = batch_of_wire(rows, 0), wire_of(datagrams_of(rows), 0)
     np.testing.assert_array_equal(one.length, two.length)
     np.testing.assert_array_equal(one.arrival_ns, two.arrival_ns)
+    assert any(len(one.data(i)) > 60_000 for i in range(len(one)))
     for i, length in enumerate(one.length.tolist()):
-        assert one.slab[i, :length].tobytes() == two.slab[i, : min(length, one.slab.shape[1])].tobytes()
+        assert len(one.data(i)) == min(length, int(rows["snap"][i]))
+        assert one.data(i) == two.data(i)
 
 
 def test_every_storm_reaches_every_length_and_every_first_byte() -> None:
@@ -98,7 +100,24 @@ def test_every_storm_reaches_every_length_and_every_first_byte() -> None:
     batch = batch_of_wire(rows, 0)
     assert set(range(60)) <= set(batch.length.tolist())
     assert 65_507 in batch.length
-    assert len(np.unique(batch.slab[:, 0])) == len(np.unique(rows["type"])) == 256
+    assert 65_507 in batch.kept()  # whole
+    assert len(np.unique(batch.heads()[:, 0])) == len(np.unique(rows["type"])) == 256
+    long = int(np.count_nonzero(batch.kept() > 2048))
+    assert len(batch) // 1000 <= long <= len(batch) // 50, f"{long} of {len(batch)}"  # some, and no more than is cheap
+
+
+def test_long_datagrams_are_whole_to_their_ends() -> None:
+    rows = storm(np.random.default_rng(5), 400, 5_000_000_000, "long")
+    rows["snap"], rows["tail"], rows["flip"] = LONGEST, -1, -1
+    pool, whole = POOL.tobytes(), 0
+    for row, datagram in zip(rows, datagrams_of(rows), strict=True):
+        assert len(datagram.data) == datagram.length
+        if datagram.length > 2048:
+            payload = datagram.data[12 if row["plain"] else 36 :]
+            at = int(row["pool"]) + 8  # the first ones may be others
+            assert payload[8:] == pool[at : at + len(payload) - 8]
+            whole += 1
+    assert whole > 50
 
 
 def test_a_fault_is_found_and_shrunk_to_what_causes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +127,7 @@ def test_a_fault_is_found_and_shrunk_to_what_causes_it(monkeypatch: pytest.Monke
     sound = Engine.receive
 
     def unsound(self: Engine, batch: DatagramBatch) -> list[Event]:
-        if ((batch.slab[:, 25] & 0x7F == 4) & (batch.length == 60)).any():
+        if ((batch.heads()[:, 25] & 0x7F == 4) & (batch.length == 60)).any():
             raise ZeroDivisionError("made up")
         return sound(self, batch)
 

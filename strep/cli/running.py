@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
@@ -20,6 +22,9 @@ __all__ = ["console", "favor_receiving", "run_async", "stop_on_signals"]
 
 _SAME_SIGNAL_S: Final = 0.1  # shells, and those who wrap commands, pass on a Ctrl-C that the terminal has sent too
 _SWITCH_INTERVAL_S: Final = 0.0005  # Python's default: 5 ms
+
+# in numpy's wheels, in Debian's numpy
+_BLAS_SETTERS: Final = ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads64_", "openblas_set_num_threads")
 
 _T = TypeVar("_T")
 
@@ -40,7 +45,23 @@ def favor_receiving() -> None:
     """For commands that receive for long. Threads that write files give the interpreter back sooner when datagrams
     wait; and what has been imported stays, so garbage collections need not look through it."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _one_blas_thread()
     gc.freeze()
+
+
+def _one_blas_thread() -> None:
+    """Matrix products of analyzers are small. OpenBLAS would divide each among threads that wait for one another in
+    busy loops, which takes the cores from the event loop and costs ten times the work. ``OPENBLAS_NUM_THREADS``, where
+    somebody has set it, holds."""
+    if "OPENBLAS_NUM_THREADS" in os.environ or not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError):
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        for path in {line.split(maxsplit=5)[5] for line in maps if "openblas" in line}:
+            library = ctypes.CDLL(path)
+            for name in _BLAS_SETTERS:
+                if hasattr(library, name):
+                    getattr(library, name)(1)
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:

@@ -13,7 +13,8 @@ from ..sinks import LevelMeter
 
 __all__ = ["stream_table", "totals_line"]
 
-_COLUMNS: Final = ("codec", "seconds", "packets", "lost", "dup", "reord", "late", "jitter ms")
+_COLUMNS: Final = ("codec", "seconds", "packets", "lost", "recovered", "dup", "reord", "late", "jitter ms")
+_WHERE_ANY: Final = ("recovered",)  # few senders add copies (RFC 2198)
 _WIDE_ONLY: Final = ("dup", "reord", "late")
 _WIDE: Final = 120  # columns that all of it needs
 _SHORTEST_NAME: Final = 9
@@ -32,9 +33,11 @@ def stream_table(
 ) -> Table:
     """A row per stream. columns: as wide as may be; where that is little, what matters less is left out (None: all is
     there). found: by heading, what else is known of each; as many of these as fit. now_ns: rows of streams from
-    which nothing has come for a while are dim, and say so."""
+    which nothing has come for a while are dim, and say so. What copies stood in for has a column where there is any."""
     wide = columns is None or columns >= _WIDE
     names = [name for name in _COLUMNS if wide or name not in _WIDE_ONLY]
+    if not any(report.recovered for report in reports):
+        names = [name for name in names if name not in _WHERE_ANY]
     heads = ["leg", *names, *([] if meter is None else ["level dBFS" if wide else "dBFS"])]
     rows: list[tuple[str, list[str | Text], bool]] = []
     for report in reports:
@@ -79,6 +82,7 @@ def _cells(report: StreamReport) -> dict[str, str | Text]:
         "seconds": f"{report.duration_s:.1f}",
         "packets": str(report.packets_received),
         "lost": Text(lost, style="yellow" if report.packets_lost else ""),
+        "recovered": str(report.recovered),
         "dup": str(report.duplicates),
         "reord": str(report.reordered),
         "late": Text(str(report.late), style="yellow" if report.late else ""),

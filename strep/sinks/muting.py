@@ -12,67 +12,79 @@ digit (ITU-T Q.24). RFC 4733 digits are not in the audio at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .._model.blocks import BlockBatch
-from .._model.types import Mask
 from .analysis.bank import FrameBank
+from .analysis.columns import Columns, column
 from .analysis.keys import HOP, RATE, WINDOW, KeyFinder
 from .exclusion import StreamExclusion
+from .held_audio import HeldAudio, Pieces
 
 if TYPE_CHECKING:
+    from .._model.blocks import BlockBatch
     from .._model.types import StreamInfo
     from .analysis.frame_batch import FrameBatch
 
 __all__ = ["HELD_S", "KeyMuter"]
 
+I64 = npt.NDArray[np.int64]
+
 HELD_S: Final = 0.1  # how much of each stream is held back
 _MARGIN_SAMPLES: Final = 40  # at 8 kHz, 5 ms on either side: how exactly beginnings and ends of digits are known
 
+Span = tuple[int, int]  # of a digit, in samples at 8 kHz
+
+
+class _Streams(Columns):
+    """What is known of each row's stream."""
+
+    serial: I64 = column(np.int64, -1)  # -1: none of which anything came
+    channels: I64 = column(np.int64, 1)
+    rate: I64 = column(np.int64)  # Hz; 0: not known
+    clock: I64 = column(np.int64)
+    wanted: npt.NDArray[np.bool_] = column(np.bool_)  # False but while a batch is looked at
+    rank: I64 = column(np.int64)  # in the batch that is looked at
+
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
-    """A block, or a part of one."""
+class _Ready:
+    """Pieces of some streams, a row each: row n has the pieces ``order[first[n] : first[n + 1]]``."""
 
-    stream: StreamInfo
-    position: int
-    frames: int
-    gap_frames: int
-    gap_cause: int
-    rtp_timestamp: int
-    arrival_ns: int
-    time_ns: int
-    samples: npt.NDArray[np.int16]  # interleaved
-    mask: npt.NDArray[np.uint8] | None
+    pieces: Pieces
+    order: I64
+    first: I64  # (n + 1,)
 
-    def split(self, frames: int) -> tuple[_Segment, _Segment]:
-        channels = self.stream.channels
-        codec = self.stream.codec
-        rate = self.stream.sample_rate
-        units = frames * codec.clock_rate // codec.sample_rate if codec else frames
-        mask = self.mask
-        head = replace(
-            self,
-            frames=frames,
-            samples=self.samples[: frames * channels],
-            mask=None if mask is None else mask[:frames],
-        )
-        tail = replace(
-            self,
-            position=self.position + frames,
-            frames=self.frames - frames,
-            gap_frames=0,
-            gap_cause=0,
-            rtp_timestamp=(self.rtp_timestamp + units) & 0xFFFF_FFFF,
-            time_ns=self.time_ns + (frames * 1_000_000_000 // rate if rate else 0),
-            samples=self.samples[frames * channels :],
-            mask=None if mask is None else mask[frames:],
-        )
-        return head, tail
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    @property
+    def row(self) -> I64:
+        return self.pieces.row[self.order[self.first[:-1]]]
+
+    def stream(self, i: int) -> StreamInfo:
+        found: StreamInfo = self.pieces.streams[self.order[self.first[i]]]
+        return found
+
+    def take(self, some: slice | I64) -> _Ready:
+        begin, count = self.first[:-1][some], np.diff(self.first)[some]
+        first = np.zeros(len(count) + 1, np.int64)
+        np.cumsum(count, out=first[1:])
+        within = np.arange(int(first[-1])) - np.repeat(first[:-1], count)
+        return _Ready(self.pieces, self.order[np.repeat(begin, count) + within], first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Released:
+    """What came of it. ``spans``: by row, the digits that still matter."""
+
+    free: Pieces
+    held: Pieces
+    muted_frames: int
+    spans: dict[int, list[Span]]
 
 
 class KeyMuter:
@@ -92,8 +104,10 @@ class KeyMuter:
         self.aside = StreamExclusion("mute keys")
         self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
         self._finder = KeyFinder(self.aside)
-        self._held: dict[int, list[_Segment]] = {}
-        self._spans: dict[int, list[tuple[int, int]]] = {}  # by row, at 8 kHz
+        self._streams = _Streams()
+        self._held = HeldAudio()
+        self._spans: dict[int, list[Span]] = {}  # by row
+        self._held_s = HELD_S
         self.muted_frames = 0
 
     def process(self, batch: BlockBatch) -> BlockBatch | None:
@@ -101,86 +115,79 @@ class KeyMuter:
         batch = self.aside.rest_of(batch)
         if not len(batch):
             return None
-        rows = batch.index.tolist()
-        for i, row in enumerate(rows):
-            parts = self._held.get(row)
-            if parts and parts[0].stream is not batch.streams[i]:  # not told that the row's old stream ended
-                self._forget(row)
+        row, known = batch.index, self._streams
+        serial = self._learn(batch)
         self._listen(self._bank.push(batch))
-        samples, mask = batch.samples, None if batch.plain else batch.mask
-        offset = batch.offset.tolist()
-        columns = (
-            batch.position,
-            batch.frames,
-            batch.gap_frames,
-            batch.gap_cause,
-            batch.rtp_timestamp,
-            batch.arrival_ns,
-            batch.time_ns,
-        )
-        first = 0
-        for i, (row, position, frames, gap, cause, timestamp, arrival_ns, time_ns) in enumerate(
-            zip(rows, *(c.tolist() for c in columns), strict=True)
-        ):
-            block = samples[offset[i] : offset[i + 1]]
-            own = None if mask is None else mask[first : first + frames]
-            first += frames
-            part = _Segment(batch.streams[i], position, frames, gap, cause, timestamp, arrival_ns, time_ns, block, own)
-            self._held.setdefault(row, []).append(part)
-        free: list[_Segment] = []
-        for row in dict.fromkeys(rows):
-            free += self._try_release(row, HELD_S)
-        self._drop_fresh()
-        return _batch(free)
+        fresh = Pieces.of(batch, serial, known.channels[row], known.rate[row], known.clock[row])
+        rows = row[np.r_[True, row[1:] != row[:-1]]]
+        known.wanted[rows] = True
+        waiting = self._held.pop(known.wanted, known.serial)
+        known.wanted[rows] = False
+        known.rank[rows] = np.arange(len(rows))
+        return self._let_go(Pieces.joined([*waiting, fresh]), HELD_S)
 
-    def _drop_fresh(self) -> None:
-        """Forget what is held of streams that were just set aside; it counts as dropped."""
+    def _learn(self, batch: BlockBatch) -> I64:
+        """Whose blocks they are, int64 (m,); rows that others have now begin anew."""
+        known, row = self._streams, batch.index
+        known.make_room(int(row.max()))
+        serial = np.array([stream.serial for stream in batch.streams], np.int64)
+        for i in np.flatnonzero(known.serial[row] != serial).tolist():
+            stream, its_row = batch.streams[i], int(row[i])
+            if known.serial[its_row] not in (-1, stream.serial):  # not told that the row's old stream ended
+                self._forget(its_row)
+            known.serial[its_row], known.channels[its_row] = stream.serial, stream.channels
+            known.rate[its_row] = stream.sample_rate
+            known.clock[its_row] = stream.codec.clock_rate if stream.codec else 0
+        return serial
+
+    def _let_go(self, pieces: Pieces, held_s: float) -> BlockBatch | None:
+        """What may go of these, which are all that there is of their streams; the rest is held."""
+        rank = self._streams.rank[pieces.row]
+        order = np.argsort(rank, kind="stable")
+        rank = rank[order]
+        first = np.flatnonzero(np.r_[True, rank[1:] != rank[:-1], True])
+        ready = _Ready(pieces, order, first)
+        self._held_s = held_s
+        done = self.aside.frames(ready, self._release)
         for stream in self.aside.take_fresh(None) if self.aside.fresh else ():
-            self.aside.dropped_frames += self._frames_of(stream.index)
+            self.aside.dropped_frames += int(pieces.frames[pieces.serial == stream.serial].sum())
             self._forget(stream.index)
-
-    def _try_release(self, row: int, held_s: float) -> list[_Segment]:
-        stream = self._held[row][0].stream
-        if self.aside.fresh and stream in self.aside:
-            return []
-        free: list[_Segment] = []
-        muted, held = self.muted_frames, self._frames_of(row)
-        try:
-            self._release(row, held_s, free)
-        except Exception as error:
-            self.aside.dropped_frames += held - self._frames_of(row)
-            self.muted_frames = muted
-            self.aside.put(stream, error)
-            return []
-        return free
-
-    def _frames_of(self, row: int) -> int:
-        return sum(part.frames for part in self._held.get(row, ()))
+        for released in done:
+            self._held.put(released.held)
+            self.muted_frames += released.muted_frames
+            for row, spans in released.spans.items():
+                if spans:
+                    self._spans[row] = spans
+                else:
+                    self._spans.pop(row, None)
+        return Pieces.joined([released.free for released in done]).batch() if done else None
 
     @property
     def streams(self) -> list[StreamInfo]:
         """Streams of which something is held."""
-        return [parts[0].stream for parts in self._held.values() if parts]
+        return self._held.streams(self._streams.serial)
 
     def end(self, stream: StreamInfo) -> BlockBatch | None:
         """What is still held of a stream that has ended."""
-        row = stream.index
-        parts = self._held.get(row)
-        free: list[_Segment] = []
-        if parts and parts[0].stream is stream:
+        row, known, free = stream.index, self._streams, None
+        if row < known.rows and known.serial[row] == stream.serial:
             try:
                 self._listen(self._bank.flush(row))
                 self._spans.setdefault(row, []).extend((f.begin, f.end) for f in self._finder.end(row))
             except Exception as error:
                 self.aside.put(stream, error)
-            free = self._try_release(row, 0.0)
-            self._drop_fresh()
+            known.wanted[row] = True
+            waiting = self._held.pop(known.wanted, known.serial)
+            known.wanted[row] = False
+            if waiting:
+                free = self._let_go(Pieces.joined(waiting), 0.0)
+            self._forget(row)
         self.aside.forget(stream)
-        self._forget(row)
-        return _batch(free)
+        return free
 
     def _forget(self, row: int) -> None:
-        self._held.pop(row, None)
+        """What is held of the row's stream is gone too: it is of no stream that is known."""
+        self._streams.reset(row)
         self._spans.pop(row, None)
         self._bank.reset(row)
         self._finder.reset(row)
@@ -191,79 +198,47 @@ class KeyMuter:
                 for found in keys:
                     self._spans.setdefault(found.row, []).append((found.begin, found.end))
 
-    def _release(self, row: int, held_s: float, free: list[_Segment]) -> None:
-        parts = self._held[row]
-        last = parts[-1]
-        rate = last.stream.sample_rate or RATE
-        cut = last.position + last.frames - round(held_s * rate)
-        spans = list(self._spans.get(row, ()))
-        going = self._finder.going(row)
-        if going is not None:
-            spans.append((going[0], going[1] + HOP))
-        n = 0
-        going_out: list[_Segment] = []
-        for n, part in enumerate(parts):
-            if part.position + part.frames > cut:
-                if part.position < cut:
-                    part, parts[n] = part.split(cut - part.position)
-                    going_out.append(part)
-                break
-            going_out.append(part)
-        else:
-            n = len(parts)
-        del parts[:n]
-        free += [self._muted(part, spans, rate) for part in going_out]
-        if row in self._spans:
-            self._spans[row] = [s for s in self._spans[row] if (s[1] + _MARGIN_SAMPLES) * rate > cut * RATE]
-            if not self._spans[row]:
-                del self._spans[row]
-
-    def _muted(self, part: _Segment, spans: list[tuple[int, int]], rate: int) -> _Segment:
-        copied: npt.NDArray[np.int16] | None = None
-        for begin, end in spans:
-            first = max(0, (begin - _MARGIN_SAMPLES) * rate // RATE - part.position)
-            last = min(part.frames, -(-(end + _MARGIN_SAMPLES) * rate // RATE) - part.position)
-            if first < last:
-                copied = part.samples.copy() if copied is None else copied
-                channels = part.stream.channels
-                copied[first * channels : last * channels] = 0
-                self.muted_frames += last - first
-        return part if copied is None else replace(part, samples=copied)
+    def _release(self, ready: _Ready) -> _Released:
+        """Divide what there is of streams into what may go and what is held. Changes nothing else."""
+        pieces, at = ready.pieces, ready.order
+        last = at[ready.first[1:] - 1]
+        rate = np.where(pieces.rate[last] > 0, pieces.rate[last], RATE)
+        cut = pieces.position[last] + pieces.frames[last] - np.rint(self._held_s * rate).astype(np.int64)
+        owner = np.repeat(np.arange(len(ready)), np.diff(ready.first))
+        frames = pieces.frames[at]
+        going = np.clip(cut[owner] - pieces.position[at], 0, frames)  # frames of each piece
+        whole = pieces.position[at] + frames <= cut[owner]
+        go, stay = np.flatnonzero(whole | (going > 0)), np.flatnonzero(~whole)
+        free = pieces.sections(at[go], np.zeros(len(go), np.int64), going[go])
+        held = pieces.sections(at[stay], going[stay], frames[stay] - going[stay])
+        spans: dict[int, list[Span]] = {}
+        muted = 0
+        if with_keys := self._spans.keys() | self._finder.busy:
+            begins = np.cumsum(free.frames * free.channels) - free.frames * free.channels
+            rows = ready.row
+            for n in np.flatnonzero(np.isin(rows, list(with_keys))).tolist():
+                row = int(rows[n])
+                digits = list(self._spans.get(row, ()))
+                if row in self._spans:
+                    limit = int(cut[n]) * RATE
+                    spans[row] = [s for s in digits if (s[1] + _MARGIN_SAMPLES) * int(rate[n]) > limit]
+                present = self._finder.going(row)
+                if present is not None:
+                    digits.append((present[0], present[1] + HOP))
+                if digits:
+                    for i in range(*np.searchsorted(owner[go], (n, n + 1)).tolist()):
+                        muted += _mute(free, i, int(begins[i]), digits, int(rate[n]))
+        return _Released(free, held, muted, spans)
 
 
-def _batch(parts: list[_Segment]) -> BlockBatch | None:
-    if not parts:
-        return None
-    m = len(parts)
-
-    def column(name: str, dtype: Any = np.int64) -> npt.NDArray[Any]:
-        return np.array([getattr(p, name) for p in parts], dtype)
-
-    frames = column("frames")
-    offset = np.zeros(m + 1, np.int64)
-    np.cumsum([len(p.samples) for p in parts], out=offset[1:])
-    samples = np.concatenate([p.samples for p in parts])
-    mask = None
-    if any(p.mask is not None for p in parts):
-        mask = np.concatenate([np.full(p.frames, Mask.RECEIVED, np.uint8) if p.mask is None else p.mask for p in parts])
-    arrival, timestamp = column("arrival_ns"), column("rtp_timestamp", np.uint32)
-    return BlockBatch(
-        streams=[p.stream for p in parts],
-        index=np.array([p.stream.index for p in parts], np.int64),
-        position=column("position"),
-        frames=frames,
-        gap_frames=column("gap_frames"),
-        gap_cause=column("gap_cause", np.uint8),
-        rtp_timestamp=timestamp,
-        arrival_ns=arrival,
-        time_ns=column("time_ns"),
-        offset=offset,
-        payload=np.zeros(0, np.uint8),
-        payload_offset=np.zeros(m + 1, np.int64),
-        packet_first=np.arange(m + 1),
-        packet_frames=frames,
-        packet_arrival_ns=arrival,
-        packet_rtp_timestamp=timestamp,
-        decode=lambda: samples,
-        mask=mask,
-    )
+def _mute(pieces: Pieces, i: int, begins: int, spans: Sequence[Span], rate: int) -> int:
+    """Zero the digits in a piece, whose samples begin at ``begins``; returns how many sample frames of it."""
+    position, frames, channels = int(pieces.position[i]), int(pieces.frames[i]), int(pieces.channels[i])
+    muted = 0
+    for begin, end in spans:
+        first = max(0, (begin - _MARGIN_SAMPLES) * rate // RATE - position)
+        last = min(frames, -(-(end + _MARGIN_SAMPLES) * rate // RATE) - position)
+        if first < last:
+            pieces.samples[begins + first * channels : begins + last * channels] = 0
+            muted += last - first
+    return muted

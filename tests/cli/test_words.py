@@ -174,6 +174,24 @@ def test_the_table_says_all_that_fits(
     assert all((name in text) == (name in shown) for name in found or {})
 
 
+@pytest.mark.parametrize("columns", [80, 160, None])
+def test_what_copies_stood_in_for_has_a_column_where_there_is_any(tmp_path: Path, columns: int | None) -> None:
+    reports = [StreamReport.empty(dataclasses.replace(inspected(tmp_path), serial=n), "") for n in range(3)]
+
+    def shown() -> list[list[str]]:
+        out = console()
+        out.file, out.width = io.StringIO(), columns or 200
+        out.print(stream_table(reports, columns=columns))
+        return [line.split() for line in out.file.getvalue().splitlines()]
+
+    assert not any("recovered" in row for row in shown())
+    reports[1].packets_lost, reports[1].packets_expected, reports[1].recovered = 1234, 10_000, 6789
+    heads, *rows = shown()
+    assert heads[heads.index("recovered") - 1] == "lost"
+    assert ["6789" in row for row in rows] == [False, True, False]
+    assert rows[1][rows[1].index("6789") - 2 :][:2] == ["1234", "(12.3%)"]  # beside what is lost nevertheless
+
+
 def test_a_terminal_of_80_columns_has_room_for_what_analyzers_found(tmp_path: Path) -> None:
     report = StreamReport.empty(inspected(tmp_path), "")
     report.packets_received = report.packets_expected = 44_500

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .wire import WIRE, blank
+from .wire import LONGEST, WIDTH, WIRE, blank
 
 __all__ = ["ACTORS", "storm"]
 
@@ -436,6 +436,22 @@ def ports(rng: Random, n: int, span_ns: int) -> Rows:
     return rows
 
 
+def long(rng: Random, n: int, span_ns: int) -> Rows:
+    """Datagrams up to the longest that there are: linear audio mostly, of packets alike or not, among short ones."""
+    n = min(n, int(rng.choice([10, 24, 40])))
+    rows = _timed(_numbered(_keyed(blank(n), rng), rng), rng, span_ns, int(rng.choice([100_000, 20 * MS, 100 * MS])))
+    sound = int(rng.choice([10, 10, 11, 96, 102, 0, 9, 97, 98, 100]))
+    rows["type"] = sound
+    rows["length"] = int(rng.choice([1920, 2012, 2013, 3840, 9000, 17_640, 38_400, LONGEST - 36]))
+    other = np.flatnonzero(_chosen(rng, n, _chance(rng, 0, 0.1, 0.5)))
+    rows["length"][other] = rng.integers(0, LONGEST - 35, other.size)
+    rows["pool"] = rng.integers(0, 65_536, n)
+    frame = {10: 4, 0: 1, 9: 1, 97: 1, 98: 1, 100: 1}.get(sound, 2)
+    rows["ts"] = (int(rows["ts"][0]) + np.cumsum(rows["length"] // frame)) & 0xFFFF_FFFF
+    _mutate(rows, rng, _chance(rng, 0, 0, 0.05, 0.3))
+    return _repeated(rows[~_chosen(rng, len(rows), _chance(rng, 0, 0.05, 0.3))], rng, _chance(rng, 0, 0.1), 2)
+
+
 ACTORS: Final[dict[str, tuple[Actor, float]]] = {
     "walker": (walker, 8.0),
     "held": (held, 1.0),
@@ -455,6 +471,7 @@ ACTORS: Final[dict[str, tuple[Actor, float]]] = {
     "far": (far, 0.8),
     "bursts": (bursts, 0.6),
     "ports": (ports, 1.0),
+    "long": (long, 0.6),
 }
 _LONG: Final = ("junk", "ids", "copies")
 
@@ -470,6 +487,7 @@ def storm(rng: Random, datagrams: int, span_ns: int, only: str | None = None) ->
         rows = ACTORS[name][0](rng, int(rng.choice([300, 900] if name in _LONG else [30, 90, 200, 350])), span_ns)
         rows = rows[(rows["ns"] >= 0) & (rows["ns"] < span_ns)]
         rows["actor"] = len(parts)
+        rows["snap"] = rng.choice([LONGEST, LONGEST, LONGEST, WIDTH, 96])
         parts.append(rows)
         have += len(rows)
     rows = np.concatenate(parts) if parts else np.zeros(0, WIRE)

@@ -23,9 +23,10 @@ from strep._delivery.ordered_work import OrderedWork
 from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
 from strep._engine.sources.port_keys import PortBinding, PortRole
-from strep._model.datagrams import DatagramBatch
+from strep._model.datagrams import SLOT_MINIMUM, DatagramBatch, end_to_end
 from strep._model.events import Ended, Fault, Started
 from strep._model.report import StreamReport
+from strep._model.spans import copy_spans
 from strep._model.types import StreamInfo
 from strep._threads.incidents import Incidents
 
@@ -168,28 +169,47 @@ def _batches(rows: npt.NDArray[np.void], calls: RealCalls, setup: Setup) -> Iter
 
 
 def _together(rows: npt.NDArray[np.void], calls: RealCalls, part: npt.NDArray[np.int64]) -> DatagramBatch:
-    hostile, real = part[part >= 0], -1 - part[part < 0]
-    theirs = batch_of_wire(rows[hostile], START_NS) if hostile.size else None
-    width = max(calls.slab.shape[1] + 4, 64, theirs.slab.shape[1] if theirs else 0)
-    n = len(part)
+    at, behind = np.flatnonzero(part >= 0), np.flatnonzero(part < 0)
+    real = -1 - part[behind]
+    parts = [DatagramBatch(
+        calls.slab[real],
+        calls.length[real],
+        START_NS + calls.ns[real],
+        np.zeros(len(real), np.uint64),
+        np.full(len(real), 0xFFFF_C000_0201, np.uint64),
+        calls.port[real],
+        np.full(len(real), 9000, np.uint16),
+    )]  # fmt: skip
+    if at.size:
+        parts.append(batch_of_wire(rows[part[at]], START_NS))
+    kept = np.zeros(len(part), np.int32)
+    for where, one in zip((behind, at), parts, strict=False):
+        kept[where] = one.kept()
+    width = max(calls.slab.shape[1] + 4, 64, *(one.slab.shape[1] for one in parts))
+    first_row: npt.NDArray[np.int64] | None = None
+    if all(one.first_row is None for one in parts):
+        slab = np.zeros((len(part), width), np.uint8)
+        begins = np.arange(len(part)) * width
+    else:
+        slab, first_row = end_to_end(kept)
+        slab[:] = 0
+        begins = first_row * SLOT_MINIMUM
     batch = DatagramBatch(
-        np.zeros((n, width), np.uint8),
-        np.zeros(n, np.int32),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.uint64),
-        np.full(n, 0xFFFF_C000_0201, np.uint64),
-        np.zeros(n, np.uint16),
-        np.full(n, 9000, np.uint16),
+        slab,
+        np.zeros(len(part), np.int32),
+        np.zeros(len(part), np.int64),
+        *(np.zeros(len(part), np.uint64) for _ in range(2)),
+        *(np.zeros(len(part), np.uint16) for _ in range(2)),
+        first_row=first_row,
     )
-    at = np.flatnonzero(part < 0)
-    batch.slab[at, : calls.slab.shape[1]] = calls.slab[real]
-    batch.length[at], batch.arrival_ns[at] = calls.length[real], START_NS + calls.ns[real]
-    batch.source_port[at] = calls.port[real]
-    if theirs is not None:
-        at = np.flatnonzero(part >= 0)
-        batch.slab[at, : theirs.slab.shape[1]] = theirs.slab
+    for where, one in zip((behind, at), parts, strict=False):
+        copy_spans(
+            slab.reshape(-1), begins[where], np.ascontiguousarray(one.slab).reshape(-1), one.begins(), one.kept()
+        )
         for name in ("length", "arrival_ns", "source_hi", "source_lo", "source_port", "local_port"):
-            getattr(batch, name)[at] = getattr(theirs, name)
+            getattr(batch, name)[where] = getattr(one, name)
+    if (kept < batch.length).any():
+        batch.captured = kept
     return batch
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 import soundfile
 from live import EDGES, hashes, port_of, run_on, until
 from support import leg_id, packet, payload_of, pcmu
+from worker_sinks import Recording
 
 import strep
 from strep._edge.pcap import PcapReader
+from strep._workers.steering import worker_of
 from strep.sinks import WavSink
 
 pytestmark = pytest.mark.realtime
@@ -82,3 +86,48 @@ def test_l16_48000_2_beside_ordinary_calls(transport: str, loop: str, tmp_path: 
     again = strep.replay(tmp_path / "a.pcap", sinks=[WavSink(tmp_path / "again")], payload_types=TYPES)
     assert hashes(tmp_path / "again") == hashes(tmp_path / "live")
     assert again.totals().as_dict() == {**summary["totals"], "kernel_dropped": 0}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux steers datagrams by a program")
+async def test_l16_48000_2_beside_ordinary_calls_with_workers(tmp_path: Path) -> None:
+    """The kernel's steering, each worker's sockets, its recording: the same for datagrams of any length."""
+    count, workers = 12, 3
+    wide = {ptime_ms: l16(ptime_ms, count) for ptime_ms in PTIMES_MS}
+    sent: list[bytes] = []
+    supervisor = strep.Supervisor(
+        "127.0.0.1:0",
+        workers=workers,
+        sinks=Recording(tmp_path / "live"),
+        pcap=tmp_path / "a.pcap",
+        payload_types=TYPES,
+        receive_buffer=8 << 20,
+    )
+    async with asyncio.timeout(60), supervisor:
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            for k in range(count):
+                every = [datagrams[k] for datagrams, _ in wide.values()]
+                every += [packet(k, call=leg_id(n)) for n in range(4)]
+                every.append(packet(k, call=leg_id(900 + k)) + bytes(65_507 - 196))  # a stranger
+                for data in every:
+                    plain.sendto(data, ("127.0.0.1", port_of(supervisor)))
+                sent.extend(every)
+                await asyncio.sleep(0.01)
+        await until(lambda: supervisor.totals().datagrams == len(sent))
+    totals, summary = supervisor.totals(), supervisor.summary()
+    assert (totals.unaccounted, totals.dropped_by, totals.malformed_by) == (0, {}, {})
+    assert totals.rejected_by == {"probation": count}
+    assert (totals.delivered, totals.kernel_dropped) == (count * (len(PTIMES_MS) + 4), 0)
+    steered = [[data for data in sent if worker_of(data, workers) == index] for index in range(workers)]
+    assert [worker["datagrams"] for worker in summary["workers"]] == [len(some) for some in steered]
+    assert sum(any(len(data) > 2048 for data in some) for some in steered) >= 2  # long ones came to several
+    for ptime_ms, (_, samples) in wide.items():
+        audio, rate = soundfile.read(tmp_path / "live" / str(leg_id(ptime_ms)) / "a-inbound.wav", dtype="int16")
+        assert rate == 48_000
+        np.testing.assert_array_equal(audio, samples)
+    for n in range(4):
+        audio, _ = soundfile.read(tmp_path / "live" / str(leg_id(n)) / "a-inbound.wav", dtype="int16")
+        np.testing.assert_array_equal(audio, np.concatenate([pcmu(payload_of(k)) for k in range(count)]))
+    for index, some in enumerate(steered):
+        with PcapReader(tmp_path / f"a.{index}.pcap") as reader:
+            assert [b.data(i) for b in reader.batches() for i in range(len(b))] == some

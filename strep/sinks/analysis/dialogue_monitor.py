@@ -110,8 +110,8 @@ class DialogueMonitor:
 
     def mark(self, rows: Rows, end_ns: I64) -> I64:
         """Frames of these rows came. Returns the indices of those that are their streams' first."""
+        fresh = self.hearing.last_ns[rows] == 0  # not by begin_ns: the other direction may have told that already
         self.hearing.last_ns[rows] = end_ns
-        fresh = self.hearing.begin_ns[rows] == 0
         return np.flatnonzero(fresh) if fresh.any() else _NOTHING
 
     def begin(self, stream: StreamInfo, time_ns: int) -> None:

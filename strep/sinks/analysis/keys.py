@@ -23,6 +23,7 @@ Levels are in dBm0, see :mod:`.dbm0`. State: ten numbers a row, and an object fo
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -149,6 +150,11 @@ class KeyFinder:
         found = [self._found(row, run)] if run is not None and run.is_key else []
         self.reset(row)
         return found
+
+    @property
+    def busy(self) -> Set[int]:
+        """The rows in which a digit goes on, or may."""
+        return self._runs.keys()
 
     def going(self, row: int) -> tuple[int, int] | None:
         """Begin and end so far, in samples at 8 kHz, of a digit that is sure and still goes on; None: there is none."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from block_batches import Part, batch_of_blocks, stream
+from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keypad import F64, HIGH, I16, KEYS, LOW, RATE, digit, frequencies, int16, listen, silence, through_g711
@@ -21,6 +22,7 @@ from support import T0, Arrival, batch_of, packet, pcmu, run, steady
 
 import strep
 from strep._edge.pcap import PcapWriter
+from strep._model.blocks import BlockBatch
 from strep._model.redacted import REDACTED, redacted
 from strep._model.types import StreamEvent, StreamInfo
 from strep.sinks import ArraySink, DtmfDetector, LevelMeter, MutedSink, SpeechMeter, WavSink
@@ -256,6 +258,84 @@ def test_muting_takes_digits_and_nothing_else(cuts: set[int]) -> None:
     assert (out == mute(x, [])[0]).all()
     zeroed = sum(end - begin for begin, end in spans)
     assert zeroed <= stage.muted_frames <= zeroed + 7 * 80
+
+
+Let = tuple[int, int, int, int, int, int, bytes, bytes]
+
+
+def let_through(parts: list[list[Part]], ends: dict[int, list[StreamInfo]]) -> tuple[dict[int, list[Let]], int]:
+    """Batches of parts through a muter; ``ends``: streams that end behind a batch. What of each serial came out."""
+    stage, found = KeyMuter(), dict[int, list[Let]]()
+
+    def keep(batch: BlockBatch | None) -> None:
+        if batch is None:
+            return
+        for i, block in enumerate(batch):
+            found.setdefault(block.stream.serial, []).append(
+                (
+                    block.position, int(batch.frames[i]), int(batch.gap_frames[i]), block.rtp_timestamp,
+                    block.arrival_ns, int(batch.time_ns[i]), block.samples.tobytes(), block.mask.tobytes(),
+                )
+            )  # fmt: skip
+
+    for number, some in enumerate(parts):
+        if some:
+            keep(stage.process(batch_of_blocks(some)))
+        for info in ends.get(number, ()):
+            keep(stage.end(info))
+    assert stage.streams == []
+    return found, stage.muted_frames
+
+
+@settings(max_examples=usual_or_slow(8, 300), deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_streams_are_muted_together_as_each_alone(seed: int) -> None:
+    """Gaps, masks, channels, rates, rows that go to the next stream: what comes out of each, and how it is cut."""
+    rng = np.random.default_rng(seed)
+    batches: list[list[Part]] = []
+    ends: dict[int, list[StreamInfo]] = {}
+    rows: dict[int, tuple[StreamInfo, int, I16]] = {}
+    serial = 0
+    for number in range(12):
+        some: list[Part] = []
+        for row in rng.permutation(5).tolist():
+            if rng.random() < 0.3:
+                continue
+            if row not in rows:
+                info = stream(row, int(rng.choice([8000, 16_000])), int(rng.choice([1, 1, 2])), serial)
+                tones = np.concatenate([part for k in "15" for part in (digit(k, 0.07), silence(0.11))])
+                sound = int16(np.tile(tones, 12)) + rng.integers(-200, 200, len(tones) * 12).astype(np.int16)
+                sound = np.repeat(sound, info.sample_rate // 8000)  # 16 kHz with its images: still digits
+                rows[row] = info, int(rng.integers(0, 3000)), sound
+                serial += 1
+            info, at, sound = rows[row]
+            for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
+                gap = int(rng.choice([0, 0, 0, 160, 2000]))
+                frames = int(rng.choice([1, 160, 160, 320, 777, 1600]))
+                at += gap
+                block = np.repeat(sound[np.arange(at, at + frames) % len(sound)], info.channels)
+                mask = rng.integers(0, 3, frames).astype(np.uint8) if rng.random() < 0.2 else None
+                some.append(Part(info, at, gap, block, mask))
+                at += frames
+            rows[row] = info, at, sound
+            if rng.random() < 0.1:
+                ends.setdefault(number, []).append(info)
+                del rows[row]
+        batches.append(some)
+    batches.append([])
+    ends[12] = [info for info, _, _ in rows.values()]
+    together, muted = let_through(batches, ends)
+    assert muted > 0
+    alone: dict[int, list[Let]] = {}
+    for each in range(serial):
+        own = [[part for part in some if part.stream.serial == each] for some in batches]
+        found, one = let_through(own, {n: [i for i in infos if i.serial == each] for n, infos in ends.items()})
+        muted -= one
+        alone |= found
+        # nothing is lost, nothing doubled
+        assert sum(let[1] for let in found[each]) == sum(len(p.samples) // p.stream.channels for s in own for p in s)
+    assert muted == 0
+    assert together == alone
 
 
 @pytest.mark.parametrize("shift", range(0, 160, 20))

@@ -274,6 +274,26 @@ def test_how_it_comes_does_not_matter(step_s: float) -> None:
     assert sorted(one.of("speech"), key=lambda e: e[:2]) == sorted(other.of("speech"), key=lambda e: e[:2])
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_leg_begins_with_its_first_audio_whichever_direction_is_told_first(first: int) -> None:
+    """Streams leave the engine in groups, so the direction that was earlier may come in a later batch."""
+    infos = party(0, 0), party(1, 1)
+    audio = bursts([(0.5, 1.5)], 2.0), bursts([(0.5, 1.5)], 2.0, seed=2)
+    meter = SpeechMeter()
+    for info in infos:
+        meter.stream_started(info)
+    for tick in range(20):
+        for side in (first, 1 - first):
+            batch = batch_of_blocks([Part(infos[side], 800 * tick, 0, audio[side][800 * tick :][:800])])
+            batch.time_ns = batch.time_ns + 40 * MS * side  # the second one began 40 ms later
+            meter.blocks(batch)
+    figures = [meter.snapshot(info) or {} for info in infos]
+    assert [f["segments"] for f in figures] == [
+        [pytest.approx([0.5, 1.5], abs=0.03)],
+        [pytest.approx([0.54, 1.54], abs=0.03)],
+    ]
+
+
 def test_a_row_that_another_stream_takes_begins_anew() -> None:
     first, second = party(0, 0), party(0, 0, leg=1)
     second.serial = 1
