@@ -139,6 +139,14 @@ class FileLifecycle:
         self.short_frames += pending.frames
         self._leave(stream)
 
+    def hurry(self) -> bool:
+        """Let all streams have their file that have none; False: those that are to have one are all due already."""
+        early = [pending for pending in self._pending.all() if not pending.due]
+        for pending in early:
+            pending.due = True
+            self._push(pending, pending.audio_ns)
+        return bool(early)
+
     def _push(self, item: PendingStream | _Completion, audio_ns: int) -> None:
         self._number += 1
         heapq.heappush(self._due, (-audio_ns, self._number, item))
@@ -314,10 +322,7 @@ class FileLifecycle:
     def close(self, until: float) -> int:
         """Do until then (monotonic seconds) what can be done, count the rest, let everything go. Returns how many files
         are not complete."""
-        for pending in self._pending.all():  # it is not their doing that they end
-            if not pending.due:
-                pending.due = True
-                self._push(pending, pending.audio_ns)
+        self.hurry()  # it is not their doing that they end
         tried = -1
         while tried != len(self._stuck):  # what is complete has left room for others, perhaps
             tried = len(self._stuck)

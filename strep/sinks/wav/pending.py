@@ -85,6 +85,10 @@ class PendingStreams:
         """What waits, as a share of what may wait."""
         return self.size / max(1, self._limit)
 
+    def has_room(self, nbytes: int, blocks: int) -> bool:
+        """Whether so many more blocks could wait, of so many bytes together."""
+        return self.size + nbytes + blocks * _BLOCK_OVERHEAD_BYTES <= self._limit
+
     def add(self, stream: StreamInfo, block: PendingBlock) -> PendingStream | None:
         """Keep a block. Returns the stream if this block makes it due. Raises MemoryError, and keeps nothing, if the
         limit is reached."""

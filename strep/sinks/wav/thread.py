@@ -22,8 +22,6 @@ __all__ = ["WriterThread"]
 
 _FILES_S: Final = 0.05  # for making and completing files between two batches: one turn
 _MORE_TURNS: Final = 7  # when no stream has a file yet
-_FULL: Final = 0.75  # of what may wait for files; then
-_MOST_TURNS: Final = 40
 _NICENESS: Final = 5  # the receiving thread goes first where both want the same core
 # shares of the time that there is for the end: until when what waits is written, until when files are completed, and
 # until when the thread is waited for
@@ -60,6 +58,8 @@ class Writer(Protocol):
     def skip(self, gaps: SkippedGaps) -> None: ...
 
     def work(self, until: float) -> None: ...
+
+    def hurry(self) -> bool: ...
 
     def look_after(self, now: float, *, idle: bool) -> None: ...
 
@@ -167,6 +167,7 @@ class WriterThread:
         elif isinstance(job, SkippedGaps):
             self._writer.skip(job)
         else:
+            self._make_room(job)
             try:
                 self._writer.write(job, time.monotonic())
             finally:
@@ -187,8 +188,18 @@ class WriterThread:
         """How often files are made before the next batch is taken. The more streams have none, the longer those wait
         that have one. And the more waits for files, the longer batches stay in the queue, where they take half the
         memory; what finds no room there is lost."""
-        share = max(self._writer.share_without_file, self._pending.pressure)
-        return _MOST_TURNS if self._pending.pressure > _FULL else 1 + round(_MORE_TURNS * share)
+        return 1 + round(_MORE_TURNS * max(self._writer.share_without_file, self._pending.pressure))
+
+    def _make_room(self, batch: BlockBatch) -> None:
+        """Make files, as long as that goes, until all of a batch might wait for one. In the queue nothing is lost."""
+        most = 2 * int(batch.offset[-1])
+        now = time.monotonic()
+        while not self._pending.has_room(most, len(batch)) and now < self._complete_until_s:
+            if not self._writer.busy and not self._writer.hurry():
+                break
+            self._contained(self._writer.work, now + _FILES_S)
+            self._contained(self._writer.look_after, now, idle=False)
+            now = time.monotonic()
 
     @property
     def _closes(self) -> bool:
