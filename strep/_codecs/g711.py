@@ -49,6 +49,9 @@ def _pairs(table: I16) -> npt.NDArray[np.uint32]:
 _PAIR_TABLES: Final = {name: _pairs(table) for name, table in _TABLES.items()}
 
 
+_AT_ONCE: Final = 32_768  # look-ups: their indices, as numpy wants them, stay in the CPU's cache
+
+
 def _encode_table(name: str) -> U8:
     """For each of the 65,536 samples the code that decodes to the nearest value (of two, to the one nearer to zero)."""
     table = _TABLES[name].astype(np.int32)
@@ -75,7 +78,11 @@ def decode(codec: Codec, payload: U8) -> I16:
     even = payload.size // 2
     if payload.ctypes.data % 2 or even < 64:
         return _TABLES[codec.name].take(payload)
-    pairs = _PAIR_TABLES[codec.name].take(payload[: even * 2].view(np.uint16)).view(np.int16)
+    table, codes, values = _PAIR_TABLES[codec.name], payload[: even * 2].view(np.uint16), np.empty(even, np.uint32)
+    for begin in range(0, even, _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        table.take(codes[part], out=values[part], mode="clip")
+    pairs = values.view(np.int16)
     return np.append(pairs, _TABLES[codec.name][payload[-1:]]) if payload.size % 2 else pairs
 
 

@@ -5,10 +5,11 @@ from ._outcome import Outcome, Spread
 from ._settings import Settings
 from .restart import Restart, measure_restart
 from .steering import Steering, measure_steering
-from .workloads import WORKLOADS, run_workload
+from .workloads import WORKLOADS, WRITING, run_workload
 
 __all__ = [
     "WORKLOADS",
+    "WRITING",
     "Machine",
     "Outcome",
     "Restart",

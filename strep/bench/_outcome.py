@@ -38,6 +38,7 @@ class Outcome:
     rows: list[list[Cell]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # answers that were not right; empty: everything was
     notes: list[str] = field(default_factory=list)
+    file_system: str | None = None  # that files were written to; None: the workload writes none
     data: dict[str, Any] = field(default_factory=dict)  # every single measurement, JSON-ready
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class Outcome:
             "rows": [[_plain(cell) for cell in row] for row in self.rows],
             "wrong": self.wrong,
             "notes": self.notes,
+            "file_system": self.file_system,
             "data": self.data,
         }
 

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._model.exceptions import ConfigurationError
+from ._disk import spread_directories
+
 __all__ = ["Settings"]
 
 
@@ -18,8 +21,8 @@ class Settings:
 
     quick: bool = False
     runs: int | None = None  # None: the workload's own number
-    directory: str | os.PathLike[str] | None = None  # where files go until they are checked; None: the temporary one
-    streams: int = 4000  # of the workload "ratio"
+    directory: str | os.PathLike[str] | None = None  # where files go until they are checked; None: the working one
+    streams: int = 4000  # this and what follows: of the workload "ratio"
     rate: float = 250_000.0
     duration_s: float = 10.0
     progress: Callable[[str], None] = lambda text: None
@@ -29,6 +32,15 @@ class Settings:
 
     @contextmanager
     def work(self) -> Iterator[Path]:
-        """A directory that is gone at the end."""
-        with tempfile.TemporaryDirectory(prefix="strep-bench-", dir=self.directory) as name:
+        """A directory that is gone at the end. Those that are made in it do not suffer from what was deleted before."""
+        with tempfile.TemporaryDirectory(prefix="strep-bench-", dir=self.place) as name:
+            spread_directories(Path(name))
             yield Path(name)
+
+    @property
+    def place(self) -> Path:
+        """Where files go. Raises ConfigurationError if nothing can be written there."""
+        place = Path.cwd() if self.directory is None else Path(self.directory)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"{place} cannot be written to: name a directory of a disk with --out")
+        return place

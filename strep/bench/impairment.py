@@ -51,7 +51,7 @@ def measure(settings: Settings) -> Outcome:
                 clean[receiver].append(
                     run_trial(receiver, Load(_STREAMS, _RATE, seconds), work, samples=_COMPARED_FILES)
                 )
-                out = work / "impaired"
+                out = work / f"impaired-{receiver}-{run}"
                 options = ("--out", str(out)) if receiver == "wav" else ()
                 trial = run_trial("monitor", load, work, options=options)
                 dear[receiver].append(trial)

@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import Final
 
 from .._model.exceptions import ConfigurationError
+from ._disk import file_system_of
 from ._machine import core_pair
 from ._outcome import Outcome
 from ._settings import Settings
 
-__all__ = ["WORKLOADS", "run_workload"]
+__all__ = ["WORKLOADS", "WRITING", "run_workload"]
 
 
 def _of_module(name: str) -> Callable[[Settings], Outcome]:
@@ -29,11 +30,15 @@ WORKLOADS: Final[dict[str, tuple[str, Callable[[Settings], Outcome]]]] = {
     "growth": ("CPU per packet from 10 to 20,000 streams; a small user; idle", _of_module("growth")),
     "latency": ("from intended sending to the consumer", _of_module("latency")),
     "impairment": ("loss, duplicates, reordering, wraps, SSRC changes: exact, and how dear", _of_module("impairment")),
+    "burst": ("thousands of calls begin within a second, each with its file", _of_module("burst")),
     "churn": ("streams that come and go: does memory grow?", _of_module("churn")),
     "stalls": ("a sink or the event loop hangs", _of_module("stalls")),
     "workers": ("two processes on one port: steering, cost, a worker killed", _of_module("workers")),
     "offline": ("replay of a large capture", _of_module("offline")),
 }
+
+WRITING: Final = ("stages", "zero-loss", "ratio", "burst", "impairment", "churn", "offline")
+"""Those whose figures depend on the disk."""
 
 
 def run_workload(name: str, settings: Settings | None = None) -> Outcome:
@@ -47,4 +52,8 @@ def run_workload(name: str, settings: Settings | None = None) -> Outcome:
     settings = settings or Settings()
     if settings.runs is not None and settings.runs < 1:
         raise ConfigurationError(f"{settings.runs} runs: at least one")
-    return WORKLOADS[name][1](settings)
+    outcome = WORKLOADS[name][1](settings)
+    if name in WRITING:
+        outcome.file_system = file_system_of(settings.place)
+        outcome.title += f"; files on {outcome.file_system}"
+    return outcome

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,8 +56,9 @@ _FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
 @click.option(
     "--out",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
     metavar="DIR",
-    help="Directory for temporary files (default: the system's).",
+    help="Directory for temporary files (default: the working one). More than once: what writes is measured on each.",
 )
 @click.option(
     "--json",
@@ -73,7 +75,7 @@ def bench(
     streams: int,
     rate: float,
     duration: float,
-    out: Path | None,
+    out: tuple[Path, ...],
     json_file: Path | None,
     list_only: bool,
 ) -> None:
@@ -81,7 +83,7 @@ def bench(
 
     The receiver runs on one core, the generator on another.
     """
-    from ..bench import WORKLOADS, Settings, machine, run_workload
+    from ..bench import WORKLOADS, WRITING, Settings, machine, run_workload
 
     if list_only:
         for name, (text, _) in WORKLOADS.items():
@@ -95,9 +97,9 @@ def bench(
     columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        for name in workloads or WORKLOADS:
+        for name, place in _measurements(workloads or tuple(WORKLOADS), out, WRITING):
             settings = Settings(
-                quick=quick, runs=runs, directory=out, streams=streams, rate=rate, duration_s=duration,
+                quick=quick, runs=runs, directory=place, streams=streams, rate=rate, duration_s=duration,
                 progress=lambda text, name=name: progress.update(task, description=f"{name}: {text}"),  # type: ignore[misc]
             )  # fmt: skip
             outcome = run_workload(name, settings)
@@ -111,6 +113,15 @@ def bench(
         soft_wrap=True,
     )
     sys.exit(EXIT_WRONG if any(o.wrong for o in outcomes) else 0)
+
+
+def _measurements(
+    workloads: tuple[str, ...], places: tuple[Path, ...], writing: tuple[str, ...]
+) -> Iterator[tuple[str, Path | None]]:
+    """Each workload and where its files go; what writes none is measured once, wherever."""
+    for workload in workloads:
+        for place in (places if workload in writing else places[:1]) or (None,):
+            yield workload, place
 
 
 def _report(here: dict[str, Any], outcomes: list[Outcome]) -> dict[str, Any]:

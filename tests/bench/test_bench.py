@@ -20,16 +20,19 @@ from hypothesis import strategies as st
 from strep import ConfigurationError
 from strep._edge.pcap import PcapReader
 from strep._model.exceptions import StrepError
-from strep.bench import WORKLOADS, Settings, run_workload, stages
+from strep.bench import WORKLOADS, WRITING, Settings, run_workload, search, stages
+from strep.bench._disk import file_system_of
 from strep.bench._histogram import Histogram
-from strep.bench._outcome import spread
-from strep.bench._trial import RECEIVERS, Load, is_right, run_trial
+from strep.bench._outcome import Outcome, spread
+from strep.bench._trial import RECEIVERS, Load, Trial, is_right, run_trial
+from strep.bench.burst import cost_of_a_stream_us
 from strep.bench.impairment import differences, wrong_files
 from strep.bench.latency import latencies_ns
 from strep.bench.offline import write_capture
 from strep.bench.ratio import measure_ratios
 from strep.bench.search import bisect
 from strep.bench.stages import SINKS, STAGES
+from strep.cli.bench import _measurements
 from strep.simulate.load import call_leg_id_of, expected_samples
 
 pytestmark = [
@@ -110,6 +113,69 @@ def test_the_command_lists_its_workloads_and_refuses_others() -> None:
 def test_wrong_arguments_say_what_is_right(name: str, settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):
         run_workload(name, Settings(**settings))
+
+
+MOUNTS = """\
+21 1 254:0 / / rw - ext4 /dev/vda rw
+22 21 0:20 / /dev/shm rw,nosuid - tmpfs tmpfs rw
+23 21 0:30 / /mnt/with\\040space rw shared:1 - xfs /dev/sdb rw
+24 23 0:31 / /mnt/with\\040space rw - btrfs /dev/sdc rw
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("directory", "file_system"),
+    [
+        ("/", "ext4"),
+        ("/dev/shm", "tmpfs"),
+        ("/dev/shm/a/b", "tmpfs"),
+        ("/dev/shmem", "ext4"),
+        ("/mnt/with space/x", "btrfs"),  # mounted over the other one
+    ],
+)
+def test_a_directory_is_on_the_file_system_that_is_mounted_nearest(directory: str, file_system: str) -> None:
+    assert file_system_of(Path(directory), MOUNTS) == file_system
+    assert file_system_of(Path(directory), "") == "?"
+
+
+def test_files_go_to_the_working_directory_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Settings().work() as work:
+        assert work.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigurationError, match="--out"):
+        _ = Settings(directory=tmp_path / "missing").place
+
+
+def test_what_writes_names_its_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for name in ("ratio", "latency"):
+        monkeypatch.setitem(WORKLOADS, name, ("", lambda settings, name=name: Outcome(name, "a title", ())))
+        found[name] = run_workload(name, Settings(directory=tmp_path))
+    there = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", tmp_path], capture_output=True, text=True, check=True)
+    assert found["ratio"].file_system == there.stdout.strip()
+    assert found["ratio"].title == f"a title; files on {there.stdout.strip()}"
+    assert (found["latency"].file_system, found["latency"].title) == (None, "a title")
+    assert found["ratio"].as_dict()["file_system"] == there.stdout.strip()
+
+
+def test_several_directories_are_measured_by_what_writes_only() -> None:
+    places = Path("a"), Path("b")
+    assert list(_measurements(("ratio", "latency"), places, WRITING)) == [
+        ("ratio", places[0]),
+        ("ratio", places[1]),
+        ("latency", places[0]),
+    ]
+    assert list(_measurements(("ratio",), (), WRITING)) == [("ratio", None)]
+
+
+def test_what_beginning_costs_is_told_apart_from_what_packets_cost() -> None:
+    """10 streams at 500 µs each, then 2 µs a packet."""
+    short, long = (Trial("wav", n, 0.0, False, n, 0, 0, 0, 0, (10 * 500 + 2 * n) / n, 1.0, 1.0) for n in (1000, 6000))
+    assert cost_of_a_stream_us(short, long, 10) == pytest.approx((500.0, 2.0))
 
 
 # --- answers are checked ----------------------------------------------------------------------------------------------
@@ -207,13 +273,58 @@ def test_a_histogram_of_nothing_has_no_quantiles() -> None:
 
 @given(st.floats(30_000, 900_000), st.floats(0.9, 1.0))
 def test_the_search_ends_at_the_highest_rate_that_long_trials_confirm(limit: float, long: float) -> None:
-    rate, limited = bisect(lambda r: r <= limit, lambda r: r <= limit * long, 20_000, 1_000_000)
-    assert not limited
-    assert limit * long * 0.96 / 1.04 <= rate <= limit * long
-    rate, limited = bisect(lambda r: True if r <= limit else None, lambda r: r <= limit, 20_000, 1_000_000)
-    assert limited
-    assert limit / 1.04 <= rate <= limit
-    assert bisect(lambda r: False, lambda r: False, 20_000, 1_000_000) == (0.0, False)
+    found = bisect(lambda r: r <= limit, lambda r: r <= limit * long, 20_000, 1_000_000)
+    assert not found.generator_was_the_limit
+    assert limit * long * 0.92 / 1.04 <= found.rate <= limit * long
+    assert found.rate * (1 + found.precision) > limit * long
+    found = bisect(lambda r: True if r <= limit else None, lambda r: r <= limit, 20_000, 1_000_000)
+    assert found.generator_was_the_limit
+    assert limit / 1.04 <= found.rate <= limit
+    assert found.precision <= 0.04
+    found = bisect(lambda r: False, lambda r: False, 20_000, 1_000_000)
+    assert (found.rate, found.generator_was_the_limit) == (0.0, False)
+
+
+def test_a_search_without_time_confirms_what_it_has() -> None:
+    tried: list[float] = []
+    confirmed: list[float] = []
+
+    def good(rate: float) -> bool:
+        tried.append(rate)
+        return rate <= 300_000
+
+    def confirm(rate: float) -> bool:
+        confirmed.append(rate)
+        return rate <= 200_000
+
+    found = bisect(good, confirm, 20_000, 2_000_000, lambda: len(tried) == 2)
+    assert tried == pytest.approx([200_000, 632_455], rel=1e-5)
+    assert (confirmed, found.rate) == ([tried[0]], tried[0])
+    assert found.rate * (1 + found.precision) == pytest.approx(tried[1])
+
+
+def test_a_search_has_as_many_rounds_as_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial takes 7 s more than it sends for."""
+    now = [1000.0]
+    monkeypatch.setattr(search.time, "monotonic", lambda: now[0])
+
+    def trial(receiver: str, load: Load, work: Path, *, samples: int) -> Trial:
+        now[0] += load.duration_s + 7.0
+        lost = 0 if load.rate <= 400_000 else 1
+        return Trial(receiver, 10, 0.0, False, 10, 0, lost, 0, 0, 1.0, 1.0, 1.0)
+
+    monkeypatch.setattr(search, "run_trial", trial)
+    outcome = search.measure(Settings())
+    assert now[0] - 1000.0 <= 600.0
+    assert outcome.wrong == []
+    searches = outcome.data["searches"]
+    assert len(searches) == 6
+    assert all(
+        rate <= 400_000 < rate * (1 + precision)
+        for s in searches
+        for rate, precision in zip(s["rates"], s["precision"], strict=True)
+    )
+    assert "rounds" in " ".join(outcome.notes)
 
 
 def test_a_spread_is_of_something() -> None:

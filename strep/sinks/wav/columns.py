@@ -36,11 +36,13 @@ class BlockColumns:
         self.time_ns: list[int] = batch.time_ns.tolist()
         self.arrival_ns: list[int] = batch.arrival_ns.tolist()
         self._offset: list[int] = batch.offset.tolist()
+        self._last_ns: list[int] | None = None
+        self._bytes = memoryview(b"")
         if native:
             self._payload = batch.payload.data
             self._payload_offset: list[int] = batch.payload_offset.tolist()
         else:
-            _ = batch.samples
+            self._bytes = batch.samples.view(np.uint8).data
 
     def samples_of(self, i: int) -> I16:
         samples: I16 = self._batch.samples[self._offset[i] : self._offset[i + 1]]
@@ -48,11 +50,15 @@ class BlockColumns:
 
     def last_ns(self, i: int) -> int:
         """When the block's last packet came."""
-        return int(self._batch.packet_arrival_ns[self._batch.packet_first[i + 1] - 1])
+        if self._last_ns is None:
+            self._last_ns = self._batch.packet_arrival_ns[self._batch.packet_first[1:] - 1].tolist()
+        return self._last_ns[i]
 
     def bytes_of(self, i: int, stream: StreamInfo, encoding: str) -> memoryview:
         """A block as a split file of that encoding holds it."""
-        if self._native and encoding != "pcm16":
+        if not self._native:
+            return self._bytes[2 * self._offset[i] : 2 * self._offset[i + 1]]
+        if encoding != "pcm16":
             transcoded = self._batch.transcoded
             if transcoded is None or not transcoded[i]:
                 return self._payload[self._payload_offset[i] : self._payload_offset[i + 1]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,8 @@ _MULAW: Final = 7
 _LARGEST_U32: Final = 0xFFFF_FFFF
 _LOWEST_RATE: Final = 4000  # Hz; no file of ours has less
 _FORMAT_BYTES: Final = 64  # of a header: they tell its format
+
+_U32: Final = struct.Struct("<I")
 
 MAX_HEADER_BYTES: Final = 94  # of the longest header
 
@@ -55,6 +58,18 @@ class WavFormat:
 
     def header(self, data_bytes: int) -> bytes:
         """The whole header for ``data_bytes`` of samples; always :attr:`header_bytes` long."""
+        size = self.header_bytes
+        if size + data_bytes > _LARGEST_U32:
+            return self._whole_header(data_bytes)
+        header = bytearray(_empty_header(self))
+        # a chunk of odd size is followed by a byte that its size does not count
+        _U32.pack_into(header, 4, size - 8 + data_bytes + data_bytes % 2)
+        _U32.pack_into(header, size - 4, data_bytes)
+        if self.encoding != "pcm16":
+            _U32.pack_into(header, size - 12, data_bytes // self.frame_bytes)  # the fact chunk stands before "data"
+        return bytes(header)
+
+    def _whole_header(self, data_bytes: int) -> bytes:
         tag = {"pcm16": _PCM, "PCMU": _MULAW, "PCMA": _ALAW}[self.encoding]
         bits = 16 if tag == _PCM else 8
         fmt = struct.pack(
@@ -66,7 +81,6 @@ class WavFormat:
         chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt
         if tag != _PCM:
             chunks += b"fact" + struct.pack("<II", 4, min(frames, _LARGEST_U32))
-        # a chunk of odd size is followed by a byte that its size does not count
         riff = self.header_bytes - 8 + data_bytes + data_bytes % 2
         if riff <= _LARGEST_U32:
             start = b"RIFF" + struct.pack("<I", riff) + b"WAVE" + b"JUNK" + struct.pack("<I", 28) + bytes(28)
@@ -114,6 +128,11 @@ class WavFormat:
         for at, values in fields.items():
             out[:, at : at + 4] = values.astype("<u4").view(np.uint8).reshape(-1, 4)
         return out
+
+
+@lru_cache(maxsize=64)
+def _empty_header(format_: WavFormat) -> bytes:
+    return format_._whole_header(0)
 
 
 class WavFile:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileLifecycle"]
 
+_CALL_NS: Final = 400_000_000  # of audio, or of a stream that has ended: not what sends a packet now and then
 _PASSING_ENDS: Final = ("idle", "evicted")  # how streams end that may never have been calls
 
 
@@ -111,6 +112,16 @@ class FileLifecycle:
         if due is not None:
             self._push(due, due.audio_ns)
 
+    def keep_bytes(self, stream: StreamInfo, data: memoryview, at: int, frames: int, last_ns: int) -> None:
+        """As :meth:`keep`, of a block that goes as it is into a file of its own: bytes, and where its samples begin."""
+        try:
+            due = self._pending.append(stream, data, at, frames, last_ns)
+        except MemoryError:
+            self._disk.lost(frames)
+            return
+        if due is not None:
+            self._push(due, due.audio_ns)
+
     def end(self, stream: StreamInfo, report: StreamReport) -> None:
         """No more blocks of the stream come."""
         pending = self._pending.get(stream.serial)
@@ -128,6 +139,14 @@ class FileLifecycle:
         self.short_frames += pending.frames
         self._leave(stream)
 
+    def hurry(self) -> bool:
+        """Let all streams have their file that have none; False: those that are to have one are all due already."""
+        early = [pending for pending in self._pending.all() if not pending.due]
+        for pending in early:
+            pending.due = True
+            self._push(pending, pending.audio_ns)
+        return bool(early)
+
     def _push(self, item: PendingStream | _Completion, audio_ns: int) -> None:
         self._number += 1
         heapq.heappush(self._due, (-audio_ns, self._number, item))
@@ -138,6 +157,11 @@ class FileLifecycle:
     def waiting(self) -> bool:
         """Files are to be made or named that have not failed lately."""
         return bool(self._due)
+
+    @property
+    def waiting_calls(self) -> int:
+        """How many, if those that come next are of streams that have audio all the time; else 0."""
+        return len(self._due) if self._due and -self._due[0][0] >= _CALL_NS else 0
 
     @property
     def stuck(self) -> bool:
@@ -199,9 +223,8 @@ class FileLifecycle:
         format_ = WavFormat(encoding_of(stream, self._native), self._rate or stream.sample_rate, stream.channels)
         file = self._tree.create(stream.leg_name, stream.stem, format_)
         if self._plain:
-            size = format_.frame_bytes
             try:
-                self._tree.begin(file, [(b.position * size, b.samples) for b in pending.blocks])  # type: ignore[misc]
+                self._tree.begin(file, pending.pieces)
             except OSError:
                 self._tree.discard(file)
                 raise
@@ -209,7 +232,7 @@ class FileLifecycle:
 
     def _write_blocks(self, track: WavTrack, pending: PendingStream, now: float) -> None:
         for block in pending.blocks:
-            if now < track.file.retry_at or isinstance(block.samples, bytes):
+            if now < track.file.retry_at:
                 self._disk.lost(block.frames)
                 continue
             try:
@@ -299,10 +322,7 @@ class FileLifecycle:
     def close(self, until: float) -> int:
         """Do until then (monotonic seconds) what can be done, count the rest, let everything go. Returns how many files
         are not complete."""
-        for pending in self._pending.all():  # it is not their doing that they end
-            if not pending.due:
-                pending.due = True
-                self._push(pending, pending.audio_ns)
+        self.hurry()  # it is not their doing that they end
         tried = -1
         while tried != len(self._stuck):  # what is complete has left room for others, perhaps
             tried = len(self._stuck)

@@ -30,22 +30,25 @@ def lasted_ns(report: StreamReport) -> int:
 
 @dataclass(slots=True)
 class PendingBlock:
-    """A block: samples, or the bytes that go into a split file as they are."""
+    """A block for a file that streams share, or that is resampled."""
 
     position: int
     frames: int
     time_ns: int
     arrival_ns: int  # of its first packet
     last_ns: int  # of its last one
-    samples: I16 | bytes
+    samples: I16
 
 
 @dataclass(slots=True)
 class PendingStream:
-    """A stream without a file. ``due``: it is to have one. ``report``: it has ended."""
+    """A stream without a file. ``due``: it is to have one. ``report``: it has ended. What waits is in ``blocks``; or in
+    ``pieces``, when it goes into a file of its own as it is: bytes, and where in the file's samples they begin."""
 
     stream: StreamInfo
     blocks: list[PendingBlock] = field(default_factory=list)
+    pieces: list[tuple[int, bytearray]] = field(default_factory=list)
+    end: int = 0  # of the last piece
     frames: int = 0
     size: int = 0  # bytes of memory
     last_arrival_ns: int = 0
@@ -77,22 +80,50 @@ class PendingStreams:
     def get(self, serial: int) -> PendingStream | None:
         return self._streams.get(serial)
 
+    @property
+    def pressure(self) -> float:
+        """What waits, as a share of what may wait."""
+        return self.size / max(1, self._limit)
+
+    def has_room(self, nbytes: int, blocks: int) -> bool:
+        """Whether so many more blocks could wait, of so many bytes together."""
+        return self.size + nbytes + blocks * _BLOCK_OVERHEAD_BYTES <= self._limit
+
     def add(self, stream: StreamInfo, block: PendingBlock) -> PendingStream | None:
         """Keep a block. Returns the stream if this block makes it due. Raises MemoryError, and keeps nothing, if the
         limit is reached."""
-        size = _BLOCK_OVERHEAD_BYTES + (
-            len(block.samples) if isinstance(block.samples, bytes) else block.samples.nbytes
-        )
+        size = _BLOCK_OVERHEAD_BYTES + block.samples.nbytes
+        pending = self._room(stream, size)
+        pending.blocks.append(block)
+        return self._grown(pending, block.frames, size, block.last_ns)
+
+    def append(self, stream: StreamInfo, data: memoryview, at: int, frames: int, last_ns: int) -> PendingStream | None:
+        """As :meth:`add`, of a block that goes as it is into a file of its own: bytes, and where its samples begin."""
+        size = len(data)
+        pending = self._streams.get(stream.serial)
+        if pending is not None and at == pending.end and (not pending.due or self.size + size <= self._limit):
+            pending.pieces[-1][1].extend(data)
+        else:
+            size += _BLOCK_OVERHEAD_BYTES
+            pending = self._room(stream, size)
+            pending.pieces.append((at, bytearray(data)))
+        pending.end = at + len(data)
+        return self._grown(pending, frames, size, last_ns)
+
+    def _room(self, stream: StreamInfo, size: int) -> PendingStream:
         pending = self._streams.get(stream.serial)
         if self.size + size > self._limit and (pending is None or pending.due):
             raise MemoryError
         if pending is None:
             pending = self._streams[stream.serial] = PendingStream(stream)
-        pending.blocks.append(block)
-        pending.frames += block.frames
+        return pending
+
+    def _grown(self, pending: PendingStream, frames: int, size: int, last_ns: int) -> PendingStream | None:
+        pending.frames += frames
         pending.size += size
-        pending.last_arrival_ns = max(pending.last_arrival_ns, block.last_ns)
         self.size += size
+        if last_ns > pending.last_arrival_ns:
+            pending.last_arrival_ns = last_ns
         if pending.due or not (self.size > self._limit or self.has_lasted(pending)):
             return None
         pending.due = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WriterThread"]
 
-_FILES_S: Final = 0.05  # for making and completing files between two batches
+_FILES_S: Final = 0.05  # for making and completing files between two batches: one turn
+_MORE_TURNS: Final = 7  # when no stream has a file yet
 _NICENESS: Final = 5  # the receiving thread goes first where both want the same core
 # shares of the time that there is for the end: until when what waits is written, until when files are completed, and
 # until when the thread is waited for
@@ -41,6 +43,9 @@ class Writer(Protocol):
     def busy(self) -> bool: ...
 
     @property
+    def share_without_file(self) -> float: ...
+
+    @property
     def refused_streams(self) -> int: ...
 
     @property
@@ -53,6 +58,8 @@ class Writer(Protocol):
     def skip(self, gaps: SkippedGaps) -> None: ...
 
     def work(self, until: float) -> None: ...
+
+    def hurry(self) -> bool: ...
 
     def look_after(self, now: float, *, idle: bool) -> None: ...
 
@@ -92,7 +99,7 @@ class WriterThread:
         self._pending = pending
         self._fault = fault
         self._last_skipped: SkippedGaps | None = None  # if it is the last in the queue
-        self._complete_until_s = float("inf")  # monotonic
+        self._complete_until_s = math.inf  # monotonic
         self._given_up = False
         self.failed: str | None = None
         self.dropped_frames = 0
@@ -160,6 +167,7 @@ class WriterThread:
         elif isinstance(job, SkippedGaps):
             self._writer.skip(job)
         else:
+            self._make_room(job)
             try:
                 self._writer.write(job, time.monotonic())
             finally:
@@ -167,11 +175,35 @@ class WriterThread:
                 self._writer.in_hand = 0
 
     def _between(self, had_job: bool) -> float | None:
-        now = time.monotonic()
-        if self._writer.busy:
-            self._contained(self._writer.work, now + _FILES_S)
-        self._contained(self._writer.look_after, now, idle=not had_job)
+        for _ in range(self._turns()):
+            now = time.monotonic()
+            if self._writer.busy:
+                self._contained(self._writer.work, now + _FILES_S)
+            self._contained(self._writer.look_after, now, idle=not had_job)
+            if not self._writer.busy or self._closes:
+                break
         return self._writer.patience_s
+
+    def _turns(self) -> int:
+        """How often files are made before the next batch is taken. The more streams have none, the longer those wait
+        that have one. And the more waits for files, the longer batches stay in the queue, where they take half the
+        memory; what finds no room there is lost."""
+        return 1 + round(_MORE_TURNS * max(self._writer.share_without_file, self._pending.pressure))
+
+    def _make_room(self, batch: BlockBatch) -> None:
+        """Make files, as long as that goes, until all of a batch might wait for one. In the queue nothing is lost."""
+        most = 2 * int(batch.offset[-1])
+        now = time.monotonic()
+        while not self._pending.has_room(most, len(batch)) and now < self._complete_until_s:
+            if not self._writer.busy and not self._writer.hurry():
+                break
+            self._contained(self._writer.work, now + _FILES_S)
+            self._contained(self._writer.look_after, now, idle=False)
+            now = time.monotonic()
+
+    @property
+    def _closes(self) -> bool:
+        return self._complete_until_s != math.inf
 
     def _end(self, left: list[_Job]) -> None:
         """The thread ends: what it did not begin is lost, but files are completed."""

@@ -133,9 +133,14 @@ class WavTree:
         os.ftruncate(file.fd, file.format.header_bytes + end)
         file.end = file.checked = end
 
-    def begin(self, file: WavFile, pieces: Sequence[tuple[int, bytes]]) -> None:
+    def begin(self, file: WavFile, pieces: Sequence[tuple[int, bytearray]]) -> None:
         """Write a new file's first samples, (byte position, bytes) in order, and its header in one write."""
-        end = max(at + len(data) for at, data in pieces)
+        at, data = pieces[-1]
+        end = at + len(data)
+        if not at:  # the usual case: there is no hole
+            _write_all(self.descriptor(file), file.format.header(end) + data, 0)
+            file.end = file.header_end = end
+            return
         if end > _WHOLE_BYTES:
             for at, data in pieces:
                 self.write(file, data, at)
@@ -148,7 +153,7 @@ class WavTree:
         _write_all(self.descriptor(file), bytes(whole), 0)
         file.end = file.header_end = end
 
-    def write(self, file: WavFile, data: memoryview | bytes, at: int) -> None:
+    def write(self, file: WavFile, data: memoryview | bytes | bytearray, at: int) -> None:
         """Write samples at a byte position. ``file.end`` moves only behind what was written as a whole."""
         fd = self.descriptor(file)
         if file.header_end < 0:
@@ -265,7 +270,7 @@ def lock(fd: int, *, alone: bool = False) -> bool:
     return True
 
 
-def _write_all(fd: int, data: memoryview | bytes, at: int) -> None:
+def _write_all(fd: int, data: memoryview | bytes | bytearray, at: int) -> None:
     done = os.pwrite(fd, data, at)
     while done < len(data):
         done += os.pwrite(fd, data[done:], at + done)

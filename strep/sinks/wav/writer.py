@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from .columns import BlockColumns, encoding_of
 from .disk import DISK, DiskState
 from .file import HEADER_INTERVAL_S
@@ -31,8 +28,6 @@ if TYPE_CHECKING:
     from .tree import WavTree
 
 __all__ = ["WavWriter"]
-
-I16 = npt.NDArray[np.int16]
 
 
 class WavWriter:
@@ -155,18 +150,20 @@ class WavWriter:
         if self.files.refuses(stream):
             self._disk.lost(columns.frames[i])
             return
-        samples: I16 | bytes
+        frames, last_ns = columns.frames[i], columns.last_ns(i)
         if self._plain:
-            samples = bytes(columns.bytes_of(i, stream, encoding_of(stream, self._native)))
-        else:
-            samples = columns.samples_of(i).copy()
+            encoding = encoding_of(stream, self._native)
+            frame_bytes = stream.channels * (2 if encoding == "pcm16" else 1)
+            data = columns.bytes_of(i, stream, encoding)
+            self.files.keep_bytes(stream, data, columns.position[i] * frame_bytes, frames, last_ns)
+            return
         block = PendingBlock(
             position=columns.position[i],
-            frames=columns.frames[i],
+            frames=frames,
             time_ns=columns.time_ns[i],
             arrival_ns=columns.arrival_ns[i],
-            last_ns=columns.last_ns(i),
-            samples=samples,
+            last_ns=last_ns,
+            samples=columns.samples_of(i).copy(),
         )
         self.files.keep(stream, block)
 
@@ -200,9 +197,19 @@ class WavWriter:
         """Whether there are files to be made or completed, and can be now: :meth:`work` does it."""
         return self.files.busy
 
+    @property
+    def share_without_file(self) -> float:
+        """Of the calls that are to have a file now, 0 to 1."""
+        waiting = self.files.waiting_calls
+        return waiting / max(1, waiting + len(self._tracks))
+
     def work(self, until: float) -> None:
         """Make and complete files until that (monotonic seconds)."""
         self.files.work(until)
+
+    def hurry(self) -> bool:
+        """Let all streams have their file now, although they have not lasted; False: that changes nothing."""
+        return self.files.hurry()
 
     @property
     def refused_streams(self) -> int:

@@ -430,6 +430,64 @@ def test_what_is_not_written_at_the_end_is_counted(
         assert written + report["dropped_frames"] == crowd.frames
 
 
+# --- many calls begin at once -----------------------------------------------------------------------------------------
+
+
+def _slow_files(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    make = WavTree._make
+
+    def slowly(tree: WavTree, file: Any) -> None:
+        time.sleep(seconds)
+        make(tree, file)
+
+    monkeypatch.setattr(WavTree, "_make", slowly)
+
+
+@pytest.mark.parametrize("encoding", ["pcm16", "native"])
+def test_many_calls_at_once_lose_nothing_where_files_are_slow_to_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: Any
+) -> None:
+    """100 streams of 3 s, as a replay hands them over; a file takes 10 ms, a fifth of the audio may wait for one."""
+    _slow_files(monkeypatch, 0.01)
+    streams, packets, step = 100, 150, 10
+    size = 160 if encoding == "native" else 320
+    limit = streams * packets * size // 5
+    sink = WavSink(tmp_path, queue_bytes=4 * limit, encoding=encoding)
+    engine, dispatcher = Engine(release=Release(20 * MS)), Dispatcher([sink])
+    highest = 0
+    for begin in range(0, packets, step):
+        parts = [steady(step, first=begin, start_ns=T0 + begin * 20 * MS, call=leg_id(n)) for n in range(streams)]
+        dispatcher.handle(engine.receive(batch_of([a for row in zip(*parts, strict=True) for a in row])))
+        sink.wait_for_room()
+        highest = max(highest, sink._pending.size)
+    dispatcher.handle(engine.flush())
+    dispatcher.close(60)
+    assert sink.report()["dropped_frames"] == 0
+    assert highest <= limit
+    for n in range(streams):
+        assert soundfile.info(tmp_path / str(leg_id(n)) / "a-inbound.wav").frames == packets * 160
+    samples = samples_of(tmp_path / str(leg_id(streams - 1)) / "a-inbound.wav")
+    np.testing.assert_array_equal(samples, expected(0, packets))
+
+
+def test_calls_that_have_files_go_on_while_a_few_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two batches files are made for 50 ms when most streams have one, for 0.4 s when none has."""
+    crowd = Crowd(tmp_path, 20, 0)
+    while not crowd.sink._thread.idle:
+        time.sleep(0.001)
+    thread = crowd.sink._thread
+    writer = crowd.sink._writer
+    assert (thread._turns(), writer.share_without_file) == (1, 0.0)
+    monkeypatch.setattr(crowd.sink._writer.files, "work", lambda until: None)
+    crowd.feed([(n, 130, 30) for n in range(20, 22)])
+    while thread._queue._items or thread._queue._working:
+        time.sleep(0.001)
+    assert writer.share_without_file == 2 / 22
+    assert thread._turns() == 2
+    writer._tracks.clear()
+    assert (writer.share_without_file, thread._turns()) == (1.0, 8)
+
+
 # --- a disk that hangs under lossy traffic ---------------------------------------------------------------------------
 
 
