@@ -2,7 +2,7 @@
 
 A stream belongs to the source that proved itself first. Another one proves itself too (two packets in sequence) and
 then waits; all that it sends meanwhile is kept. By how long the stream's present source has been silent since, as seen
-every 50 ms (a takeover costs as much as 1,000 packets, many at once little more):
+every 50 ms (many takeovers at once cost little more than one):
 
     same address and SSRC, sequence goes on after a loss      at once (RFC 3550 A.1)
     same address, another SSRC or sequence                    100 ms: no sender pauses so briefly, a spoofer may hit
@@ -100,6 +100,11 @@ class Challengers:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def among(self, keys: Keys) -> Bools:
+        """Which of these sources are such. Bool (n,)."""
+        every = zip(*(words.tolist() for words in keys), strict=True)
+        return np.array([key in self._waiting for key in every], np.bool_)
 
     def note(self, proofs: Proofs) -> None:
         """Sources proved themselves, for the first time or again."""
