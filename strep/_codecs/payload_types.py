@@ -23,6 +23,7 @@ _TYPES: Final = 129  # with it
 _EVENT_TYPES: Final = (101, 110, 126)  # dynamic, by habit: SIP telephones' number, and WebRTC's two
 _NOISE_TYPES: Final = (13,)  # static
 _FIRST_DYNAMIC: Final = 96
+_FURTHER_DYNAMIC: Final = range(35, 64)  # not assigned, and used by WebRTC when it runs out of others: 63 for RED
 
 
 class PayloadTypes:
@@ -84,7 +85,8 @@ class PayloadTypes:
             self.is_event[payload_type] = what == TELEPHONE_EVENT
             self.is_noise[payload_type] = what == _COMFORT_NOISE
         numbers = np.arange(_TYPES)
-        self.guessable = (numbers >= _FIRST_DYNAMIC) & (numbers != MALFORMED_RED) & ~np.isin(numbers, list(named))
+        dynamic = (numbers >= _FIRST_DYNAMIC) | np.isin(numbers, _FURTHER_DYNAMIC)
+        self.guessable = dynamic & (numbers != MALFORMED_RED) & ~np.isin(numbers, list(named))
         measured = [number for number, what in named.items() if isinstance(what, Codec) and codec_facts(what).counter]
         self.peeked = self.is_event | self.is_noise | self.guessable
         self.peeked[measured] = True

@@ -18,7 +18,7 @@ from .packets import Packets
 from .playout import Playout
 from .sources.decisions import Decision, Eviction, NewStreams, Takeover
 from .state import StreamState
-from .streams.ring import MAX_DROPOUT
+from .streams.ring import MAX_DROPOUT, WINDOW
 
 __all__ = ["SourceChanges"]
 
@@ -128,19 +128,21 @@ class SourceChanges:
         same = one.ssrc == state.ssrc[rows]
         # what goes on only is placed as before: nothing of the old source need be placed first
         going_on = same & ((lowest - ring.edge[rows]) & 0xFFFF < MAX_DROPOUT)
-        self._playout.drain(rows, hand_over=not bool(going_on.all()))
+        # what is near goes in beside what is there already
+        near = going_on & (((lowest - ring.edge[rows]) & 0xFFFF) < WINDOW)
+        self._playout.drain(rows[~near], hand_over=not bool(going_on.all()))
         moved = np.flatnonzero(state.source[rows] != one.sources)
         state.source[rows] = one.sources
         for i in moved.tolist():
             self._tell_move(int(rows[i]), held.columns[held.owner.searchsorted(i)])
         next_ext = ring.next[rows]
         jump = (lowest - next_ext) & 0xFFFF
-        goes_on = same & (jump < MAX_DROPOUT)  # RFC 3550 A.1: in order, with a permissible gap
+        goes_on = ~near & same & (jump < MAX_DROPOUT)  # RFC 3550 A.1: in order, with a permissible gap
         state.skip(rows[goes_on], jump[goes_on])
-        anew = np.flatnonzero(~goes_on)
+        anew = np.flatnonzero(~(goes_on | near))
         if anew.size:
             self._begin_anew(rows[anew], one.ssrc[anew], lowest[anew], held.columns[held.owner.searchsorted(anew)])
-        self._held.insert(Packets.of_held(held, *state.table.keys(rows)), rows[held.owner])
+        self._held.insert(Packets.of_held(held, *state.table.keys(rows)), rows[held.owner], rows[near])
 
     def _begin_anew(self, rows: I64, ssrc: npt.NDArray[np.uint32], lowest: I64, first: npt.NDArray[np.void]) -> None:
         """Streams go on with another sequence; ``first``: the packets that it begins with."""

@@ -64,6 +64,7 @@ __all__ = ["Engine", "EngineConfig"]
 I64 = npt.NDArray[np.int64]
 
 _BRIEF_SILENCE_NS: Final = 2 * SECOND_NS  # a stream of a few packets that has been silent for so long was no real one
+_RECALLS: Final = 8  # of packets that were too far ahead within a tick, as edges move: each brings some of them in
 _PARSE_RETRIES: Final = 256  # so many parts of a batch are tried when it cannot be parsed
 
 
@@ -425,14 +426,22 @@ class Engine:
         """Everything that happens between ticks, up to the beginning of ``tick``. ``closing``: nothing more comes."""
         before_s, now_ns = self.now_ns // SECOND_NS, tick * TICK_NS
         self._endings.end_aside()
+        # before sources are judged: who goes on behind what is near has only a loss, and not this, before it
+        self._recall()
         self._follow(lambda: self._sources.boundary(now_ns, closing=closing))
         self._tick = tick
         self._containment.now_ns = now_ns
-        if (rows := self._insertion.caught_up()).size:
-            self._insertion.insert(*self._sources.recall(rows))
         self._playout.boundary(tick)
         if now_ns // SECOND_NS > before_s and self.live_streams:
             self._each_second.boundary(now_ns)
+
+    def _recall(self) -> None:
+        """Packets that were too far ahead of their streams go in, where these have come near."""
+        for _ in range(_RECALLS):
+            rows = self._insertion.caught_up()
+            if not rows.size or (held := self._sources.recall(rows)) is None:
+                break
+            self._insertion.insert(*held)
 
     # --- what goes wrong --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from .streams.ring import MAX_DROPOUT, WINDOW
 __all__ = ["HeldInsertion"]
 
 I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _PACKETS_A_ROUND: Final = 40  # of a stream: in sequence, they fit into the window
 
@@ -32,14 +33,16 @@ class HeldInsertion:
         self._playout = playout
         self._insert = insert
 
-    def insert(self, packets: Packets, rows: I64) -> None:
-        """Packets of several streams, by stream and in order of arrival."""
+    def insert(self, packets: Packets, rows: I64, holding: I64 | None = None) -> None:
+        """Packets of several streams, by stream and in order of arrival. ``holding``: streams that hold others."""
         sequence = packets.sequence_number
         starts = np.append(True, rows[1:] != rows[:-1])
         smooth = starts | (np.append(0, (sequence[1:] - sequence[:-1]).view(np.int16)) == 1)
         begin = np.flatnonzero(starts)
         length = np.diff(np.append(begin, len(rows)))
         by_tick = ~np.repeat(np.logical_and.reduceat(smooth, begin), length)
+        if holding is not None and holding.size:
+            by_tick |= np.isin(rows, holding)
         number = (np.arange(len(rows)) - np.repeat(begin, length)) // _PACKETS_A_ROUND
         # streams that are in sequence need no ticks
         in_sequence = np.where(by_tick, 0, number)
@@ -50,19 +53,40 @@ class HeldInsertion:
                 self._playout.catch_up(rows[part[np.append(True, rows[part[1:]] != rows[part[:-1]])]], 0)
         late = np.flatnonzero(by_tick)
         if late.size:
-            self._insert_by_tick(packets.take(late), rows[late], number[late])
+            after = ~starts & (np.append(0, (sequence[1:] - sequence[:-1]).view(np.int16)) == 1)
+            proven = after | np.append(after[1:], False)
+            self._insert_by_tick(packets.take(late), rows[late], number[late], proven[late])
 
-    def _insert_by_tick(self, packets: Packets, rows: I64, number: I64) -> None:
+    def _insert_by_tick(self, packets: Packets, rows: I64, number: I64, proven: Bools) -> None:
+        """``proven``: in sequence with the packet before or after it."""
         tick = packets.arrival_ns // TICK_NS
         order = np.lexsort((number, tick))
         tick, number = tick[order], number[order]
         cuts = np.flatnonzero((tick[1:] != tick[:-1]) | (number[1:] != number[:-1])) + 1
         for low, high in pairwise([0, *cuts.tolist(), len(tick)]):
-            part = order[low:high]
-            one, row = packets.take(part), rows[part]
-            self._playout.catch_up(np.unique(row), int(tick[low]) * TICK_NS)
-            self._make_room(one, row)
-            self._insert(one, row)
+            self._insert_near_first(packets, rows, order[low:high], proven, int(tick[low]) * TICK_NS)
+
+    def _insert_near_first(self, packets: Packets, rows: I64, which: I64, proven: Bools, now_ns: int) -> None:
+        """Packets of a tick: those in their streams' windows, then room is made for the next ones. Far ones that
+        nothing proves go with the first, and so on probation again."""
+        while which.size:
+            row = rows[which]
+            streams = np.unique(row)
+            self._playout.catch_up(streams, now_ns)
+            near = self._ahead(packets, rows, which) < WINDOW
+            stuck = which[~near & ~np.isin(row, row[near])]
+            if stuck.size:
+                self._make_room(packets.take(stuck), rows[stuck])
+                near = self._ahead(packets, rows, which) < WINDOW
+            # what has no room even now is no loss: another sequence
+            near |= ~proven[which] | ~np.isin(row, row[near])
+            mine = which[near]
+            self._insert(packets.take(mine), rows[mine])
+            which = which[~near]
+
+    def _ahead(self, packets: Packets, rows: I64, which: I64) -> npt.NDArray[np.int16]:
+        edge = self._ring.edge[rows[which]].astype(np.uint16)
+        return (packets.sequence_number[which] - edge).view(np.int16)
 
     def _make_room(self, packets: Packets, rows: I64) -> None:
         """Of packets that came together, so many or with so much lost that the window is too small: give up the holes

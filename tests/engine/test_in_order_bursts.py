@@ -62,6 +62,42 @@ def test_bursts_are_the_same_however_they_are_cut(
         np.testing.assert_array_equal(other.audio[serial], samples)
 
 
+@given(
+    parts=st.lists(st.tuples(st.integers(1, 120), st.integers(0, 150)), min_size=1, max_size=6),
+    within_ns=st.integers(0, 9_999_999),
+    cuts=st.lists(st.integers(1, 900), max_size=20),
+    live=st.booleans(),
+)
+@settings(max_examples=usual_or_slow(25, 400), deadline=None, suppress_health_check=list(HealthCheck))
+def test_losses_in_a_burst_cost_nothing_but_themselves(
+    parts: list[tuple[int, int]], within_ns: int, cuts: list[int], live: bool
+) -> None:
+    """In one burst, that may end in the next tick, packets come in order and packets are missing, in turn: what came
+    is heard, where it belongs, and what is missing is lost. (One packet alone behind a loss that is longer than the
+    ring proves nothing, so here there are two or more.)"""
+    numbers = list(range(50))
+    for come, missing in parts:
+        numbers += range(numbers[-1] + 1, numbers[-1] + 1 + come)
+        numbers += [numbers[-1] + missing + 1]
+    count = len(numbers)
+    numbers += range(numbers[-1] + 1, numbers[-1] + 41)
+    burst_ns = 20 * MS * numbers[count - 1] // (10 * MS) * 10 * MS + within_ns
+    at = [20 * MS * n if i < 50 else burst_ns + (i - 50) * 2000 for i, n in enumerate(numbers[:count])]
+    at += [burst_ns + 20 * MS * (i + 1) for i in range(40)]
+    arrivals = [Arrival(T0 + ns, packet(n)) for ns, n in zip(at, numbers, strict=True)]
+    whole = run(arrivals, config=EngineConfig())
+    audio, report = whole.only()
+    assert (report.packets_lost, report.late) == (sum(missing for _, missing in parts), 0)
+    assert report.packets_received == len(arrivals)
+    expected = np.zeros((numbers[-1] + 1, 160), np.int16)
+    for n in numbers:
+        expected[n] = pcmu(payload_of(n))
+    np.testing.assert_array_equal(audio, expected.reshape(-1))
+    other = run(arrivals, cuts=sorted(c for c in cuts if c < len(arrivals)), live=live, config=EngineConfig())
+    assert other.totals == whole.totals
+    np.testing.assert_array_equal(other.only()[0], audio)
+
+
 @pytest.mark.parametrize("behind", [1, 63, 64, 65, 99, 100])
 def test_copies_are_duplicates_however_late(behind: int) -> None:
     """Each of 500 packets comes again, so many packets later."""

@@ -343,14 +343,16 @@ def test_a_key_press_in_redundant_data_is_told_once(lost: set[int]) -> None:
 
 
 @pytest.mark.parametrize("distances", [(1,), (1, 2), (2,)])
-def test_an_unnamed_type_is_guessed(distances: Sequence[int]) -> None:
-    sender = g711(100, distances)
+@pytest.mark.parametrize("red_type", [RED, 63, 35])
+def test_an_unnamed_type_is_guessed(distances: Sequence[int], red_type: int) -> None:
+    """63 is what WebRTC has for it by habit."""
+    sender = g711(100, distances, red_type=red_type)
     lost = {30, 50, 51, 70}
     result = run(sent(sender, [k for k in range(100) if k not in lost]), width=WIDE)
     report = result.only()[1]
     assert [text for text in result.notices if "looks like" in text] == [
-        "payload type 121 looks like red (redundant audio data), a guess from headers and timestamps; "
-        "--pt 121=NAME/RATE says what it is"
+        f"payload type {red_type} looks like red (redundant audio data), a guess from headers and timestamps; "
+        f"--pt {red_type}=NAME/RATE says what it is"
     ]
     assert report.stream.codec_guessed
     assert report.stream.codec is not None

@@ -104,14 +104,19 @@ class Sources:
                 known = self._state.table.find(others.hi, others.lo, stream_tag(others.tag)) >= 0
                 self._challengers.note(others.take(np.flatnonzero(known)))
 
-    def recall(self, rows: I64) -> tuple[Packets, I64]:
-        """What waits of the present sources of these streams (distinct), and whose it is."""
+    def recall(self, rows: I64) -> tuple[Packets, I64] | None:
+        """What waits of the present sources of these streams (distinct), and whose it is. Those that have proved that
+        they go on behind it do so at the end of the tick. None: there are no others."""
         keys = self._state.table.keys(rows)
         tag = keys[2] & np.uint64(0xFFFF_FFFF)
         tag |= self._state.ssrc[rows].astype(np.uint64) << np.uint64(32)
         tag |= self._pins.bits(self._state.source[rows])
-        held = self._probation.release(keys[0], keys[1], tag)
-        return Packets.of_held(held, *keys), rows[held.owner]
+        alone = np.flatnonzero(~self._challengers.among((keys[0], keys[1], tag)))
+        if not alone.size:
+            return None
+        hi, lo, stream = (words[alone] for words in keys)
+        held = self._probation.release(hi, lo, tag[alone])
+        return Packets.of_held(held, hi, lo, stream), rows[alone][held.owner]
 
     # --- announcements ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Who may take a stream over, and when: other SSRCs, other sequences, other addresses.
 
 A stream belongs to the source that proved itself first. Another one proves itself too (two packets in sequence) and
-then waits; all that it sends meanwhile is kept. By how long the stream's present source has been silent since:
+then waits; all that it sends meanwhile is kept. By how long the stream's present source has been silent since, as seen
+every 50 ms (many takeovers at once cost little more than one):
 
     same address and SSRC, sequence goes on after a loss      at once (RFC 3550 A.1)
     same address, another SSRC or sequence                    100 ms: no sender pauses so briefly, a spoofer may hit
@@ -48,6 +49,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
+_GRID_NS: Final = 50_000_000  # silence is looked at on this grid, so that many take over at once
 _QUIET_NS: Final = 100_000_000  # of the same host: a present source that has been silent for so long may be followed
 _SILENT_NS: Final = SECOND_NS  # likewise of another host
 _SENDING_NS: Final = SECOND_NS // 2  # two packets in sequence within this time: a source still sends
@@ -98,6 +100,11 @@ class Challengers:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def among(self, keys: Keys) -> Bools:
+        """Which of these sources are such. Bool (n,)."""
+        every = zip(*(words.tolist() for words in keys), strict=True)
+        return np.array([key in self._waiting for key in every], np.bool_)
 
     def note(self, proofs: Proofs) -> None:
         """Sources proved themselves, for the first time or again."""
@@ -270,7 +277,8 @@ class Challengers:
         former = state.former_source[rows]
         owner = ~same & (former != 0) & (bits == self._pins.bits(former))
         moving = now_ns < state.moving_until_ns[rows]
-        quiet_ns = now_ns - state.reception.last_arrival_ns[rows]
+        seen_ns = now_ns if closing else now_ns // _GRID_NS * _GRID_NS
+        quiet_ns = seen_ns - state.reception.last_arrival_ns[rows]
         wanted_ns = np.where(near, 0 if closing else _QUIET_NS, _SILENT_NS)
         wanted_ns[intruder] = _INTRUDER_SILENT_NS
         wanted_ns[intruder & moving] = _SILENT_NS  # it is not the one that was announced, if another one comes

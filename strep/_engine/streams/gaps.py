@@ -16,7 +16,7 @@ What is trimmed is counted, ``trimmed``.
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import fields
 from typing import Final
 
 import numpy as np
@@ -126,6 +126,9 @@ class Gaps:
 
     def _keep(self, row: int, place: Place, jumps: int) -> None:
         self.timestamp_jumps[row] += jumps
-        self._watch[row] = astuple(place.watch)
+        watch = place.watch
+        self._watch[row] = (
+            watch.packets, watch.since_ns, watch.most, watch.least, watch.fell, watch.prior_arrival_ns,
+        )  # fmt: skip
         self._twice[row] = place.twice
         self.asked[row] = place.asks
