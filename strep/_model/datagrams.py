@@ -130,13 +130,14 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
         source_lo=np.concatenate([b.source_lo for b in batches]),
         source_port=np.concatenate([b.source_port for b in batches]),
         local_port=np.concatenate([b.local_port for b in batches]),
+        captured=None if all(b.captured is None for b in batches) else np.concatenate([b.kept() for b in batches]),
         first_row=first_row,
     )
     return [one.take(np.argsort(one.arrival_ns, kind="stable"))]
 
 
 def _slabs_of(batches: list[DatagramBatch]) -> tuple[U8, I64 | None]:
-    """The slabs of batches without ``captured`` as one, and the first rows in it."""
+    """The slabs of batches as one, and the first rows in it."""
     width = max(b.slab.shape[1] for b in batches)
     if all(b.first_row is None for b in batches):
         slab = np.zeros((sum(len(b) for b in batches), width), np.uint8)

@@ -17,7 +17,7 @@ from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.spans import copy_spans
 from .layout import COPIED, FRAME_BYTES, IPV4, NET, PARTIAL, VALID, IpVersion
-from .odd import OddPackets, Odd
+from .odd import Odd, OddPackets
 from .ports import PortTable
 
 __all__ = ["BATCH_FRAMES", "FrameDecoder"]
@@ -29,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 
 BATCH_FRAMES: Final = 4096  # that are decoded together, at most
 _CHUNK: Final = 256  # frames that are copied together: headers and payloads of so many stay in the cache
+_BATCHES_A_LOOK: Final = 16  # between two looks at how long rows need be
 _CHECKED: Final = PARTIAL | VALID
 _VERSION_BYTE: Final = {4: 0x45, 6: 0x60}  # without options
 
@@ -47,6 +48,7 @@ class FrameDecoder:
         self._head = np.zeros((BATCH_FRAMES, version.payload), np.uint8)
         self._slab = np.zeros(BATCH_FRAMES * SLOT_MINIMUM, np.uint8)
         self._width = SLOT_MINIMUM  # of the slab's rows
+        self._longest = self._batches = 0  # of late
 
     @property
     def joined(self) -> int:
@@ -69,8 +71,7 @@ class FrameDecoder:
         longest = int(length.max()) if every else int(length[usual].max(initial=0))
         if longest > slab.shape[1]:
             slab = self._widened(frames, longest)
-        elif longest + SLOT_MINIMUM < slab.shape[1]:
-            self._width = _rounded(longest)
+        self._narrow(longest)
         foreign = self._foreign(head)
         if not every or foreign is not None:
             return self._mixed(frames, head, slab, length, usual, foreign, arrival_ns, long)
@@ -96,6 +97,13 @@ class FrameDecoder:
             head[at : at + _CHUNK] = part[:, :begin]
             slab[at : at + _CHUNK, :room] = part[:, begin : begin + room]
         return head, slab
+
+    def _narrow(self, longest: int) -> None:
+        """Rows become as short as the longest datagram of late, once all have been much shorter for a while."""
+        self._longest = max(self._longest, longest)
+        self._batches += 1
+        if self._batches >= _BATCHES_A_LOOK:
+            self._width, self._longest, self._batches = min(self._width, _rounded(self._longest)), 0, 0
 
     def _widened(self, frames: U8, longest: int) -> U8:
         """The same with room for longer ones."""
@@ -231,8 +239,6 @@ def _batch(found: Odd, order: I64, gathered: Mask, flat: U8, arrival_ns: I64) ->
         rows = np.flatnonzero(some)
         copy_spans(slab.reshape(-1), to[rows], data, found.at[order[rows]], captured[rows])
     cut = captured < wire
-    if first_row is None and cut.any():
-        wire = np.where(cut, np.maximum(wire, slab.shape[1] + 1), wire)
     return DatagramBatch(
         slab,
         wire.astype(np.int32),

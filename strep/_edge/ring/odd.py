@@ -89,7 +89,9 @@ class OddPackets:
                 size[i] = len(packet)
         at = np.cumsum(size) - size
         data = np.zeros(int(size.sum()), np.uint8)
-        there = np.array([i not in whole for i in range(len(rows))], np.bool_) if whole else np.ones(len(rows), np.bool_)
+        there = (
+            np.array([i not in whole for i in range(len(rows))], np.bool_) if whole else np.ones(len(rows), np.bool_)
+        )
         copy_spans(data, at[there], frames.reshape(-1), (rows * FRAME_BYTES + net)[there], size[there])
         for i, packet in whole.items():
             data[at[i] : at[i] + len(packet)] = np.frombuffer(packet, np.uint8)

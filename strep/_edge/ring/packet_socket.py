@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
+import os
 import socket
 import struct
 import sys
@@ -89,8 +91,7 @@ class PacketSocket:
         try:
             self._set_up(ring_bytes)
             self.filter(program)
-            name = socket.if_indextoname(interface) if interface else ""
-            self._socket.bind((name, ethertype))
+            _bind(self._socket, ethertype, interface)
         except OSError as error:
             self._socket.close()
             raise BindError(error.errno, f"cannot make a packet ring: {error.strerror or error}") from error
@@ -169,3 +170,10 @@ class PacketSocket:
         self.count()
         self.frames = np.zeros((0, FRAME_BYTES), np.uint8)
         self._socket.close()
+
+
+def _bind(sock: socket.socket, ethertype: int, interface: int) -> None:
+    """By index, 0 being all, which Python's own bind() does not know. Raises OSError."""
+    address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(ethertype), interface, 0, 0, 0)
+    if ctypes.CDLL(None, use_errno=True).bind(sock.fileno(), address, len(address)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

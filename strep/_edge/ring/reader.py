@@ -29,7 +29,7 @@ _FIRST_LOOK: Final = 64  # frames whose status is looked at; four times as many 
 class RingReader:
     """Gives the datagrams of all ports that are bound (:meth:`bind`), of one version of IP.
 
-    ``interfaces`` by index; none: all. Raises ConfigurationError without the capability, BindError.
+    Raises ConfigurationError without the capability, BindError.
     """
 
     transport = "ring"
@@ -37,20 +37,20 @@ class RingReader:
     def __init__(
         self,
         version: IpVersion,
-        interfaces: Collection[int],
         *,
         ring_bytes: int,
         clock: SteadyClock,
         local: Container[bytes],
     ) -> None:
         self._version = version
-        self._interfaces = list(interfaces)
+        self._interfaces: set[int] | None = set()  # None: all
         self._clock = clock
         self._ports = PortTable(version.address_bytes)
+        self._stopped: set[int] = set()
         self.skipped: Counter[str] = Counter()
         """What came and is no usable datagram of ours, by cause."""
-        one = self._interfaces[0] if len(self._interfaces) == 1 else 0
-        self._socket = PacketSocket(version.ethertype, port_program(version, ()), one, ring_bytes)
+        self._program = port_program(version, ())
+        self._socket = PacketSocket(version.ethertype, self._program, 0, ring_bytes)
         self._socket.join_fragments()
         self._decoder = FrameDecoder(version, self._ports, local, self.skipped)
         self._stamps = Stamps(clock)
@@ -62,31 +62,37 @@ class RingReader:
         self._end: int | None = None  # how many frames were stored when the door was shut
         self._dropped_at_end = 0
         self._held_arrival = np.zeros(0, np.int64)  # of the first frames, which were looked at and left there
-        self._program = [port_program(version, ())]
 
     # --- ports ----------------------------------------------------------------------------------------------------
 
-    def bind(self, ports: Collection[int], host: bytes) -> None:
-        """Read these too. ``host`` is the address that they are bound to; all zeros: any. Raises OSError."""
-        for port in ports:
-            self._ports.bind(port, host)
+    def bind(self, port: int, host: bytes, interfaces: Collection[int]) -> None:
+        """Read this port too. ``host`` is the address that it is bound to, all zeros: any; what is for it comes by one
+        of ``interfaces`` (by index; none: all). Raises OSError."""
+        self._ports.bind(port, host)
+        self._stopped.discard(port)
+        if interfaces and self._interfaces is not None:
+            self._interfaces |= set(interfaces)
+        else:
+            self._interfaces = None
         self._let_in()
 
-    def unbind(self, ports: Collection[int]) -> None:
-        """Let nothing more in that is for these. What has come of them is given until :meth:`forget`. Raises
+    def stop(self, port: int) -> None:
+        """Let nothing more in that is for this port. What has come of it is given until :meth:`forget`. Raises
         OSError."""
-        self._let_in(without=ports)
+        self._stopped.add(port)
+        self._let_in()
 
-    def forget(self, ports: Collection[int]) -> None:
-        """What is in the ring for these is nobody's."""
-        for port in ports:
-            self._ports.unbind(port)
+    def forget(self, port: int) -> None:
+        """What is in the ring for this port is nobody's."""
+        self._ports.unbind(port)
+        self._stopped.discard(port)
+        self._let_in()
 
-    def _let_in(self, without: Collection[int] = ()) -> None:
-        program = port_program(self._version, self._ports.ports.difference(without), self._interfaces)
-        if program != self._program[0]:
+    def _let_in(self) -> None:
+        program = port_program(self._version, self._ports.ports - self._stopped, self._interfaces or ())
+        if program != self._program:
             self._socket.filter(program)
-            self._program[0] = program
+            self._program = program
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -147,6 +153,11 @@ class RingReader:
             self._status[begin : begin + count] = 0  # the kernel's again
             self._taken += count
             self._at = begin + count if begin + count < len(self._status) else 0
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"the ring of IPv{self._version.number}"
 
     @property
     def held_back(self) -> int:
