@@ -47,6 +47,8 @@ OTHER: dict[str, Any] = {
     "pin": "network",
     "pcap": "a.pcap",
     "transport": "portable",
+    "interface": ("lo",),
+    "sniff": "udp port 5004",
     "receive_buffer": 1 << 16,
     "drain_s": 1.5,
     "redact": True,
@@ -66,10 +68,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "max_streams": (0, "choose 1 to 1000000"),
     "idle_timeout_s": (0.5, "choose 1 s or more"),
     "pin": ("nonsense", '"address", "network" or "off"'),
-    "transport": ("nonsense", '"auto", "recvmmsg" or "portable"'),
+    "transport": ("nonsense", '"auto", "recvmmsg", "portable" or "ring"'),
+    "sniff": ("tcp port 80", "write udp port N"),
     "drain_s": (-1, "0 to 3600 s"),
 }
-ANY_VALUE_GOES = {"announced_only", "pcap", "receive_buffer", "redact"}
+ANY_VALUE_GOES = {"announced_only", "interface", "pcap", "receive_buffer", "redact"}
 
 
 def test_each_setting_says_what_it_is_and_has_its_entries() -> None:

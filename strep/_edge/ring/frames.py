@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from .layout import COPIED, FRAME_BYTES, IPV4, NET, PARTIAL, VALID, IpVersion
 from .odd import Odd, OddPackets
 from .ports import PortTable
 
-__all__ = ["BATCH_FRAMES", "FrameDecoder"]
+__all__ = ["BATCH_FRAMES", "Decoder", "FrameDecoder", "SniffDecoder"]
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -32,6 +32,36 @@ _CHUNK: Final = 256  # frames that are copied together: headers and payloads of 
 _BATCHES_A_LOOK: Final = 16  # between two looks at how long rows need be
 _CHECKED: Final = PARTIAL | VALID
 _VERSION_BYTE: Final = {4: 0x45, 6: 0x60}  # without options
+
+
+class Decoder(Protocol):
+    """Makes batches of frames."""
+
+    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+        """``frames`` uint8 (n, FRAME_BYTES), n at most BATCH_FRAMES, one behind the other; ``arrival_ns`` int64 (n,);
+        ``long`` the whole packets of those that are marked as copied, in order. None: no datagram is in them.
+
+        The slab is overwritten by the next call; the frames are not needed any more.
+        """
+
+
+class SniffDecoder:
+    """Decodes frames of traffic between others, as captures are read. ``skipped`` as of :class:`FrameDecoder`."""
+
+    def __init__(self, skipped: Counter[str]) -> None:
+        self._packets = OddPackets(None, skipped)
+
+    @property
+    def joined(self) -> int:
+        """Datagrams that were put together of fragments here."""
+        return self._packets.joined
+
+    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+        """See :meth:`Decoder.decode`."""
+        every = np.arange(len(frames), dtype=np.int64)
+        found = self._packets.find(frames, frames, every, arrival_ns, long)
+        n = len(found.frame)
+        return _batch(found, np.arange(n), np.ones(n, np.bool_), frames[:0].reshape(-1), arrival_ns) if n else None
 
 
 class FrameDecoder:
@@ -56,11 +86,7 @@ class FrameDecoder:
         return self._odd.joined
 
     def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
-        """``frames`` uint8 (n, FRAME_BYTES), n at most BATCH_FRAMES, one behind the other; ``arrival_ns`` int64 (n,);
-        ``long`` the whole packets of those that are marked as copied, in order. None: no datagram is in them.
-
-        The slab is overwritten by the next call; the frames are not needed any more.
-        """
+        """See :meth:`Decoder.decode`."""
         if not len(frames):
             return None
         head, slab = self._copied(frames)

@@ -28,7 +28,7 @@ class ReadElsewhere(Protocol):
     def stop(self, port: GuardPort) -> None:
         """Let nothing more in that is for this port."""
 
-    def forget(self, port: GuardPort) -> None:
+    def remove(self, port: GuardPort) -> None:
         """The port is closed."""
 
 
@@ -87,5 +87,5 @@ class GuardPort:
 
     def close(self) -> None:
         """Give the port back."""
-        self._ring.forget(self)
+        self._ring.remove(self)
         self._socket.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
-    "COPIED", "FRAME_BYTES", "IPV4", "IPV6", "LINK_BYTES", "NET", "PARTIAL", "READY", "RESERVE_BYTES", "VALID",
+    "ALL", "COPIED", "FRAME_BYTES", "IPV4", "IPV6", "LINK_BYTES", "NET", "PARTIAL", "READY", "RESERVE_BYTES", "VALID",
     "VNET_BYTES", "IpVersion",
 ]  # fmt: skip
 
@@ -23,6 +23,8 @@ RESERVE_BYTES: Final = 10  # so that payloads behind IPv4 begin with a cache lin
 VNET_BYTES: Final = 10
 LINK_BYTES: Final = 14  # Ethernet's and loopback's header
 NET: Final = 80 + RESERVE_BYTES + VNET_BYTES  # where IP begins
+
+ALL: Final = 0x0003  # ETH_P_ALL
 
 # bits of a frame's status
 READY: Final = 0x1

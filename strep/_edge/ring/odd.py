@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from ..._model.spans import copy_spans
 from ..checksums import folded, word_sums
-from ..pcap.find import Datagrams, Finder
+from ..pcap.find import Finder
 from ..pcap.fragments import Fragments
-from ..pcap.links import RAW
+from ..pcap.links import ETHERNET, RAW
 from ..pcap.records import Records
 from .layout import COPIED, FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
 
@@ -51,9 +51,12 @@ class Odd:
 
 
 class OddPackets:
-    """Finds what is in them. What is no usable datagram is counted by cause in ``skipped``."""
+    """Finds what is in them. What is no usable datagram is counted by cause in ``skipped``.
 
-    def __init__(self, version: IpVersion, skipped: Counter[str]) -> None:
+    ``version`` None: packets of others, of any version, as in a capture: tags and tunnels are looked into, and
+    checksums are theirs."""
+
+    def __init__(self, version: IpVersion | None, skipped: Counter[str]) -> None:
         self._version = version
         self._skipped = skipped
         self._fragments = Fragments(skipped)
@@ -73,8 +76,10 @@ class OddPackets:
 
         status = field(0, "<u4")
         mac, net = field(12, "<u2").astype(np.int64), field(14, "<u2").astype(np.int64)
-        link = net - mac
-        captured = np.clip(field(8, "<u4").astype(np.int64) - link, 0, FRAME_BYTES - net)
+        # where records begin: at the IP header, or at the link's
+        begin = net if self._version is not None else mac
+        link = begin - mac
+        captured = np.clip(field(8, "<u4").astype(np.int64) - link, 0, FRAME_BYTES - begin)
         wire = field(4, "<u4").astype(np.int64) - link
         # the whole packets of those that were copied: by place among the copied
         copied = (np.ndarray((len(head),), "<u4", head, 0, (head.strides[0],)) & COPIED) != 0
@@ -92,40 +97,37 @@ class OddPackets:
         there = (
             np.array([i not in whole for i in range(len(rows))], np.bool_) if whole else np.ones(len(rows), np.bool_)
         )
-        copy_spans(data, at[there], frames.reshape(-1), (rows * FRAME_BYTES + net)[there], size[there])
+        copy_spans(data, at[there], frames.reshape(-1), (rows * FRAME_BYTES + begin)[there], size[there])
         for i, packet in whole.items():
             data[at[i] : at[i] + len(packet)] = np.frombuffer(packet, np.uint8)
 
-        finder = Finder(data, self._skipped, fragments=self._fragments, tunnels=False)
-        records = Records(
-            at, size, np.maximum(wire, size), arrival_ns[rows], np.full(len(rows), RAW[0], np.int64), rows, data.size
-        )
-        found = finder.find(records)
+        own = self._version is not None
+        kind = np.where((begin == net) & (own | (mac == net)), RAW[0], ETHERNET)
+        finder = Finder(data, self._skipped, fragments=self._fragments, tunnels=not own)
+        found = finder.find(Records(at, size, np.maximum(wire, size), arrival_ns[rows], kind, rows, data.size))
         joined = found.at >= data.size
         if finder.extra.size:
             data = np.concatenate([data, finder.extra])
-        odd = self._checked(found, joined, data, at, status)
+        odd = Odd(
+            found.interface, found.at, found.captured, found.wire, found.source_hi, found.source_lo, found.source_port,
+            found.local_port, data,
+        )  # fmt: skip
+        if self._version is not None:
+            odd = self._checked(odd, self._version, found.record, joined, at, status)
         segments = _segments(head, rows, mac)
         return odd if segments is None else _taken_apart(odd, segments)
 
-    def _checked(self, found: Datagrams, joined: Mask, data: U8, at: I64, status: npt.NDArray[np.uint32]) -> Odd:
-        """Those whose checksums are right, as far as one can know. ``at`` is where each packet begins in ``data``."""
-        odd = Odd(
-            frame=found.interface,
-            at=found.at,
-            captured=found.captured,
-            wire=found.wire,
-            hi=found.source_hi,
-            lo=found.source_lo,
-            source_port=found.source_port,
-            local_port=found.local_port,
-            data=data,
-        )
+    def _checked(
+        self, odd: Odd, version: IpVersion, record: I64, joined: Mask, at: I64, status: npt.NDArray[np.uint32]
+    ) -> Odd:
+        """Those whose checksums are right, as far as one can know. ``record`` is which packet each came from, ``at``
+        where each packet begins in the data, ``status`` what the kernel says of it."""
+        data = odd.data
         checksum = _u16(data, odd.at - 2)
-        of_packet = np.where(joined, np.uint32(0), status[found.record])  # of a fragment it says nothing
+        of_packet = np.where(joined, np.uint32(0), status[record])  # of a fragment it says nothing
         partial = (of_packet & PARTIAL) != 0
         told = (of_packet & (PARTIAL | VALID)) != 0
-        if self._version is IPV4:
+        if version is IPV4:
             told |= checksum == 0
             bad = np.zeros(len(odd.at), np.bool_)
         else:
@@ -134,9 +136,9 @@ class OddPackets:
                 self._skipped["no_checksum"] += int(np.count_nonzero(bad))
         rows = np.flatnonzero(~told & ~bad & (odd.captured == odd.wire))
         if rows.size:
-            width = self._version.address_bytes
+            width = version.address_bytes
             udp = odd.at[rows] - 8
-            to = np.where(joined[rows], udp - width, at[found.record[rows]] + self._version.destination)
+            to = np.where(joined[rows], udp - width, at[record[rows]] + version.destination)
             of = to - width
             length = odd.wire[rows] + 8
             sums = word_sums(data, udp, length) + word_sums(data, of, np.full(len(rows), 2 * width)) + _UDP + length

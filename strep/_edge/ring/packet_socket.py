@@ -33,7 +33,6 @@ _VERSION: Final = 10
 _RESERVE: Final = 12
 _VNET_HDR: Final = 15
 _FANOUT: Final = 18
-_IGNORE_OUTGOING: Final = 23
 _FANOUT_HASH: Final = 0
 _FANOUT_DEFRAG: Final = 0x8000
 _FANOUT_UNIQUE: Final = 0x2000
@@ -103,8 +102,6 @@ class PacketSocket:
         sock.setsockopt(_SOL_PACKET, _VNET_HDR, 1)
         sock.setsockopt(_SOL_PACKET, _RESERVE, RESERVE_BYTES)
         sock.setsockopt(_SOL_PACKET, _COPY_THRESH, 1)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)  # matters for "all" only
         try:
             sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _LONG_QUEUE_BYTES)
         except OSError:

@@ -22,7 +22,6 @@ class PortTable:
         self._any = bytes(address_bytes)
         self._owner = np.zeros(1 << 16, np.uint16)  # by port: nobody, anybody, or from 2 on an address
         self._hosts: list[bytes] = []
-        self.ports: set[int] = set()
 
     def bind(self, port: int, host: bytes) -> None:
         """Take what comes to this port; all zeros: at any address."""
@@ -33,12 +32,10 @@ class PortTable:
                 self._hosts.append(host)
             owner = 2 + self._hosts.index(host)
         self._owner[port] = owner
-        self.ports.add(port)
 
     def unbind(self, port: int) -> None:
         """Take it no more."""
         self._owner[port] = _NOBODY
-        self.ports.discard(port)
 
     def wanted(self, port: npt.NDArray[np.uint16], destination: npt.NDArray[np.uint8]) -> Mask | None:
         """Which datagrams are for a bound port, bool (n,); None: all. ``destination`` uint8 (n, 4 or 16)."""

@@ -6,12 +6,15 @@ another way. X holds that place. Fragments behind the first have no ports, and p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from .layout import IPV4, LINK_BYTES, IpVersion
 
-__all__ = ["Instruction", "port_program", "ranges_of"]
+__all__ = ["Instruction", "Range", "port_program", "ranges_of"]
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
@@ -49,15 +52,14 @@ DROP: Final[Instruction] = (_RETURN, 0, 0, 0)
 KEEP: Final[Instruction] = (_RETURN, 0, 0, _WHOLE)
 
 
-def ranges_of(ports: Iterable[int], most: int = MOST_RANGES) -> list[tuple[int, int]]:
-    """Ports as ranges (first, last), at most ``most``: the smallest gaps between them are closed."""
-    ranges: list[tuple[int, int]] = []
-    for port in sorted(set(ports)):
-        if ranges and port == ranges[-1][1] + 1:
-            ranges[-1] = ranges[-1][0], port
-        else:
-            ranges.append((port, port))
-    while len(ranges) > most:
+Range = tuple[int, int]  # of ports: the first, the last
+
+
+def ranges_of(ports: npt.NDArray[np.bool_], most: int = MOST_RANGES) -> list[Range]:
+    """Ports, as a table of all, as at most so many ranges: the smallest gaps between them are closed."""
+    edges = np.flatnonzero(np.diff(ports.astype(np.int8), prepend=0, append=0))
+    ranges = [(int(first), int(end) - 1) for first, end in edges.reshape(-1, 2).tolist()]
+    if len(ranges) > most:
         gaps = sorted((ranges[i + 1][0] - ranges[i][1], i) for i in range(len(ranges) - 1))
         closed = {i for _, i in gaps[: len(ranges) - most]}
         joined = [ranges[0]]
@@ -67,7 +69,7 @@ def ranges_of(ports: Iterable[int], most: int = MOST_RANGES) -> list[tuple[int, 
     return ranges
 
 
-def port_program(version: IpVersion, ports: Collection[int], interfaces: Collection[int] = ()) -> list[Instruction]:
+def port_program(version: IpVersion, ports: list[Range], interfaces: Collection[int] = ()) -> list[Instruction]:
     """Keep UDP to these ports that is addressed to this machine, from these interfaces (by index; none: all), and
     what has no ports to look at: later fragments, and packets with extension headers."""
     if not ports:
@@ -79,7 +81,7 @@ def port_program(version: IpVersion, ports: Collection[int], interfaces: Collect
         *_find_ip(),
         *(_udp_of_4() if version is IPV4 else _udp_of_6()),
         (_LOAD_HALF_AT_X, 0, 0, 2),
-        *_tree(ranges_of(ports)),
+        *_tree(ports),
     ]
 
 

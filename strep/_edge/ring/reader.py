@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
 from collections import Counter
-from collections.abc import Callable, Collection, Container
+from collections.abc import Collection, Container
 from typing import Final
 
 import numpy as np
@@ -13,13 +12,13 @@ import numpy.typing as npt
 from ..._model.datagrams import DatagramBatch
 from ..udp.clock import SteadyClock
 from ..udp.stamps import Stamps
-from .frames import BATCH_FRAMES, FrameDecoder
-from .layout import COPIED, READY, IpVersion
+from .frames import BATCH_FRAMES, Decoder, FrameDecoder
+from .layout import COPIED, IPV4, READY, IpVersion
 from .packet_socket import PacketSocket
 from .ports import PortTable
-from .programs import port_program
+from .programs import port_program, ranges_of
 
-__all__ = ["RingReader"]
+__all__ = ["PortRing", "RingReader"]
 
 I64 = npt.NDArray[np.int64]
 
@@ -27,72 +26,22 @@ _FIRST_LOOK: Final = 64  # frames whose status is looked at; four times as many 
 
 
 class RingReader:
-    """Gives the datagrams of all ports that are bound (:meth:`bind`), of one version of IP.
+    """Gives what is in the ring of ``packets`` as ``decoder`` makes it of the frames."""
 
-    Raises ConfigurationError without the capability, BindError.
-    """
-
-    transport = "ring"
-
-    def __init__(
-        self,
-        version: IpVersion,
-        *,
-        ring_bytes: int,
-        clock: SteadyClock,
-        local: Container[bytes],
-    ) -> None:
-        self._version = version
-        self._interfaces: set[int] | None = set()  # None: all
-        self._clock = clock
-        self._ports = PortTable(version.address_bytes)
-        self._stopped: set[int] = set()
-        self.skipped: Counter[str] = Counter()
-        """What came and is no usable datagram of ours, by cause."""
-        self._program = port_program(version, ())
-        self._socket = PacketSocket(version.ethertype, self._program, 0, ring_bytes)
-        self._socket.join_fragments()
-        self._decoder = FrameDecoder(version, self._ports, local, self.skipped)
+    def __init__(self, packets: PacketSocket, decoder: Decoder, *, name: str, clock: SteadyClock) -> None:
+        self._socket = packets
+        self._decoder = decoder
         self._stamps = Stamps(clock)
-        self.granted_buffer = self._socket.ring_bytes
+        self.name = name
+        self.granted_buffer = packets.ring_bytes
         self.full = False
-        self._status = self._socket.frames.view(np.uint32)[:, 0]
+        self.closed = False
+        self._status = packets.frames.view(np.uint32)[:, 0]
         self._at = 0  # the oldest frame that was not given back
         self._taken = 0  # frames that were given back
         self._end: int | None = None  # how many frames were stored when the door was shut
         self._dropped_at_end = 0
         self._held_arrival = np.zeros(0, np.int64)  # of the first frames, which were looked at and left there
-
-    # --- ports ----------------------------------------------------------------------------------------------------
-
-    def bind(self, port: int, host: bytes, interfaces: Collection[int]) -> None:
-        """Read this port too. ``host`` is the address that it is bound to, all zeros: any; what is for it comes by one
-        of ``interfaces`` (by index; none: all). Raises OSError."""
-        self._ports.bind(port, host)
-        self._stopped.discard(port)
-        if interfaces and self._interfaces is not None:
-            self._interfaces |= set(interfaces)
-        else:
-            self._interfaces = None
-        self._let_in()
-
-    def stop(self, port: int) -> None:
-        """Let nothing more in that is for this port. What has come of it is given until :meth:`forget`. Raises
-        OSError."""
-        self._stopped.add(port)
-        self._let_in()
-
-    def forget(self, port: int) -> None:
-        """What is in the ring for this port is nobody's."""
-        self._ports.unbind(port)
-        self._stopped.discard(port)
-        self._let_in()
-
-    def _let_in(self) -> None:
-        program = port_program(self._version, self._ports.ports - self._stopped, self._interfaces or ())
-        if program != self._program:
-            self._socket.filter(program)
-            self._program = program
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -155,28 +104,12 @@ class RingReader:
             self._at = begin + count if begin + count < len(self._status) else 0
 
     @property
-    def name(self) -> str:
-        """For people."""
-        return f"the ring of IPv{self._version.number}"
-
-    @property
     def held_back(self) -> int:
         """Frames that were looked at and are left for the next time."""
         return len(self._held_arrival)
 
-    @property
-    def joined(self) -> int:
-        """Datagrams of fragments that were put together here, and not by the kernel."""
-        return self._decoder.joined
-
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
-        raise NotImplementedError("a packet ring needs a loop that watches file descriptors")
-
-    def now_ns(self) -> int:
-        return self._clock.now_ns()
 
     # --- figures and the end --------------------------------------------------------------------------------------
 
@@ -205,5 +138,55 @@ class RingReader:
 
     def close(self) -> None:
         """Give all memory back."""
+        self.closed = True
         self._status = np.zeros(0, np.uint32)
         self._socket.close()
+
+
+class PortRing(RingReader):
+    """The ring of all ports that are bound, of one version of IP. ``skipped`` counts by cause what came and is no
+    usable datagram of ours; ``local`` holds the machine's addresses.
+
+    Raises ConfigurationError without the capability, BindError."""
+
+    def __init__(
+        self, version: IpVersion, *, ring_bytes: int, clock: SteadyClock, local: Container[bytes], skipped: Counter[str]
+    ) -> None:
+        self._version = version
+        self._interfaces: set[int] | None = set()  # None: all
+        self._ports = PortTable(version.address_bytes)
+        self._open = np.zeros(1 << 16, np.bool_)  # ports that the program lets in
+        self._program = port_program(version, [])
+        packets = PacketSocket(version.ethertype, self._program, 0, ring_bytes)
+        if version is IPV4:
+            packets.join_fragments()
+        decoder = FrameDecoder(version, self._ports, local, skipped)
+        super().__init__(packets, decoder, name=f"the packet ring of IPv{version.number}", clock=clock)
+
+    def bind(self, port: int, host: bytes, interfaces: Collection[int]) -> None:
+        """Read this port too. ``host`` is the address that it is bound to, all zeros: any; what is for it comes by one
+        of ``interfaces`` (by index; none: all). Raises OSError."""
+        self._ports.bind(port, host)
+        self._open[port] = True
+        if interfaces and self._interfaces is not None:
+            self._interfaces |= set(interfaces)
+        else:
+            self._interfaces = None
+        self._let_in()
+
+    def stop(self, port: int) -> None:
+        """Let nothing more in that is for this port. What has come of it is given until :meth:`forget`. Raises
+        OSError."""
+        self._open[port] = False
+        self._let_in()
+
+    def forget(self, port: int) -> None:
+        """What is in the ring for this port is nobody's."""
+        self._ports.unbind(port)
+        self.stop(port)
+
+    def _let_in(self) -> None:
+        program = port_program(self._version, ranges_of(self._open), sorted(self._interfaces or ()))
+        if program != self._program and not self.closed:
+            self._socket.filter(program)
+            self._program = program
