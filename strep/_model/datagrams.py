@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .spans import copy_spans
 from .time import TICK_NS
 
-__all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "merged"]
+__all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "joined", "merged"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -121,6 +121,13 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
     latest = max(int(b.arrival_ns.max()) for b in batches)
     if earliest // TICK_NS == latest // TICK_NS:
         return batches
+    return [joined(batches)]
+
+
+def joined(batches: list[DatagramBatch]) -> DatagramBatch:
+    """Batches without ``captured``, at least one, as one batch in order of arrival."""
+    if len(batches) == 1:
+        return batches[0]
     slab, first_row = _slabs_of(batches)
     one = DatagramBatch(
         slab=slab,
@@ -132,7 +139,7 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
         local_port=np.concatenate([b.local_port for b in batches]),
         first_row=first_row,
     )
-    return [one.take(np.argsort(one.arrival_ns, kind="stable"))]
+    return one.take(np.argsort(one.arrival_ns, kind="stable"))
 
 
 def _slabs_of(batches: list[DatagramBatch]) -> tuple[U8, I64 | None]:
