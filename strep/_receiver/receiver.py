@@ -207,7 +207,7 @@ class Receiver:
         parts.pump.stop()
         began_s, drain_s = now_s(), self._settings.drain_s
         sockets.shut()
-        await read_rest(sockets.all, driver.take, began_s + timeout_s * _READING_SHARE + drain_s, now_s)
+        await read_rest(sockets.readers, driver.take, began_s + timeout_s * _READING_SHARE + drain_s, now_s)
         self._hooks.received_all()
         driver.do(engine.flush)
         engine.accounts.leave_unread(sockets.count_unread())

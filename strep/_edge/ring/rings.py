@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from ..._model.datagrams import DatagramBatch, joined
 from ..._model.exceptions import BindError
 from ..udp.address import UdpAddress
+from ..udp.base import Port
 from ..udp.clock import SteadyClock
 from .expression import sniffing_program
 from .frames import SniffDecoder
 from .guard import GuardPort
-from .guard import GuardPort as Port
 from .layout import ALL, IPV4, IPV6, IpVersion
 from .machine import LocalAddresses, interfaces_of, named_interfaces
 from .packet_socket import PacketSocket

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 
 from . import open_socket
 from .address import UdpAddress
-from .base import UdpSocket
+from .base import PortGroup, UdpSocket
 from .clock import SteadyClock
+from .group import SocketGroup
 from .spill import Spill
 
 __all__ = ["Edge"]
+
+_GROUP_ROWS = 64
 
 
 class Edge:
@@ -52,6 +55,16 @@ class Edge:
                 return False
             loop.remove_reader(ours.fileno())
             return True
+
+    def group(self, *, transport: str, watching: bool) -> PortGroup:
+        """An empty group, for ports that come and go. ``watching``: the loop can watch file descriptors. Raises
+        ConfigurationError."""
+        return SocketGroup(
+            lambda address, receive_buffer: self.open(
+                address, transport=transport, receive_buffer=receive_buffer, rows=_GROUP_ROWS
+            ),
+            watching=watching,
+        )
 
     def open(self, address: UdpAddress, *, transport: str, receive_buffer: int, rows: int | None = None) -> UdpSocket:
         """A bound socket. ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its
