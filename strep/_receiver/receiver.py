@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
@@ -163,6 +164,12 @@ class Receiver:
         if self._parts is not None:
             raise ConfigurationError("this receiver has been started before: make a new one")
         loop = asyncio.get_running_loop()
+        rings = partial(
+            self._edge.rings,
+            self._settings.interface,
+            receive_buffer=self._settings.receive_buffer,
+            sniff=self._settings.sniff,
+        )
         sockets = SocketSet(
             self._edge,
             self._pool,
@@ -170,6 +177,7 @@ class Receiver:
             watching=self._edge.can_watch(loop),
             transport=self._settings.transport,
             receive_buffer=self._settings.receive_buffer,
+            rings=rings if self._settings.ring else None,
         )
         try:
             sockets.open(self._addresses)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from .._edge.udp import UdpAddress, UdpSocket
-from .._edge.udp.base import Port, PortGroup, Reader
+from .._edge.udp.base import Port, PortGroup, Reader, RingGroup
 from .._edge.udp.edge import Edge
 from .._engine.sources.port_keys import PortRole
 from .._model.addresses import host_and_port
@@ -26,14 +26,17 @@ _PAIR_BUFFER_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SocketStatus:
-    """A bound socket: where it listens, and what the kernel granted and dropped.
+    """A bound socket: where it listens, and what the kernel granted and dropped. The packet ring, where there is one,
+    has an entry of its own: what the kernel dropped is told there, for all ports.
 
-    ``address``           HOST:PORT
-    ``role``              what it is for: "listen", "rx", "tx", "rx+tx"
-    ``transport``         how it is read: "recvmmsg", "portable"
+    ``address``           HOST:PORT; of the ring, the names of its interfaces, "all" where it has none
+    ``role``              what it is for: "listen", "rx", "tx", "rx+tx"; "ring", "sniff"
+    ``transport``         how it is read: "recvmmsg", "portable", "ring"
     ``requested_buffer``  bytes of receive buffer that were asked for
     ``granted_buffer``    bytes that the kernel granted, as it counts them
     ``kernel_dropped``    datagrams that the kernel dropped because the buffer was full
+    ``skipped``           of the ring: packets that are no usable datagrams, by cause, of which a socket would not have
+                          told
     """
 
     address: str
@@ -42,6 +45,7 @@ class SocketStatus:
     requested_buffer: int
     granted_buffer: int
     kernel_dropped: int
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class SocketSet:
 
     ``watching``: the event loop can watch file descriptors; otherwise sockets wake the pump themselves.
 
-    ``pool`` gives the ports of pairs. ``receive_buffer`` is in bytes.
+    ``pool`` gives the ports of pairs. ``receive_buffer`` is in bytes. ``rings`` makes a packet ring, which then is the
+    group of all ports.
     """
 
     def __init__(
@@ -72,7 +77,11 @@ class SocketSet:
         watching: bool,
         transport: str,
         receive_buffer: int,
+        rings: Callable[[], RingGroup] | None = None,
     ) -> None:
+        if rings is not None and not watching:
+            raise ConfigurationError("a packet ring needs an event loop that watches file descriptors")
+        self._rings = None if rings is None else rings()
         self._edge = edge
         self._pool = pool
         self._incidents = incidents
@@ -80,7 +89,7 @@ class SocketSet:
         self._transport = transport if watching else "portable"
         self._receive_buffer = receive_buffer
         self._pairs: dict[PortPair, tuple[Port, Port]] = {}
-        self._group: PortGroup | None = None  # only who has pairs needs it
+        self._group: PortGroup | None = self._rings  # only who has pairs, or a ring, needs it
         self._roles: dict[Port, PortRole] = {}
         self.first: list[UdpSocket] = []
         """Those that were opened at the start."""
@@ -114,6 +123,11 @@ class SocketSet:
     def open(self, addresses: Iterable[tuple[UdpAddress, PortRole]]) -> None:
         """Bind the sockets of the start. Raises BindError, and ConfigurationError if two have the same port."""
         for address, role in addresses:
+            if self._rings is not None:
+                port = self._rings.open(address, self._receive_buffer)
+                self._roles[port] = role
+                self._rings.add(port)
+                continue
             socket = self._edge.open(address, transport=self._transport, receive_buffer=self._receive_buffer)
             self._roles[socket] = role
             self.first.append(socket)
@@ -212,12 +226,17 @@ class SocketSet:
     def shut(self) -> None:
         """Let nothing more in."""
         self._dropped_at_end = self._dropped()
+        if self._rings is not None:
+            self._rings.shut()
+            return
         for port in self._roles:
             port.shut()
 
     def count_unread(self) -> int:
         """How many datagrams came before the doors were shut and were not received."""
         until_s = self._edge.monotonic_s() + _COUNTING_S
+        if self._rings is not None:
+            return self._rings.count_rest()
         return sum(port.count_rest(until_s) for port in self._roles)
 
     def close(self) -> None:
@@ -225,6 +244,10 @@ class SocketSet:
         if self._dropped_at_end is not None:
             dropped = sum(port.kernel_dropped() for port in self._roles)
             self.after_end += dropped - sum(self._dropped_at_end)
+            if self._rings is not None:
+                self.after_end += self._rings.after_end()
+        if self._rings is not None:
+            self._rings.close()
         for port in self._roles:
             port.close()
         for pair in self._pairs:
@@ -239,7 +262,7 @@ class SocketSet:
 
     def status(self) -> list[SocketStatus]:
         """Each port that is open, or was at the end."""
-        return [
+        ports = [
             SocketStatus(
                 address=host_and_port(*port.address),
                 role=role.label,
@@ -250,15 +273,30 @@ class SocketSet:
             )
             for (port, role), dropped in zip(self._roles.items(), self._dropped(), strict=True)
         ]
+        if self._rings is None:
+            return ports
+        ring = SocketStatus(
+            address=self._rings.interfaces,
+            role=self._rings.role,
+            transport="ring",
+            requested_buffer=self._rings.requested_buffer,
+            granted_buffer=self._rings.granted_buffer,
+            kernel_dropped=self._rings.kernel_dropped(),
+            skipped=dict(sorted((+self._rings.skipped).items())),
+        )
+        return [*ports, ring]
 
     @property
     def smallest_buffer(self) -> int:
         """Bytes of receive buffer that were granted to the socket of the start that has least; 0 without sockets."""
+        if self._rings is not None:
+            return self._rings.granted_buffer
         return min((socket.granted_buffer for socket in self.first), default=0)
 
     def kernel_dropped(self) -> int:
         """Datagrams that the kernel dropped until the doors were shut, of closed pairs too."""
-        return self._closed_dropped + sum(self._dropped())
+        of_ring = 0 if self._rings is None else self._rings.kernel_dropped()
+        return self._closed_dropped + sum(self._dropped()) + of_ring
 
     def _dropped(self) -> list[int]:
         """By the kernel, of each socket that is open, or was at the end."""

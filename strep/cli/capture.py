@@ -211,10 +211,15 @@ def _announce(err: Console, receiver: Receiver | Supervisor, as_json: bool) -> N
     sockets = receiver.sockets
     workers = {"workers": len(receiver.workers)} if isinstance(receiver, Supervisor) else {}
     if as_json:
-        listening = [{"address": s.address, "role": s.role} for s in sockets]
+        listening = [{"address": s.address, "role": s.role} for s in sockets if s.role != "ring"]
         emit({"event": "listening", "sockets": listening, **workers})
     each = f" for each of {workers['workers']} workers" if workers else ""
     for s in sockets:
+        if s.role == "ring":
+            continue  # its ports stand there
+        if s.role == "sniff":
+            err.print(f"sniffing on {s.address} (buffer {s.granted_buffer >> 20} MiB)", soft_wrap=True)
+            continue
         err.print(
             f"listening on udp:{s.address} ({s.role}, {s.transport}, buffer {s.granted_buffer >> 20} MiB{each})",
             soft_wrap=True,

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from ..._model.addresses import host_and_port
 from ..udp.address import UdpAddress
-from ..udp.base import bind_socket, dropped_by_kernel
+from ..udp.base import Port, bind_socket, dropped_by_kernel
 from ..udp.ending import refuse_all
 
 __all__ = ["GuardPort", "ReadElsewhere"]
@@ -25,10 +25,10 @@ class ReadElsewhere(Protocol):
     @property
     def granted_buffer(self) -> int: ...
 
-    def stop(self, port: GuardPort) -> None:
+    def stop(self, port: Port) -> None:
         """Let nothing more in that is for this port."""
 
-    def remove(self, port: GuardPort) -> None:
+    def remove(self, port: Port) -> None:
         """The port is closed."""
 
 
@@ -51,22 +51,13 @@ class GuardPort:
         name = self._socket.getsockname()
         self.address: tuple[str, int] = (name[0], name[1])
         self.local_port: int = name[1]
+        self.requested_buffer, self.granted_buffer = ring.requested_buffer, ring.granted_buffer  # all ports share it
         self._refused_at_end: int | None = None
 
     @property
     def name(self) -> str:
         """For people."""
         return f"udp:{host_and_port(*self.address)}"
-
-    @property
-    def requested_buffer(self) -> int:
-        """Bytes of the ring, which all ports share."""
-        return self._ring.requested_buffer
-
-    @property
-    def granted_buffer(self) -> int:
-        """Bytes of the ring, which all ports share."""
-        return self._ring.granted_buffer
 
     async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
         raise NotImplementedError("a packet ring needs a loop that watches file descriptors")

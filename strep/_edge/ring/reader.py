@@ -153,7 +153,8 @@ class PortRing(RingReader):
         self, version: IpVersion, *, ring_bytes: int, clock: SteadyClock, local: Container[bytes], skipped: Counter[str]
     ) -> None:
         self._version = version
-        self._interfaces: set[int] | None = set()  # None: all
+        self.interfaces: set[int] | None = set()
+        """By index, where what is for its ports comes by; None: all."""
         self._ports = PortTable(version.address_bytes)
         self._open = np.zeros(1 << 16, np.bool_)  # ports that the program lets in
         self._program = port_program(version, [])
@@ -168,10 +169,10 @@ class PortRing(RingReader):
         of ``interfaces`` (by index; none: all). Raises OSError."""
         self._ports.bind(port, host)
         self._open[port] = True
-        if interfaces and self._interfaces is not None:
-            self._interfaces |= set(interfaces)
+        if interfaces and self.interfaces is not None:
+            self.interfaces |= set(interfaces)
         else:
-            self._interfaces = None
+            self.interfaces = None
         self._let_in()
 
     def stop(self, port: int) -> None:
@@ -186,7 +187,7 @@ class PortRing(RingReader):
         self.stop(port)
 
     def _let_in(self) -> None:
-        program = port_program(self._version, ranges_of(self._open), sorted(self._interfaces or ()))
+        program = port_program(self._version, ranges_of(self._open), sorted(self.interfaces or ()))
         if program != self._program and not self.closed:
             self._socket.filter(program)
             self._program = program

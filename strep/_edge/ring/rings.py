@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..._model.datagrams import DatagramBatch, joined
-from ..._model.exceptions import BindError
+from ..._model.exceptions import BindError, ConfigurationError
 from ..udp.address import UdpAddress
 from ..udp.base import Port
 from ..udp.clock import SteadyClock
@@ -43,6 +43,7 @@ class Rings:
         self._readers: list[RingReader] = []
         self.requested_buffer = receive_buffer
         self.full = False
+        self.role = "ring" if sniff is None else "sniff"
         self.skipped: Counter[str] = Counter()
         """What came and is no usable datagram of ours, by cause."""
         if sniff is not None:
@@ -60,17 +61,27 @@ class Rings:
         return RingReader(packets, SniffDecoder(self.skipped), name=self.name, clock=self._clock)
 
     @property
+    def interfaces(self) -> str:
+        """Where it looks, for people."""
+        if self._named:
+            return ", ".join(map(socket.if_indextoname, self._named))
+        indices = {index for ring in self._of.values() for index in ring.interfaces or (0,)}
+        return "all" if not indices or 0 in indices else ", ".join(map(socket.if_indextoname, sorted(indices)))
+
+    @property
     def granted_buffer(self) -> int:
         """Bytes of the smallest ring; 0: there is none."""
         return min((reader.granted_buffer for reader in self._readers), default=0)
 
     # --- ports ----------------------------------------------------------------------------------------------------
 
-    def open(self, address: UdpAddress, receive_buffer: int = 0, bound: socket.socket | None = None) -> GuardPort:
+    def open(self, address: UdpAddress, receive_buffer: int, bound: socket.socket | None = None) -> GuardPort:
         """A bound port, or one on a socket that another process has bound. Nothing of it is read before :meth:`add`.
 
         Raises BindError, and ConfigurationError without the capability.
         """
+        if self.role == "sniff":
+            raise ConfigurationError("sniff takes traffic between others: there are no ports to open")
         for version in _versions(address):
             if version not in self._of:
                 self._of[version] = ring = PortRing(

@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from asyncio import AbstractEventLoop
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
@@ -25,7 +26,17 @@ from .address import UdpAddress
 from .clock import SteadyClock
 from .ending import count_waiting, shut
 
-__all__ = ["Port", "PortGroup", "Reader", "SocketBase", "UdpSocket", "aligned_slab", "bind_socket", "dropped_by_kernel"]
+__all__ = [
+    "Port",
+    "PortGroup",
+    "Reader",
+    "RingGroup",
+    "SocketBase",
+    "UdpSocket",
+    "aligned_slab",
+    "bind_socket",
+    "dropped_by_kernel",
+]
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
@@ -118,6 +129,37 @@ class PortGroup(Reader, Protocol):
 
     def close(self) -> None:
         """Forget all ports, which are not closed, and give the memory back."""
+
+
+class RingGroup(PortGroup, Protocol):
+    """A packet ring, that all ports share; or one that sniffs, and has none.
+
+    ``role``        "ring", "sniff"; ``interfaces``: where it looks, for people.
+    ``requested_buffer``, ``granted_buffer``  bytes of the ring.
+    ``skipped``     what came and is no usable datagram, by cause.
+    """
+
+    role: str
+    requested_buffer: int
+    skipped: Counter[str]
+
+    @property
+    def interfaces(self) -> str: ...
+
+    @property
+    def granted_buffer(self) -> int: ...
+
+    def kernel_dropped(self) -> int:
+        """Packets for which there was no room; of the time before :meth:`shut`, once that is over."""
+
+    def shut(self) -> None:
+        """What comes from now on is not read any more, only counted."""
+
+    def after_end(self) -> int:
+        """Packets that came after :meth:`shut`."""
+
+    def count_rest(self) -> int:
+        """Packets that came before :meth:`shut` and were not read."""
 
 
 class UdpSocket(Port, Reader, Protocol):

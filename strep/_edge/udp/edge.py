@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from . import open_socket
 from .address import UdpAddress
-from .base import PortGroup, UdpSocket
+from .base import PortGroup, RingGroup, UdpSocket
 from .clock import SteadyClock
 from .group import SocketGroup
 from .spill import Spill
@@ -65,6 +65,13 @@ class Edge:
             ),
             watching=watching,
         )
+
+    def rings(self, interfaces: Sequence[str], *, receive_buffer: int, sniff: str | None) -> RingGroup:
+        """Packet rings, for all ports. ``interfaces`` by name; ``receive_buffer`` in bytes, of each ring; ``sniff``:
+        see :class:`Rings`. Raises ConfigurationError, BindError."""
+        from ..ring.rings import Rings  # only who has a ring needs it
+
+        return Rings(interfaces, receive_buffer=receive_buffer, clock=self._clock, sniff=sniff)
 
     def open(self, address: UdpAddress, *, transport: str, receive_buffer: int, rows: int | None = None) -> UdpSocket:
         """A bound socket. ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its
