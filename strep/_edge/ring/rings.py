@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from ..._model.datagrams import DatagramBatch, joined
 from ..._model.exceptions import BindError, ConfigurationError
@@ -22,13 +23,15 @@ from .reader import PortRing, RingReader
 
 __all__ = ["Rings"]
 
+_SHARE: Final = 2  # bytes for each that was asked for: as the kernel does for sockets, and a frame needs what they need
+
 
 class Rings:
     """Ports that are read from rings: see :class:`PortGroup`.
 
     ``interfaces`` by name; none: those that the addresses belong to. With ``sniff`` there are no ports, but what that
-    expression lets in. A ring takes all of its memory, ``receive_buffer`` bytes, when it is made: when the first port
-    of its version of IP is opened. Raises ConfigurationError.
+    expression lets in. A ring takes all of its memory, twice ``receive_buffer`` bytes, when it is made: when the first
+    port of its version of IP is opened. Raises ConfigurationError.
     """
 
     name = "the packet ring"
@@ -50,7 +53,7 @@ class Rings:
             self._readers = [self._sniffer(sniff)]
 
     def _sniffer(self, expression: str) -> RingReader:
-        packets = PacketSocket(ALL, sniffing_program(expression, self._named), 0, self.requested_buffer)
+        packets = PacketSocket(ALL, sniffing_program(expression, self._named), 0, _SHARE * self.requested_buffer)
         try:
             for index in self._named:
                 packets.watch_all_of(index)
@@ -86,7 +89,7 @@ class Rings:
             if version not in self._of:
                 self._of[version] = ring = PortRing(
                     version,
-                    ring_bytes=self.requested_buffer,
+                    ring_bytes=_SHARE * self.requested_buffer,
                     clock=self._clock,
                     local=self._local,
                     skipped=self.skipped,
