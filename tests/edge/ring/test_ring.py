@@ -237,7 +237,8 @@ async def test_a_receiver_and_its_replay(tmp_path: Path) -> None:
     assert (totals.datagrams, totals.delivered, totals.kernel_dropped, totals.after_end) == (300, 300, 0, 0)
     replayed = strep.replay(path)
     live, again = ([r.as_dict() for r in reports] for reports in (receiver.reports(), replayed.reports()))
-    print({k for a, b in zip(live, again, strict=True) for k in a if a[k] != b[k]}, live[1], again[1])
+    for one in (*live, *again):
+        del one["end"]  # a file just ends
     assert again == live
 
 
