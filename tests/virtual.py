@@ -213,8 +213,15 @@ class MemorySocket:
     def held_back(self) -> int:
         return self._held_back
 
+    @property
+    def name(self) -> str:
+        return f"udp:{self.address[0]}:{self.address[1]}"
+
     def fileno(self) -> int:
         return -1
+
+    def watchable(self) -> tuple[int, ...]:
+        return ()
 
     async def attach(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], object]) -> None:
         self._wake = wake

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .spans import copy_spans
 from .time import TICK_NS
 
-__all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "merged"]
+__all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "joined", "merged"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -121,6 +121,13 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
     latest = max(int(b.arrival_ns.max()) for b in batches)
     if earliest // TICK_NS == latest // TICK_NS:
         return batches
+    return [joined(batches)]
+
+
+def joined(batches: list[DatagramBatch]) -> DatagramBatch:
+    """Batches, at least one, as one batch in order of arrival."""
+    if len(batches) == 1:
+        return batches[0]
     slab, first_row = _slabs_of(batches)
     one = DatagramBatch(
         slab=slab,
@@ -130,13 +137,14 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
         source_lo=np.concatenate([b.source_lo for b in batches]),
         source_port=np.concatenate([b.source_port for b in batches]),
         local_port=np.concatenate([b.local_port for b in batches]),
+        captured=None if all(b.captured is None for b in batches) else np.concatenate([b.kept() for b in batches]),
         first_row=first_row,
     )
-    return [one.take(np.argsort(one.arrival_ns, kind="stable"))]
+    return one.take(np.argsort(one.arrival_ns, kind="stable"))
 
 
 def _slabs_of(batches: list[DatagramBatch]) -> tuple[U8, I64 | None]:
-    """The slabs of batches without ``captured`` as one, and the first rows in it."""
+    """The slabs of batches as one, and the first rows in it."""
     width = max(b.slab.shape[1] for b in batches)
     if all(b.first_row is None for b in batches):
         slab = np.zeros((sum(len(b) for b in batches), width), np.uint8)

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .._edge.udp import UdpSocket
+from .._edge.udp.base import Reader
 from .._model.datagrams import DatagramBatch, merged
 
 __all__ = ["read_now", "read_rest"]
 
-# datagrams that each socket gives in one turn: strangers can make them expensive, so it begins with few
+# datagrams that each reader gives in one turn: strangers can make them expensive, so it begins with few
 _FIRST_DATAGRAMS: Final = 256
 _FEWEST_DATAGRAMS: Final = 128
 _MOST_DATAGRAMS: Final = 4096
@@ -21,12 +21,12 @@ Clock = Callable[[], float]  # monotonic seconds
 
 
 async def read_rest(
-    sockets: Sequence[UdpSocket], take: Callable[[DatagramBatch], None], until_s: float, clock_s: Clock
+    readers: Sequence[Reader], take: Callable[[DatagramBatch], None], until_s: float, clock_s: Clock
 ) -> None:
     """Read until nothing is left, or until ``until_s`` on ``clock_s``. Others run after each turn of about 0.1 s."""
     limit, empty_turns = _FIRST_DATAGRAMS, 0
     while empty_turns < 2 and (began_s := clock_s()) < until_s:
-        if _read(sockets, take, limit):
+        if _read(readers, take, limit):
             limit, empty_turns = _next_limit(limit, clock_s() - began_s), 0
         else:
             empty_turns += 1
@@ -34,18 +34,18 @@ async def read_rest(
 
 
 def read_now(
-    sockets: Sequence[UdpSocket], take: Callable[[DatagramBatch], None], time_limit_s: float, clock_s: Clock
+    readers: Sequence[Reader], take: Callable[[DatagramBatch], None], time_limit_s: float, clock_s: Clock
 ) -> None:
     """The same, but nobody else runs meanwhile."""
     limit, now_s = _FIRST_DATAGRAMS, clock_s()
     until_s = now_s + time_limit_s
-    while now_s < until_s and _read(sockets, take, limit):
+    while now_s < until_s and _read(readers, take, limit):
         before_s, now_s = now_s, clock_s()
         limit = _next_limit(limit, now_s - before_s)
 
 
-def _read(sockets: Sequence[UdpSocket], take: Callable[[DatagramBatch], None], limit: int) -> bool:
-    received = [batch for socket in sockets if (batch := socket.receive(limit=limit)) is not None]
+def _read(readers: Sequence[Reader], take: Callable[[DatagramBatch], None], limit: int) -> bool:
+    received = [batch for reader in readers if (batch := reader.receive(limit=limit)) is not None]
     for batch in merged(received):
         take(batch)
     return bool(received)

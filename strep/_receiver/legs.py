@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from .._edge.udp import UdpSocket
+from .._edge.udp.base import Port
 from .._engine.engine import Engine
 from .._engine.sources.port_keys import PortRole
 from .._model.datagrams import DatagramBatch
@@ -81,9 +81,9 @@ class Legs:
         self._engine.registry.shut_out(leg, now_ns + round(linger_s * 1e9), now_ns)
         return self._end(streams, "stopped")
 
-    def open_pair(self, sockets: tuple[UdpSocket, UdpSocket], leg: uuid.UUID | None) -> PortPair:
-        """Make two bound sockets a pair, and read them from now on."""
-        pair = self._sockets.pair_of(sockets, leg)
+    def open_pair(self, ports: tuple[Port, Port], leg: uuid.UUID | None) -> PortPair:
+        """Make two bound ports a pair, and read them from now on."""
+        pair = self._sockets.pair_of(ports, leg)
         roles = dict(zip(pair.ports, (PortRole.RX, PortRole.TX), strict=True))
         self._engine.registry.bind(bindings_of(roles.items(), leg))
         if leg is not None:
@@ -91,7 +91,7 @@ class Legs:
         if self._recorder is not None:
             self._recorder.bind(roles)
         with self._changing_sockets():
-            self._sockets.add_pair(pair, sockets)
+            self._sockets.add_pair(pair, ports)
         return pair
 
     def end_strangers(self, pair: PortPair) -> int:
@@ -102,7 +102,7 @@ class Legs:
         """See :meth:`Receiver.close_pair`."""
         self._drain()
         closing = self._sockets.shut_pair(pair)
-        read_now(closing.sockets, self._take, _PAIR_READING_S, self._monotonic_s)
+        read_now([closing.rest], self._take, _PAIR_READING_S, self._monotonic_s)
         count = self._end(self._streams_of(pair), "stopped")
         self._engine.registry.unbind(pair.ports)
         if pair.call_leg_id is not None:
@@ -111,8 +111,8 @@ class Legs:
             self._recorder.bind(dict.fromkeys(pair.ports, int(PortRole.LISTEN)))
         with self._changing_sockets():
             self._sockets.remove_pair(closing)
-        for socket in closing.sockets:
-            self._troubles.forget(socket)
+        for port in closing.ports:
+            self._troubles.forget(port)
         self._engine.accounts.leave_unread(self._sockets.close_pair(closing))
         return count
 

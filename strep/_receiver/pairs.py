@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -10,10 +9,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .._edge.udp.address import UdpAddress, parse_address
-from .._edge.udp.base import UdpSocket
 from .._model.exceptions import AddressError, BindError, ConfigurationError
 
-__all__ = ["PairSockets", "PortPair", "PortPool", "parse_ports"]
+__all__ = ["PortPair", "PortPool", "parse_ports"]
 
 _T = TypeVar("_T")
 
@@ -47,55 +45,6 @@ def parse_ports(text: str) -> tuple[str, range]:
             f"{text!r} is no range of ports: write udp:0.0.0.0:20000-20999, or udp:0.0.0.0:0 for any that are free"
         )
     return address.host, range(address.port, int(last) + 1)
-
-
-class PairSockets:
-    """The open pairs and their sockets. There may be a thousand: one call asks the kernel which have something.
-
-    ``watching``: the loop can watch file descriptors.
-    """
-
-    def __init__(self, watching: bool) -> None:
-        self.open: dict[PortPair, tuple[UdpSocket, UdpSocket]] = {}
-        self._selects = watching and hasattr(selectors.DefaultSelector, "fileno")  # epoll, kqueue
-        self._selector: selectors.BaseSelector | None = None
-
-    def fileno(self) -> int | None:
-        """A file descriptor that is readable when any of the sockets is; None where there is no such thing, or no pair:
-        then each socket is looked at."""
-        return None if self._selector is None or not self.open else self._selector.fileno()  # type: ignore[attr-defined]
-
-    def add(self, pair: PortPair, sockets: tuple[UdpSocket, UdpSocket]) -> None:
-        """Look at these too."""
-        self.open[pair] = sockets
-        if self._selects and self._selector is None:
-            self._selector = selectors.DefaultSelector()  # a file descriptor: only who has pairs needs it
-        if self._selector is not None:
-            for socket in sockets:
-                self._selector.register(socket.fileno(), selectors.EVENT_READ, socket)
-
-    def remove(self, pair: PortPair) -> tuple[UdpSocket, UdpSocket]:
-        """Look at these no more. They are not closed."""
-        sockets = self.open.pop(pair)
-        if self._selector is not None:
-            for socket in sockets:
-                self._selector.unregister(socket.fileno())
-        return sockets
-
-    def ready(self) -> list[UdpSocket]:
-        """Sockets that have something, or may have."""
-        if not self.open:
-            return []
-        if self._selector is None:
-            return [socket for sockets in self.open.values() for socket in sockets]
-        return [key.data for key, _ in self._selector.select(0)]
-
-    def close(self) -> None:
-        """Forget all pairs. Their sockets are not closed."""
-        self.open.clear()
-        if self._selector is not None:
-            self._selector.close()
-            self._selector = None
 
 
 @dataclass(slots=True)

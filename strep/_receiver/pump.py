@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from .._edge.udp import UdpSocket
+from .._edge.udp.base import PortGroup, Reader
 from .._engine.release import Release
 from .._model.datagrams import DatagramBatch
 from .._model.time import TICK_NS
@@ -27,7 +27,7 @@ from .watchdog import Watchdog
 
 __all__ = ["Pump"]
 
-_BATCHES_A_LOOK: Final = 8  # of each socket, so that timers still run under flood
+_BATCHES_A_LOOK: Final = 8  # of each reader, so that timers still run under flood
 _RETRY_S: Final = 0.01  # until the next look, after one that failed
 _GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its socket's queue
 _SHORTEST_SLEEP_S: Final = 0.001
@@ -147,7 +147,7 @@ class Pump:
         now_ns = self._now_ns()
         tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._datagrams) else None
         self._datagrams = count = self.drain(tick_ns)
-        if count or any(socket.held_back for socket in self._sockets.first):
+        if count or any(reader.held_back for reader in self._sockets.readers):
             self._looks_in_vain = 0
         else:
             self._looks_in_vain += 1
@@ -203,15 +203,15 @@ class Pump:
         returns how many datagrams."""
         now_ns = self._now_ns()
         release = self._pacing.release(self._downstream.live_streams, consumed=self._consumed())
-        first = self._sockets.first
+        readers, group = self._sockets.readers, self._sockets.group
         total = 0
         for _ in range(_BATCHES_A_LOOK):
-            pairs = self._sockets.ready_pairs()
-            # a pair holds nothing back: nobody would say that it does
-            received = [*(self._read(s, before_ns) for s in first), *(self._read(s, None) for s in pairs)]
+            received = [self._read(reader, before_ns) for reader in self._sockets.first]
+            if group is not None:
+                received.append(self._read_group(group, before_ns))
             self._watchdog.looked()
             total += self._downstream.take_all([b for b in received if b is not None and len(b)], release)
-            if not any(socket.full for socket in (*first, *pairs)):
+            if not any(reader.full for reader in readers):
                 # everything stamped before has been read
                 until_ns = now_ns - _GUARD_NS
                 if before_ns is not None:
@@ -220,16 +220,28 @@ class Pump:
                 break
         return total
 
-    def _read(self, socket: UdpSocket, before_ns: int | None) -> DatagramBatch | None:
+    def _read(self, reader: Reader, before_ns: int | None) -> DatagramBatch | None:
         troubles = self._troubles
-        if troubles and troubles.wait(socket, self._now_ns()):
+        if troubles and troubles.wait(reader, self._now_ns()):
             return None
         try:
-            batch = socket.receive(before_ns)
+            batch = reader.receive(before_ns)
         except Exception as error:
-            socket.full = False
-            troubles.raised(socket, error, self._now_ns())
+            reader.full = False
+            troubles.raised(reader, error, self._now_ns())
             return None
         if troubles:
-            troubles.went_well(socket)
+            troubles.went_well(reader)
+        return batch
+
+    def _read_group(self, group: PortGroup, before_ns: int | None) -> DatagramBatch | None:
+        """Read all ports of pairs, but for those that cannot be read at the moment."""
+        troubles = self._troubles
+        tried = {port for port in troubles.due(self._now_ns()) if group.retry(port)} if troubles else set()
+        batch = self._read(group, before_ns)
+        for port, error in group.failures():
+            troubles.raised(port, error, self._now_ns())
+            tried.discard(port)
+        for again in tried:
+            troubles.went_well(again)
         return batch

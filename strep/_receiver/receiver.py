@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
@@ -87,7 +88,11 @@ class Receiver:
                      comes back; another port of the same host when it has been silent for 0.1 s. What others send is
                      rejected as "foreign_source". "off": any address may send.
     ``pcap``         records every datagram raw; a replay of the file gives the same audio and figures.
-    ``transport``    "auto", "recvmmsg" (Linux) or "portable".
+    ``transport``    "auto", "recvmmsg" (Linux), "portable", or "ring": a packet ring (Linux, CAP_NET_RAW) that all
+                     ports share. It is in front of the machine's firewall: ``allow`` is what limits senders then.
+    ``interface``    names of interfaces that the ring looks at; by default those that the ports' addresses belong to.
+    ``sniff``        "udp portrange 10000-20000": instead of listening, take traffic between others as it comes by on
+                     ``interface`` (a mirror port), a stream per port and SSRC as in a replay.
     ``receive_buffer``  bytes of receive buffer to ask the kernel for, for each socket; default 128 MiB, each port of a
                      pair 1 MiB. What was granted is in :attr:`sockets`.
     ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.
@@ -159,6 +164,12 @@ class Receiver:
         if self._parts is not None:
             raise ConfigurationError("this receiver has been started before: make a new one")
         loop = asyncio.get_running_loop()
+        rings = partial(
+            self._edge.rings,
+            self._settings.interface,
+            receive_buffer=self._settings.receive_buffer,
+            sniff=self._settings.sniff,
+        )
         sockets = SocketSet(
             self._edge,
             self._pool,
@@ -166,6 +177,7 @@ class Receiver:
             watching=self._edge.can_watch(loop),
             transport=self._settings.transport,
             receive_buffer=self._settings.receive_buffer,
+            rings=rings if self._settings.ring else None,
         )
         try:
             sockets.open(self._addresses)
@@ -203,7 +215,7 @@ class Receiver:
         parts.pump.stop()
         began_s, drain_s = now_s(), self._settings.drain_s
         sockets.shut()
-        await read_rest(sockets.all, driver.take, began_s + timeout_s * _READING_SHARE + drain_s, now_s)
+        await read_rest(sockets.readers, driver.take, began_s + timeout_s * _READING_SHARE + drain_s, now_s)
         self._hooks.received_all()
         driver.do(engine.flush)
         engine.accounts.leave_unread(sockets.count_unread())

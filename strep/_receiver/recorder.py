@@ -41,8 +41,8 @@ class Recorder:
         self._queue = WorkerQueue(self._write, name="strep-pcap", limit=queue_bytes, on_fault=self._fail)
 
     def bind(self, roles: Mapping[int, int]) -> None:
-        """What more ports are for. To be called before their first packet."""
-        self._writer.bind(roles)
+        """What more ports are for, from the next batch on: those that wait keep what they came to."""
+        self._queue.put(dict(roles))
 
     def write(self, batch: DatagramBatch) -> None:
         """Keep a copy of the batch, because its slab belongs to the socket. Returns at once, and never raises."""
@@ -68,7 +68,10 @@ class Recorder:
             with self._lock:
                 self.dropped += len(batch)
 
-    def _write(self, batch: DatagramBatch) -> None:
+    def _write(self, batch: DatagramBatch | dict[int, int]) -> None:
+        if isinstance(batch, dict):
+            self._writer.bind(batch)
+            return
         if self.failed is not None:
             with self._lock:
                 self.dropped += len(batch)

@@ -14,6 +14,7 @@ from os import PathLike
 from typing import Any, Final, TypedDict, TypeVar
 
 from .._codecs.payload_types import PayloadTypes
+from .._edge.ring.expression import sniffing_program
 from .._edge.udp.address import UdpAddress, parse_address
 from .._engine.engine import EngineConfig
 from .._engine.sources.pinning import SourcePins
@@ -39,7 +40,7 @@ __all__ = [
 
 LATENCY_MS: Final = 200.0
 LATENCY_WITHOUT_SINKS_MS: Final = 60.0  # somebody iterates, and wants audio soon
-TRANSPORTS: Final = ("auto", "recvmmsg", "portable")
+TRANSPORTS: Final = ("auto", "recvmmsg", "portable", "ring")
 
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -78,7 +79,12 @@ class Settings:
     ``pin``             what a stream belongs to: the "address" and port that it first came from, their "network" (/24
                         of IPv4, /48 of IPv6, any port), or "off", any address.
     ``pcap``            a file to which every datagram is recorded raw. None: no recording.
-    ``transport``       "auto", "recvmmsg" (64-bit Linux) or "portable".
+    ``transport``       "auto", "recvmmsg" (64-bit Linux), "portable", or "ring": a packet ring (Linux, CAP_NET_RAW),
+                        which is read instead of sockets, and is in front of the machine's firewall.
+    ``interface``       interfaces that a ring looks at, by name; it implies the ring. Empty: those that the ports'
+                        addresses belong to.
+    ``sniff``           traffic between others to take instead of listening on ports, as it comes by on ``interface``:
+                        "udp portrange 10000-20000", in a part of libpcap's language.
     ``receive_buffer``  bytes of receive buffer to ask the kernel for, for each socket of ``listen``, ``rx`` and ``tx``;
                         each port of ``pairs`` gets at most 1 MiB of it.
     ``drain_s``         how much longer than 2 s the end may take, 0 to 3600 s, to read and finish what has come before.
@@ -127,7 +133,13 @@ class Settings:
     )
     pcap: str | PathLike[str] | None = field(default=None, metadata=_about("Record every datagram raw to this file."))
     transport: str = field(
-        default="auto", metadata=_about("How datagrams are read: auto, recvmmsg (Linux) or portable.")
+        default="auto", metadata=_about("How datagrams are read: auto, recvmmsg (Linux), portable or ring (Linux).")
+    )
+    interface: Sequence[str] = field(
+        default=(), metadata=_about("Interfaces that a packet ring looks at; none: those of the ports' addresses.")
+    )
+    sniff: str | None = field(
+        default=None, metadata=_about("Take traffic between others off the interface, like udp portrange 10000-20000.")
     )
     receive_buffer: int = field(
         default=128 << 20, metadata=_about("Socket buffer to ask the kernel for.", unit="bytes")
@@ -145,7 +157,9 @@ class Settings:
         if not 0 <= self.drain_s <= 3600:
             raise ConfigurationError(f"drain_s={self.drain_s:g}: 0 to 3600 s")
         if self.transport not in TRANSPORTS:
-            raise ConfigurationError(f'transport {self.transport!r}: "auto", "recvmmsg" or "portable"')
+            raise ConfigurationError(f'transport {self.transport!r}: "auto", "recvmmsg", "portable" or "ring"')
+        if self.sniff is not None:
+            sniffing_program(self.sniff, [])  # raises
         if self.latency_ms is not None and not 0 <= self.latency_ms <= 800:
             raise ConfigurationError(f"latency {self.latency_ms:g} ms: choose 0 to 800 ms")
         if not 1 <= self.max_streams <= 1_000_000:
@@ -165,6 +179,7 @@ class Settings:
             "call_leg_id": parse_call_leg_id(self.call_leg_id),
             "call_legs": legs,
             "allow": tuple(self.allow),
+            "interface": (self.interface,) if isinstance(self.interface, str) else tuple(self.interface),
             "payload_types": None if self.payload_types is None else dict(self.payload_types),
         }
         for name, value in changed.items():
@@ -184,6 +199,9 @@ class Settings:
 
         Raises AddressError, and ConfigurationError if there is no port to receive on, now or later.
         """
+        self._check_ring()
+        if self.sniff is not None:
+            return []
         if self.listen is None and self.rx is None and self.tx is None and self.pairs is None:
             raise ConfigurationError(
                 'no port to receive on: give listen="udp:0.0.0.0:9000", rx= and tx=, or pairs="udp:0.0.0.0:20000-20999"'
@@ -195,10 +213,26 @@ class Settings:
         own = [(listen, PortRole.LISTEN)] if listen is not None else []
         return own + _roles(rx, tx, may_share=one_port)
 
+    def _check_ring(self) -> None:
+        if (self.interface or self.sniff is not None) and self.transport not in ("auto", "ring"):
+            raise ConfigurationError(
+                f'transport {self.transport!r}: interface and sniff are for a packet ring; leave it, or give "ring"'
+            )
+        if self.sniff is not None:
+            if not self.interface:
+                raise ConfigurationError("sniff needs interface: the one that the traffic comes by on, like eth1")
+            if any(port is not None for port in (self.listen, self.rx, self.tx, self.pairs)):
+                raise ConfigurationError("sniff takes traffic between others: give no listen, rx, tx or pairs with it")
+
     def replayed_bindings(self) -> dict[int, PortBinding]:
         """``rx`` and ``tx`` as ports of a recording. Raises ConfigurationError if they name no UDP port."""
         rx, tx = (None if value is None else _port_number(value) for value in (self.rx, self.tx))
         return bindings_of(_roles(rx, tx), self.leg)
+
+    @property
+    def ring(self) -> bool:
+        """Whether a packet ring is read instead of sockets."""
+        return self.transport == "ring" or bool(self.interface)
 
     @property
     def leg(self) -> uuid.UUID | None:
@@ -228,6 +262,8 @@ _NO_CONTROL: Final = "nothing there announces call legs or opens pairs: use a Re
 _FROM_A_FILE: Final = "a replay reads a file"
 _BY_API: Final = "strep serve learns call legs from webhooks, and names and binds them itself"
 
+_ONE_RING: Final = "one process reads a packet ring: use a Receiver"
+
 _NOT_FOR_REPLAY: Final = {
     "listen": f"{_FROM_A_FILE}: STREP is told by its header, on any port",
     "pairs": f"{_FROM_A_FILE}, which says itself what each port was for",
@@ -235,6 +271,8 @@ _NOT_FOR_REPLAY: Final = {
     "pending_s": f"{_FROM_A_FILE}: nobody announces call legs meanwhile",
     "pcap": f"{_FROM_A_FILE}: the recording is there already",
     "transport": f"{_FROM_A_FILE}, not sockets",
+    "interface": f"{_FROM_A_FILE}, not interfaces",
+    "sniff": f"{_FROM_A_FILE}: it takes all that is in it",
     "receive_buffer": f"{_FROM_A_FILE}, not sockets",
     "drain_s": f"{_FROM_A_FILE} to its end, however long that takes",
 }
@@ -242,11 +280,16 @@ _NOT_FOR_REPLAY: Final = {
 NOT_FOR: Final[Mapping[str, Mapping[str, str]]] = {
     "Receiver": {},
     "replay": _NOT_FOR_REPLAY,
-    "Supervisor": dict.fromkeys(("pairs", "announced_only", "pending_s"), _NO_CONTROL),
+    "Supervisor": {
+        **dict.fromkeys(("pairs", "announced_only", "pending_s"), _NO_CONTROL),
+        "interface": _ONE_RING,
+        "sniff": _ONE_RING,
+    },
     "strep capture": dict.fromkeys(("pairs", "announced_only", "pending_s"), _NO_CONTROL),
     "strep replay": _NOT_FOR_REPLAY,
     "strep serve": {
         **dict.fromkeys(("rx", "tx", "call_leg_id", "call_legs"), _BY_API),
+        "sniff": "the service records what is forked to it",
         "pending_s": "the service announces a call leg before it forks it: the default of 5 s is enough",
     },
 }
@@ -291,6 +334,8 @@ class SocketOptions(EngineOptions, total=False):
 class ReceiverOptions(SocketOptions, total=False):
     """Of :class:`strep.Receiver`."""
 
+    interface: Sequence[str]
+    sniff: str | None
     pairs: str | None
     announced_only: bool
     pending_s: float

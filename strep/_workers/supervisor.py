@@ -91,6 +91,8 @@ class Supervisor:
         if sinks is not None and not (callable(sinks) or isinstance(sinks, PostingSinks)):
             raise ConfigurationError("sinks are made in each worker: give a function that takes its index")
         settings.refuse_for("Supervisor")
+        if settings.ring:
+            raise ConfigurationError('transport "ring": one process reads a packet ring; use a Receiver, or "auto"')
         self._settings = settings
         self._plans = [PortPlan(address, role.label, role.label == "listen") for address, role in settings.addresses()]
         self._transport = transport_named(settings.transport).transport

@@ -16,7 +16,7 @@ import numpy as np
 from .._model.exceptions import ConfigurationError
 from .._version import __version__
 
-__all__ = ["FLOOR_SOURCE", "Machine", "build_floor", "core_pair", "machine"]
+__all__ = ["FLOOR_SOURCE", "Machine", "build_floor", "busy_s", "core_pair", "machine"]
 
 FLOOR_SOURCE: Final = Path(__file__).with_name("floor.c")
 
@@ -52,6 +52,14 @@ def _field(path: str, name: str) -> str | None:
             return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
     except OSError:
         return None
+
+
+def busy_s() -> float:
+    """Seconds that all cores together were not idle, of processes, system calls and interrupts, since the machine
+    began (/proc/stat)."""
+    with open("/proc/stat") as lines:
+        user, nice, system, _, _, irq, softirq, *_ = map(int, lines.readline().split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def core_pair() -> tuple[int, int]:

@@ -25,6 +25,7 @@ class Settings:
     streams: int = 4000  # this and what follows: of the workload "ratio"
     rate: float = 250_000.0
     duration_s: float = 10.0
+    transport: str = "auto"  # of the workload "ratio": how strep reads
     progress: Callable[[str], None] = lambda text: None
 
     def repeat(self, usual: int, quick: int = 1) -> int:

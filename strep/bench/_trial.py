@@ -18,7 +18,7 @@ import numpy as np
 
 from ..simulate.load import call_leg_id_of, expected_samples
 from ..simulate.schedule import Schedule, make_schedule
-from ._machine import core_pair
+from ._machine import busy_s, core_pair
 from ._processes import MeasuredProcess, MeasurementError
 
 __all__ = ["RECEIVERS", "Load", "Trial", "capture_command", "cpu_when_idle", "is_right", "run_trial"]
@@ -71,6 +71,7 @@ class Trial:
     missing: int  # sample frames that a sink did not get
     wrong: int  # files whose audio is not what was sent, sample for sample
     cpu_us: float  # CPU time per packet, all threads, from before the first packet until nothing is left to do
+    machine_us: float  # CPU time per packet of the whole machine, generator and interrupts included, in that time
     memory_mib: float  # at its peak
     finish_s: float  # from SIGTERM to the end: files finished, summary written
     summary: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -117,13 +118,13 @@ def run_trial(
         with MeasuredProcess(command or commands[receiver], cores or core, work / "receiver.log") as process:
             port = _port(process.line())
             cpu = process.family_cpu_s if cores else process.cpu_s
-            before = cpu()
+            before, busy_before = cpu(), busy_s()
             with MeasuredProcess(load.command(port), other, work / "load.log") as generator:
                 while watch is not None and generator.process.poll() is None:
                     watch(process)
                     time.sleep(_LOOK_S)
                 sent = json.loads(generator.line())
-            cpu_s = cpu_when_idle(cpu) - before
+            cpu_s, machine_s = cpu_when_idle(cpu) - before, busy_s() - busy_before
             ended = process.end()
         datagrams, dropped, lost, missing, summary = _figures(ended.output)
         wrong = _count_wrong(out, load, sent["packets_a_stream"], samples) if receiver == "wav" else 0
@@ -140,6 +141,7 @@ def run_trial(
         missing=missing,
         wrong=wrong,
         cpu_us=1e6 * cpu_s / max(datagrams, 1),
+        machine_us=1e6 * machine_s / max(datagrams, 1),
         memory_mib=ended.memory_mib,
         finish_s=ended.finish_s,
         summary=summary,

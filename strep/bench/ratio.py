@@ -12,7 +12,10 @@ from ._trial import RECEIVERS, Load, Trial, run_trial
 
 __all__ = ["measure", "measure_ratios"]
 
-COLUMNS: Final = ("receiver", "lost", "missing", "wrong", "CPU µs/packet", "x floor", "% of a core", "MiB", "finish s")
+COLUMNS: Final = (
+    "receiver", "lost", "missing", "wrong", "CPU µs/packet", "x floor", "machine µs/packet", "% of a core", "MiB",
+    "finish s",
+)  # fmt: skip
 
 
 def measure(settings: Settings) -> Outcome:
@@ -20,6 +23,8 @@ def measure(settings: Settings) -> Outcome:
     load = Load(settings.streams, settings.rate, duration_s)
     runs = settings.repeat(5)
     title = f"{load.streams:,} streams, {load.rate:,.0f} packets/s, {duration_s:g} s on one core; median of {runs}"
+    if settings.transport != "auto":
+        title += f"; transport {settings.transport}"
     outcome = Outcome("ratio", title, COLUMNS)
     trials = measure_ratios(settings, load, runs)
     for name, group in trials.items():
@@ -32,6 +37,7 @@ def measure(settings: Settings) -> Outcome:
                 sum(t.wrong for t in group),
                 spread([t.cpu_us for t in group]),
                 spread(ratios),
+                spread([t.machine_us for t in group]),
                 round(median(t.cpu_us * t.sent / duration_s for t in group) / 1e4),
                 round(median(t.memory_mib for t in group)),
                 round(median(t.finish_s for t in group), 2),
@@ -56,5 +62,6 @@ def measure_ratios(settings: Settings, load: Load, runs: int) -> dict[str, list[
                 if receiver == "floor" and floor is None:
                     continue
                 settings.progress(f"{receiver} {number + 1}/{runs}")
-                trials.setdefault(receiver, []).append(run_trial(receiver, load, work, floor=floor))
+                options = [] if settings.transport == "auto" else ["--transport", settings.transport]
+                trials.setdefault(receiver, []).append(run_trial(receiver, load, work, floor=floor, options=options))
     return trials

@@ -14,6 +14,7 @@ import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .._receiver.settings import TRANSPORTS
 from .exit_codes import EXIT_WRONG
 from .running import console
 
@@ -54,6 +55,13 @@ _FILE_COLUMNS: Final = 160  # columns of text, when stdout is no terminal
     help="Seconds (workload ratio only).",
 )
 @click.option(
+    "--transport",
+    type=click.Choice(TRANSPORTS),
+    default="auto",
+    show_default=True,
+    help="How strep reads (workload ratio only; what decodes into arrays reads as auto does).",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
@@ -75,6 +83,7 @@ def bench(
     streams: int,
     rate: float,
     duration: float,
+    transport: str,
     out: tuple[Path, ...],
     json_file: Path | None,
     list_only: bool,
@@ -100,6 +109,7 @@ def bench(
         for name, place in _measurements(workloads or tuple(WORKLOADS), out, WRITING):
             settings = Settings(
                 quick=quick, runs=runs, directory=place, streams=streams, rate=rate, duration_s=duration,
+                transport=transport,
                 progress=lambda text, name=name: progress.update(task, description=f"{name}: {text}"),  # type: ignore[misc]
             )  # fmt: skip
             outcome = run_workload(name, settings)

@@ -92,7 +92,7 @@ class CaptureOptions:
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def capture(**options: Any) -> None:
     """Receive forked media until interrupted; write WAV files and summary.json to --out."""
-    if options["listen"] is None and options["rx"] is None and options["tx"] is None:
+    if all(options[name] is None for name in ("listen", "rx", "tx", "sniff")):
         options["listen"] = _DEFAULT_LISTEN
     favor_receiving()
     hide_key()
@@ -145,7 +145,7 @@ def _make_receiver(
 ) -> tuple[Receiver | Supervisor, LevelMeter | None, Found]:
     """What receives; the meter whose levels the table shows, and what else it shows."""
     workers = own.workers
-    if workers > 1 and (problem := _why_alone(settings.listen, output.layout)):
+    if workers > 1 and (problem := _why_alone(settings, output.layout)):
         err.print(f"{problem}: one process does it all", style="yellow", soft_wrap=True)
         workers = 1
     if workers > 1:
@@ -196,11 +196,13 @@ def _metrics_server(address: str, receiver: Receiver | Supervisor) -> HttpServer
     return HttpServer(metrics_app(collector(receiver)), host, port, extra="metrics")
 
 
-def _why_alone(listen: str | None, layout: str) -> str | None:
+def _why_alone(settings: Settings, layout: str) -> str | None:
     """Why there cannot be several workers; None: there can."""
     if layout == "session":
         return "the call legs of a session are written into one file"
-    if listen is None:
+    if settings.ring:
+        return "one process reads a packet ring"
+    if settings.listen is None:
         return "the rx and tx ports carry one call leg, which one process receives"
     return steering_problem()
 
@@ -209,10 +211,15 @@ def _announce(err: Console, receiver: Receiver | Supervisor, as_json: bool) -> N
     sockets = receiver.sockets
     workers = {"workers": len(receiver.workers)} if isinstance(receiver, Supervisor) else {}
     if as_json:
-        listening = [{"address": s.address, "role": s.role} for s in sockets]
+        listening = [{"address": s.address, "role": s.role} for s in sockets if s.role != "ring"]
         emit({"event": "listening", "sockets": listening, **workers})
     each = f" for each of {workers['workers']} workers" if workers else ""
     for s in sockets:
+        if s.role == "ring":
+            continue  # its ports stand there
+        if s.role == "sniff":
+            err.print(f"sniffing on {s.address} (buffer {s.granted_buffer >> 20} MiB)", soft_wrap=True)
+            continue
         err.print(
             f"listening on udp:{s.address} ({s.role}, {s.transport}, buffer {s.granted_buffer >> 20} MiB{each})",
             soft_wrap=True,

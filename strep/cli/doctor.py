@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import click
 from rich.text import Text
 
+from .._edge.ring.packet_socket import ring_problem
 from .._edge.udp import UdpAddress, open_socket, parse_address, recvmmsg_available
 from .._model.exceptions import StrepError
 from .._model.extras import install
@@ -103,6 +104,7 @@ def examine(address: UdpAddress, out: Path) -> Iterator[Check]:
         if recvmmsg_available()
         else Check("recvmmsg", "warn", "not on this system: the portable path is used, at about a tenth of the speed")
     )
+    yield _ring()
     yield _workers()
     yield _timestamps()
     yield _uvloop()
@@ -131,6 +133,16 @@ def _port(address: UdpAddress) -> Iterator[Check]:
         yield Check("receive buffer", "warn", text)
     else:
         yield Check("receive buffer", "ok", text)
+
+
+def _ring() -> Check:
+    """A choice, so that it is no fault to have none."""
+    problem = ring_problem()
+    if problem is None:
+        return Check(
+            "packet ring", "ok", "--transport ring works; it is in front of the firewall: --allow limits senders"
+        )
+    return Check("packet ring", "ok", f"not there, and not needed: {problem}")
 
 
 def _workers() -> Check:

@@ -66,7 +66,15 @@ _LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {
         "unless it has the dissector (`strep wireshark`), or the file goes through `strep unwrap` first. With workers: "
         "FILE-stem.0.pcap, .1.pcap ...; who replaces a dead one takes the next free name, like .1-2.pcap.",
     },
-    "transport": {"type": click.Choice(TRANSPORTS), "help": None},
+    "transport": {
+        "type": click.Choice(TRANSPORTS),
+        "help": "How datagrams are read. ring: a packet ring, which needs CAP_NET_RAW and is in front of the firewall.",
+    },
+    "interface": {"metavar": "NAME", "help": "Interface that a packet ring looks at (repeat); it implies the ring."},
+    "sniff": {
+        "metavar": "EXPR",
+        "help": "Instead of listening, take UDP between others off --interface, like 'udp portrange 10000-20000'.",
+    },
     "receive_buffer": {"type": click.IntRange(1 << 12, 1 << 30)},
     "drain_s": {"type": click.FloatRange(0, 3600)},
     "redact": {"help": "Tell that a key was pressed, never which."},
@@ -94,7 +102,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 _PORTS: Final = ("listen", "rx", "tx")
 _LEGS: Final = ("call_leg_id", "call_legs")
-_SOCKETS: Final = ("transport", "receive_buffer", "drain_s")
+_SOCKETS: Final = ("transport", "interface", "sniff", "receive_buffer", "drain_s")
 # options of their own in --help, or (pairs, announced_only) other options of the command that has them
 _ELSEWHERE: Final = ("redact", "pcap", "pairs", "announced_only")
 

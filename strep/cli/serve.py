@@ -347,7 +347,7 @@ def _announce(
 ) -> None:
     webhooks = f"http://{servers[0].address}{own.path}"
     admin = f"http://{servers[-1].address}"
-    media = [socket.address for socket in receiver.sockets]
+    media = [socket.address for socket in receiver.sockets if socket.role != "ring"]
     if writer is not None:
         writer({"event": "serving", "media": media, "webhooks": webhooks, "admin": admin})
     for address in media:

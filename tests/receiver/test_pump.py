@@ -113,7 +113,7 @@ def accounts(receiver: strep.Receiver) -> tuple[int, int, int, dict[str, int]]:
     ("loop", "place"),
     [
         *((loop, place) for loop in LOOPS if loop != "endpoint" for place in ("drain", "_sleep")),
-        *(("virtual", place) for place in ("drain", "_sleep", "pause_s", "release", "next_deadline_ns", "ready")),
+        *(("virtual", place) for place in ("drain", "_sleep", "pause_s", "release", "next_deadline_ns")),
     ],
 )
 def test_whatever_raises_in_a_look_there_is_a_next_one(loop: str, place: str) -> None:
@@ -126,7 +126,6 @@ def test_whatever_raises_in_a_look_there_is_a_next_one(loop: str, place: str) ->
                 "pause_s": parts.pacing,
                 "release": parts.pacing,
                 "next_deadline_ns": parts.engine,
-                "ready": parts.sockets._pairs,
             }
             holder = holders.get(place, parts.pump)
             failing = Failing(getattr(holder, place))

@@ -21,6 +21,7 @@ from virtual import in_memory, run_virtually, send, until
 import strep
 from strep import ConfigurationError, Receiver, Supervisor
 from strep._edge.pcap import PcapWriter
+from strep._edge.ring.packet_socket import ring_problem
 from strep._engine.sources.port_keys import PortRole
 from strep._receiver import settings as module
 from strep._receiver.bindings import bindings_of
@@ -47,6 +48,8 @@ OTHER: dict[str, Any] = {
     "pin": "network",
     "pcap": "a.pcap",
     "transport": "portable",
+    "interface": ("lo",),
+    "sniff": "udp port 5004",
     "receive_buffer": 1 << 16,
     "drain_s": 1.5,
     "redact": True,
@@ -66,10 +69,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "max_streams": (0, "choose 1 to 1000000"),
     "idle_timeout_s": (0.5, "choose 1 s or more"),
     "pin": ("nonsense", '"address", "network" or "off"'),
-    "transport": ("nonsense", '"auto", "recvmmsg" or "portable"'),
+    "transport": ("nonsense", '"auto", "recvmmsg", "portable" or "ring"'),
+    "sniff": ("tcp port 80", "write udp port N"),
     "drain_s": (-1, "0 to 3600 s"),
 }
-ANY_VALUE_GOES = {"announced_only", "pcap", "receive_buffer", "redact"}
+ANY_VALUE_GOES = {"announced_only", "interface", "pcap", "receive_buffer", "redact"}
 
 
 def test_each_setting_says_what_it_is_and_has_its_entries() -> None:
@@ -264,6 +268,22 @@ async def honours_transport(tmp_path: Path) -> None:
         assert [s.transport for s in receiver.sockets] == ["portable"]
 
 
+async def honours_interface(tmp_path: Path) -> None:
+    if problem := ring_problem():
+        pytest.skip(problem)
+    async with Receiver("127.0.0.1:0", interface=["lo"], receive_buffer=1 << 16) as receiver:
+        assert [(s.role, s.transport) for s in receiver.sockets] == [("listen", "ring"), ("ring", "ring")]
+        assert receiver.sockets[1].address == "lo"
+
+
+async def honours_sniff(tmp_path: Path) -> None:
+    """What it takes: tests/edge/ring/test_cable.py."""
+    if problem := ring_problem():
+        pytest.skip(problem)
+    async with Receiver(interface=["lo"], sniff="udp port 5004", receive_buffer=1 << 16) as receiver:
+        assert [(s.role, s.address) for s in receiver.sockets] == [("sniff", "lo")]
+
+
 async def honours_receive_buffer(tmp_path: Path) -> None:
     async with Receiver("127.0.0.1:0", receive_buffer=1 << 16) as receiver:
         assert [s.requested_buffer for s in receiver.sockets] == [1 << 16]
@@ -297,7 +317,7 @@ def inside(receiver: Receiver) -> Any:
     return receiver._parts.engine
 
 
-ON_REAL_SOCKETS = {"transport", "receive_buffer"}
+ON_REAL_SOCKETS = {"transport", "interface", "sniff", "receive_buffer"}
 HONOURED: dict[str, Callable[[Path], Any]] = {
     "listen": honours_listen,
     "rx": honours_ports,
@@ -315,6 +335,8 @@ HONOURED: dict[str, Callable[[Path], Any]] = {
     "pin": honours_pin,
     "pcap": honours_pcap,
     "transport": honours_transport,
+    "interface": honours_interface,
+    "sniff": honours_sniff,
     "receive_buffer": honours_receive_buffer,
     "drain_s": honours_drain_s,
     "redact": honours_redact,

@@ -26,10 +26,14 @@ _USUAL_HEADER_BYTES: Final = 14 + 20 + 8  # Ethernet, IPv4 without options, UDP
 _USUAL_READ_BYTES: Final = 48  # of each frame: the headers, rounded up to words
 _DEEPEST: Final = 32  # layers of a frame, tags and extension headers among them
 _MOST_JOINED: Final = 4  # fragments of fragments
-_HANDLERS: Final[dict[int, Callable[[Frames, I64], None]]] = {
+_Handlers = dict[int, Callable[[Frames, I64], None]]
+_HANDLERS: Final[_Handlers] = {
     Layer.LINK: links.link, Layer.ETHERNET: links.ethernet, Layer.ETHERTYPE: links.ethertype, Layer.MPLS: links.mpls,
     Layer.PPPOE: links.pppoe, Layer.PPP: links.ppp, Layer.IP: network.ip, Layer.TRANSPORT: network.transport,
     Layer.GRE: network.gre, Layer.UDP: tunnels.udp, Layer.HEP: hep,
+}  # fmt: skip
+_WITHOUT_TUNNELS: Final[_Handlers] = {
+    Layer.LINK: links.link, Layer.IP: network.ip_once, Layer.TRANSPORT: network.transport, Layer.UDP: tunnels.udp_alone,
 }  # fmt: skip
 
 
@@ -66,13 +70,18 @@ class Datagrams:
 class Finder:
     """Finds the UDP datagrams among frames, in order. Frames that are none, or cannot be used, are counted by cause in
     ``skipped``; ``encapsulated`` counts what datagrams were packed into, ``cut`` those that were not captured whole.
-    Payloads that were put together of fragments are kept in ``extra``, the first of them at ``extra_at``."""
+    Payloads that were put together of fragments are kept in ``extra``, the first of them at ``extra_at``.
 
-    def __init__(self, data: U8, skipped: Counter[str]) -> None:
+    ``fragments`` are those of frames before these; ``tunnels``: look into what datagrams are packed into."""
+
+    def __init__(
+        self, data: U8, skipped: Counter[str], *, fragments: Fragments | None = None, tunnels: bool = True
+    ) -> None:
         self._data = data
         self._skipped = skipped
+        self._handlers = _HANDLERS if tunnels else _WITHOUT_TUNNELS
         self.encapsulated: Counter[str] = Counter()
-        self.fragments = Fragments(skipped)
+        self.fragments = fragments or Fragments(skipped)
         self.cut = 0
         self.extra = np.zeros(0, np.uint8)
         self.extra_at = data.size
@@ -115,7 +124,7 @@ class Finder:
             self.extra_at += done
 
     def _look_into(self, frames: Frames, records: Records) -> list[Datagrams]:
-        peel(frames)
+        peel(frames, self._handlers)
         parts = [_datagrams(frames, records, 0)]
         for _ in range(_MOST_JOINED):
             rows = np.flatnonzero(frames.layer == Layer.FRAGMENT)
@@ -126,7 +135,7 @@ class Finder:
             frames = Frames(
                 whole.data, whole.at, whole.end, kind, whole.arrival_ns, whole.record, self._skipped, self.encapsulated
             )
-            peel(frames)
+            peel(frames, self._handlers)
             parts.append(_datagrams(frames, records, self.end))
             self.extra = np.concatenate([self.extra, whole.data])
         self._skipped["fragment"] += int(np.count_nonzero(frames.layer == Layer.FRAGMENT))
@@ -150,12 +159,12 @@ def _payloads(records: Records, origin: Origin) -> Datagrams:
     )
 
 
-def peel(frames: Frames) -> None:
+def peel(frames: Frames, handlers: _Handlers) -> None:
     """Take layers off, until datagrams and fragments are left."""
     for _ in range(_DEEPEST):
         again = False
         for layer in np.flatnonzero(np.bincount(frames.layer)).tolist():
-            handler = _HANDLERS.get(layer)
+            handler = handlers.get(layer)
             if handler is not None:
                 again = True
                 handler(frames, np.flatnonzero(frames.layer == layer))

@@ -9,7 +9,7 @@ import numpy as np
 from ..._model.addresses import MAPPED_PREFIX
 from .layers import I64, Frames, Layer
 
-__all__ = ["UDP", "gre", "ip", "transport"]
+__all__ = ["UDP", "gre", "ip", "ip_once", "transport"]
 
 UDP: Final = 17
 _FRAGMENT: Final = 44
@@ -24,6 +24,13 @@ _NAMES: Final = {
 _GRE_TYPES: Final = (0x6558, 0x0800, 0x86DD, 0x8847, 0x8848, 0x880B, 0x8100, 0x88A8, 0x8864)
 _ERSPAN: Final = 0x88BE
 _ERSPAN_III: Final = 0x22EB
+
+
+def ip_once(frames: Frames, rows: I64) -> None:
+    """IP that is not carried in IP."""
+    inside = frames.network[rows] >= 0
+    frames.drop(rows[inside], "tunnel")
+    ip(frames, rows[~inside])
 
 
 def ip(frames: Frames, rows: I64) -> None:

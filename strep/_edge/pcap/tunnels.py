@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .layers import I64, Frames, Layer
 
-__all__ = ["HEP_MAGIC", "TUNNEL_PORTS", "udp"]
+__all__ = ["HEP_MAGIC", "TUNNEL_PORTS", "udp", "udp_alone"]
 
 _VXLAN: Final = (4789, 8472, 4790)  # IANA's, Linux' first, and the generic extension's
 _GENEVE: Final = 6081
@@ -22,7 +22,13 @@ _MOST_EXTENSIONS: Final = 8
 Mask = npt.NDArray[np.bool_]
 
 
-def udp(frames: Frames, rows: I64) -> None:
+def udp_alone(frames: Frames, rows: I64) -> None:
+    """What lies in a datagram is not looked into."""
+    _header(frames, rows)
+
+
+def _header(frames: Frames, rows: I64) -> I64:
+    """Returns the rows that are sound."""
     rows = frames.having(rows, 8)
     read, at = frames.read, frames.at[rows]
     length = read.u16(at + 4)
@@ -33,7 +39,12 @@ def udp(frames: Frames, rows: I64) -> None:
     frames.wire[rows] = length - 8
     frames.end[rows] = np.minimum(frames.end[rows], at + length)
     frames.go(rows, Layer.DATAGRAM, 8)
-    at = at + 8
+    return rows
+
+
+def udp(frames: Frames, rows: I64) -> None:
+    rows = _header(frames, rows)
+    read, at = frames.read, frames.at[rows]
     # RTP, RTCP and STREP begin with a bit that no tunnel has
     maybe = np.flatnonzero((frames.end[rows] - at >= 8) & (read.u8(at) < 0x80))
     if not maybe.size:

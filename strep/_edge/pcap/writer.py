@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import DatagramBatch
-from ..._model.spans import copy_spans, spans
+from ..._model.spans import copy_spans
+from ..checksums import folded, word_sums
 from .links import ROLE_MAC
 
 __all__ = ["PcapWriter"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
-Word = npt.NDArray[np.int64]
 
 _SNAPLEN_BYTES: Final = 262_144
 _SOURCE_MAC: Final = bytes.fromhex("025354524553")
@@ -69,7 +69,7 @@ class PcapWriter:
         for is_v4 in (True, False):
             rows = np.flatnonzero(v4 == is_v4)
             if rows.size:
-                sums = _payload_sums(flat, payload[rows], captured[rows])
+                sums = word_sums(flat, payload[rows], captured[rows])
                 head = self._headers(batch, rows, is_v4, captured[rows], wire[rows], sums)
                 _scatter(out, begin[rows], head)
         copy_spans(out, begin + 16 + headers, flat, payload, captured)
@@ -100,7 +100,7 @@ class PcapWriter:
             words[:, 7] = (lo >> np.uint64(16)) & np.uint64(0xFFFF)
             words[:, 8] = lo & np.uint64(0xFFFF)
             head[:, 46:50] = self._v4
-            words[:, 6] = _fold(words[:, 1:11].astype(np.int64).sum(axis=1))
+            words[:, 6] = folded(words[:, 1:11].astype(np.int64).sum(axis=1))
             addresses = words[:, 7:11]
         else:
             words[:, 1] = 0x6000
@@ -117,7 +117,7 @@ class PcapWriter:
         ports[:, 2] = length
         whole = captured == wire
         total = addresses.astype(np.int64).sum(axis=1) + 17 + length + ports[:, :3].astype(np.int64).sum(axis=1)
-        checksum = _fold(total + sums)
+        checksum = folded(total + sums)
         # 0 means "none": for a truncated datagram it cannot be computed (IPv6 forbids 0, readers accept it)
         ports[:, 3] = np.where(whole, np.where(checksum == 0, 0xFFFF, checksum), 0)
         return head
@@ -127,24 +127,6 @@ class PcapWriter:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _fold(total: Word) -> Word:
-    """One's complement sum of 16-bit words, complemented (RFC 1071)."""
-    for _ in range(3):
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _payload_sums(flat: U8, at: I64, captured: I64) -> Word:
-    sums = np.zeros(len(at), np.int64)
-    for length in np.bincount(captured).nonzero()[0].tolist():
-        members = np.flatnonzero(captured == length)
-        part = spans(flat, at[members], length)
-        if length % 2:
-            part = np.pad(part, ((0, 0), (0, 1)))
-        sums[members] = part.view(">u2").sum(axis=1, dtype=np.int64)
-    return sums
 
 
 def _scatter(out: U8, at: I64, rows: U8) -> None:

@@ -59,6 +59,8 @@ def transport_named(name: str) -> type[MmsgSocket] | type[PortableSocket]:
         name = os.environ.get("STREP_TRANSPORT", "auto")
     if name == "recvmmsg" and not recvmmsg_available():
         raise ConfigurationError('transport "recvmmsg" needs 64-bit Linux: use "auto" or "portable"')
+    if name == "ring":
+        raise ConfigurationError('transport "ring": a packet ring is read for all ports; it is no socket')
     if name == "portable" or (name == "auto" and not recvmmsg_available()):
         return PortableSocket
     return MmsgSocket

@@ -1,4 +1,8 @@
-"""What UDP sockets are to a receiver, and what those of this machine have in common: a big buffer, and a slab."""
+"""What UDP sockets are to a receiver, and what those of this machine have in common: a big buffer, and a slab.
+
+What is bound is a :class:`Port`; what is read is a :class:`Reader`. A plain socket is both. The ports of pairs
+share one reader (:mod:`.group`).
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,44 @@ import socket
 import struct
 import sys
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.addresses import MAPPED_PREFIX
+from ..._model.addresses import MAPPED_PREFIX, host_and_port
 from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from ..._model.exceptions import BindError
 from .address import UdpAddress
 from .clock import SteadyClock
 from .ending import count_waiting, shut
 
-__all__ = ["SocketBase", "UdpSocket", "aligned_slab", "bind_socket", "dropped_by_kernel"]
+__all__ = [
+    "Port",
+    "PortGroup",
+    "Reader",
+    "RingGroup",
+    "SocketBase",
+    "UdpSocket",
+    "aligned_slab",
+    "bind_socket",
+    "dropped_by_kernel",
+]
 
 _SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8  # index of SK_MEMINFO_DROPS in the array of uint32
 
 
-class UdpSocket(Protocol):
-    """A bound socket that gives datagrams in batches and never blocks. What a receiver reads from.
+class Port(Protocol):
+    """What is bound: it lets datagrams in until it is shut, and knows what it lost.
 
+    ``name``              for people: "udp:HOST:PORT".
     ``address``           (host, port) that it is bound to; ``local_port`` is that port.
-    ``transport``         how it reads: "recvmmsg", "portable".
+    ``transport``         how it is read: "recvmmsg", "portable".
     ``requested_buffer``, ``granted_buffer``  bytes of receive buffer: asked for, and as the kernel counts them.
-    ``full``              whether the last :meth:`receive` stopped for lack of room: there may be more. May be set.
     """
 
     transport: str
@@ -42,27 +57,12 @@ class UdpSocket(Protocol):
     local_port: int
     requested_buffer: int
     granted_buffer: int
-    full: bool
-
-    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
-        """What has arrived: as much as there is room for, or about ``limit`` datagrams. None if nothing has arrived.
-
-        The batch is valid until the next call. ``before_ns`` is a wish: datagrams that arrived at or after it should
-        wait for the next batch, together with what follows them. Raises OSError.
-        """
 
     @property
-    def held_back(self) -> int:
-        """How many datagrams were read but wait for the next :meth:`receive`, because of ``before_ns``."""
-
-    def fileno(self) -> int:
-        """The file descriptor that a loop can watch; below 0 if there is none."""
+    def name(self) -> str: ...
 
     async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
         """For loops that cannot watch file descriptors: call ``wake`` when a first datagram waits, from now on."""
-
-    def now_ns(self) -> int:
-        """UTC nanoseconds on the clock of ``arrival_ns``."""
 
     def kernel_dropped(self) -> int:
         """Datagrams that were lost before anybody could read them, because the buffer was full."""
@@ -75,7 +75,104 @@ class UdpSocket(Protocol):
         the monotonic clock."""
 
     def close(self) -> None:
-        """Give the port and all memory back."""
+        """Give the port and its memory back."""
+
+
+class Reader(Protocol):
+    """What is read: it gives the datagrams of one port, or of many, in batches, and never blocks.
+
+    ``name``  for people.
+    ``full``  whether the last :meth:`receive` stopped for lack of room: there may be more. May be set.
+    """
+
+    full: bool
+
+    @property
+    def name(self) -> str: ...
+
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
+        """What has arrived: as much as there is room for, or about ``limit`` datagrams. None if nothing has arrived.
+
+        The batch is valid until the next call. ``before_ns`` is a wish: datagrams that arrived at or after it should
+        wait for the next batch, together with what follows them. Raises OSError.
+        """
+
+    @property
+    def held_back(self) -> int:
+        """How many datagrams were read but wait for the next :meth:`receive`, because of ``before_ns``."""
+
+    def watchable(self) -> Collection[int]:
+        """File descriptors that a loop can watch: one of them is readable when something has come. None where there
+        are no such things."""
+
+
+class PortGroup(Reader, Protocol):
+    """Ports that come and go, and are read together. A port that cannot be read keeps no other from being read."""
+
+    def open(self, address: UdpAddress, receive_buffer: int) -> Port:
+        """Bind a port. It is not read before :meth:`add`. Raises BindError, ConfigurationError."""
+
+    def add(self, port: Port) -> None:
+        """Read this one too, from now on."""
+
+    def remove(self, port: Port) -> None:
+        """Read this one no more. It is not closed. Safe to call twice."""
+
+    def only(self, ports: Sequence[Port]) -> Reader:
+        """What reads these and no others, for ports that are about to be closed. Its batches share the group's room."""
+
+    def failures(self) -> list[tuple[Port, Exception]]:
+        """Ports that could not be read, and why, since this was asked last. They are left out until :meth:`retry`."""
+
+    def retry(self, port: object) -> bool:
+        """The next :meth:`receive` tries this one again. False: it is none that was left out."""
+
+    def close(self) -> None:
+        """Forget all ports, which are not closed, and give the memory back."""
+
+
+class RingGroup(PortGroup, Protocol):
+    """A packet ring, that all ports share; or one that sniffs, and has none.
+
+    ``role``        "ring", "sniff"; ``interfaces``: where it looks, for people.
+    ``requested_buffer``, ``granted_buffer``  bytes of the ring.
+    ``skipped``     what came and is no usable datagram, by cause.
+    """
+
+    role: str
+    requested_buffer: int
+    skipped: Counter[str]
+
+    @property
+    def interfaces(self) -> str: ...
+
+    @property
+    def granted_buffer(self) -> int: ...
+
+    def kernel_dropped(self) -> int:
+        """Packets for which there was no room; of the time before :meth:`shut`, once that is over."""
+
+    def shut(self) -> None:
+        """What comes from now on is not read any more, only counted."""
+
+    def after_end(self) -> int:
+        """Packets that came after :meth:`shut`."""
+
+    def count_rest(self) -> int:
+        """Packets that came before :meth:`shut` and were not read."""
+
+
+class UdpSocket(Port, Reader, Protocol):
+    """A port that is its own reader."""
+
+    @property
+    def name(self) -> str: ...
+
+    def fileno(self) -> int:
+        """Its file descriptor; below 0 if there is none."""
+
+    def now_ns(self) -> int:
+        """UTC nanoseconds on the clock of ``arrival_ns``."""
 
 
 class SocketBase:
@@ -113,11 +210,19 @@ class SocketBase:
         raise NotImplementedError
 
     @property
+    def name(self) -> str:
+        return f"udp:{host_and_port(*self.address)}"
+
+    @property
     def held_back(self) -> int:
         return 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def watchable(self) -> Collection[int]:
+        number = self.fileno()
+        return () if number < 0 else (number,)
 
     async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
         raise NotImplementedError(f"the {self.transport} transport needs a loop that watches file descriptors")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from . import open_socket
 from .address import UdpAddress
-from .base import UdpSocket
+from .base import PortGroup, RingGroup, UdpSocket
 from .clock import SteadyClock
+from .group import SocketGroup
 from .spill import Spill
 
 __all__ = ["Edge"]
+
+_GROUP_ROWS = 64
 
 
 class Edge:
@@ -52,6 +55,23 @@ class Edge:
                 return False
             loop.remove_reader(ours.fileno())
             return True
+
+    def group(self, *, transport: str, watching: bool) -> PortGroup:
+        """An empty group, for ports that come and go. ``watching``: the loop can watch file descriptors. Raises
+        ConfigurationError."""
+        return SocketGroup(
+            lambda address, receive_buffer: self.open(
+                address, transport=transport, receive_buffer=receive_buffer, rows=_GROUP_ROWS
+            ),
+            watching=watching,
+        )
+
+    def rings(self, interfaces: Sequence[str], *, receive_buffer: int, sniff: str | None) -> RingGroup:
+        """Packet rings, for all ports. ``interfaces`` by name; ``receive_buffer`` in bytes, of each ring; ``sniff``:
+        see :class:`Rings`. Raises ConfigurationError, BindError."""
+        from ..ring.rings import Rings  # only who has a ring needs it
+
+        return Rings(interfaces, receive_buffer=receive_buffer, clock=self._clock, sniff=sniff)
 
     def open(self, address: UdpAddress, *, transport: str, receive_buffer: int, rows: int | None = None) -> UdpSocket:
         """A bound socket. ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its

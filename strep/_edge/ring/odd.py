@@ -1,0 +1,181 @@
+"""Packets that are not as usual: with options, in fragments, longer than a frame, many datagrams in one (segmentation
+offload), with checksums that nobody has checked. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._model.spans import copy_spans
+from ..checksums import folded, word_sums
+from ..pcap.find import Finder
+from ..pcap.fragments import Fragments
+from ..pcap.links import ETHERNET, RAW
+from ..pcap.records import Records
+from .layout import COPIED, FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
+
+__all__ = ["Odd", "OddPackets"]
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_UDP: Final = 17
+_UDP_SEGMENTS: Final = 5  # VIRTIO_NET_HDR_GSO_UDP_L4
+_GSO_MASK: Final = 0x7F
+
+
+@dataclass(slots=True)
+class Odd:
+    """Datagrams. Columns of shape (n,): the ``frame`` that brought each, where its payload begins in ``data``, bytes
+    that are there and that were on the wire, its source and ports."""
+
+    frame: I64
+    at: I64
+    captured: I64
+    wire: I64
+    hi: npt.NDArray[np.uint64]
+    lo: npt.NDArray[np.uint64]
+    source_port: npt.NDArray[np.uint16]
+    local_port: npt.NDArray[np.uint16]
+    data: U8
+
+    def take(self, rows: I64 | Mask) -> Odd:
+        columns = {name: getattr(self, name)[rows] for name in self.__slots__ if name != "data"}
+        return Odd(**columns, data=self.data)
+
+
+class OddPackets:
+    """Finds what is in them. What is no usable datagram is counted by cause in ``skipped``.
+
+    ``version`` None: packets of others, of any version, as in a capture: tags and tunnels are looked into, and
+    checksums are theirs."""
+
+    def __init__(self, version: IpVersion | None, skipped: Counter[str]) -> None:
+        self._version = version
+        self._skipped = skipped
+        self._fragments = Fragments(skipped)
+
+    @property
+    def joined(self) -> int:
+        """Packets that were put together of fragments."""
+        return self._fragments.joined
+
+    def find(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: Sequence[bytes]) -> Odd:
+        """``frames`` and their ``head``s; which ``rows`` are odd; ``long`` as :meth:`FrameDecoder.decode` has it."""
+
+        def field(at: int, kind: str) -> npt.NDArray[Any]:
+            every = np.ndarray((len(head),), kind, head, at, (head.strides[0],))
+            found: npt.NDArray[Any] = every[rows]
+            return found
+
+        status = field(0, "<u4")
+        mac, net = field(12, "<u2").astype(np.int64), field(14, "<u2").astype(np.int64)
+        # where records begin: at the IP header, or at the link's
+        begin = net if self._version is not None else mac
+        link = begin - mac
+        captured = np.clip(field(8, "<u4").astype(np.int64) - link, 0, FRAME_BYTES - begin)
+        wire = field(4, "<u4").astype(np.int64) - link
+        # the whole packets of those that were copied: by place among the copied
+        copied = (np.ndarray((len(head),), "<u4", head, 0, (head.strides[0],)) & COPIED) != 0
+        number = np.cumsum(copied) - 1
+        size = captured.copy()
+        whole: dict[int, bytes] = {}
+        for i in np.flatnonzero(copied[rows]).tolist():
+            place = int(number[rows[i]])
+            packet = long[place][int(link[i]) :] if place < len(long) else b""
+            if len(packet) > size[i]:
+                whole[i] = packet
+                size[i] = len(packet)
+        at = np.cumsum(size) - size
+        data = np.zeros(int(size.sum()), np.uint8)
+        there = (
+            np.array([i not in whole for i in range(len(rows))], np.bool_) if whole else np.ones(len(rows), np.bool_)
+        )
+        copy_spans(data, at[there], frames.reshape(-1), (rows * FRAME_BYTES + begin)[there], size[there])
+        for i, packet in whole.items():
+            data[at[i] : at[i] + len(packet)] = np.frombuffer(packet, np.uint8)
+
+        own = self._version is not None
+        kind = np.where((begin == net) & (own | (mac == net)), RAW[0], ETHERNET)
+        finder = Finder(data, self._skipped, fragments=self._fragments, tunnels=not own)
+        found = finder.find(Records(at, size, np.maximum(wire, size), arrival_ns[rows], kind, rows, data.size))
+        joined = found.at >= data.size
+        if finder.extra.size:
+            data = np.concatenate([data, finder.extra])
+        odd = Odd(
+            found.interface, found.at, found.captured, found.wire, found.source_hi, found.source_lo, found.source_port,
+            found.local_port, data,
+        )  # fmt: skip
+        if self._version is not None:
+            odd = self._checked(odd, self._version, found.record, joined, at, status)
+        segments = _segments(head, rows, mac)
+        return odd if segments is None else _taken_apart(odd, segments)
+
+    def _checked(
+        self, odd: Odd, version: IpVersion, record: I64, joined: Mask, at: I64, status: npt.NDArray[np.uint32]
+    ) -> Odd:
+        """Those whose checksums are right, as far as one can know. ``record`` is which packet each came from, ``at``
+        where each packet begins in the data, ``status`` what the kernel says of it."""
+        data = odd.data
+        checksum = _u16(data, odd.at - 2)
+        of_packet = np.where(joined, np.uint32(0), status[record])  # of a fragment it says nothing
+        partial = (of_packet & PARTIAL) != 0
+        told = (of_packet & (PARTIAL | VALID)) != 0
+        if version is IPV4:
+            told |= checksum == 0
+            bad = np.zeros(len(odd.at), np.bool_)
+        else:
+            bad = (checksum == 0) & ~partial
+            if bad.any():
+                self._skipped["no_checksum"] += int(np.count_nonzero(bad))
+        rows = np.flatnonzero(~told & ~bad & (odd.captured == odd.wire))
+        if rows.size:
+            width = version.address_bytes
+            udp = odd.at[rows] - 8
+            to = np.where(joined[rows], udp - width, at[record[rows]] + version.destination)
+            of = to - width
+            length = odd.wire[rows] + 8
+            sums = word_sums(data, udp, length) + word_sums(data, of, np.full(len(rows), 2 * width)) + _UDP + length
+            wrong = rows[folded(sums) != 0]
+            if wrong.size:
+                self._skipped["bad_checksum"] += wrong.size
+                bad[wrong] = True
+        return odd.take(~bad) if bad.any() else odd
+
+
+def _u16(data: U8, at: I64) -> I64:
+    return data[at].astype(np.int64) << 8 | data[at + 1]
+
+
+def _segments(head: U8, rows: I64, mac: I64) -> I64 | None:
+    """By row of ``head``: bytes of each datagram of those that segmentation offload left in one frame, 0 for others.
+    The header of virtio (linux/virtio_net.h) stands before the link's: flags, type, two lengths of 16 bits."""
+    at = np.maximum(mac - VNET_BYTES, 0)
+    kind = head[rows, at + 1] & _GSO_MASK
+    if not (kind == _UDP_SEGMENTS).any():
+        return None
+    size = head[rows, at + 4].astype(np.int64) | head[rows, at + 5].astype(np.int64) << 8
+    segments = np.zeros(len(head), np.int64)
+    segments[rows] = np.where(kind == _UDP_SEGMENTS, size, 0)
+    return segments
+
+
+def _taken_apart(odd: Odd, segments: I64) -> Odd:
+    """Each datagram of so many bytes in its own row; the last one of a packet may be shorter."""
+    size = segments[odd.frame]
+    size = np.where(size > 0, size, np.maximum(odd.wire, 1))
+    count = np.maximum(-(-odd.wire // size), 1)
+    if (count == 1).all():
+        return odd
+    first = np.cumsum(count) - count
+    rows = np.repeat(np.arange(len(count)), count)
+    begin = (np.arange(len(rows)) - first[rows]) * size[rows]
+    out = odd.take(rows)
+    wire = np.minimum(size[rows], odd.wire[rows] - begin)
+    return replace(out, at=out.at + begin, wire=wire, captured=np.clip(odd.captured[rows] - begin, 0, wire))

@@ -1,0 +1,193 @@
+"""One ring, read for all ports: what is ready in it becomes batches, and is given back in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Container
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._model.datagrams import DatagramBatch
+from ..udp.clock import SteadyClock
+from ..udp.stamps import Stamps
+from .frames import BATCH_FRAMES, Decoder, FrameDecoder
+from .layout import COPIED, IPV4, READY, IpVersion
+from .packet_socket import PacketSocket
+from .ports import PortTable
+from .programs import port_program, ranges_of
+
+__all__ = ["PortRing", "RingReader"]
+
+I64 = npt.NDArray[np.int64]
+
+_FIRST_LOOK: Final = 64  # frames whose status is looked at; four times as many each time that all were ready
+
+
+class RingReader:
+    """Gives what is in the ring of ``packets`` as ``decoder`` makes it of the frames."""
+
+    def __init__(self, packets: PacketSocket, decoder: Decoder, *, name: str, clock: SteadyClock) -> None:
+        self._socket = packets
+        self._decoder = decoder
+        self._stamps = Stamps(clock)
+        self.name = name
+        self.granted_buffer = packets.ring_bytes
+        self.full = False
+        self.closed = False
+        self._status = packets.frames.view(np.uint32)[:, 0]
+        self._at = 0  # the oldest frame that was not given back
+        self._taken = 0  # frames that were given back
+        self._end: int | None = None  # how many frames were stored when the door was shut
+        self._dropped_at_end = 0
+        self._held_arrival = np.zeros(0, np.int64)  # of the first frames, which were looked at and left there
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
+        """As :meth:`UdpSocket.receive`."""
+        while True:
+            self._stamps.begin()
+            count = self._ready(min(limit or BATCH_FRAMES, BATCH_FRAMES))
+            if not count:
+                self._stamps.none()
+                self._socket.check()
+                return None
+            batch = self._take(count, before_ns)
+            if batch is not None or not self.full or self.held_back:
+                return batch
+
+    def _ready(self, most: int) -> int:
+        """How many frames are ready, one behind the other, up to the ring's last; sets ``full``."""
+        room = min(most, len(self._status) - self._at)
+        if self._end is not None:
+            room = min(room, self._end - self._taken)
+        status = self._status[self._at : self._at + room]
+        count, look = 0, _FIRST_LOOK
+        while count < room:
+            ready = (status[count : count + look] & READY) != 0
+            if not ready.all():
+                count += int(ready.argmin())
+                break
+            count += len(ready)
+            look *= 4
+        self.full = 0 < count == room
+        return count
+
+    def _take(self, count: int, before_ns: int | None) -> DatagramBatch | None:
+        begin = self._at
+        frames = self._socket.frames[begin : begin + count]
+        held = len(self._held_arrival)
+        arrival = self._held_arrival[:count]
+        if count > held:
+            words = frames.view(np.uint32)[held:, 4:6].astype(np.int64)
+            stamps = words[:, 0] * 1_000_000_000
+            stamps += words[:, 1]
+            arrival = np.concatenate([arrival, self._stamps.take(stamps, not self.full)])
+        self._held_arrival = self._held_arrival[count:]
+        if before_ns is not None and arrival[-1] >= before_ns:
+            cut = int((arrival >= before_ns).argmax())
+            if cut >= count - BATCH_FRAMES // 2:
+                self._held_arrival = np.concatenate([arrival[cut:], self._held_arrival])
+                self.full = False
+                count, frames, arrival = cut, frames[:cut], arrival[:cut]
+                if not count:
+                    return None
+        copied = int(np.count_nonzero(self._status[begin : begin + count] & COPIED))
+        long = [self._socket.long_packet() for _ in range(copied)]
+        try:
+            return self._decoder.decode(frames, arrival, long)
+        finally:
+            self._status[begin : begin + count] = 0  # the kernel's again
+            self._taken += count
+            self._at = begin + count if begin + count < len(self._status) else 0
+
+    @property
+    def held_back(self) -> int:
+        """Frames that were looked at and are left for the next time."""
+        return len(self._held_arrival)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    # --- figures and the end --------------------------------------------------------------------------------------
+
+    def kernel_dropped(self) -> int:
+        """Packets that found no free frame; of the time before :meth:`shut`, once that is over."""
+        self._socket.count()
+        return self._dropped_at_end if self._end is not None else self._socket.dropped
+
+    def shut(self) -> None:
+        """What the kernel puts into the ring from now on is not given any more, only counted."""
+        if self._end is None:
+            self._socket.count()
+            self._end, self._dropped_at_end = self._socket.stored, self._socket.dropped
+
+    def after_end(self) -> int:
+        """Frames that came after :meth:`shut`."""
+        if self._end is None:
+            return 0
+        self._socket.count()
+        return self._socket.stored - self._end + self._socket.dropped - self._dropped_at_end
+
+    def count_rest(self) -> int:
+        """Frames that have come, before :meth:`shut` if the door is shut, and were not taken."""
+        self._socket.count()
+        return (self._socket.stored if self._end is None else self._end) - self._taken
+
+    def close(self) -> None:
+        """Give all memory back."""
+        self.closed = True
+        self._status = np.zeros(0, np.uint32)
+        self._socket.close()
+
+
+class PortRing(RingReader):
+    """The ring of all ports that are bound, of one version of IP. ``skipped`` counts by cause what came and is no
+    usable datagram of ours; ``local`` holds the machine's addresses.
+
+    Raises ConfigurationError without the capability, BindError."""
+
+    def __init__(
+        self, version: IpVersion, *, ring_bytes: int, clock: SteadyClock, local: Container[bytes], skipped: Counter[str]
+    ) -> None:
+        self._version = version
+        self.interfaces: set[int] | None = set()
+        """By index, where what is for its ports comes by; None: all."""
+        self._ports = PortTable(version.address_bytes)
+        self._open = np.zeros(1 << 16, np.bool_)  # ports that the program lets in
+        self._program = port_program(version, [])
+        packets = PacketSocket(version.ethertype, self._program, 0, ring_bytes)
+        if version is IPV4:
+            packets.join_fragments()
+        decoder = FrameDecoder(version, self._ports, local, skipped)
+        super().__init__(packets, decoder, name=f"the packet ring of IPv{version.number}", clock=clock)
+
+    def bind(self, port: int, host: bytes, interfaces: Collection[int]) -> None:
+        """Read this port too. ``host`` is the address that it is bound to, all zeros: any; what is for it comes by one
+        of ``interfaces`` (by index; none: all). Raises OSError."""
+        self._ports.bind(port, host)
+        self._open[port] = True
+        if interfaces and self.interfaces is not None:
+            self.interfaces |= set(interfaces)
+        else:
+            self.interfaces = None
+        self._let_in()
+
+    def stop(self, port: int) -> None:
+        """Let nothing more in that is for this port. What has come of it is given until :meth:`forget`. Raises
+        OSError."""
+        self._open[port] = False
+        self._let_in()
+
+    def forget(self, port: int) -> None:
+        """What is in the ring for this port is nobody's."""
+        self._ports.unbind(port)
+        self.stop(port)
+
+    def _let_in(self) -> None:
+        program = port_program(self._version, ranges_of(self._open), sorted(self.interfaces or ()))
+        if program != self._program and not self.closed:
+            self._socket.filter(program)
+            self._program = program
