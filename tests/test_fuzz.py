@@ -6,6 +6,7 @@ A seed that fails is run again, and shrunk, with ``python -m fuzz --seeds N --sh
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -25,9 +26,8 @@ from strep._model.datagrams import DatagramBatch
 from strep._model.events import Event
 
 FIRST = int(os.environ.get("STREP_FUZZ_SEED", "0"))  # nightly runs go on where others ended
-HEARD, UNHEARD = usual_or_slow(
-    (4_000, 12_000), (8_000, 25_000)
-)  # hostile datagrams a seed: with all sinks and analyzers, and without
+# hostile datagrams a seed: with all sinks and analyzers, and without
+HEARD, UNHEARD = usual_or_slow((2000, 8000), (8000, 25_000))
 MIB = 1 << 20
 
 
@@ -41,14 +41,17 @@ def test_storms_cost_the_real_calls_beside_them_nothing(seed: int) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory as Linux tells it")
 def test_storms_leave_the_engine_sound_and_small() -> None:
     """The engine alone, many more of them: nothing raised, accounts exact at every step, the process no larger."""
+    # what was freed, and malloc keeps, is nobody's: it may be 50 MiB, by what came before
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) or pytest.skip("a malloc that keeps what was freed")
     resident = []
     for seed in range(FIRST + 100, FIRST + usual_or_slow(105, 107)):
         print(f"seed {seed}")
         survive(seed, UNHEARD, setup=Setup.of(seed, listen=False))
         gc.collect()
+        give_back(0)
         resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
     # the first ones touch what is allocated once
-    assert resident[-1] - resident[1] <= 24 * MIB, [r // MIB for r in resident]
+    assert resident[-1] - resident[1] <= 8 * MIB, [r // MIB for r in resident]
 
 
 @pytest.mark.parametrize("name", VECTORS)
