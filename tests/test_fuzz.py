@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from depth import usual_or_slow
 from fuzz.actors import ACTORS, storm
-from fuzz.machine import Setup, Violation, replayed, storm_of, survive, survives
+from fuzz.machine import SECONDS, Setup, Violation, replayed, storm_of, survive, survives
 from fuzz.shrink import ddmin, literal, shrunk
 from fuzz.vectors import VECTORS
 from fuzz.wire import Datagram, batch_of_wire, datagrams_of, wire_of
@@ -35,7 +35,7 @@ MIB = 1 << 20
 def test_storms_cost_the_real_calls_beside_them_nothing(seed: int) -> None:
     """Engine, every sink and every analyzer; audio, files, frames, events and reports are what they are alone."""
     print(f"seed {seed}")
-    survive(seed, HEARD)
+    survive(seed, HEARD, setup=Setup.of(seed, seconds=usual_or_slow(2.0, SECONDS)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory as Linux tells it")
