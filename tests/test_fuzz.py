@@ -1,7 +1,7 @@
 """Hostile datagrams through engine, sinks and analyzers, real calls beside them: faults.md 16, 12, 15, 49; issue of
 F1-F3.
 
-A seed that fails is run again, and shrunk, with ``python -m fuzz --seeds N --shrink`` (``tests`` on the path).
+A seed that fails is run again, and shrunk: ``python -m fuzz --shrink`` and what is printed (``tests`` on the path).
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ MIB = 1 << 20
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + 3))
 def test_storms_cost_the_real_calls_beside_them_nothing(seed: int) -> None:
     """Engine, every sink and every analyzer; audio, files, frames, events and reports are what they are alone."""
-    print(f"seed {seed}")
-    survive(seed, HEARD, setup=Setup.of(seed, seconds=usual_or_slow(2.0, SECONDS)))
+    seconds = usual_or_slow(2.0, SECONDS)
+    print(f"--seeds {seed} --datagrams {HEARD} --seconds {seconds}")
+    survive(seed, HEARD, setup=Setup.of(seed, seconds=seconds))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory as Linux tells it")
@@ -45,7 +46,7 @@ def test_storms_leave_the_engine_sound_and_small() -> None:
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) or pytest.skip("a malloc that keeps what was freed")
     resident = []
     for seed in range(FIRST + 100, FIRST + usual_or_slow(105, 107)):
-        print(f"seed {seed}")
+        print(f"--seeds {seed} --datagrams {UNHEARD} --engine")
         survive(seed, UNHEARD, setup=Setup.of(seed, listen=False))
         gc.collect()
         give_back(0)
