@@ -83,6 +83,7 @@ class Machine:
 
     A file is locked by every test for as long as it takes: by those marked ``serial`` alone (by all that follow each
     other at once), by others together. Who waits for it holds a second one meanwhile, so that nobody overtakes.
+    Two runs that share a machine have the same folder for these files, STREP_TESTS_LOCKS, as in ``.ci/run``.
 
     A test marked ``realtime`` or ``sockets`` may fail because others had the processors. It is run once more, alone,
     and that is what counts; the summary names it.
@@ -90,8 +91,10 @@ class Machine:
 
     def __init__(self, config: pytest.Config) -> None:
         run = getattr(config, "workerinput", {}).get("testrunuid")
-        stem = f"strep-tests-{run}" if run and fcntl else ""
-        self._paths = [Path(tempfile.gettempdir()) / f"{stem}.{name}" for name in ("gate", "lock")] if stem else []
+        shared = os.environ.get("STREP_TESTS_LOCKS", "")
+        stem = Path(shared, "strep-tests") if shared else Path(tempfile.gettempdir(), f"strep-tests-{run}")
+        self._paths = [stem.with_name(f"{stem.name}.{name}") for name in ("gate", "lock")] if run and fcntl else []
+        self._kept = bool(shared)
         self._files = [path.open("w") for path in self._paths]
         self._alone = False
         self._again: list[str] = []
@@ -146,8 +149,9 @@ class Machine:
     def pytest_unconfigure(self) -> None:
         for file, path in zip(self._files, self._paths, strict=True):
             file.close()
-            with contextlib.suppress(FileNotFoundError):  # the other one was faster
-                path.unlink()
+            if not self._kept:
+                with contextlib.suppress(FileNotFoundError):  # the other one was faster
+                    path.unlink()
 
 
 @pytest.fixture(autouse=True)

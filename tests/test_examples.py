@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from depth import usual_or_slow
 from places import ROOT
 from support import LEG, batch_of, steady
 
@@ -121,8 +122,11 @@ async def test_examples_end_well_when_they_are_told_to(tmp_path: Path) -> None:
         source = (EXAMPLES / name).read_text()
         assert "signal.SIGTERM" in source
         assert "contextlib.suppress(KeyboardInterrupt)" in source
+    names = ("record.py", "frames.py", "monitor.py", "workers.py")
+    ways = [(name, number) for name in names for number in (signal.SIGINT, signal.SIGTERM)]
+    ways = usual_or_slow([ways[0], ways[3], ways[4], ways[7]], ways)  # each example one of them, the other nightly
     for number in (signal.SIGINT, signal.SIGTERM):
-        await asyncio.gather(*(run(name, number) for name in ("record.py", "frames.py", "monitor.py", "workers.py")))
+        await asyncio.gather(*(run(*way) for way in ways if way[1] == number))
 
 
 def test_the_example_that_replays(tmp_path: Path) -> None:

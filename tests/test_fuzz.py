@@ -1,11 +1,12 @@
 """Hostile datagrams through engine, sinks and analyzers, real calls beside them: faults.md 16, 12, 15, 49; issue of
 F1-F3.
 
-A seed that fails is run again, and shrunk, with ``python -m fuzz --seeds N --shrink`` (``tests`` on the path).
+A seed that fails is run again, and shrunk: ``python -m fuzz --shrink`` and what is printed (``tests`` on the path).
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from depth import usual_or_slow
 from fuzz.actors import ACTORS, storm
-from fuzz.machine import Setup, Violation, replayed, storm_of, survive, survives
+from fuzz.machine import SECONDS, Setup, Violation, replayed, storm_of, survive, survives
 from fuzz.shrink import ddmin, literal, shrunk
 from fuzz.vectors import VECTORS
 from fuzz.wire import LONGEST, POOL, Datagram, batch_of_wire, datagrams_of, wire_of
@@ -25,30 +26,33 @@ from strep._model.datagrams import DatagramBatch
 from strep._model.events import Event
 
 FIRST = int(os.environ.get("STREP_FUZZ_SEED", "0"))  # nightly runs go on where others ended
-HEARD, UNHEARD = usual_or_slow(
-    (4_000, 12_000), (8_000, 25_000)
-)  # hostile datagrams a seed: with all sinks and analyzers, and without
+# hostile datagrams a seed: with all sinks and analyzers, and without
+HEARD, UNHEARD = usual_or_slow((2000, 8000), (8000, 25_000))
 MIB = 1 << 20
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + 3))
 def test_storms_cost_the_real_calls_beside_them_nothing(seed: int) -> None:
     """Engine, every sink and every analyzer; audio, files, frames, events and reports are what they are alone."""
-    print(f"seed {seed}")
-    survive(seed, HEARD)
+    seconds = usual_or_slow(2.0, SECONDS)
+    print(f"--seeds {seed} --datagrams {HEARD} --seconds {seconds}")
+    survive(seed, HEARD, setup=Setup.of(seed, seconds=seconds))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory as Linux tells it")
 def test_storms_leave_the_engine_sound_and_small() -> None:
     """The engine alone, many more of them: nothing raised, accounts exact at every step, the process no larger."""
+    # what was freed, and malloc keeps, is nobody's: it may be 50 MiB, by what came before
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) or pytest.skip("a malloc that keeps what was freed")
     resident = []
     for seed in range(FIRST + 100, FIRST + usual_or_slow(105, 107)):
-        print(f"seed {seed}")
+        print(f"--seeds {seed} --datagrams {UNHEARD} --engine")
         survive(seed, UNHEARD, setup=Setup.of(seed, listen=False))
         gc.collect()
+        give_back(0)
         resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
     # the first ones touch what is allocated once
-    assert resident[-1] - resident[1] <= 24 * MIB, [r // MIB for r in resident]
+    assert resident[-1] - resident[1] <= 8 * MIB, [r // MIB for r in resident]
 
 
 @pytest.mark.parametrize("name", VECTORS)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
+import threading
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import Machine
 from order import REPEATED, TOGETHER, repeated, spread, unit
 from places import ROOT
 
@@ -36,3 +41,25 @@ def test_what_the_tables_name_is_there(module: str) -> None:
         assert re.search(rf"@pytest.mark.sockets\n(@.*\n)*(async )?def {name}\(", text), name
         assert repeated(f"tests/{module}::{name}[x]")
         assert not repeated(f"tests/{module}::{name}_not")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of files as of POSIX")
+@pytest.mark.parametrize("alone", [True, False])
+def test_two_runs_that_share_a_machine_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    """Who needs the machine to himself has it, whichever run he is of; the others run together."""
+    monkeypatch.setenv("STREP_TESTS_LOCKS", str(tmp_path))
+    one, other = (Machine(SimpleNamespace(workerinput={"testrunuid": name})) for name in ("one", "other"))  # type: ignore[arg-type]
+    one._lock(alone)
+    waiting = threading.Thread(target=other._lock, args=(not alone,))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    one._unlock()
+    waiting.join(100)
+    assert not waiting.is_alive()
+    other._unlock()
+    for machine in (one, other):
+        machine._lock(alone=False)
+    for machine in (one, other):
+        machine.pytest_unconfigure()
+    assert len(list(tmp_path.iterdir())) == 2  # whoever ends first leaves them to the other

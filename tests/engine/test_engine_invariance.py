@@ -19,7 +19,7 @@ from strep._model.events import Ended
 
 @pytest.mark.parametrize(("streams", "trouble"), [(1, 0.1), (3, 0.05), (14, 0.004), (14, 0.0), (40, 0.01)])
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(4, 40), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(2, 40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_seed: int) -> None:
     arrivals = traffic(seed, streams, trouble)
     rng = np.random.default_rng(cut_seed)
@@ -44,7 +44,7 @@ def test_any_split_gives_the_same(streams: int, trouble: float, seed: int, cut_s
 
 
 @given(seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(10, 200), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(6, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_bursts_are_judged_the_same_however_they_are_cut(seed: int) -> None:
     """20 packets of each stream at once, now and then several such bursts in a tick: more than a window, more than a
     ring has room for if they came in one batch."""
@@ -104,7 +104,7 @@ def test_arrival_times_that_go_back_are_clamped() -> None:
 @pytest.mark.parametrize(("release_ns", "forgone"), [(0, True), (200 * MS, True), (200 * MS, False)])
 @given(seed=st.integers(0, 1 << 32), share=st.floats(0.05, 0.9))
 @example(seed=410, share=0.5)  # a packet that was kept fills the hole before one that was not
-@settings(max_examples=usual_or_slow(3, 40), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(2, 40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_audio_wanted_later_begins_with_whole_packets(release_ns: int, forgone: bool, seed: int, share: float) -> None:
     arrivals = traffic(seed, 4, 0.03)
     whole = run(arrivals)

@@ -54,7 +54,7 @@ def test_every_sample_of_l16_48000_2(ptime_ms: int) -> None:
 
 
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(6, 60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(4, 60), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_sizes_among_ordinary_streams_and_any_split(seed: int, cut_seed: int) -> None:
     """Streams whose packets grow and shrink, with losses and swaps, beside streams of 20 ms of G.711."""
     rng = np.random.default_rng(seed)

@@ -187,7 +187,7 @@ def test_every_second_packet_lost_leaves_no_gap() -> None:
     prompt=st.booleans(),
 )
 @example((2,), True, [(20, 1), (30, 2), (40, 3), (60, 9)], 65_470, 0xFFFF_F000, [], True, True, True)
-@settings(max_examples=usual_or_slow(20, 1000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(12, 1000), deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_copies_cover_is_heard_exactly(
     distances: Sequence[int],
     linear: bool,
@@ -280,7 +280,7 @@ def test_a_packet_that_comes_after_its_copy_was_taken_is_late(live: bool, prompt
 
 @given(seed=st.integers(0, 1 << 30), cuts=st.lists(st.integers(1, 299), max_size=20), live=st.booleans(),
        ticking=st.booleans(), prompt=st.booleans())  # fmt: skip
-@settings(max_examples=usual_or_slow(8, 300), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(4, 300), deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_outcome_does_not_depend_on_how_packets_are_cut(
     seed: int, cuts: list[int], live: bool, ticking: bool, prompt: bool
 ) -> None:

@@ -135,7 +135,7 @@ def test_it_is_told_each_time_and_noted_once() -> None:
     assert ratios(events) == pytest.approx((0.75, 0.5), abs=0.01)
 
 
-@settings(max_examples=usual_or_slow(5, 100), deadline=None)
+@settings(max_examples=usual_or_slow(3, 100), deadline=None)
 @given(
     spurts=st.lists(
         st.tuples(

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from .machine import Setup, Violation, storm_of, survives
+from .machine import SECONDS, Setup, Violation, storm_of, survives
 from .shrink import literal, shrunk
 
 
@@ -14,6 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--seeds", default="0-9", help="N or FIRST-LAST (10 by default)")
     parser.add_argument("--datagrams", type=int, default=20_000, help="hostile ones a seed")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of the real calls beside them")
     parser.add_argument("--only", help="one actor, by its name")
     parser.add_argument("--engine", action="store_true", help="without sinks")
     parser.add_argument("--shrink", action="store_true", help="print the fewest datagrams of what is found")
@@ -26,8 +27,8 @@ def main() -> int:
     for seed in range(int(first), int(last or first) + 1):
         if seed in done:
             continue
-        setup = Setup.of(seed, listen=not given.engine)
-        rows = storm_of(seed, given.datagrams, given.only)
+        setup = Setup.of(seed, listen=not given.engine, seconds=given.seconds)
+        rows = storm_of(seed, given.datagrams, given.only, seconds=given.seconds)
         try:
             run = survives(rows, setup)
         except Violation as violation:

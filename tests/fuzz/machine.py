@@ -71,9 +71,10 @@ class Setup:
     prompt: bool = True
     groups: int = 1
     listen: bool = True  # with sinks; False: the engine alone
+    seconds: float = SECONDS
 
     @classmethod
-    def of(cls, seed: int, *, listen: bool = True) -> Setup:
+    def of(cls, seed: int, *, listen: bool = True, seconds: float = SECONDS) -> Setup:
         rng = np.random.default_rng([seed, 1])
         return cls(
             seed,
@@ -84,13 +85,14 @@ class Setup:
             prompt=bool(rng.random() < 0.7),
             groups=int(rng.choice([1, 1, 4])),
             listen=listen,
+            seconds=seconds,
         )
 
 
-def storm_of(seed: int, datagrams: int, only: str | None = None) -> npt.NDArray[np.void]:
+def storm_of(seed: int, datagrams: int, only: str | None = None, *, seconds: float = SECONDS) -> npt.NDArray[np.void]:
     """The hostile datagrams of a seed."""
     rng = np.random.default_rng([seed, 2])
-    rows = storm(rng, datagrams, int(SECONDS * 1e9) - 300_000_000, only)
+    rows = storm(rng, datagrams, int(seconds * 1e9) - 300_000_000, only)
     if Setup.of(seed).clock:
         _leap(rows, rng)
     return rows
@@ -119,9 +121,9 @@ class Run:
 
 
 @lru_cache(maxsize=VARIANTS + 1)
-def _undisturbed(variant: int, listen: bool) -> dict[Key, dict[str, Any]]:
+def _undisturbed(variant: int, listen: bool, seconds: float) -> dict[Key, dict[str, Any]]:
     """The real calls with nobody beside them."""
-    calls = real_calls(SECONDS)
+    calls = real_calls(seconds)
     setup = Setup(0, variant=variant, listen=listen)
     return _run(_batches(np.zeros(0, WIRE), calls, setup), setup, calls).real
 
@@ -129,18 +131,18 @@ def _undisturbed(variant: int, listen: bool) -> dict[Key, dict[str, Any]]:
 def survive(seed: int, datagrams: int = 20_000, *, setup: Setup | None = None, only: str | None = None) -> Run:
     """Run a seed's storm. Raises Violation."""
     setup = setup or Setup.of(seed)
-    return survives(storm_of(seed, datagrams, only), setup)
+    return survives(storm_of(seed, datagrams, only, seconds=setup.seconds), setup)
 
 
 def survives(rows: npt.NDArray[np.void], setup: Setup, *, alone: bool = False) -> Run:
     """Run a storm and compare the real calls with what they are alone; ``alone``: the storm, with no calls beside it.
     Raises Violation."""
-    calls = real_calls(SECONDS)
+    calls = real_calls(setup.seconds)
     if alone:
         return _run(_batches(rows, NO_CALLS, setup), setup, None)
     run = _run(_batches(rows, calls, setup), setup, calls)
     if not setup.clock:
-        _compare(run.real, _undisturbed(setup.variant, setup.listen))
+        _compare(run.real, _undisturbed(setup.variant, setup.listen, setup.seconds))
     return run
 
 

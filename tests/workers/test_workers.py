@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import strep_command
 from live import port_of, samples_of, until
 from places import TESTS
 from stopwatch import Stopwatch
@@ -529,7 +530,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path: Path) -> None:
     contradiction = ("--encoding", "native", "--layout", "stereo", "--out", tmp_path)
     done = strep_capture("--workers", 2, "--listen", "127.0.0.1:0", *contradiction)
     assert (done.returncode, 'use layout "split"' in done.stderr, "Traceback" in done.stderr) == (2, True, False)
-    assert strep_capture("--workers", 65).returncode == 2
+    assert strep_command("capture", "--workers", 65).returncode == 2
     done = strep_capture("--workers", 2, "--rx", "127.0.0.1:0", "--duration", 0.2)
     assert (done.returncode, "one call leg" in done.stderr) == (0, True)
 
