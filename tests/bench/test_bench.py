@@ -174,7 +174,9 @@ def test_several_directories_are_measured_by_what_writes_only() -> None:
 
 def test_what_beginning_costs_is_told_apart_from_what_packets_cost() -> None:
     """10 streams at 500 µs each, then 2 µs a packet."""
-    short, long = (Trial("wav", n, 0.0, False, n, 0, 0, 0, 0, (10 * 500 + 2 * n) / n, 1.0, 1.0) for n in (1000, 6000))
+    short, long = (
+        Trial("wav", n, 0.0, False, n, 0, 0, 0, 0, (10 * 500 + 2 * n) / n, 0.0, 1.0, 1.0) for n in (1000, 6000)
+    )
     assert cost_of_a_stream_us(short, long, 10) == pytest.approx((500.0, 2.0))
 
 
@@ -311,7 +313,7 @@ def test_a_search_has_as_many_rounds_as_there_is_time_for(monkeypatch: pytest.Mo
     def trial(receiver: str, load: Load, work: Path, *, samples: int) -> Trial:
         now[0] += load.duration_s + 7.0
         lost = 0 if load.rate <= 400_000 else 1
-        return Trial(receiver, 10, 0.0, False, 10, 0, lost, 0, 0, 1.0, 1.0, 1.0)
+        return Trial(receiver, 10, 0.0, False, 10, 0, lost, 0, 0, 1.0, 1.0, 1.0, 1.0)
 
     monkeypatch.setattr(search, "run_trial", trial)
     outcome = search.measure(Settings())
