@@ -20,7 +20,7 @@ def any_cut(batch: DatagramBatch) -> bool:
     """Whether datagrams are not each in its row and whole."""
     if batch.captured is not None or batch.first_row is not None:
         return True
-    return bool((batch.length > batch.slab.shape[1]).any())
+    return len(batch) > 0 and int(batch.length.max()) > batch.slab.shape[1]
 
 
 def parse_cut(batch: DatagramBatch) -> PacketColumns:

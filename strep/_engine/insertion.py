@@ -291,7 +291,7 @@ class Insertion:
     def timed(self, types: npt.NDArray[np.uint8]) -> Bools | None:
         """Packets whose timestamps run with a known clock, by payload type; None: all."""
         first = types[0]
-        if self._codec_of_type[first] >= 0 and (types == first).all():
+        if self._codec_of_type[first] >= 0 and not np.count_nonzero(types != first):
             return None
         known = self._codec_of_type.take(types) >= 0
         return None if known.all() else known
@@ -299,6 +299,8 @@ class Insertion:
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> None:
         """Note the payload types of packets. Types that are not decoded are told, once a stream."""
         types = self._state.types
+        if not self._state.has_new_types(row, payload_type):
+            return
         malformed = payload_type == MALFORMED_RED
         if np.count_nonzero(malformed):
             row, payload_type = row[~malformed], payload_type[~malformed]

@@ -60,7 +60,10 @@ class Redundancy:
         self._evidence: dict[int, dict[int, _Evidence]] = {}  # by row, by payload type
 
     def concerns(self, payload_type: npt.NDArray[np.uint8]) -> bool:
-        """Whether any packets of these types may be redundant audio data."""
+        """Whether any packets of these types (one or more) may be redundant audio data."""
+        first = payload_type[0]
+        if not np.count_nonzero(payload_type != first):
+            return bool(self._concerns[first])
         return bool(np.count_nonzero(self._concerns.take(payload_type)))
 
     def undecided(self, payload_type: npt.NDArray[np.uint8], row: I64) -> Bools:

@@ -213,9 +213,13 @@ class StreamState:
                 self.reception.retune(row, ticks)
             self._clocks_found.clear()
 
+    def has_new_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> bool:
+        """Whether any packet has another type than the one before it of its stream: rare, and cheap to tell."""
+        return bool(np.count_nonzero(self._last_type.take(row) != payload_type))
+
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
         """Note the payload types of packets. Returns the unknown types that a stream has for the first time."""
-        if not np.count_nonzero(self._last_type.take(row) != payload_type):
+        if not self.has_new_types(row, payload_type):
             return []
         seen = self.types_seen[row, payload_type]
         self.undo.note((self._last_type, row, self._last_type[row]))

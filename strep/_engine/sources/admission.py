@@ -210,8 +210,9 @@ class Admission:
 
 def first_of_each_stream(keys: Keys) -> I64:
     """Of sources, in order, the first of each stream: indices."""
-    first: dict[Key, int] = {}
-    each_key = zip(keys[0].tolist(), keys[1].tolist(), stream_tag(keys[2]).tolist(), strict=True)
-    for i, key in enumerate(each_key):
-        first.setdefault(key, i)
-    return np.array(list(first.values()), np.int64)
+    hi, lo, tag = keys[0], keys[1], stream_tag(keys[2])
+    order = np.lexsort((tag, lo, hi))  # of equal ones, the first one first
+    hi, lo, tag = hi[order], lo[order], tag[order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (hi[1:] != hi[:-1]) | (lo[1:] != lo[:-1]) | (tag[1:] != tag[:-1])
+    return np.sort(order[first])

@@ -57,7 +57,7 @@ def kind_of(tag: U64) -> U64:
 
 def kind_of_tag(tag: int) -> int:
     """The kind of one key."""
-    return (tag >> KIND_SHIFT) & int(_KIND_MASK)
+    return (tag >> KIND_SHIFT) & KIND_SHARED
 
 
 def ssrc_of(tag: U64) -> npt.NDArray[np.uint32]:

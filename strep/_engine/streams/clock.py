@@ -138,15 +138,16 @@ class ClockFilter:
             self._count[rows] = count + 1
         else:
             first = placed.packet_first[:-1]
-            since = np.cumsum(placed.frames)
-            since -= placed.frames
-            since *= step
-            offset = placed.arrival_ns - since
-            origin = since.take(first) - time_ns
-            low = np.minimum.reduceat(offset, first) + origin
+            since, lasts = _running(placed.frames, step)
+            origin = since.take(first)
+            origin -= time_ns
+            offset = np.subtract(placed.arrival_ns, since, out=since)
+            low = np.minimum.reduceat(offset, first)
+            low += origin
+            risen += lasts
             offset -= risen
-            offset -= placed.frames * step
-            lean = np.minimum.reduceat(offset, first) + origin
+            lean = np.minimum.reduceat(offset, first)
+            lean += origin
             self._count[rows] = count + np.diff(placed.packet_first)
         self._low[rows] = np.minimum(lowest, low)
         self.floor[rows] = np.minimum(floor, lean)
@@ -171,7 +172,7 @@ class ClockFilter:
         self._note((self._low, each, self._low[each]))
         self._note((self.floor, each, self.floor[each]))
         sent = position_ns(placed.frames + (0 if placed.trim is None else placed.trim), self._rate.take(placed.row))
-        np.minimum.at(self.floor, placed.row, offset - sent - (placed.arrival_ns >> LEAN_BITS))
+        lean = np.minimum.reduceat(offset - sent - (placed.arrival_ns >> LEAN_BITS), first)
         for rank in range(int(blocks.max())):
             now = start[blocks > rank] + rank
             mine, position = rows[now], placed.position[now]
@@ -181,6 +182,7 @@ class ClockFilter:
             if crossed.any():
                 self._begin_window(mine[crossed], position[crossed], base[now][crossed])
             self._low[mine] = np.minimum(self._low[mine], low[now])
+            self.floor[mine] = np.minimum(self.floor[mine], lean[now])
             self._count[mine] += count[now]
             time_ns[now] += self._offset[mine]
         return placed, time_ns
@@ -342,6 +344,18 @@ class ClockFilter:
         gain = np.where(n < _LINE_WINDOWS, 1.0, np.maximum(1 / n, _WINDOW_GAIN))
         self._level[rows] = predicted + gain * (y - predicted)
         self._level_at[rows] = x
+
+
+def _running(frames: I64, step: int) -> tuple[I64, I64 | int]:
+    """When each packet begins, if the first one does at 0 and all follow each other; and how long they last: one time
+    where it is the same for all. In ns, of ``step`` a frame."""
+    one = int(frames[0])
+    if one and not np.count_nonzero(frames != one):
+        return np.arange(0, len(frames) * one * step, one * step), one * step
+    lasts = frames * step
+    since = lasts.cumsum()
+    since -= lasts
+    return since, lasts
 
 
 def _packet_positions(placed: Placement) -> I64:

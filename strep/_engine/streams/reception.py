@@ -44,6 +44,7 @@ class Reception:
         # when the last packet came, and the last one of a known codec, side by side: both are read at once
         arrivals = np.zeros((streams, 2), np.int64)
         self._arrivals = arrivals.view(_BOTH_ARRIVALS)[:, 0]
+        # to be indexed: ``take`` would copy all of such a column first
         self.last_arrival_ns, self._prior_arrival_ns = arrivals.T
         # jitter, in RTP timestamp units
         self.tick_rate = np.zeros(streams, np.float64)  # timestamp units a nanosecond, 0 while unknown
@@ -269,7 +270,7 @@ class Reception:
         """Whether packets may be their streams' next ones by their timestamps: which have advanced by no more than time
         has passed, give or take a second, and a clock that is not the one that the codec should have. Bool (n,)."""
         rate = self.tick_rate.take(rows)
-        passed_ns = np.maximum(arrival_ns - self._prior_arrival_ns.take(rows), 0)
+        passed_ns = np.maximum(arrival_ns - self._prior_arrival_ns[rows], 0)
         ahead = (timestamp - self._prior_timestamp.take(rows)).view(np.int32)
         sound: npt.NDArray[np.bool_] = ahead <= rate * (_WRONG_CLOCK * passed_ns + 1e9)
         sound &= ahead >= -1e9 * rate

@@ -63,6 +63,7 @@ class Timeline:
         # of the packet before, side by side, so that all of it is read at once
         prior = np.zeros((streams, 4), np.int64)
         self._prior = prior.view(_PRIOR_COLUMNS)[:, 0]
+        # to be indexed: ``take`` would copy all of such a column first
         self._prior_ext, self._prior_arrival_ns, self._prior_frames = prior.T[:3]
         self._refused = self._corrupt = 0
         self._skipped = np.zeros(streams, np.bool_)  # sequence numbers were missing since the last audio packet
@@ -144,10 +145,10 @@ class Timeline:
         first = expected[start] = self._expected.take(rows)
         jumps = expected != packets.timestamp
         odd = jumps if odd is None else odd | jumps
-        before = self._prior_arrival_ns.take(rows)
-        if len(rows) < len(row):
-            before = _shifted(packets.arrival_ns, start, before)
-        since = packets.arrival_ns - before
+        arrival_ns = packets.arrival_ns
+        since = np.empty_like(arrival_ns)
+        np.subtract(arrival_ns[1:], arrival_ns[:-1], out=since[1:])
+        since[start] = arrival_ns.take(start) - self._prior_arrival_ns[rows]
         if since.max() >= RISE_NS:
             odd |= since >= RISE_NS
         odd_row |= self._gaps.asked.take(rows)
