@@ -37,8 +37,8 @@ _NO_ROWS: Final[I64] = np.zeros(0, np.int64)
 
 
 class Holds:
-    """Rows are int64 (n,), distinct. ``tick_rate`` float64: timestamp units a nanosecond, by row. ``know(rows, ext)`` is
-    told up to which packets may be looked at."""
+    """Rows are int64 (n,), distinct. ``tick_rate`` float64: timestamp units a nanosecond, by row. ``know(rows, ext)``
+    is told up to which packets may be looked at."""
 
     def __init__(
         self,
