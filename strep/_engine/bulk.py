@@ -93,6 +93,11 @@ class BulkInsertion:
             good &= ~state.throttle.throttled[row]
         good &= packets.sequence_number[order] == ext.astype(np.uint16)
         good &= packets.length[order] <= ring.room_in(row)
+        if self._playout.holds.any:
+            good &= ~self._playout.holds.held[row]
+        in_question = state.reception.lag_among(row, start, packets.timestamp[order], packets.arrival_ns[order])
+        if in_question is not None:
+            good &= ~in_question
         if self._redundancy.concerns(packets.payload_type):
             good &= ~self._redundancy.undecided(packets.payload_type[order], row)
         smooth = np.repeat(np.logical_and.reduceat(good, start), length)
@@ -122,6 +127,7 @@ class BulkInsertion:
             arrive(slice(None))
         except Exception as error:
             there = containment.isolate("insert", error, row, arrive, packets=True)
+        self._state.reception.questions.clear()  # streams in question are not taken here
         # what came earlier in this tick may fill more than half of the slots
         self._playout.send_ready(np.unique(row))
         for low in range(0, int(rank.max()) + 1, _PACKETS_A_ROUND):

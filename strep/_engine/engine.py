@@ -424,6 +424,16 @@ class Engine:
 
     def _boundary(self, tick: int, *, closing: bool = False) -> None:
         """Everything that happens between ticks, up to the beginning of ``tick``. ``closing``: nothing more comes."""
+        holds = self._playout.holds
+        while holds.any:  # what is held is not placed before its time, nor after it
+            second = self.now_ns // SECOND_NS + 1
+            step = min(second * SECOND_NS // TICK_NS, max(holds.next_tick(), self._tick + 1))
+            if step >= tick:
+                break
+            self._step(step)
+        self._step(tick, closing=closing)
+
+    def _step(self, tick: int, *, closing: bool = False) -> None:
         before_s, now_ns = self.now_ns // SECOND_NS, tick * TICK_NS
         self._endings.end_aside()
         # before sources are judged: who goes on behind what is near has only a loss, and not this, before it

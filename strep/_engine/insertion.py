@@ -176,6 +176,10 @@ class Insertion:
         self._undo.clear()
         if copies is not None:
             self._insert_copies(copies)
+        questions = self._reception.questions
+        if questions:
+            self._playout.ask(*(np.concatenate(parts) for parts in zip(*questions, strict=True)))
+            questions.clear()
         if self._playout.at_once:
             self._playout.send_ready(row if different else np.unique(row))
 

@@ -18,6 +18,7 @@ from .._model.events import Event
 from .._model.time import NEVER_NS, TICK_NS
 from .accounts import Accounts
 from .containment import Containment
+from .holds import Holds
 from .release import Release
 from .state import StreamState
 from .streams.ring import LONG_RUN, RingPackets
@@ -52,6 +53,7 @@ class Playout:
         self._hand_over = hand_over
         self._events = events
         self._latency_ns = latency_ns
+        self.holds = Holds(state.ring, state.reception.tick_rate, state.timeline.know, latency_ns=latency_ns)
         self.release = Release()
         self._waiting: list[RingPackets] = []  # left the ring, and wait for company
         # by row: the lowest extended sequence number among them; NEVER_NS, which is above any, where none waits
@@ -76,6 +78,8 @@ class Playout:
     def next_deadline_ns(self, now_ns: int) -> int:
         """When :meth:`boundary` has something to do, if nothing more comes; perhaps earlier."""
         deadline_ns = min(NEVER_NS, self._ring.earliest_deadline_ns + TICK_NS)
+        if self.holds.any:
+            deadline_ns = now_ns + TICK_NS  # each boundary may know enough
         if self._groups_left:
             deadline_ns = min(deadline_ns, self._next_release_tick * TICK_NS)
         if self._touched:
@@ -101,6 +105,8 @@ class Playout:
         rows = _joined(self._touched)
         left: list[RingPackets] = []
         ring, run = self._ring, self._containment.run
+        if self.holds.any:
+            self._end_holds(now_ns, left)
 
         def settle(rows: I64) -> None:
             ring.watch_holes(rows, self._latency_ns)
@@ -119,6 +125,33 @@ class Playout:
             self._wait_for_company(left)
         if self._groups_left and tick >= self._next_release_tick:
             self._release_group(tick)
+
+    def ask(self, rows: I64, ext: I64, arrival_ns: I64) -> None:
+        """Packets in question were put into the ring: hold their rows back, but for what is before them."""
+        rows, which = np.unique(rows, return_index=True)
+        ext, arrival_ns = ext[which], arrival_ns[which]
+        self.holds.end(rows)
+        left: list[RingPackets] = []
+
+        def pop(some: I64) -> None:
+            mine = rows.searchsorted(some)
+            run = np.minimum(self._ring.run(some), ext[mine] - self._ring.next.take(some))
+            ready = run > 0
+            if np.count_nonzero(ready):
+                left.append(self._ring.pop(some[ready], run[ready]))
+
+        self._containment.run("ring", rows, pop)
+        self._wait_for_company(left)
+        self.holds.begin(rows, arrival_ns)
+
+    def _end_holds(self, now_ns: int, left: list[RingPackets]) -> None:
+        rows = self.holds.due(now_ns)
+        if not rows.size:
+            return
+        if self.release.prompt or self.at_once:
+            self._take_runs(rows, left)
+        self.holds.end(rows)
+        self._groups_left = self.release.groups
 
     def _settle(self, rows: I64, left: list[RingPackets]) -> None:
         """Move the edges of rows (repetitions are fine) up; long runs leave."""
@@ -183,14 +216,15 @@ class Playout:
     # --- for some rows ----------------------------------------------------------------------------------------------
 
     def send_ready(self, rows: I64) -> None:
-        """Send off what may leave of these rows."""
+        """Send off what may leave of these rows, but for those that are held."""
         self.hand_over_waiting()
-        self._take_runs(rows, self._waiting)
+        self._take_runs(self.holds.free(rows), self._waiting)
         self.hand_over_waiting()
 
     def drain(self, rows: I64, *, hand_over: bool = True) -> None:
         """Take all packets of these rows, holes given up. ``hand_over`` False: they may wait for company."""
         left: list[RingPackets] = []
+        self.holds.end(rows)
         while (rows := rows[self._ring.present[rows] != 0]).size:
             self._take_runs(rows, left)
             self._skip_holes(rows)
@@ -232,6 +266,8 @@ class Playout:
 
     def _pop_runs(self, rows: I64, left: list[RingPackets]) -> None:
         """What :meth:`_take_runs` does, not contained."""
+        if self.holds.any:
+            self.holds.end(rows)
         run = self._ring.run(rows)
         ready = run > 0
         if np.count_nonzero(ready) < len(ready):

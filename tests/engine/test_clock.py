@@ -10,7 +10,7 @@ import pytest
 from depth import one_or_all, usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import MS, T0, Arrival, batch_of, packet
+from support import MS, T0, Arrival, batch_of, packet, run
 from traffic import traffic
 
 from strep._engine.engine import Engine
@@ -265,3 +265,18 @@ def test_ids_that_tell_no_time(call: uuid.UUID) -> None:
     told = report_for(call)
     assert told["leg_created_ns"] is None
     assert told["forked_late_s"] is None
+
+
+@pytest.mark.parametrize("seconds", [20, 30, 45, 55])
+def test_a_queue_of_many_seconds_that_bursts_moves_no_time(seconds: int) -> None:
+    """Windows of packets that came at once make a line too, which comes down to the one before."""
+    begin, end = 3000, 3000 + seconds * 50
+    result = run(
+        [
+            Arrival(T0 + (end * 20 * MS - 5 * MS + (k - begin) if begin <= k < end else k * 20 * MS), packet(k))
+            for k in range(end + 2000)
+        ]
+    )
+    for batch in result.batches:
+        np.testing.assert_allclose(batch.time_ns - batch.position * 125_000, T0, atol=20 * MS)
+    assert result.only()[1].skew_ppm == pytest.approx(0, abs=1)

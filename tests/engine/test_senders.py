@@ -26,7 +26,6 @@ SENDERS_A_RUN = 4
 STEP = 20 * MS
 FRAME_NS = 125_000
 NEAR_NS = 20 * MS
-PROOF_NS = 100 * MS  # a clock that stood is found out with the fourth packet behind the pause
 
 
 @dataclass(repr=False)
@@ -41,7 +40,6 @@ class Sender:
     now: int = 0
     made: dict[int, int] = field(default_factory=dict)
     arrivals: list[Arrival] = field(default_factory=list)
-    unsure: list[tuple[int, int]] = field(default_factory=list)  # times made, in which places are not known yet
     twice: list[tuple[int, int]] = field(default_factory=list)  # times in which two sources sent
     missing: list[tuple[int, int]] = field(default_factory=list)  # times of which nothing was sent or came
     lost: int = 0
@@ -78,8 +76,6 @@ class Sender:
         self.timestamp += moves // FRAME_NS
         self.missing.append((self.now, self.now + ns))
         self.now += ns
-        if clock in ("stands", "lags"):
-            self.unsure.append((self.now, self.now + PROOF_NS))
 
     def lose(self, packets: int) -> None:
         self.sequence, self.timestamp = self.sequence + packets, self.timestamp + 160 * packets
@@ -204,11 +200,11 @@ def check(sender: Sender, found: dict[int, tuple[int, int]], report: StreamRepor
         if position > end:
             gaps.append((end, position))
         end = position + frames
-        if frames and not within(sender.unsure, made) and not within(sender.twice, made):
+        if frames and not within(sender.twice, made):
             off = position * FRAME_NS - made
             assert abs(off) <= NEAR_NS, f"{off / MS:+.1f} ms at {made / MS:.0f} ms"
-    for begin, until in sender.missing:  # a clock that lags: two gaps, the second one where that is proved
-        near = [(from_, to) for from_, to in gaps if within([(begin - NEAR_NS, until + PROOF_NS)], from_ * FRAME_NS)]
+    for begin, until in sender.missing:
+        near = [(from_, to) for from_, to in gaps if within([(begin - NEAR_NS, until)], from_ * FRAME_NS)]
         assert abs(sum(to - from_ for from_, to in near) * FRAME_NS - (until - begin)) <= NEAR_NS
     overlaps = sum((end - begin) // STEP for begin, end in sender.twice)
     assert len(sender.arrivals) - overlaps <= len(found) <= len(sender.arrivals)

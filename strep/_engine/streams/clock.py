@@ -11,7 +11,8 @@ many packets is that of the one that waited least.
     segment    windows between which nothing but drift moves the offset. A re-anchored timeline (RESTART) begins a new
                one, so does a step: two windows on end that stand off the line, and agree. One that stands 100 ms below
                it is enough: no packet comes before it was sent. Slopes within segments count, steps between them do
-               not. Three windows on end that are off the line, but make one, are one: a clock that is far off.
+               not. Three windows on end that are off the line, but make one, are one: a clock that is far off. Not so
+               when they come down to the line: a queue of 30 s that empties.
 
 Within a window the offset is one constant, made of the windows complete before it: ``time = offset + position / rate``.
 It is a function of the packets alone. A block never holds packets of two windows, so it is the same however packets
@@ -305,11 +306,11 @@ class ClockFilter:
 
     def _begin_line(self, rows: I64, x: F64, y: F64, odd: npt.NDArray[np.bool_], off: F64) -> npt.NDArray[np.bool_]:
         """Of windows that are off the line: those that begin another one, which goes through the two before them, or
-        is below."""
+        is below. One that comes down to the line is none: a queue that empties."""
         before = x - self._last_at[rows]
         between = self._last_at[rows] - self._earlier_at[rows]
         rise = (self._last[rows] - self._earlier[rows]) / np.where(between > 0, between, np.nan)
-        bent = odd & (np.abs(y - self._last[rows] - rise * before) <= _STEP_NS)
+        bent = odd & (np.abs(y - self._last[rows] - rise * before) <= _STEP_NS) & ~((off > 0) & (rise < 0))
         begins = bent | (odd & (off < -_FALL_NS))
         self._fold(rows[begins])
         self._windows[rows[begins]] = 0

@@ -47,15 +47,18 @@ class Gaps:
         self.asked = np.zeros(streams, np.bool_)  # the clock is asked for the next packet, whatever it is
         self.timestamp_jumps = np.zeros(streams, np.int64)
         self.trimmed = np.zeros(streams, np.int64)  # frames
+        self.known_ext = np.full(streams, -1)  # packets up to this one are placed together
         self._watch = np.zeros((streams, len(fields(Watch))), np.int64)
         self._twice = np.zeros(streams, np.int64)
 
     def open(self, rows: I64) -> None:
         for column in (self.restarted, self.asked, self.timestamp_jumps, self.trimmed, self._watch, self._twice):
             column[rows] = 0
+        self.known_ext[rows] = -1
 
     def new_source(self, rows: I64) -> None:
         self.restarted[rows] = self.asked[rows] = True
+        self.known_ext[rows] = -1
 
     def note(self, rows: I64) -> None:
         for column in (self.restarted, self.asked, self.timestamp_jumps, self.trimmed, self._watch, self._twice):
@@ -65,6 +68,7 @@ class Gaps:
         self,
         row: I64,
         start: I64,
+        ext: I64,
         rate: I64,
         delta: I64,
         frames: I64,
@@ -110,7 +114,8 @@ class Gaps:
                 )
                 mine = slice(at, int(end[i]))
                 columns = (column[mine].tolist() for column in (delta, frames, arrival))
-                judged = [place.judge(PacketFacts(*facts)) for facts in zip(*columns, strict=True)]
+                packets = [PacketFacts(*facts) for facts in zip(*columns, strict=True)]
+                judged = place.judge_all(packets, int(np.count_nonzero(ext[mine] <= self.known_ext[rows[i]])))
                 gap[mine] = [one.gap for one in judged]
                 trim[mine] = [one.trim for one in judged]
                 anchored[mine] = [one.anchored for one in judged]

@@ -23,10 +23,21 @@ pause has a gap of 240,000 before it. 250 packets that come at once after 5 s: r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["LEAN_BITS", "RISE_DIVISOR", "UNKNOWN_FLOOR", "JudgedPacket", "PacketFacts", "Place", "Watch"]
+__all__ = [
+    "LEAN_BITS",
+    "PROOF_NS",
+    "PROOF_PACKETS",
+    "RISE_DIVISOR",
+    "UNKNOWN_FLOOR",
+    "JudgedPacket",
+    "PacketFacts",
+    "Place",
+    "Watch",
+]
 
 _SECOND_NS: Final = 1_000_000_000
 LEAN_BITS: Final = 10  # the line rises by 2**-10 of the time that passes: more than any clock is slow
@@ -35,8 +46,8 @@ RISE_DIVISOR: Final = 4  # of a second: waiting that rises by so much is a queue
 _JITTER_DIVISOR: Final = 10  # of a second: less is no gap where timestamps say nothing
 _OVERLAP_DIVISOR: Final = 100  # of a second: a source that begins so much too early overlaps the one before it
 _FALL_DIVISOR: Final = 33  # of a second: waiting that falls by so much is that of a queue
-_PROOF_PACKETS: Final = 4
-_PROOF_NS: Final = 60_000_000
+PROOF_PACKETS: Final = 4
+PROOF_NS: Final = 60_000_000
 _PROOF_AFTER_QUEUE_NS: Final = _SECOND_NS
 
 
@@ -51,9 +62,11 @@ class PacketFacts:
 
 @dataclass(slots=True)
 class JudgedPacket:
-    """``gap`` frames before it, ``trim`` frames off it. ``anchored``: by arrival times. ``jumped``: its timestamp."""
+    """``gap`` frames before it, ``trim`` frames off it. ``anchored``: by arrival times. ``jumped``: its timestamp.
+    ``stood``: frames of the gap for which the clock has stood."""
 
     gap: int = 0
+    stood: int = 0
     trim: int = 0
     anchored: bool = False
     jumped: bool = False
@@ -78,8 +91,8 @@ class Watch:
         """Whether it is now certain that no queue makes them wait."""
         self.packets += 1
         self.most, self.least = max(self.most, wait), min(self.least, wait)
-        proof_ns = _PROOF_AFTER_QUEUE_NS if self.fell else _PROOF_NS
-        return self.packets >= _PROOF_PACKETS and arrival_ns - self.since_ns >= proof_ns
+        proof_ns = _PROOF_AFTER_QUEUE_NS if self.fell else PROOF_NS
+        return self.packets >= PROOF_PACKETS and arrival_ns - self.since_ns >= proof_ns
 
 
 @dataclass(slots=True)
@@ -100,11 +113,28 @@ class Place:
         """Whether the next packet must be judged, whatever it is."""
         return self.watch.packets > 0 or self.twice > 0
 
-    def judge(self, packet: PacketFacts) -> JudgedPacket:
-        """Place the next packet."""
+    def judge_all(self, packets: Sequence[PacketFacts], known: int) -> list[JudgedPacket]:
+        """Place the next packets; of the first ``known`` each may be judged by those behind it."""
+        return [
+            self.judge(packet, self._foresee(packets[i:known]) if i < known else 0) for i, packet in enumerate(packets)
+        ]
+
+    def _foresee(self, packets: Sequence[PacketFacts]) -> int:
+        """For how many frames the clock has stood before the first of these packets, if the others prove it."""
+        if self.watch.packets:
+            return 0
+        trial = replace(self, watch=replace(self.watch))
+        for packet in packets:
+            stood = trial.judge(packet).stood
+            if not trial.watch.packets or trial.watch.fell:
+                return stood
+        return 0
+
+    def judge(self, packet: PacketFacts, stood: int = 0) -> JudgedPacket:
+        """Place the next packet, before which its clock has ``stood`` for so many frames."""
         found = JudgedPacket()
         if self.begun:
-            self._judge(packet, found)
+            self._judge(packet, found, stood)
         self.begun, self.restarted = True, False
         self.position += found.gap - found.trim  # a packet was sent whole
         self.position += packet.frames
@@ -113,7 +143,7 @@ class Place:
         self.prior_arrival_ns = packet.arrival_ns
         return found
 
-    def _judge(self, packet: PacketFacts, found: JudgedPacket) -> None:
+    def _judge(self, packet: PacketFacts, found: JudgedPacket, stood: int) -> None:
         rate, delta, watch = self.rate, packet.delta, self.watch
         room = passed = (packet.arrival_ns - self.prior_arrival_ns) * rate // _SECOND_NS - packet.frames
         waited = 0
@@ -133,7 +163,10 @@ class Place:
             found.gap = delta if forward else 0
             found.trim = -delta if overlap else 0
             found.anchored = self.restarted
-            self._tell_queue(packet.arrival_ns, room - found.gap, waited, found)
+            if stood:
+                self._stood(stood, found)
+            else:
+                self._tell_queue(packet.arrival_ns, room - found.gap, waited, found)
         else:
             self._anchor(room, passed, found)
         if self.twice:
@@ -170,6 +203,10 @@ class Place:
         elif wait <= watch.most - self.rate // _FALL_DIVISOR:
             watch.begin(arrival_ns, wait, fell=1)
         elif watch.add(arrival_ns, wait):
-            found.gap += watch.least
-            found.anchored = True
+            self._stood(watch.least, found)
             watch.packets = 0
+
+    def _stood(self, frames: int, found: JudgedPacket) -> None:
+        found.stood = frames
+        found.gap += frames
+        found.anchored = True

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..._model.supply import PAUSE_NS
 from ..undo import Undo
 
-__all__ = ["Reception"]
+__all__ = ["LAG_NS", "Reception"]
 
 I64 = npt.NDArray[np.int64]
 
@@ -22,6 +22,7 @@ _PACKETS_SIDE_BY_SIDE: Final = 4  # further ones of a stream at once, up to whic
 _ROUND_COST: Final = 32  # packets one by one cost as much as one round of arrays
 _BOTH_ARRIVALS: Final = np.dtype((np.void, 16))
 _WRONG_CLOCK: Final = 4.0  # times as fast as it should, or less
+LAG_NS: Final = 200_000_000  # behind their timestamps: a queue, or a clock that stood
 _DISCONTINUITY_NS: Final = 2e9  # timestamps that are this far off say something of the sender's clock, not of jitter
 
 
@@ -53,6 +54,8 @@ class Reception:
         self.jitter_max = np.zeros(streams, np.float64)
         self.jitter_sum = np.zeros(streams, np.float64)
         self.jitter_count = counter()
+        # packets in question: rows, extended sequence numbers, arrival times; taken by who puts packets into the ring
+        self.questions: list[tuple[I64, I64, I64]] = []
 
     def open(self, rows: I64, first_ext: I64, arrival_ns: I64, timestamp: npt.NDArray[np.uint32]) -> None:
         for array in (
@@ -172,6 +175,10 @@ class Reception:
             if at_ns - last_ns > PAUSE_NS:
                 paused_ns += at_ns - last_ns
                 pauses += 1
+                if known and not copy and last_ns == prior_arrival:
+                    step = (ticks - prior_timestamp) & 0xFFFF_FFFF
+                    if step < 1 << 31 and rate and (at_ns - prior_arrival) * rate - step >= LAG_NS * rate:
+                        self.questions.append((np.array([row]), np.array([one]), np.array([at_ns])))
             last_ns = at_ns
             if known:
                 step = (ticks - prior_timestamp) & 0xFFFF_FFFF
@@ -237,6 +244,16 @@ class Reception:
             note((self.pauses, paused, self.pauses[paused]))
             self.paused_ns[paused] += pause_ns[which]
             self.pauses[paused] += 1
+            asks = self.lags(
+                paused, timestamp[which], arrival_ns[which], self._prior_timestamp[paused], both_ns[::2][which]
+            )
+            asks &= both_ns[::2][which] == prior_ns[which]  # the packet before was of a known codec, as this one is
+            if timed is not None:
+                asks &= timed[which]
+            if copies is not None:
+                asks &= ~copies[which]
+            if np.count_nonzero(asks):
+                self.questions.append((paused[asks], ext[which[asks]], arrival_ns[which[asks]]))
         self.last_arrival_ns[rows] = arrival_ns
         if timed is not None and not timed.all():
             rows, timestamp, arrival_ns, prior_ns = rows[timed], timestamp[timed], arrival_ns[timed], prior_ns[timed]
@@ -265,6 +282,41 @@ class Reception:
         self.jitter_count[rows] = count + 1
         self._prior_arrival_ns[rows] = arrival_ns
         self._prior_timestamp[rows] = timestamp
+
+    def lags(
+        self,
+        rows: I64,
+        timestamp: npt.NDArray[np.uint32],
+        arrival_ns: I64,
+        prior_timestamp: npt.NDArray[np.uint32],
+        prior_arrival_ns: I64,
+    ) -> npt.NDArray[np.bool_]:
+        """Which packets came ``LAG_NS`` later behind those before than timestamps say that go forward. Bool (n,)."""
+        rate = self.tick_rate.take(rows)
+        step = (timestamp - prior_timestamp).view(np.int32)
+        lags: npt.NDArray[np.bool_] = (arrival_ns - prior_arrival_ns) * rate - step >= LAG_NS * rate
+        lags &= (step >= 0) & (rate > 0)
+        return lags
+
+    def lag_among(
+        self, rows: I64, start: I64, timestamp: npt.NDArray[np.uint32], arrival_ns: I64
+    ) -> npt.NDArray[np.bool_] | None:
+        """Likewise for packets that follow each other, by row and in order of arrival; a row's begin at ``start``. Rows
+        of -1 do not count. None: none does."""
+        since = np.empty_like(arrival_ns)
+        np.subtract(arrival_ns[1:], arrival_ns[:-1], out=since[1:])
+        since[start] = arrival_ns[start] - self.last_arrival_ns.take(rows[start], mode="clip")
+        which = (since >= LAG_NS).nonzero()[0]
+        if not which.size:
+            return None
+        first = np.zeros(len(rows), np.bool_)
+        first[start] = True
+        prior = np.where(first[which], self._prior_timestamp.take(rows[which], mode="clip"), timestamp[which - 1])
+        asks = np.zeros(len(rows), np.bool_)
+        asks[which] = self.lags(
+            np.maximum(rows[which], 0), timestamp[which], arrival_ns[which], prior, arrival_ns[which] - since[which]
+        )
+        return asks
 
     def may_go_on(self, rows: I64, timestamp: npt.NDArray[np.uint32], arrival_ns: I64) -> npt.NDArray[np.bool_]:
         """Whether packets may be their streams' next ones by their timestamps: which have advanced by no more than time

@@ -88,6 +88,10 @@ class Timeline:
         self._prior_ext[rows] = first_ext - 1
         self._skipped[rows] = False
 
+    def know(self, rows: I64, ext: I64) -> None:
+        """Packets up to these are placed together: each may be judged by those behind it."""
+        self._gaps.known_ext[rows] = ext
+
     def packet_frames(self, rows: I64) -> I64:
         """The length of each stream's last packet with audio."""
         frames: I64 = self._prior_frames[rows]
@@ -360,6 +364,7 @@ class Timeline:
         gap, trim, cause, anchored = self._before(
             row=row,
             start=start,
+            ext=ext[keep],
             own_frames=own_frames,
             frames=frames,
             codec=codec,
@@ -450,6 +455,7 @@ class Timeline:
         self,
         row: I64,
         start: I64,
+        ext: I64,
         own_frames: I64,
         frames: I64,
         codec: npt.NDArray[np.int16],
@@ -471,6 +477,7 @@ class Timeline:
         return self._gaps.before(
             row=row,
             start=start,
+            ext=ext,
             rate=rate,
             delta=(timestamp - expected).view(np.int32).astype(np.int64) * rate // clock,
             frames=frames,
