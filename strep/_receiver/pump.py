@@ -213,7 +213,7 @@ class Pump:
             total += self._downstream.take_all([b for b in received if b is not None and len(b)], release)
             if not any(reader.full for reader in readers):
                 # everything stamped before has been read
-                until_ns = now_ns - _GUARD_NS
+                until_ns = (now_ns if group is None else min(now_ns, group.emptied_ns)) - _GUARD_NS
                 if before_ns is not None:
                     until_ns = min(until_ns, before_ns)
                 self._downstream.advance(until_ns, release)

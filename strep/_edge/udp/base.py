@@ -106,7 +106,12 @@ class Reader(Protocol):
 
 
 class PortGroup(Reader, Protocol):
-    """Ports that come and go, and are read together. A port that cannot be read keeps no other from being read."""
+    """Ports that come and go, and are read together. A port that cannot be read keeps no other from being read.
+
+    ``emptied_ns``  what had come to any of them by then has been received, on the clock of ``arrival_ns``.
+    """
+
+    emptied_ns: int
 
     def open(self, address: UdpAddress, receive_buffer: int) -> Port:
         """Bind a port. It is not read before :meth:`add`. Raises BindError, ConfigurationError."""

@@ -28,7 +28,7 @@ from ..._model.spans import copy_spans
 from .base import aligned_slab
 from .spill import Spill
 
-__all__ = ["MESSAGE", "MessageTable", "recvmmsg_available", "stamp_datagrams"]
+__all__ = ["DENSE_BYTES", "MESSAGE", "MessageTable", "recvmmsg_available", "stamp_datagrams"]
 
 _SO_TIMESTAMPNS: Final = 35
 _MSG_DONTWAIT: Final = 0x40
@@ -37,7 +37,7 @@ _NAME_BYTES: Final = 32
 _CONTROL_BYTES: Final = 64
 _ROWS_WHILE_LONG: Final = 256  # are read at once after a batch with a quarter as many beyond 2,048 bytes: 16 MiB
 _IOVECS_BYTES: Final = 48  # three of 16
-_DENSE_BYTES: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
+DENSE_BYTES: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
 # rows become whole when more than one datagram of so many is larger than a dense row,
 _WHOLE_IF_LARGE_1_IN: Final = 4
 _DENSE_IF_LARGE_1_IN: Final = 16  # and dense again when fewer than one of so many is
@@ -81,8 +81,8 @@ class MessageTable:
         self._controls = np.zeros((rows, _CONTROL_BYTES), np.uint8)
         self._iovecs = np.zeros((rows, 3), np.dtype([("base", "u8"), ("len", "u8")]))
         self._slab = aligned_slab(rows, ROW_BYTES)
-        self._dense = aligned_slab(rows, _DENSE_BYTES)
-        self._rest = np.empty((rows, ROW_BYTES - _DENSE_BYTES), np.uint8)
+        self._dense = aligned_slab(rows, DENSE_BYTES)
+        self._rest = np.empty((rows, ROW_BYTES - DENSE_BYTES), np.uint8)
         self._spill = spill
         self._beyond = spill.rows(rows)
         self._messages = np.zeros(rows, MESSAGE)
@@ -143,8 +143,8 @@ class MessageTable:
         elif self._whole_rows:
             self._slab[here] = self._slab[there]
         else:
-            self._dense[here] = self._slab[there, :_DENSE_BYTES]
-            self._rest[here] = self._slab[there, _DENSE_BYTES:]
+            self._dense[here] = self._slab[there, :DENSE_BYTES]
+            self._rest[here] = self._slab[there, DENSE_BYTES:]
         if self._held_beyond is not None:
             long, beyond = self._held_beyond
             self._beyond[long] = beyond
@@ -164,10 +164,10 @@ class MessageTable:
         self._controllen[held : self._used] = _CONTROL_BYTES
         self._used = self.rows  # unless what follows goes well
 
-    def fill(self, sock: socket.socket, at: int, most: int) -> int:
-        """Let the kernel fill up to ``most`` rows from ``at`` on with what waits in a socket; returns how many.
-        Raises OSError."""
-        count: int = self._call(sock.fileno(), self._pointer + _MESSAGE_BYTES * at, most, _READ_FLAGS, None)
+    def fill(self, number: int, at: int, most: int) -> int:
+        """Let the kernel fill up to ``most`` rows from ``at`` on with what waits in a socket, which is given by its
+        file descriptor; returns how many. Raises OSError."""
+        count: int = self._call(number, self._pointer + _MESSAGE_BYTES * at, most, _READ_FLAGS, None)
         if count < 0:
             code = ctypes.get_errno()
             # ICMP errors of other sockets' traffic and interruptions say nothing of ours
@@ -208,7 +208,7 @@ class MessageTable:
         """The slab of what has been received, with rows as long as the longest datagram needs, up to 2,048 bytes."""
         count = len(length)
         self.most = self.rows
-        small = length <= _DENSE_BYTES
+        small = length <= DENSE_BYTES
         if self._whole_rows:
             self._whole_slab = True
             if count - int(np.count_nonzero(small)) < count // _DENSE_IF_LARGE_1_IN:
@@ -218,8 +218,8 @@ class MessageTable:
         if not self._whole_slab:
             return self._dense[:count]
         large = np.flatnonzero(~small)
-        self._slab[:count, :_DENSE_BYTES] = self._dense[:count]
-        self._slab[large, _DENSE_BYTES:] = self._rest[large]
+        self._slab[:count, :DENSE_BYTES] = self._dense[:count]
+        self._slab[large, DENSE_BYTES:] = self._rest[large]
         if len(large) > count // _WHOLE_IF_LARGE_1_IN:
             self._scatter(True)
         return self._slab[:count]

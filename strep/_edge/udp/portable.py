@@ -206,6 +206,7 @@ class PortablePort(BoundPort):
         """Take a datagram from the endpoint; True if it is the first of a batch. What does not fit is counted."""
         if not self._table.put(data, source, self.local_port):
             self.overflowed += 1
+            return False
         return self._table.count == 1
 
     def kernel_dropped(self) -> int:

@@ -52,7 +52,7 @@ class MmsgSocket(SocketBase):
         table.begin(held)
         self.full = False
         room = min(self._rows - held, limit, table.most)
-        count = table.fill(self._socket, held, room)
+        count = table.fill(self._socket.fileno(), held, room)
         self.full = count == room
         table.end(held + count)
         return held + count
