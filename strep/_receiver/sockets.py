@@ -256,6 +256,12 @@ class SocketSet:
         """Bytes of receive buffer that were granted to the socket of the start that has least; 0 without sockets."""
         return min((socket.granted_buffer for socket in self.first), default=0)
 
+    @property
+    def pair_buffer(self) -> int:
+        """The same of a port of a pair, whichever was opened last; 0 if none is open."""
+        rx, tx = next(reversed(self._pairs.values()), (None, None))
+        return 0 if rx is None or tx is None else min(rx.granted_buffer, tx.granted_buffer)
+
     def kernel_dropped(self) -> int:
         """Datagrams that the kernel dropped until the doors were shut, of closed pairs too."""
         return self._closed_dropped + sum(self._dropped())
