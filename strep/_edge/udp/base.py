@@ -15,9 +15,6 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ..._model.addresses import MAPPED_PREFIX, host_and_port
 from ..._model.datagrams import DatagramBatch
 from ..._model.exceptions import BindError
@@ -32,7 +29,6 @@ __all__ = [
     "Reader",
     "SocketBase",
     "UdpSocket",
-    "aligned_slab",
     "bind_socket",
     "dropped_by_kernel",
 ]
@@ -220,13 +216,6 @@ class SocketBase(BoundPort):
 
     def count_rest(self, until_s: float) -> int:
         return self.held_back + super().count_rest(until_s)
-
-
-def aligned_slab(rows: int, width: int) -> npt.NDArray[np.uint8]:
-    """Zeros, uint8 (rows, width), aligned to a cache line: then the header of a plain packet lies in one line."""
-    raw = np.zeros(rows * width + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + rows * width].reshape(rows, width)
 
 
 def dropped_by_kernel(sock: socket.socket) -> int:

@@ -127,9 +127,13 @@ class SharedGroup(Generic[P]):
         self._failures.append((self._entries[number].port, error))
 
     def _bring_back(self, number: int) -> None:
-        self._left_out.discard(number)
-        if self._readiness is not None:
-            self._readiness.add(number)
+        """Never raises: rows have been filled that must not be lost."""
+        try:
+            if self._readiness is not None:
+                self._readiness.add(number)
+            self._left_out.discard(number)
+        except OSError as error:
+            self._failures.append((self._entries[number].port, error))
 
     def retry(self, port: object) -> bool:
         number = self._numbers.get(port)

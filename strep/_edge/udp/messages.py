@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, end_to_end
 from ..._model.spans import copy_spans
-from .base import aligned_slab
+from .slab import aligned_slab
 from .spill import Spill
 
 __all__ = ["DENSE_BYTES", "MESSAGE", "MessageTable", "recvmmsg_available", "stamp_datagrams"]

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.spans import copy_spans
 from .address import UdpAddress
-from .base import BoundPort, SocketBase, address_words, aligned_slab
+from .base import BoundPort, SocketBase, address_words
 from .clock import SteadyClock
+from .slab import aligned_slab
 from .spill import LARGEST_BYTES
 from .stamps import Stamps
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from .address import UdpAddress
-from .base import aligned_slab
 from .clock import SteadyClock
 from .group import SharedGroup, Turn, in_order
 from .portable import PortablePort, PortableTable
+from .slab import aligned_slab
 
 __all__ = ["PortableGroup"]
 

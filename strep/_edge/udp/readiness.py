@@ -44,7 +44,10 @@ class Epoll(Readiness):
         return self._epoll.fileno()
 
     def add(self, number: int) -> None:
-        self._epoll.register(number, select.EPOLLIN)
+        try:
+            self._epoll.register(number, select.EPOLLIN)
+        except FileExistsError:  # it was closed under our feet, and opened again: the kernel may know it still
+            self._epoll.modify(number, select.EPOLLIN)
 
     def remove(self, number: int) -> None:
         self._epoll.unregister(number)

@@ -10,10 +10,11 @@ import numpy as np
 from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from ..._model.exceptions import ConfigurationError
 from .address import UdpAddress
-from .base import BoundPort, aligned_slab
+from .base import BoundPort
 from .clock import SteadyClock
 from .group import SharedGroup, Turn, in_order
 from .messages import DENSE_BYTES, MessageTable, stamp_datagrams
+from .slab import aligned_slab
 from .spill import Spill
 
 __all__ = ["MmsgGroup"]
