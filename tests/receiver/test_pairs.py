@@ -243,22 +243,23 @@ async def test_pairs_that_come_and_go_under_traffic_lose_nothing_uncounted() -> 
 async def test_a_broken_port_of_a_pair_is_told_and_the_other_pairs_go_on() -> None:
     async with strep.Receiver(pairs="udp:127.0.0.1:0") as receiver:
         first, second = await receiver.open_pair(), await receiver.open_pair()
-        (broken,) = [p for p in receiver._parts.sockets._roles if p.local_port == first.rx]
-        fill = type(receiver._parts.sockets.group)._fill
+        group: Any = receiver._parts.sockets.group
+        (broken,) = [p.fileno() for p in receiver._parts.sockets._roles if p.local_port == first.rx]
+        fill = group._fill
 
-        def failing(group: Any, port: Any, at: int, most: int) -> int:
-            if port is broken:
+        def failing(number: int, at: int, most: int) -> int:
+            if number == broken:
                 raise OSError(errno.ENETDOWN, "Network is down")
-            return fill(group, port, at, most)
+            return int(fill(number, at, most))
 
-        receiver._parts.sockets.group._fill = failing.__get__(receiver._parts.sockets.group)
+        group._fill = failing
         await feed(first, 30)
         await until(lambda: len(receiver.problems()) == 1)
         assert f"udp:127.0.0.1:{first.rx} cannot be read: " in receiver.problems()[0]
         await feed(second, 40)
         await delivered(receiver, 30 + 80)  # its other port too
         assert receiver.totals().datagrams == 110
-        del receiver._parts.sockets.group._fill
+        group._fill = fill
         await delivered(receiver, 60 + 80)
         await until(lambda: not receiver.problems())
         assert set(receiver.totals().faults) == {"socket"}

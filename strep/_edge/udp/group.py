@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 
 import numpy as np
@@ -45,20 +45,19 @@ class Turn:
     whether that was everything that the port had."""
 
     begun_ns: int
-    filled: int = 0
-    numbers: list[int] = field(default_factory=list)
-    local: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    emptied: list[bool] = field(default_factory=list)
+    filled: int
+    numbers: I64  # of the ports' time stamps
+    local: npt.NDArray[np.uint16]
+    counts: I64
+    emptied: npt.NDArray[np.bool_]
 
     def arrival(self, stamps: I64, of: ManyStamps) -> I64:
         """Steady arrival times, int64 ns (filled,)."""
-        numbers, counts = np.array(self.numbers, np.int64), np.array(self.counts, np.int64)
-        return of.take(stamps, numbers, counts, np.array(self.emptied, np.bool_), self.begun_ns)
+        return of.take(stamps, self.numbers, self.counts, self.emptied, self.begun_ns)
 
     def local_port(self) -> npt.NDArray[np.uint16]:
         """uint16 (filled,)"""
-        return np.repeat(np.array(self.local, np.uint16), self.counts)
+        return np.repeat(self.local, self.counts)
 
 
 class SharedGroup(Generic[P]):
@@ -68,6 +67,9 @@ class SharedGroup(Generic[P]):
     """
 
     name = "the ports of pairs"
+    _fill: Callable[[int, int, int], int]
+    """Fill rows with what waits in a port: its file descriptor, the first row, how many at most; returns how many were
+    filled. Raises OSError. Called for each port that has something."""
 
     def __init__(self, rows: int, clock: SteadyClock, *, watching: bool) -> None:
         self.full = False
@@ -196,44 +198,51 @@ class SharedGroup(Generic[P]):
 
     def read(self, waiting: deque[int], begun_ns: int, limit: int | None = None) -> DatagramBatch | None:
         """What is in these, by file descriptor, as far as there is room; those that were read are taken out."""
-        turn = Turn(begun_ns)
         room = self._begin()
         if limit is not None:
             room = min(room, limit)
         most = max(room // _PORTS_IN_A_TURN, 1)
-        entries, left_out, fill, filled = self._entries, self._left_out, self._fill, 0
+        left_out, fill, take = self._left_out, self._fill, waiting.popleft
+        numbers, counts, more = [], [], []
+        filled = 0
         while waiting and filled < room:
-            number = waiting.popleft()
-            entry = entries[number]
-            asked = min(room - filled, most)
+            number = take()
+            asked = most if room - filled > most else room - filled
             try:
-                count = fill(entry.port, filled, asked)
+                count = fill(number, filled, asked)
             except Exception as error:
                 self._leave_out(number, error)
                 continue
-            if number in left_out:
+            if left_out and number in left_out:
                 self._bring_back(number)
-            if count == asked:
-                self._unfinished = True
             if count:
-                turn.numbers.append(entry.number)
-                turn.local.append(entry.port.local_port)
-                turn.counts.append(count)
-                turn.emptied.append(count < asked)
+                numbers.append(number)
+                counts.append(count)
                 filled += count
-        turn.filled = filled
+                if count == asked:
+                    more.append(len(counts) - 1)
         self._end(filled)
+        self._unfinished |= bool(more)
         if not filled:
             self._stamps.none()
             return None
-        return self._batch(turn)
+        return self._batch(self._turn(begun_ns, numbers, counts, more))
+
+    def _turn(self, begun_ns: int, numbers: list[int], counts: list[int], more: list[int]) -> Turn:
+        read = [self._entries[number] for number in numbers]
+        emptied = np.ones(len(read), np.bool_)
+        emptied[more] = False
+        return Turn(
+            begun_ns,
+            filled=sum(counts),
+            numbers=np.array([entry.number for entry in read], np.int64),
+            local=np.array([entry.port.local_port for entry in read], np.uint16),
+            counts=np.array(counts, np.int64),
+            emptied=emptied,
+        )
 
     def _begin(self) -> int:
         """All rows are free; returns how many may be filled."""
-        raise NotImplementedError
-
-    def _fill(self, port: P, at: int, most: int) -> int:
-        """Fill up to ``most`` rows from ``at`` on with what waits in a port; returns how many. Raises OSError."""
         raise NotImplementedError
 
     def _end(self, filled: int) -> None:

@@ -50,7 +50,6 @@ MESSAGE: Final = np.dtype(  # struct mmsghdr
         "itemsize": 64,
     }
 )
-_MESSAGE_BYTES: Final = MESSAGE.itemsize
 _READ_FLAGS: Final = _MSG_DONTWAIT | _MSG_TRUNC
 _NOTHING: Final = frozenset((errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
@@ -167,7 +166,7 @@ class MessageTable:
     def fill(self, number: int, at: int, most: int) -> int:
         """Let the kernel fill up to ``most`` rows from ``at`` on with what waits in a socket, which is given by its
         file descriptor; returns how many. Raises OSError."""
-        count: int = self._call(number, self._pointer + _MESSAGE_BYTES * at, most, _READ_FLAGS, None)
+        count: int = self._call(number, self._pointer + 64 * at, most, _READ_FLAGS, None)
         if count < 0:
             code = ctypes.get_errno()
             # ICMP errors of other sockets' traffic and interruptions say nothing of ours

@@ -23,6 +23,7 @@ class PortableGroup(SharedGroup[PortablePort]):
     def __init__(self, clock: SteadyClock, *, watching: bool, rows: int = _ROWS) -> None:
         super().__init__(rows, clock, watching=watching)
         self._table = PortableTable(rows, clock)
+        self._fill = self._fill_next
         self._sorted = aligned_slab(rows, ROW_BYTES)
 
     def open(self, address: UdpAddress, receive_buffer: int) -> PortablePort:
@@ -38,8 +39,8 @@ class PortableGroup(SharedGroup[PortablePort]):
     def _begin(self) -> int:
         return self._rows
 
-    def _fill(self, port: PortablePort, at: int, most: int) -> int:
-        return port.fill(most)
+    def _fill_next(self, number: int, at: int, most: int) -> int:
+        return self._entries[number].port.fill(most)
 
     def _batch(self, turn: Turn) -> DatagramBatch:
         arrival = self._table.stamps(0, turn.filled)

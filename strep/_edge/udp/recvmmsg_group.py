@@ -46,6 +46,7 @@ class MmsgGroup(SharedGroup[MmsgPort]):
         if self._family is None:
             self._family = address.family
             self._table = MessageTable(self._rows, self._spill, ipv6=address.family == socket.AF_INET6)
+            self._fill = self._table.fill
         if address.family != self._family:
             raise ConfigurationError(f"udp:{address}: ports of pairs are of one address family, give them one host")
         return MmsgPort(address, receive_buffer=receive_buffer, clock=self._clock)
@@ -53,9 +54,6 @@ class MmsgGroup(SharedGroup[MmsgPort]):
     def _begin(self) -> int:
         self._table.begin()
         return self._table.most
-
-    def _fill(self, port: MmsgPort, at: int, most: int) -> int:
-        return self._table.fill(port.fileno(), at, most)
 
     def _end(self, filled: int) -> None:
         self._table.end(filled)
