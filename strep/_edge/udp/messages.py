@@ -103,6 +103,7 @@ class MessageTable:
         self._used = rows
         self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
         self._held: tuple[int, int] = 0, 0  # which rows of the last batch come first in the next one
+        self._in_front = False  # whether they stand there already
         self._held_beyond: tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]] | None = None
         self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
@@ -134,7 +135,24 @@ class MessageTable:
         count = end - begin
         if not count:
             return 0
-        here, there = slice(0, count), slice(begin, end)
+        if self._in_front:
+            self._in_front = False
+        else:
+            self._move(slice(0, count), slice(begin, end))
+        if self._held_beyond is not None:
+            long, beyond = self._held_beyond
+            self._beyond[long] = beyond
+            self._held_beyond = None
+        return count
+
+    def put_back(self, count: int) -> None:
+        """The rows that were brought forward wait on: nothing could be read behind them."""
+        self._held, self._in_front = (0, count), bool(count)
+        long = np.flatnonzero(self.length[:count] > ROW_BYTES)
+        if long.size:
+            self._held_beyond = long, self._beyond[long]
+
+    def _move(self, here: slice, there: slice) -> None:
         self._names[here] = self._names[there]
         self.length[here] = self.length[there]
         if not self._whole_slab:
@@ -144,11 +162,6 @@ class MessageTable:
         else:
             self._dense[here] = self._slab[there, :DENSE_BYTES]
             self._rest[here] = self._slab[there, DENSE_BYTES:]
-        if self._held_beyond is not None:
-            long, beyond = self._held_beyond
-            self._beyond[long] = beyond
-            self._held_beyond = None
-        return count
 
     @property
     def held_back(self) -> int:

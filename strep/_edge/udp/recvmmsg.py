@@ -52,7 +52,11 @@ class MmsgSocket(SocketBase):
         table.begin(held)
         self.full = False
         room = min(self._rows - held, limit, table.most)
-        count = table.fill(self._socket.fileno(), held, room)
+        try:
+            count = table.fill(self._socket.fileno(), held, room)
+        except OSError:
+            table.put_back(held)
+            raise
         self.full = count == room
         table.end(held + count)
         return held + count
