@@ -42,6 +42,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 import numpy as np
+from socket_group import SocketGroup
 from support import slab_of
 
 from strep._edge.udp.address import UdpAddress
@@ -263,6 +264,13 @@ class MemoryEdge(Edge):
 
     def can_watch(self, loop: asyncio.AbstractEventLoop) -> bool:
         return False
+
+    def group(self, *, transport: str, watching: bool) -> SocketGroup:
+        return SocketGroup(
+            lambda address, buffer: self.open(address, transport=transport, receive_buffer=buffer),
+            self.now_ns,
+            watching=watching,
+        )
 
     def open(
         self, address: UdpAddress, *, transport: str, receive_buffer: int, rows: int | None = None

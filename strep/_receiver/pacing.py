@@ -7,33 +7,47 @@ have time, and so has everybody when nobody listens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from .._engine.release import Release
 from .._model.time import TICK_NS
 
-__all__ = ["Pacing"]
+__all__ = ["Pacing", "PairsLook"]
 
 _SHORTEST_PAUSE_S: Final = 0.002
+_SHORT_PAUSE_S: Final = 0.008  # instead, when all that came came to pairs: each port costs a system call a look
 _LONG_PAUSE_S: Final = 0.1  # when little comes and nobody is in a hurry
 _LITTLE_DATAGRAMS: Final = 64  # fewer than this in a look is little,
 _MUCH_DATAGRAMS: Final = 128  # and from this on it is much
 _AFTER_TICK_NS: Final = 200_000  # a look comes so long after the tick that it is to take whole
 _LONG_PAUSE_BUFFER_BYTES: Final = 4 << 20  # with less granted, a sudden burst in a long pause might not fit
+_PORT_BYTES_A_S: Final = 8 << 20  # what may come to a pair's port at most, as the kernel counts it: 10,000 packets/s
 _MANY_STREAMS: Final = 500  # with more, releases are rarer and in groups
 _RELEASE_NS: Final = 100_000_000
 _RELEASE_MANY_NS: Final = 300_000_000  # less than 20 packets take, after which they leave anyway
 _RELEASE_MANY_GROUPS: Final = 6
 
 
+@dataclass(frozen=True, slots=True)
+class PairsLook:
+    """What a look found in the ports of pairs: how many ``datagrams``, and whether there was more (``full``);
+    ``buffer``: the smallest granted receive buffer of such a port, in bytes."""
+
+    datagrams: int
+    full: bool
+    buffer: int
+
+
 class Pacing:
     """``audio``: some sink wants audio; ``prompt``: one of them wants it within ``latency_ns``, the configured latency.
-    ``buffer`` is the smallest granted receive buffer, in bytes."""
+    ``buffer`` is the smallest granted receive buffer of a socket that all calls share, in bytes; 0: there is none."""
 
     def __init__(self, latency_ns: int, *, prompt: bool, buffer: int, audio: bool = True) -> None:
         self._latency_ns = latency_ns
         self._prompt = prompt
         self._audio = audio
+        self._shared = buffer > 0
         self._long_pauses = not prompt and buffer >= _LONG_PAUSE_BUFFER_BYTES
         self._iterated = False
 
@@ -70,13 +84,30 @@ class Pacing:
         look, which then takes the tick whole."""
         return datagrams >= _MUCH_DATAGRAMS and not self._iterated
 
-    def pause_s(self, datagrams: int, now_ns: int) -> float:
-        """How long to wait before looking again, after a look that found so many datagrams."""
+    def pause_s(self, datagrams: int, now_ns: int, pairs: PairsLook | None = None) -> float:
+        """How long to wait before looking again, after a look that found so many datagrams in sockets that all calls
+        share; ``pairs``: what it found in those of pairs, if there are any.
+
+        A look at pairs costs a system call for each port that has something, however much that is.
+        """
+        shortest_s = _SHORT_PAUSE_S if pairs is not None and pairs.datagrams and not datagrams else _SHORTEST_PAUSE_S
         if self._iterated:
-            return _SHORTEST_PAUSE_S
-        if self._long_pauses and datagrams < _LITTLE_DATAGRAMS:
-            return _LONG_PAUSE_S
-        if self._prompt and self._latency_ns < 2 * TICK_NS and datagrams < _MUCH_DATAGRAMS:
-            return _SHORTEST_PAUSE_S
+            return shortest_s
+        pause_s = _LONG_PAUSE_S
+        if pairs is None or self._shared:
+            pause_s = pause_s if self._long_pauses and datagrams < _LITTLE_DATAGRAMS else 0.0
+        if pairs is not None:
+            pause_s = min(pause_s, self._pairs_pause_s(pairs))
+        if pause_s > TICK_NS / 1e9:
+            return pause_s
+        few = datagrams + (0 if pairs is None else pairs.datagrams) < _MUCH_DATAGRAMS
+        if self._prompt and self._latency_ns < 2 * TICK_NS and few:
+            return shortest_s
         # take each tick of the engine whole
         return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
+
+    def _pairs_pause_s(self, pairs: PairsLook) -> float:
+        """How long the ports of pairs may be left alone; 0: not beyond the tick."""
+        if self._prompt or pairs.full:
+            return 0.0
+        return min(_LONG_PAUSE_S, pairs.buffer / _PORT_BYTES_A_S)

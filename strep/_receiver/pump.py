@@ -20,7 +20,7 @@ from .._engine.release import Release
 from .._model.datagrams import DatagramBatch
 from .._model.time import TICK_NS
 from .._threads.incidents import Incidents
-from .pacing import Pacing
+from .pacing import Pacing, PairsLook
 from .socket_troubles import SocketTroubles
 from .sockets import SocketSet
 from .watchdog import Watchdog
@@ -89,6 +89,7 @@ class Pump:
         self._watched: set[int] = set()  # file descriptors, while it is asleep
         self._looks_in_vain = 0
         self._datagrams = 0  # found by the last look
+        self._of_pairs = 0  # of them
         self._stopped = False
 
     def start(self) -> None:
@@ -153,7 +154,12 @@ class Pump:
             self._looks_in_vain += 1
             if self._looks_in_vain > 1:
                 return None
-        return self._pacing.pause_s(count, self._now_ns())
+        return self._pacing.pause_s(count - self._of_pairs, self._now_ns(), self._pairs_look())
+
+    def _pairs_look(self) -> PairsLook | None:
+        """What the last look found in the ports of pairs; None: there are no pairs."""
+        group, buffer = self._sockets.group, self._sockets.pair_buffer
+        return PairsLook(self._of_pairs, group.full, buffer) if group is not None and buffer else None
 
     # --- sleeping -------------------------------------------------------------------------------------------------
 
@@ -204,16 +210,17 @@ class Pump:
         now_ns = self._now_ns()
         release = self._pacing.release(self._downstream.live_streams, consumed=self._consumed())
         readers, group = self._sockets.readers, self._sockets.group
-        total = 0
+        total = self._of_pairs = 0
         for _ in range(_BATCHES_A_LOOK):
             received = [self._read(reader, before_ns) for reader in self._sockets.first]
             if group is not None:
-                received.append(self._read_group(group, before_ns))
+                received.append(batch := self._read_group(group, before_ns))
+                self._of_pairs += len(batch) if batch is not None and self._sockets.pairs_apart else 0
             self._watchdog.looked()
             total += self._downstream.take_all([b for b in received if b is not None and len(b)], release)
             if not any(reader.full for reader in readers):
                 # everything stamped before has been read
-                until_ns = now_ns - _GUARD_NS
+                until_ns = (now_ns if group is None else min(now_ns, group.emptied_ns)) - _GUARD_NS
                 if before_ns is not None:
                     until_ns = min(until_ns, before_ns)
                 self._downstream.advance(until_ns, release)

@@ -109,6 +109,11 @@ class SocketSet:
         return self._group
 
     @property
+    def pairs_apart(self) -> bool:
+        """Whether pairs are read apart from what all calls share; a ring is shared by all."""
+        return self._rings is None
+
+    @property
     def pairs(self) -> list[PortPair]:
         """The pairs that are open."""
         return list(self._pairs)
@@ -292,6 +297,14 @@ class SocketSet:
         if self._rings is not None:
             return self._rings.granted_buffer
         return min((socket.granted_buffer for socket in self.first), default=0)
+
+    @property
+    def pair_buffer(self) -> int:
+        """The same of a port of a pair, whichever was opened last; 0 if none is open, or a ring reads them."""
+        if self._rings is not None:
+            return 0
+        rx, tx = next(reversed(self._pairs.values()), (None, None))
+        return 0 if rx is None or tx is None else min(rx.granted_buffer, tx.granted_buffer)
 
     def kernel_dropped(self) -> int:
         """Datagrams that the kernel dropped until the doors were shut, of closed pairs too."""

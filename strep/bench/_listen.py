@@ -27,7 +27,7 @@ from .._receiver.receiver import Receiver
 from .._workers.event_loop import loop_factory
 from ..sinks.base import BaseSink, Sink
 
-__all__ = ["RING_LATENCY_MS", "STALLED_LOOP_S", "STALLED_SINK_S", "main"]
+__all__ = ["RING_LATENCY_MS", "STALLED_LOOP_S", "STALLED_SINK_S", "Arrivals", "main", "note_frames"]
 
 RING_LATENCY_MS: Final = 60.0
 STALLED_SINK_S: Final = 2.0
@@ -105,11 +105,12 @@ class _ArrivalSink(BaseSink):
 
 
 async def _iterate(receiver: Receiver, arrivals: Arrivals) -> None:
-    consumers = [asyncio.create_task(_consume(stream, arrivals)) async for stream in receiver]
+    consumers = [asyncio.create_task(note_frames(stream, arrivals)) async for stream in receiver]
     await asyncio.gather(*consumers)
 
 
-async def _consume(stream: Stream, arrivals: Arrivals) -> None:
+async def note_frames(stream: Stream, arrivals: Arrivals) -> None:
+    """Iterate a stream, and note when each frame came."""
     ssrc = stream.info.ssrc
     async for frame in stream.frames(ms=20):
         arrivals.note(time.monotonic_ns(), ssrc, frame.rtp_timestamp)

@@ -43,6 +43,7 @@ class Load:
     churn: float = 200.0
     segment: bool = False
     spin: bool = False
+    port_a_stream: bool = False  # plain RTP, stream s to the port s above the one that is told
 
     def schedule(self) -> Schedule:
         return make_schedule(
@@ -54,6 +55,8 @@ class Load:
         command = [sys.executable, "-m", "strep.simulate.load", "--to", f"udp:127.0.0.1:{port}"]
         command += ["--streams", str(self.streams), "--rate", str(self.rate), "--duration", str(self.duration_s)]
         command += ["--pattern", self.pattern, "--churn", str(self.churn)]
+        if self.port_a_stream:
+            command += ["--plain", "--port-a-stream", "--port-step", "1"]
         return command + ["--segment"] * self.segment + ["--spin"] * self.spin
 
 
@@ -98,9 +101,11 @@ def run_trial(
     cores: Sequence[int] | None = None,
     watch: Callable[[MeasuredProcess], None] | None = None,
 ) -> Trial:
-    """Run one of RECEIVERS, or ``command``, under a load. ``options`` are added to ``strep capture``'s; ``watch`` is
-    called with the receiver's process twice a second while the load lasts. With ``cores`` it may use these, the
-    generator's among them, and CPU time is that of all its processes.
+    """Run one of RECEIVERS, or ``command``, under a load; "{out}" in ``command`` stands for where WAVs are looked for.
+
+    ``options`` are added to ``strep capture``'s; ``watch`` is called with the receiver's process twice a second while
+    the load lasts. With ``cores`` it may use these, the generator's among them, and CPU time is that of all its
+    processes.
 
     The files of ``samples`` streams are compared with what was sent (None: of all, which only even loads allow).
     Everything below ``work`` is removed. Raises MeasurementError.
@@ -115,7 +120,8 @@ def run_trial(
         "wav": [*capture_command(), "--out", str(out), *options],
     }
     try:
-        with MeasuredProcess(command or commands[receiver], cores or core, work / "receiver.log") as process:
+        own = [part.replace("{out}", str(out)) for part in command]
+        with MeasuredProcess(own or commands[receiver], cores or core, work / "receiver.log") as process:
             port = _port(process.line())
             cpu = process.family_cpu_s if cores else process.cpu_s
             before, busy_before = cpu(), busy_s()

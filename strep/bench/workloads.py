@@ -27,6 +27,7 @@ WORKLOADS: Final[dict[str, tuple[str, Callable[[Settings], Outcome]]]] = {
     "stages": ("ns per packet of each stage by batch size, from memory", _of_module("stages")),
     "zero-loss": ("the highest rate without loss on one core", _of_module("search")),
     "ratio": ("CPU per packet beside a C program that only receives", _of_module("ratio")),
+    "pairs": ("10 to 2,000 rx/tx pairs beside as many calls on one port", _of_module("pairs")),
     "growth": ("CPU per packet from 10 to 20,000 streams; a small user; idle", _of_module("growth")),
     "latency": ("from intended sending to the consumer", _of_module("latency")),
     "impairment": ("loss, duplicates, reordering, wraps, SSRC changes: exact, and how dear", _of_module("impairment")),

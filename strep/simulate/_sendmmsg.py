@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._edge.udp import UdpAddress
-from .._edge.udp.recvmmsg import _MMSGHDR, recvmmsg_available
+from .._edge.udp.messages import MESSAGE, recvmmsg_available
 from .._model.exceptions import ConfigurationError
 
 __all__ = ["BatchSender", "ScatterSender"]
@@ -62,7 +62,7 @@ class BatchSender:
             raise
         self._rows = rows
         self._iovecs = np.zeros(rows, np.dtype([("base", "u8"), ("len", "u8")]))
-        self._messages = np.zeros(rows, _MMSGHDR)
+        self._messages = np.zeros(rows, MESSAGE)
         self._messages["iov"] = self._iovecs.ctypes.data + np.arange(rows, dtype=np.uint64) * np.uint64(16)
         self._messages["iovlen"] = 1
         self._vectored = recvmmsg_available()

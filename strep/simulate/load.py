@@ -167,6 +167,7 @@ def send_load(
     seed: int = VERIFY_SEED,
     plain: bool = False,
     port_a_stream: bool = False,
+    port_step: int = _PORT_STEP,
 ) -> LoadReport:
     """Send ``rate`` packets/s of ``streams`` streams for ``duration_s``; PCMU, 196-byte datagrams of 20 ms.
 
@@ -174,7 +175,8 @@ def send_load(
     packets. ``segment`` uses UDP segmentation offload, which costs the sender far less (packets of one size only).
     ``spin``: never sleep, so that packets leave within microseconds of their time. Lateness in the first ``warm_up_s``
     seconds is not counted. ``seed`` makes the payloads; the checker needs the same one. ``plain`` leaves the STREP
-    header out; with ``port_a_stream`` stream s goes to the port 2 s above the one given. Blocks until all is sent.
+    header out; with ``port_a_stream`` stream s goes to the port ``port_step`` * s above
+    the one given. Blocks until all is sent.
     Raises ConfigurationError, AddressError.
     """
     if not 1 <= streams <= _STREAMS_LIMIT:
@@ -190,8 +192,10 @@ def send_load(
     address = parse_address(to)
     if port_a_stream and segment:
         raise ConfigurationError("segmentation sends to one port: not for a port a stream")
-    if port_a_stream and address.port + _PORT_STEP * streams > 1 << 16:
-        raise ConfigurationError(f"{streams} streams from port {address.port} on, every other port: there are too few")
+    if port_a_stream and address.port + port_step * streams > 1 << 16:
+        raise ConfigurationError(
+            f"{streams} streams from port {address.port} on, {port_step} apart: there are too few ports"
+        )
     if plain and pattern == "impaired":
         raise ConfigurationError("pattern 'impaired' damages STREP headers: not for plain RTP")
     writer = PacketWriter(schedule, seed, plain)
@@ -201,7 +205,7 @@ def send_load(
     lag_counts: list[int] = []
     done = sent = 0
     sender = BatchSender(
-        address, ports=range(address.port, address.port + _PORT_STEP * streams, _PORT_STEP) if port_a_stream else ()
+        address, ports=range(address.port, address.port + port_step * streams, port_step) if port_a_stream else ()
     )
     few = 1 if spin else _WORTH_SENDING
     try:
@@ -262,7 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--churn", type=float, default=200, help="streams a second that end and begin (pattern churn)")
     parser.add_argument("--segment", action="store_true", help="use UDP segmentation offload")
     parser.add_argument("--plain", action="store_true", help="plain RTP, without the STREP header")
-    parser.add_argument("--port-a-stream", action="store_true", help="stream s to the port 2 s above the one in --to")
+    parser.add_argument("--port-a-stream", action="store_true", help="stream s to a port of its own")
+    parser.add_argument("--port-step", type=int, default=_PORT_STEP, help="from a stream's port to the next one's")
     parser.add_argument("--spin", action="store_true", help="never sleep: packets leave when they should")
     parser.add_argument("--verify-seed", type=int, default=VERIFY_SEED, help="what the payloads are drawn from")
     options = parser.parse_args(arguments)
@@ -278,6 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
             spin=options.spin,
             plain=options.plain,
             port_a_stream=options.port_a_stream,
+            port_step=options.port_step,
             seed=options.verify_seed,
         )
     except StrepError as error:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from strep import ConfigurationError
 from strep._edge.pcap import PcapReader
 from strep._model.exceptions import StrepError
-from strep.bench import WORKLOADS, WRITING, Settings, run_workload, search, stages
+from strep.bench import WORKLOADS, WRITING, Settings, pairs, run_workload, search, stages
 from strep.bench._disk import file_system_of
 from strep.bench._histogram import Histogram
 from strep.bench._outcome import Outcome, spread
@@ -334,3 +334,20 @@ def test_a_spread_is_of_something() -> None:
     assert found is not None
     assert (found.median, found.low, found.high, found.runs) == (2.0, 1.0, 3.0, 3)
     assert spread([]) is None
+
+
+@pytest.mark.parametrize("mode", ["monitor", "wav", "iterate"])
+def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Path) -> None:
+    load = Load(6, 300.0, 1.5)
+    trials = {kind: [pairs._run(kind, 3, mode, load, tmp_path)] for kind in ("target", "pairs")}
+    outcome = Outcome("pairs", "as tests do", pairs.COLUMNS)
+    for kind, group in trials.items():
+        pairs._row(outcome, kind, 3, mode, load, group, trials["target"])
+        ((trial, late),) = group
+        assert (trial.sent, trial.datagrams, trial.lost, trial.wrong) == (450, 450, 0, 0)
+        assert len(trial.summary["streams"]) == 6
+        assert len(late) == (2 if mode == "iterate" else 0)
+    assert outcome.wrong == []
+    assert [len(row) for row in outcome.rows] == [len(pairs.COLUMNS)] * 2
+    json.dumps(outcome.as_dict())
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []

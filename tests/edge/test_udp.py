@@ -150,6 +150,7 @@ def test_what_is_held_back_comes_first_and_whole(host: str, data: st.DataObject)
                     sent.append((b"%05d" % len(sent) * 14_000)[:length])
                     plain.send(sent[-1])
                 if not part:
+                    time.sleep(0.0002)  # the clock of stamps and ours are not read at the same time
                     cut_ns, early = ours.now_ns(), len(sent)
             until = time.monotonic() + 100
             take(cut_ns)
@@ -160,6 +161,34 @@ def test_what_is_held_back_comes_first_and_whole(host: str, data: st.DataObject)
         take(None)
         assert (got, ours.held_back) == (sent, 0)
         assert arrivals == sorted(arrivals)
+
+
+@pytest.mark.skipif(not recvmmsg_available(), reason="no recvmmsg here")
+@pytest.mark.parametrize("sizes", [[36, 196], [196, 1400, 300], [1400] * 12, [2049, 36, 65_507]])
+def test_what_is_held_back_outlives_a_socket_that_cannot_be_read(sizes: list[int]) -> None:
+    with pair("recvmmsg") as (ours, plain):
+        cut_ns = ours.now_ns()
+        sent = [(b"%05d" % k * 14_000)[:size] for k, size in enumerate(sizes)]
+        for data in sent:
+            plain.send(data)
+        while ours.held_back < len(sent):
+            assert ours.receive(cut_ns) is None
+        fill = ours._table.fill  # type: ignore[attr-defined]
+        for _ in range(2):
+            ours._table.fill = lambda *a: (_ for _ in ()).throw(OSError(100, "Network is down"))  # type: ignore[attr-defined]
+            with pytest.raises(OSError, match="down"):
+                ours.receive()
+            assert ours.held_back == len(sent)
+            ours._table._beyond[:8] = 255  # type: ignore[attr-defined]  # other sockets share it
+        ours._table.fill = fill  # type: ignore[attr-defined]
+        plain.send(b"behind them")
+        got = [batch.data(i) for batch in all_of_whole(ours) for i in range(len(batch))]
+        assert got == [*sent, b"behind them"]
+
+
+def all_of_whole(ours: UdpSocket) -> Iterator[DatagramBatch]:
+    while (batch := ours.receive()) is not None:
+        yield batch
 
 
 def proc_drops(port: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from strep._engine.release import Release
 from strep._model.time import TICK_NS
-from strep._receiver.pacing import Pacing
+from strep._receiver.pacing import Pacing, PairsLook
 
 MIB = 1 << 20
 
@@ -54,3 +54,38 @@ def test_payloads_of_many_streams_are_not_kept_for_nobody() -> None:
     pacing.iterate()
     assert pacing.release(10).audio
     assert pacing.release(10).prompt
+
+
+def look(datagrams: int, full: bool = False, buffer: int = 2 * MIB) -> PairsLook:
+    return PairsLook(datagrams, full, buffer)
+
+
+@pytest.mark.parametrize("datagrams", [0, 1, 1000, 100_000])
+def test_pairs_wait_long_however_much_comes_when_nobody_is_in_a_hurry(datagrams: int) -> None:
+    """It comes to many ports, and a look costs a system call for each of them."""
+    pacing = Pacing(200_000_000, prompt=False, buffer=0)
+    assert pacing.pause_s(0, 123_456_789, look(datagrams)) == 0.1
+    assert pacing.pause_s(0, 3_000_000, look(datagrams, full=True)) == pytest.approx(0.0072)  # there is more
+    # 10,000 packets/s fit into each port's buffer meanwhile, as the kernel counts their bytes
+    assert pacing.pause_s(0, 0, look(datagrams, buffer=425_984)) == pytest.approx(0.0508, abs=1e-4)
+    assert pacing.pause_s(0, 3_000_000, look(datagrams, buffer=2304)) == pytest.approx(0.0072)
+
+
+@pytest.mark.parametrize(
+    ("shared", "datagrams", "longest"), [(MIB, 0, 0.0102), (64 * MIB, 0, 0.1), (64 * MIB, 200, 0.0102)]
+)
+def test_a_shared_socket_beside_pairs_is_looked_at_as_without_them(shared: int, datagrams: int, longest: float) -> None:
+    pacing = Pacing(200_000_000, prompt=False, buffer=shared)
+    found = max(pacing.pause_s(datagrams, now, look(1000)) for now in (0, 5_000_000, 9_999_999))
+    assert found == pytest.approx(longest)
+
+
+def test_who_iterates_pairs_waits_8_ms_at_most_and_2_when_others_come_too() -> None:
+    pacing = Pacing(0, prompt=False, buffer=64 * MIB)
+    pacing.iterate()
+    assert pacing.pause_s(0, 0, look(80)) == 0.008
+    assert pacing.pause_s(5, 0, look(80)) == 0.002
+    assert pacing.pause_s(0, 0, look(0)) == 0.002
+    prompt = Pacing(5_000_000, prompt=True, buffer=0)
+    assert max(prompt.pause_s(0, now, look(n)) for n in (0, 50, 5000) for now in (0, 1, 9_999_999)) <= 0.0102
+    assert prompt.pause_s(0, 0, look(50)) == 0.008

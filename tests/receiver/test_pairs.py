@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -201,3 +203,64 @@ def test_who_sends_to_a_pair_before_anything_is_forked_to_it_is_a_stranger(tmp_p
         assert receiver.sinks[0].report()["files"] == 1
 
     run_virtually(main())
+
+
+@pytest.mark.sockets
+async def test_pairs_that_come_and_go_under_traffic_lose_nothing_uncounted() -> None:
+    """Every datagram that was sent to an open port is received, dropped by the kernel, or counted as too late."""
+    sent = 0
+    stop = False
+
+    async def traffic(sender: socket.socket, open_pairs: list[PortPair]) -> None:
+        nonlocal sent
+        for k in range(10_000):
+            if stop:
+                return
+            for pair in list(open_pairs):
+                for port in pair.ports:
+                    sent += sender.sendto(packet(k, call=None, ssrc=port), ("127.0.0.1", port)) > 0
+            await asyncio.sleep(0.002)
+
+    async with strep.Receiver(pairs="udp:127.0.0.1:0", sinks=[ArraySink()]) as receiver:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            open_pairs = [await receiver.open_pair() for _ in range(6)]
+            sending = asyncio.create_task(traffic(sender, open_pairs))
+            for number in range(20):
+                await asyncio.sleep(0.02)
+                pair = open_pairs.pop(number % len(open_pairs))
+                assert receiver.close_pair(pair) <= 2
+                if number % 4:
+                    open_pairs.append(await receiver.open_pair())
+            stop = True
+            await sending
+    totals = receiver.totals()
+    assert totals.datagrams + totals.kernel_dropped + totals.after_end == sent
+    assert totals.datagrams == sent  # nobody sends to a port that is being closed
+    assert (totals.unaccounted, totals.faults) == (0, {})
+
+
+@pytest.mark.sockets
+async def test_a_broken_port_of_a_pair_is_told_and_the_other_pairs_go_on() -> None:
+    async with strep.Receiver(pairs="udp:127.0.0.1:0") as receiver:
+        first, second = await receiver.open_pair(), await receiver.open_pair()
+        group: Any = receiver._parts.sockets.group
+        (broken,) = [p.fileno() for p in receiver._parts.sockets._roles if p.local_port == first.rx]
+        fill = group._fill
+
+        def failing(number: int, at: int, most: int) -> int:
+            if number == broken:
+                raise OSError(errno.ENETDOWN, "Network is down")
+            return int(fill(number, at, most))
+
+        group._fill = failing
+        await feed(first, 30)
+        await until(lambda: len(receiver.problems()) == 1)
+        assert f"udp:127.0.0.1:{first.rx} cannot be read: " in receiver.problems()[0]
+        await feed(second, 40)
+        await delivered(receiver, 30 + 80)  # its other port too
+        assert receiver.totals().datagrams == 110
+        group._fill = fill
+        await delivered(receiver, 60 + 80)
+        await until(lambda: not receiver.problems())
+        assert set(receiver.totals().faults) == {"socket"}
+    assert (receiver.totals().datagrams, receiver.totals().unaccounted) == (140, 0)

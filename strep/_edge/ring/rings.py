@@ -46,6 +46,8 @@ class Rings:
         self._readers: list[RingReader] = []
         self.requested_buffer = receive_buffer
         self.full = False
+        self.emptied_ns = clock.now_ns()
+        """What had come by then has been received."""
         self.role = "ring" if sniff is None else "sniff"
         self.skipped: Counter[str] = Counter()
         """What came and is no usable datagram of ours, by cause."""
@@ -132,8 +134,11 @@ class Rings:
 
     def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
         """As :meth:`Reader.receive`."""
+        asked_ns = self._clock.now_ns()
         batches = [batch for reader in self._readers if (batch := reader.receive(before_ns, limit)) is not None]
         self.full = any(reader.full for reader in self._readers)
+        if not self.full:
+            self.emptied_ns = asked_ns
         return joined(batches) if batches else None
 
     @property

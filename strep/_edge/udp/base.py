@@ -1,4 +1,4 @@
-"""What UDP sockets are to a receiver, and what those of this machine have in common: a big buffer, and a slab.
+"""What UDP sockets are to a receiver, and what those of this machine have in common: a big buffer.
 
 What is bound is a :class:`Port`; what is read is a :class:`Reader`. A plain socket is both. The ports of pairs
 share one reader (:mod:`.group`).
@@ -16,24 +16,21 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ..._model.addresses import MAPPED_PREFIX, host_and_port
-from ..._model.datagrams import ROW_BYTES, DatagramBatch
+from ..._model.datagrams import DatagramBatch
 from ..._model.exceptions import BindError
 from .address import UdpAddress
 from .clock import SteadyClock
 from .ending import count_waiting, shut
 
 __all__ = [
+    "BoundPort",
     "Port",
     "PortGroup",
     "Reader",
     "RingGroup",
     "SocketBase",
     "UdpSocket",
-    "aligned_slab",
     "bind_socket",
     "dropped_by_kernel",
 ]
@@ -107,7 +104,12 @@ class Reader(Protocol):
 
 
 class PortGroup(Reader, Protocol):
-    """Ports that come and go, and are read together. A port that cannot be read keeps no other from being read."""
+    """Ports that come and go, and are read together. A port that cannot be read keeps no other from being read.
+
+    ``emptied_ns``  what had come to any of them by then has been received, on the clock of ``arrival_ns``.
+    """
+
+    emptied_ns: int
 
     def open(self, address: UdpAddress, receive_buffer: int) -> Port:
         """Bind a port. It is not read before :meth:`add`. Raises BindError, ConfigurationError."""
@@ -175,8 +177,8 @@ class UdpSocket(Port, Reader, Protocol):
         """UTC nanoseconds on the clock of ``arrival_ns``."""
 
 
-class SocketBase:
-    """A real socket: see :class:`UdpSocket`.
+class BoundPort:
+    """A real socket that is bound: see :class:`Port`.
 
     ``bound`` is a socket that another process has bound (:func:`bind_socket`), holds too and will go on with: then
     ``shut`` and ``count_rest`` leave what waits in it to that process, and ``close`` closes only ours.
@@ -189,12 +191,10 @@ class SocketBase:
         address: UdpAddress,
         *,
         receive_buffer: int,
-        rows: int,
         clock: SteadyClock,
         bound: socket.socket | None = None,
     ) -> None:
         self.requested_buffer = receive_buffer
-        self._rows = rows
         self._clock = clock
         self._lent = bound is not None
         self._socket = bind_socket(address, receive_buffer) if bound is None else bound
@@ -202,27 +202,13 @@ class SocketBase:
         self.address: tuple[str, int] = (name[0], name[1])
         self.local_port: int = name[1]
         self.granted_buffer = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        self.full = False
-        self._slab = aligned_slab(rows, ROW_BYTES)
-        self._ports = np.full(rows, self.local_port, np.uint16)
-
-    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
-        raise NotImplementedError
 
     @property
     def name(self) -> str:
         return f"udp:{host_and_port(*self.address)}"
 
-    @property
-    def held_back(self) -> int:
-        return 0
-
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    def watchable(self) -> Collection[int]:
-        number = self.fileno()
-        return () if number < 0 else (number,)
 
     async def attach(self, loop: AbstractEventLoop, wake: Callable[[], object]) -> None:
         raise NotImplementedError(f"the {self.transport} transport needs a loop that watches file descriptors")
@@ -239,17 +225,30 @@ class SocketBase:
             shut(self._socket)
 
     def count_rest(self, until_s: float) -> int:
-        return self.held_back + (0 if self._lent else count_waiting(self._socket, until_s))
+        return 0 if self._lent else count_waiting(self._socket, until_s)
 
     def close(self) -> None:
         self._socket.close()
 
 
-def aligned_slab(rows: int, width: int) -> npt.NDArray[np.uint8]:
-    """Zeros, uint8 (rows, width), aligned to a cache line: then the header of a plain packet lies in one line."""
-    raw = np.zeros(rows * width + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + rows * width].reshape(rows, width)
+class SocketBase(BoundPort):
+    """A port that is its own reader: see :class:`UdpSocket`."""
+
+    full = False
+
+    def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
+        raise NotImplementedError
+
+    @property
+    def held_back(self) -> int:
+        return 0
+
+    def watchable(self) -> Collection[int]:
+        number = self.fileno()
+        return () if number < 0 else (number,)
+
+    def count_rest(self, until_s: float) -> int:
+        return self.held_back + super().count_rest(until_s)
 
 
 def dropped_by_kernel(sock: socket.socket) -> int:

@@ -7,16 +7,15 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 
-from . import open_socket
+from . import MmsgSocket, open_socket, transport_named
 from .address import UdpAddress
 from .base import PortGroup, RingGroup, UdpSocket
 from .clock import SteadyClock
-from .group import SocketGroup
+from .portable_group import PortableGroup
+from .recvmmsg_group import MmsgGroup
 from .spill import Spill
 
 __all__ = ["Edge"]
-
-_GROUP_ROWS = 64
 
 
 class Edge:
@@ -59,12 +58,9 @@ class Edge:
     def group(self, *, transport: str, watching: bool) -> PortGroup:
         """An empty group, for ports that come and go. ``watching``: the loop can watch file descriptors. Raises
         ConfigurationError."""
-        return SocketGroup(
-            lambda address, receive_buffer: self.open(
-                address, transport=transport, receive_buffer=receive_buffer, rows=_GROUP_ROWS
-            ),
-            watching=watching,
-        )
+        if transport_named(transport) is MmsgSocket and watching:
+            return MmsgGroup(self._clock, self._spill, watching=True)
+        return PortableGroup(self._clock, watching=watching)
 
     def rings(self, interfaces: Sequence[str], *, receive_buffer: int, sniff: str | None) -> RingGroup:
         """Packet rings, for all ports. ``interfaces`` by name; ``receive_buffer`` in bytes, of each ring; ``sniff``:

@@ -1,68 +1,21 @@
-"""The Linux edge: recvmmsg into a slab, up to 4,096 datagrams a call. Nothing here runs per datagram.
-
-Most datagrams of calls are small, so the kernel scatters each over two places: the first 320 bytes into a dense slab
-that stays in the core's cache, the rest elsewhere. Where many are larger the slab's rows are whole datagrams. What is
-beyond 2,048 bytes, up to the largest datagram that there is, goes to a third place, the :class:`Spill`: then the batch
-has its datagrams end to end, copied once.
-
-The kernel's structures are numpy structured arrays over preallocated memory, so lengths, sources and time stamps are
-columns for free. Their layout is that of 64-bit Linux (``struct mmsghdr``, ``iovec``, ``sockaddr_in6``, ``cmsghdr``).
-"""
+"""The Linux edge: recvmmsg into a slab, up to 4,096 datagrams a call. Nothing here runs per datagram."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import os
 import socket
-import sys
-import time
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.addresses import MAPPED_PREFIX
-from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
-from ..._model.spans import copy_spans
+from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from .address import UdpAddress
-from .base import SocketBase, aligned_slab
+from .base import SocketBase
 from .clock import SteadyClock
+from .messages import MessageTable, recvmmsg_available, stamp_datagrams
 from .spill import Spill
 from .stamps import Stamps
 
 __all__ = ["MmsgSocket", "recvmmsg_available"]
-
-_SO_TIMESTAMPNS: Final = 35
-_MSG_DONTWAIT: Final = 0x40
-_MSG_TRUNC: Final = 0x20  # as a flag: tell the length on the wire, not what fitted
-_NAME_BYTES: Final = 32
-_CONTROL_BYTES: Final = 64
-_ROWS_WHILE_LONG: Final = 256  # are read at once after a batch with a quarter as many beyond 2,048 bytes: 16 MiB
-_IOVECS_BYTES: Final = 48  # three of 16
-_DENSE_BYTES: Final = 320  # 30 ms of G.711 are 276; an odd number of cache lines, so that columns use all of the cache
-# rows become whole when more than one datagram of so many is larger than a dense row,
-_WHOLE_IF_LARGE_1_IN: Final = 4
-_DENSE_IF_LARGE_1_IN: Final = 16  # and dense again when fewer than one of so many is
-
-_MMSGHDR: Final = np.dtype(
-    {
-        "names": ["name", "namelen", "iov", "iovlen", "control", "controllen", "flags", "len"],
-        "formats": ["u8", "u4", "u8", "u8", "u8", "u8", "i4", "u4"],
-        "offsets": [0, 8, 16, 24, 32, 40, 48, 56],
-        "itemsize": 64,
-    }
-)
-
-
-def recvmmsg_available() -> bool:
-    """Whether this machine has the system call with the layout known here."""
-    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) != 8 or sys.byteorder != "little":
-        return False
-    try:
-        return ctypes.CDLL(None).recvmmsg is not None
-    except (OSError, AttributeError):
-        return False
 
 
 class MmsgSocket(SocketBase):
@@ -81,117 +34,31 @@ class MmsgSocket(SocketBase):
         bound: socket.socket | None = None,
         spill: Spill | None = None,
     ) -> None:
-        super().__init__(address, receive_buffer=receive_buffer, rows=rows, clock=clock or SteadyClock(), bound=bound)
-        self._ipv6 = address.family == socket.AF_INET6
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self._names = np.zeros((rows, _NAME_BYTES), np.uint8)
-        self._controls = np.zeros((rows, _CONTROL_BYTES), np.uint8)
-        self._iovecs = np.zeros((rows, 3), np.dtype([("base", "u8"), ("len", "u8")]))
-        self._dense = aligned_slab(rows, _DENSE_BYTES)
-        self._rest = np.empty((rows, ROW_BYTES - _DENSE_BYTES), np.uint8)
-        self._spill = spill or Spill()
-        self._beyond = self._spill.rows(rows)
-        self._messages = np.zeros(rows, _MMSGHDR)
-        order = np.arange(rows, dtype=np.uint64)
-        self._messages["name"] = self._names.ctypes.data + order * np.uint64(_NAME_BYTES)
-        self._messages["iov"] = self._iovecs.ctypes.data + order * np.uint64(_IOVECS_BYTES)
-        self._messages["control"] = self._controls.ctypes.data + order * np.uint64(_CONTROL_BYTES)
-        self._whole_rows = False
-        self._scatter(False)
-        # views that receive() uses each time
-        self._namelen = self._messages["namelen"]
-        self._controllen = self._messages["controllen"]
-        self._length = self._messages["len"]
-        self._kinds = self._controls.view(np.uint64)[:, 1]  # cmsg_level and cmsg_type as one word
-        self._seconds = self._controls.view(np.int64)[:, 2]
-        self._nanoseconds = self._controls.view(np.int64)[:, 3]
-        self._name_words = self._names.view(">u4")
-        self._source_ports = self._names.view(">u2")[:, 1]
-        self._used = rows
-        self._most = rows  # at once
-        self._whole_slab = False  # where the last batch's rows are: in the slab, or in the dense one
-        self._held: tuple[int, int] = 0, 0  # which rows of it come first in the next one
+        super().__init__(address, receive_buffer=receive_buffer, clock=clock or SteadyClock(), bound=bound)
+        stamp_datagrams(self._socket)
+        self._rows = rows
+        self._ports = np.full(rows, self.local_port, np.uint16)
+        self._table = MessageTable(rows, spill or Spill(), ipv6=address.family == socket.AF_INET6)
         self._held_arrival = np.zeros(0, np.int64)
-        self._held_beyond: tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]] | None = None
         self._stamps = Stamps(self._clock, inherited=bound is not None)
-        self._call = ctypes.CDLL(None, use_errno=True).recvmmsg
-        self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
-        self._pointer = self._messages.ctypes.data
-
-    def _scatter(self, whole_rows: bool) -> None:
-        """Tell the kernel where datagrams go."""
-        self._whole_rows = whole_rows
-        memories = [self._slab, self._beyond] if whole_rows else [self._dense, self._rest, self._beyond]
-        for part, memory in enumerate(memories):
-            step = memory.shape[1]
-            self._iovecs["base"][:, part] = memory.ctypes.data + np.arange(self._rows, dtype=np.uint64) * np.uint64(
-                step
-            )
-            self._iovecs["len"][:, part] = step
-        self._messages["iovlen"] = len(memories)
-
-    def _gathered(self, length: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """The slab of what has been received, with rows as long as the longest datagram needs, up to 2,048 bytes."""
-        count = len(length)
-        small = length <= _DENSE_BYTES
-        if self._whole_rows:
-            self._whole_slab = True
-            if count - int(np.count_nonzero(small)) < count // _DENSE_IF_LARGE_1_IN:
-                self._scatter(False)
-            return self._slab[:count]
-        self._whole_slab = not small.all()
-        if not self._whole_slab:
-            return self._dense[:count]
-        large = np.flatnonzero(~small)
-        self._slab[:count, :_DENSE_BYTES] = self._dense[:count]
-        self._slab[large, _DENSE_BYTES:] = self._rest[large]
-        if len(large) > count // _WHOLE_IF_LARGE_1_IN:
-            self._scatter(True)
-        return self._slab[:count]
-
-    def _bring_forward(self) -> int:
-        """Move the rows that were held back to the front; returns how many."""
-        begin, end = self._held
-        self._held = 0, 0
-        count = end - begin
-        if not count:
-            return 0
-        here, there = slice(0, count), slice(begin, end)
-        self._names[here] = self._names[there]
-        self._length[here] = self._length[there]
-        if not self._whole_slab:
-            self._dense[here] = self._dense[there]
-        elif self._whole_rows:
-            self._slab[here] = self._slab[there]
-        else:
-            self._dense[here] = self._slab[there, :_DENSE_BYTES]
-            self._rest[here] = self._slab[there, _DENSE_BYTES:]
-        if self._held_beyond is not None:
-            long, beyond = self._held_beyond
-            self._beyond[long] = beyond
-            self._held_beyond = None
-        return count
 
     @property
     def held_back(self) -> int:
-        return self._held[1] - self._held[0]
+        return self._table.held_back
 
     def _receive_behind(self, held: int, limit: int) -> int:
         """Let the kernel fill up to ``limit`` rows from ``held`` on; returns how many rows are filled then."""
-        # the kernel writes into both what it used; rows not used since are as they were
-        self._namelen[held : self._used] = _NAME_BYTES
-        self._controllen[held : self._used] = _CONTROL_BYTES
-        at, room = self._pointer + _MMSGHDR.itemsize * held, min(self._rows - held, limit, self._most)
-        count: int = self._call(self._socket.fileno(), at, room, _MSG_DONTWAIT | _MSG_TRUNC, None)
+        table = self._table
+        table.begin(held)
+        self.full = False
+        room = min(self._rows - held, limit, table.most)
+        try:
+            count = table.fill(self._socket.fileno(), held, room)
+        except OSError:
+            table.put_back(held)
+            raise
         self.full = count == room
-        if count < 0:
-            self._used = self._rows
-            code = ctypes.get_errno()
-            # ICMP errors of other sockets' traffic and interruptions say nothing of ours
-            if code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH):
-                raise OSError(code, os.strerror(code))
-            return held
-        self._used = held + count
+        table.end(held + count)
         return held + count
 
     def _arrival(self, held: int, count: int) -> npt.NDArray[np.int64]:
@@ -199,73 +66,39 @@ class MmsgSocket(SocketBase):
         if count == held:
             self._stamps.none()
             return self._held_arrival
-        stamps = self._seconds[held:count] * 1_000_000_000
-        stamps += self._nanoseconds[held:count]
-        unstamped = self._kinds[held:count] != _STAMP
-        if np.count_nonzero(unstamped):
-            stamps[unstamped] = time.time_ns()
-        arrival = self._stamps.take(stamps, not self.full)
+        arrival = self._stamps.take(self._table.stamps(held, count), not self.full)
         return np.concatenate([self._held_arrival, arrival]) if held else arrival
 
     def receive(self, before_ns: int | None = None, limit: int | None = None) -> DatagramBatch | None:
+        table = self._table
         self._stamps.begin()
-        held = self._bring_forward()
+        held = table.bring_forward()
         count = self._receive_behind(held, limit or self._rows)
         arrival = self._arrival(held, count)
         if not count:
             return None
-        words = self._name_words
-        if self._ipv6:
-            quads = words[:count, 2:6].astype(np.uint64)
-            hi = quads[:, 0] << np.uint64(32) | quads[:, 1]
-            lo = quads[:, 2] << np.uint64(32) | quads[:, 3]
-        else:
-            lo = words[:count, 1].astype(np.uint64)
-            lo |= np.uint64(MAPPED_PREFIX)
-            hi = np.zeros(count, np.uint64)
-        length = self._length[:count].astype(np.int32)
-        slab = self._gathered(length)
+        hi, lo, source_port = table.sources(count)
+        length = table.length[:count].astype(np.int32)
+        slab = table.gathered(length)
         if before_ns is not None:
             late = arrival >= before_ns
             if late[-1] and (cut := int(late.argmax())) >= count - self._rows // 2:
-                self._held = cut, count
+                table.hold(cut, count)
                 self._held_arrival = arrival[cut:].copy()  # the batch's are the engine's
-                if self._whole_slab and (long := np.flatnonzero(length[cut:] > ROW_BYTES)).size:
-                    self._held_beyond = long, self._beyond[cut + long]
                 if not cut:
                     return None
                 count = cut
         first_row = None
         slab = slab[:count]
-        self._most = self._rows
-        if self._whole_slab and int(length[:count].max()) > ROW_BYTES:
-            slab, first_row = self._end_to_end(slab, length[:count])
+        if int(length[:count].max()) > ROW_BYTES:
+            slab, first_row = table.end_to_end(slab, length[:count])
         return DatagramBatch(
             slab,
             length[:count],
             arrival[:count],
             hi[:count],
             lo[:count],
-            self._source_ports[:count].astype(np.uint16),
+            source_port[:count],
             self._ports[:count],
             first_row=first_row,
         )
-
-    def _end_to_end(
-        self, slab: npt.NDArray[np.uint8], length: npt.NDArray[np.int32]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Datagrams of which some are longer than their rows in the slab, each in one piece, and their first rows."""
-        out, first_row = end_to_end(length)
-        flat, to = out.reshape(-1), first_row * SLOT_MINIMUM
-        row = np.arange(len(length), dtype=np.int64)
-        copy_spans(flat, to, slab.reshape(-1), row * ROW_BYTES, np.minimum(length, ROW_BYTES))
-        long = np.flatnonzero(length > ROW_BYTES)
-        beyond = self._beyond.reshape(-1)
-        copy_spans(flat, to[long] + ROW_BYTES, beyond, long * self._beyond.shape[1], length[long] - ROW_BYTES)
-        self._spill.used(int(long[-1]) + 1)
-        if len(long) > _ROWS_WHILE_LONG // 4:
-            self._most = _ROWS_WHILE_LONG
-        return out, first_row
-
-
-_STAMP: Final = np.uint64(_SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET)

@@ -21,15 +21,15 @@ import numpy.typing as npt
 
 from .clock import Epoch, SteadyClock
 
-__all__ = ["Stamps", "onto_steady"]
+__all__ = ["DISORDER_NS", "GUARD_NS", "LONGEST_BINDING_NS", "READ_NS", "Stamps", "onto_steady"]
 
 I64 = npt.NDArray[np.int64]
 
-_GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its queue
-_READ_NS: Final = 20_000  # how far apart reading two clocks may be
-_DISORDER_NS: Final = 1_000_000  # stamps of several cores in one queue
+GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its queue
+READ_NS: Final = 20_000  # how far apart reading two clocks may be
+DISORDER_NS: Final = 1_000_000  # stamps of several cores in one queue
 _LONGEST_WAIT_NS: Final = 60_000_000_000  # nothing waits longer in a socket that another process had before
-_LONGEST_BINDING_NS: Final = 1_000_000_000  # from binding a socket until it is set up here
+LONGEST_BINDING_NS: Final = 1_000_000_000  # from binding a socket until it is set up here
 _UNFIT_COST: Final = 4  # of a time that does not fit its epoch; one that goes back costs 1
 
 
@@ -44,7 +44,7 @@ class Stamps:
         self._clock = clock
         self._begun_ns = clock.now_ns()
         # what is still in the queue came after this
-        self._since_ns = self._begun_ns - (_LONGEST_WAIT_NS if inherited else _LONGEST_BINDING_NS)
+        self._since_ns = self._begun_ns - (_LONGEST_WAIT_NS if inherited else LONGEST_BINDING_NS)
         self._last_ns = self._since_ns
 
     def begin(self) -> None:
@@ -54,13 +54,13 @@ class Stamps:
     def none(self) -> None:
         """The queue was empty."""
         self._clock.look()
-        self._since_ns = self._begun_ns - _GUARD_NS
+        self._since_ns = self._begun_ns - GUARD_NS
 
     def take(self, stamps: I64, emptied: bool) -> I64:
         """Steady arrival times of what was read, int64 ns, shape (n,), n > 0; ``stamps`` is used up. ``emptied``: that
         was everything."""
         now_ns = self._clock.look()
-        floor_ns = max(self._since_ns, self._last_ns - _DISORDER_NS)
+        floor_ns = max(self._since_ns, self._last_ns - DISORDER_NS)
         epochs = self._clock.epochs
         correction_ns = epochs[-1].correction_ns
         stepped = len(epochs) > 1 and epochs[-1].first_ns > floor_ns
@@ -74,18 +74,18 @@ class Stamps:
                 np.minimum(arrival, now_ns, out=arrival)
         self._last_ns = int(arrival[-1])
         if emptied:
-            self._since_ns = self._begun_ns - _GUARD_NS
+            self._since_ns = self._begun_ns - GUARD_NS
         return arrival
 
 
 def _plausible(stamps: I64, correction_ns: int, floor_ns: int, now_ns: int) -> bool:
     """Whether all came after ``floor_ns`` and before now, one after the other, if the wall clock stood as it does."""
-    low, high = floor_ns - correction_ns, now_ns - correction_ns + _READ_NS
+    low, high = floor_ns - correction_ns, now_ns - correction_ns + READ_NS
     if not low <= int(stamps[0]) <= int(stamps[-1]) <= high:
         return False
     if np.count_nonzero(stamps[1:] < stamps[:-1]) == 0:
         return True
-    return bool(np.diff(stamps).min() >= -_DISORDER_NS and stamps.min() >= low and stamps.max() <= high)
+    return bool(np.diff(stamps).min() >= -DISORDER_NS and stamps.min() >= low and stamps.max() <= high)
 
 
 def onto_steady(stamps: I64, epochs: Sequence[Epoch], floor_ns: int, last_ns: int, now_ns: int) -> I64:
@@ -99,9 +99,9 @@ def onto_steady(stamps: I64, epochs: Sequence[Epoch], floor_ns: int, last_ns: in
     unfit: list[npt.NDArray[np.bool_]] = []
     for k, time in enumerate(times):
         # an epoch begins after the one before was last seen, and ends before the next was first seen
-        low = max(floor_ns, epochs[k - 1].last_ns - _READ_NS) if k else floor_ns
+        low = max(floor_ns, epochs[k - 1].last_ns - READ_NS) if k else floor_ns
         high = epochs[k + 1].first_ns if k + 1 < len(epochs) else now_ns
-        unfit.append((time < low) | (time > high + _READ_NS))
+        unfit.append((time < low) | (time > high + READ_NS))
     cuts = [*_cuts(stamps, times, unfit), n]
     arrival, bad = np.empty(n, np.int64), np.empty(n, np.bool_)
     begin = 0

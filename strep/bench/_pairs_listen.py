@@ -1,0 +1,99 @@
+"""Receivers of the workload "pairs": ``python -m strep.bench._pairs_listen KIND CALLS MODE PATH``.
+
+They speak like ``strep capture --json``: a line when they listen, a summary at SIGTERM.
+
+``KIND``  "pairs": a pair of ports for each call, one behind the other; "target": one port for all.
+``MODE``  "monitor": no sink; "wav": a file of each stream below PATH; "iterate": every stream in 20 ms frames, latency
+          0, and when each came goes to PATH.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from .._delivery.stream import Stream
+from .._model.exceptions import BindError
+from .._receiver.receiver import Receiver
+from .._workers.event_loop import loop_factory
+from ..simulate.load import call_leg_id_of
+from ..sinks import WavSink
+from ._listen import Arrivals, note_frames
+
+__all__ = ["main"]
+
+_FIRST_PORTS: Final = (20_000, 24_100, 28_200, 12_000)  # below those that the system gives away
+_WARM_UP_S: Final = 1.5
+_KIB_A_PAGE: Final = 4
+
+
+async def _listen(kind: str, calls: int, **options: Any) -> tuple[Receiver, list[str], float]:
+    """A receiver that listens, its addresses, and how many KiB each pair took."""
+    if kind == "target":
+        receiver = Receiver("127.0.0.1:0", **options)
+        await receiver.start()
+        return receiver, [socket.address for socket in receiver.sockets], 0.0
+    problem: BindError | None = None
+    for first in _FIRST_PORTS:
+        receiver = Receiver(pairs=f"udp:127.0.0.1:{first}-{first + 2 * calls - 1}", **options)
+        await receiver.start()
+        before = _resident_kib()
+        try:
+            for call in range(calls):
+                await receiver.open_pair(call_leg_id_of(2 * call))
+        except BindError as error:  # one of the ports is somebody's
+            problem = error
+            await receiver.stop()
+            continue
+        memory = (_resident_kib() - before) / calls
+        return receiver, [socket.address for socket in receiver.sockets], memory
+    raise BindError(f"no {2 * calls} free ports in a row") from problem
+
+
+def _resident_kib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _KIB_A_PAGE
+
+
+async def _iterate(receiver: Receiver, arrivals: Arrivals) -> None:
+    def consume(stream: Stream) -> asyncio.Task[None]:
+        return asyncio.create_task(note_frames(stream, arrivals))
+
+    await asyncio.gather(*[consume(stream) async for stream in receiver])
+
+
+async def _run(kind: str, calls: int, mode: str, path: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    arrivals = Arrivals()
+    options: dict[str, Any] = {"sinks": [WavSink(path)] if mode == "wav" else [], "max_streams": 2 * calls + 100}
+    if mode == "iterate":
+        options["latency_ms"] = 0.0
+    receiver, addresses, memory = await _listen(kind, calls, **options)
+    async with asyncio.TaskGroup() as tasks:
+        if mode == "iterate":
+            tasks.create_task(_iterate(receiver, arrivals))
+        listening = [{"address": address} for address in addresses[:1]]
+        print(json.dumps({"event": "listening", "sockets": listening}), flush=True)
+        loop.call_later(_WARM_UP_S, gc.freeze)  # as a service would once its calls are up
+        await stop.wait()
+        await receiver.stop()
+    if mode == "iterate":
+        arrivals.save(path)
+    print(json.dumps({"event": "summary", **receiver.summary(), "kib_a_pair": memory}))
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    kind, calls, mode, path = sys.argv[1:] if arguments is None else arguments
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(kind, int(calls), mode, path))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

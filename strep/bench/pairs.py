@@ -1,0 +1,114 @@
+"""rx/tx pairs beside target mode: the same calls, on two ports each and on one port for all, in one run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from ._outcome import Outcome, spread
+from ._settings import Settings
+from ._trial import Load, Trial, run_trial
+from .latency import latencies_ns
+
+__all__ = ["measure"]
+
+_PACKETS_A_CALL: Final = 100.0  # a second, of both directions
+COLUMNS: Final = (
+    "calls",
+    "written",
+    "on",
+    "lost",
+    "wrong",
+    "CPU µs/packet",
+    "x target",
+    "% of a core",
+    "KiB a pair",
+    "p50 ms",
+    "p99 ms",
+)
+_MODES: Final = {"monitor": "nothing", "wav": "WAV", "iterate": "iterated"}
+_KINDS: Final = {"target": "one port", "pairs": "pairs"}
+
+
+def measure(settings: Settings) -> Outcome:
+    """Real time: 50 packets/s a stream. Iterated at latency 0 with 100 calls."""
+    sizes = (10, 50) if settings.quick else (10, 100, 500, 2000)
+    seconds = 3.0 if settings.quick else min(settings.duration_s, 10.0)
+    runs = settings.repeat(3)
+    outcome = Outcome("pairs", f"calls of two streams, 50 packets/s each, {seconds:g} s; median of {runs}", COLUMNS)
+    cases = [(calls, mode) for calls in sizes for mode in ("monitor", "wav")]
+    cases.append((sizes[1], "iterate"))
+    with settings.work() as work:
+        for calls, mode in cases:
+            load = Load(2 * calls, calls * _PACKETS_A_CALL, seconds)
+            trials: dict[str, list[tuple[Trial, list[float]]]] = {kind: [] for kind in _KINDS}
+            for run in range(runs):
+                for kind in _KINDS:
+                    settings.progress(f"{calls:,} calls, {_MODES[mode]}, {_KINDS[kind]}, {run + 1}/{runs}")
+                    trials[kind].append(_run(kind, calls, mode, load, work))
+            for kind, group in trials.items():
+                _row(outcome, kind, calls, mode, load, group, trials["target"])
+    return outcome
+
+
+def _run(kind: str, calls: int, mode: str, load: Load, work: Path) -> tuple[Trial, list[float]]:
+    """One trial, and its latencies in ms at 50 and 99 %, if streams are iterated."""
+    if kind == "pairs":
+        load = Load(load.streams, load.rate, load.duration_s, port_a_stream=True)
+    arrivals = work / "arrivals.npy"
+    path = str(arrivals) if mode == "iterate" else "{out}"
+    command = [sys.executable, "-m", "strep.bench._pairs_listen", kind, str(calls), mode, path]
+    trial = run_trial(mode, load, work, command=command)
+    if mode != "iterate":
+        return trial, []
+    late = latencies_ns(np.load(arrivals), load, trial.load["start_ns"]) / 1e6
+    arrivals.unlink()
+    return trial, np.quantile(late, (0.5, 0.99)).tolist() if late.size else []
+
+
+def _row(
+    outcome: Outcome,
+    kind: str,
+    calls: int,
+    mode: str,
+    load: Load,
+    group: list[tuple[Trial, list[float]]],
+    target: list[tuple[Trial, list[float]]],
+) -> None:
+    trials = [trial for trial, _ in group]
+    late = [quantiles for _, quantiles in group if quantiles]
+    ratios = [t.cpu_us / f.cpu_us for t, (f, _) in zip(trials, target, strict=True) if f.cpu_us]
+    memory = [trial.summary["kib_a_pair"] for trial in trials]
+    outcome.rows.append(
+        [
+            calls,
+            _MODES[mode],
+            _KINDS[kind],
+            sum(t.sent - t.datagrams + t.lost for t in trials),
+            sum(t.wrong for t in trials),
+            spread([t.cpu_us for t in trials]),
+            spread(ratios) if kind != "target" else None,
+            round(median(t.cpu_us * t.sent / load.duration_s for t in trials) / 1e4, 1),
+            round(median(memory), 1) if kind == "pairs" else None,
+            round(median(q[0] for q in late), 1) if late else None,
+            round(median(q[1] for q in late), 1) if late else None,
+        ]
+    )
+    outcome.data.setdefault("cases", []).append(
+        {
+            "calls": calls,
+            "mode": mode,
+            "kind": kind,
+            "kib_a_pair": memory,
+            "latency_ms": late,
+            "trials": [t.as_dict() for t in trials],
+        }
+    )
+    where = f"{calls:,} calls, {_MODES[mode]}, {_KINDS[kind]}"
+    outcome.wrong += [f"{where}, run {n + 1}: not everything came right" for n, t in enumerate(trials) if not t.exact]
+    if any(t.generator_was_the_limit for t in trials):
+        outcome.notes.append(f"{where}: the generator was the limit in some runs")
