@@ -27,6 +27,7 @@ I64 = npt.NDArray[np.int64]
 _FIRST_EXT: Final = 1 << 20  # added to a source's first sequence number: what comes before it stays positive
 _SSRCS_KEPT: Final = 64  # in a StreamInfo
 _NOTES_KEPT: Final = 20  # likewise: further moves are not told
+_OF_FIRST_PACKET: Final = ("arrival_ns", "payload_type", "local_port", "source_hi", "source_lo", "source_port")
 
 
 class SourceChanges:
@@ -78,17 +79,22 @@ class SourceChanges:
     def _begin(self, new: NewStreams) -> None:
         state, first = self._state, new.first
         rows = np.zeros(len(first), np.int64)
-        for i, key in enumerate(zip(*(words.tolist() for words in new.keys), strict=True)):
-            packet = first[i]
+        named = (first[name].tolist() for name in _OF_FIRST_PACKET)
+        columns = (*(words.tolist() for words in new.keys), new.ssrc.tolist(), new.origin_ns.tolist(), *named)
+        for i, (hi, lo, tag, ssrc, origin_ns, at_ns, payload_type, local_port, *source) in enumerate(
+            zip(*columns, strict=True)
+        ):
             info = state.registry.admit(
-                *key,
+                hi,
+                lo,
+                tag,
                 direction=new.direction[i],
-                ssrc=int(new.ssrc[i]),
-                source=(int(packet["source_hi"]), int(packet["source_lo"]), int(packet["source_port"])),
-                local_port=int(packet["local_port"]),
-                payload_type=int(packet["payload_type"]),
-                first_arrival_ns=int(packet["arrival_ns"]),
-                origin_ns=int(new.origin_ns[i]),
+                ssrc=ssrc,
+                source=(source[0], source[1], source[2]),
+                local_port=local_port,
+                payload_type=payload_type,
+                first_arrival_ns=at_ns,
+                origin_ns=origin_ns,
             )
             info.encrypted = bool(new.encrypted[i])
             rows[i] = info.index

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.spans import copy_spans
+from ..._model.spans import copy_spans, spans
 from ..streams.placement import Placement
 from ..streams.ring import JitterRing
 
@@ -32,7 +32,7 @@ def gather(ring: JitterRing, placed: Placement, frame_bytes: I64, whole: Bools |
     if not ring.any_large or not ring.size.take(placed.row).any():
         slab, slot, one = ring.payload_slab(0), placed.slot, int(length[0])
         if skip is None and bool((length == one).all()):
-            return slab[slot, :one].reshape(-1), begin
+            return spans(slab.reshape(-1), slot * slab.shape[1], one).reshape(-1), begin
         out = np.empty(int(begin[-1]), np.uint8)
         at = slot * slab.shape[1]
         copy_spans(out, begin[:-1], slab.reshape(-1), at if skip is None else at + skip, length)

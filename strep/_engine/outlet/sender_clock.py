@@ -78,8 +78,9 @@ class SenderClocks:
         self._ext[rows] = NONE_BEFORE
         self._codec[rows] = -1
         self._agreed[rows] = 0
-        for row in rows.tolist():
-            self._suspects.pop(row, None)
+        if self._suspects:
+            for row in rows.tolist():
+                self._suspects.pop(row, None)
 
     def close(self, row: int) -> None:
         self.active -= int(self._state[row] != _SETTLED)

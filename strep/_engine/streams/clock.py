@@ -111,8 +111,12 @@ class ClockFilter:
         self._rate[row] = rate
         self._step[row] = 0 if SECOND_NS % rate else SECOND_NS // rate
         self._offset[row] = self._origin[row] = origin_ns
-        one = np.array([row])
-        self._begin_windows(one, np.zeros(1, np.int64))
+        # as _begin_windows does it for many
+        self._base[row] = self._from[row] = 0
+        self._edge[row] = _EARLY_TENTHS[0] * rate // 10
+        self._until[row] = WINDOW_S * rate
+        self._low[row] = NEVER_NS
+        self._count[row] = 0
 
     def map(self, placed: Placement) -> tuple[Placement, I64]:
         """Take these packets in. Returns the blocks, split where a window begins, and their ``time_ns`` int64 (m,)."""

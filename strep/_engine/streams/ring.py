@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ..._model.time import NEVER_NS
 from ..undo import Undo
 from .ring_packets import RingPackets
-from .slots import LARGE_BYTES, LARGE_WIDTHS, SLOTS, Bodies, LargeSlots, PacketSlots, put
+from .slots import LARGE_BYTES, LARGE_WIDTHS, SLOTS, Bodies, LargeSlots, PacketSlots, meta_in, put
 from .spares import Spares
 
 __all__ = ["LONG_RUN", "MAX_DROPOUT", "MISORDER", "WINDOW", "JitterRing", "RingPackets"]
@@ -255,7 +255,7 @@ class JitterRing:
     def meta_of(self, rows: I64, slot: I64) -> U64:
         """What slots know of their packets, as :class:`PacketSlots` has it. uint64 (n, 2)."""
         if not self.any_large:
-            return self._small.meta[slot]
+            return meta_in(self._small.meta, slot)
         meta = np.empty((len(rows), 2), np.uint64)
         for size, which in self.by_size(rows):
             meta[which] = self._slots(size)[1][slot[which]]
@@ -295,7 +295,7 @@ class JitterRing:
         slot = self.base.take(row)
         slot += ext & (SLOTS - 1)
         meta = self.meta_of(row, slot)
-        word = meta[:, 0]
+        word = np.ascontiguousarray(meta[:, 0])
         count = run.view(np.uint64)
         present = self.present.take(rows)
         self._note((self.present, rows, present))

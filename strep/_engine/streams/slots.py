@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..._model.spans import copy_spans
 
-__all__ = ["LARGE_BYTES", "LARGE_WIDTHS", "SLOTS", "Bodies", "LargeSlots", "PacketSlots", "put"]
+__all__ = ["LARGE_BYTES", "LARGE_WIDTHS", "SLOTS", "Bodies", "LargeSlots", "PacketSlots", "meta_in", "put"]
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -164,13 +164,21 @@ class LargeSlots:
         return self._meta[:: 1 << order]
 
 
+def meta_in(meta: U64, slot: I64) -> U64:
+    """What is known of the packets in slots, uint64 (n, 2). ``meta`` has rows end to end, as in
+    :class:`PacketSlots`."""
+    # both words as one item: four times as fast as rows of two
+    found: U64 = meta.view(_BOTH_WORDS)[:, 0].take(slot).view(np.uint64).reshape(-1, 2)
+    return found
+
+
 def put(data: U8, meta: U64, slot: I64, word: U64, bodies: Bodies, *, payloads: bool) -> None:
     """Put packets into slots. ``data``, ``meta``, ``word``: as in :class:`PacketSlots`; ``payloads`` False: only what
     is known of them."""
     both = np.empty((len(slot), 2), np.uint64)
     both[:, 0] = word
     both[:, 1] = bodies.arrival_ns.view(np.uint64)
-    meta.view(_BOTH_WORDS)[slot, 0] = both.view(_BOTH_WORDS)[:, 0]
+    meta.view(_BOTH_WORDS)[:, 0][slot] = both.view(_BOTH_WORDS)[:, 0]
     if payloads:
         _copy_payloads(data, slot, bodies)
 
