@@ -223,7 +223,7 @@ class Engine:
         if not self.live_streams:
             pending_ns = self._sources.next_ns
             return None if pending_ns == NEVER_NS else max(after_ns, pending_ns)
-        if self._sources.waiting or self._containment.aside:
+        if self._sources.waiting or self._insertion.waiting or self._containment.aside:
             return after_ns
         next_second_ns = (now_ns // SECOND_NS + 1) * SECOND_NS  # idle streams are looked for each second
         return max(after_ns, min(next_second_ns, self._sources.next_ns, self._playout.next_deadline_ns(now_ns)))

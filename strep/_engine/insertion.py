@@ -56,7 +56,7 @@ class Insertion:
         self._codec_of_type = state.codec_of_type
         # by row: packets in this tick that were ahead by a long run since its edge moved, and which tick it was
         self._leading = np.zeros(len(state.ssrc), np.int64)
-        self._far: list[tuple[I64, I64]] = []  # packets of this tick too far ahead: their rows, and what they are
+        self._far: list[tuple[I64, I64]] = []  # packets too far ahead, on probation: their rows, and what they are
         self._leading_since = np.zeros(len(state.ssrc), np.int64)
 
     def insert(self, packets: Packets, row: I64) -> None:
@@ -135,7 +135,8 @@ class Insertion:
         return np.sort(order[now]), each[moves]
 
     def caught_up(self) -> I64:
-        """The tick ends: rows, distinct, whose edges have come near packets that were too far ahead of them in it."""
+        """The tick ends: rows, distinct, whose edges have come near packets that were too far ahead of them in it, or
+        before, behind a hole that is waited for."""
         if not self._far:
             return _NO_ROWS
         row, ext = (np.concatenate(parts) for parts in zip(*self._far, strict=True))
@@ -143,7 +144,17 @@ class Insertion:
         moved = np.unique(row[self._ring.base[row] >= 0])
         self._playout.move_edges(moved)
         ahead = ext - self._ring.edge[row]
-        return np.unique(row[(self._ring.base[row] >= 0) & (ahead >= 0) & (ahead < WINDOW)])
+        there = (self._ring.base[row] >= 0) & (ahead >= 0)
+        left = there & (ahead >= WINDOW) & (self._ring.deadline_ns[row] < NEVER_NS)
+        if np.count_nonzero(left):
+            row_left, ext_left = np.unique(np.stack([row[left], ext[left]]), axis=1)
+            self._far.append((row_left, ext_left))
+        return np.unique(row[there & (ahead < WINDOW)])
+
+    @property
+    def waiting(self) -> bool:
+        """Whether edges may come near packets on probation at the next boundary."""
+        return bool(self._far)
 
     def _offer(self, packets: Packets, which: I64, foreign: Bools) -> None:
         self._strangers.take(packets.take(which), foreign[which], self._containment.now_ns)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,9 @@ class Sender:
     lost: int = 0
     ssrc: int = 1
     told: str = ""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # as Hypothesis prints it
+        printer.text(self.told)
 
     def __repr__(self) -> str:
         return self.told
@@ -247,3 +251,15 @@ def test_what_two_sources_sent_at_once_is_heard_once_and_told() -> None:
     assert abs(report.samples * FRAME_NS - sender.now) <= STEP
     assert report.samples + report.trimmed == 160 * len(found)
     assert (report.sources, report.gap_samples) == (2, 0)
+
+
+@pytest.mark.parametrize("at", [18, 22, 24])
+@pytest.mark.parametrize("missing", [13, 20])
+def test_a_loss_in_a_burst_costs_no_packet_at_the_edge_of_the_window(at: int, missing: int) -> None:
+    """A packet or two are ahead of the window for a moment: in the burst, and before the hole is given up."""
+    for count in (32, 35, 44):
+        sender = sent(7, 0.0, [("queue", count, (at, missing))])
+        for live in (False, True):
+            _, report = run(sender.arrivals, live=live, ticking=live).only()
+            assert (report.packets_lost, report.late) == (missing, 0)
+            assert report.packets_received == len(sender.arrivals)

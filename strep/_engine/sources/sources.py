@@ -111,7 +111,8 @@ class Sources:
         tag = keys[2] & np.uint64(0xFFFF_FFFF)
         tag |= self._state.ssrc[rows].astype(np.uint64) << np.uint64(32)
         tag |= self._pins.bits(self._state.source[rows])
-        alone = np.flatnonzero(~self._challengers.among((keys[0], keys[1], tag)))
+        last_ns = self._state.reception.last_arrival_ns[rows]
+        alone = np.flatnonzero(~self._challengers.going_on((keys[0], keys[1], tag), last_ns))
         if not alone.size:
             return None
         hi, lo, stream = (words[alone] for words in keys)

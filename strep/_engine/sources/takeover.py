@@ -101,10 +101,16 @@ class Challengers:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def among(self, keys: Keys) -> Bools:
-        """Which of these sources are such. Bool (n,)."""
-        every = zip(*(words.tolist() for words in keys), strict=True)
-        return np.array([key in self._waiting for key in every], np.bool_)
+    def going_on(self, keys: Keys, last_ns: I64) -> Bools:
+        """Which of these sources, present ones, have proved that they go on behind a loss, and sent nothing before it
+        since: their streams' last packets came at ``last_ns``. The others are no challengers any more. Bool (n,)."""
+        found = []
+        for key, last in zip(zip(*(words.tolist() for words in keys), strict=True), last_ns.tolist(), strict=True):
+            one = self._waiting.get(key)
+            found.append(one is not None and one.pair_ns >= last)
+            if not found[-1]:
+                self._waiting.pop(key, None)
+        return np.array(found, np.bool_)
 
     def note(self, proofs: Proofs) -> None:
         """Sources proved themselves, for the first time or again."""
