@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakMethod
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,9 @@ class EngineConfig:
     pin: str = "address"  # which part of its source address a stream is pinned to: "address", "network" or "off"
     large_bytes: int = LARGE_BYTES  # memory for packets of more than 2,048 bytes: see LargeSlots
     pending_ns: int | None = None  # how long packets of legs wait that were not announced; None: none need be
+
+
+_Offer = Callable[[Packets, npt.NDArray[np.bool_] | None], Exception | None]
 
 
 class Engine:
@@ -156,7 +160,7 @@ class Engine:
             last_events=self._outlet.end,
             events=events,
         )
-        self._strangers = Strangers(accounts, contained.quarantine, self._offer)
+        self._strangers = Strangers(accounts, contained.quarantine, _weak(self._offer))
         redundancy = Redundancy(state, accounts, events)
         self._insertion = Insertion(
             state=state,
@@ -471,3 +475,15 @@ class Engine:
 
 def _tick_of(part: TickPart) -> int:
     return part[0]
+
+
+def _weak(offer: _Offer) -> _Offer:
+    """The method, without holding its engine: one that nobody holds is freed at once, with its 20 MiB of arrays, and
+    not when somebody looks for cycles."""
+    method = WeakMethod(offer)
+
+    def call(packets: Packets, foreign: npt.NDArray[np.bool_] | None) -> Exception | None:
+        bound = method()
+        return None if bound is None else bound(packets, foreign)
+
+    return call
