@@ -27,6 +27,7 @@ I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _NO_ROWS: Final[I64] = np.zeros(0, np.int64)
+_EARLY_MOVES: Final = 8  # in a tick
 _LEADING_PACKETS: Final = WINDOW - LONG_RUN - 12  # of a tick, ahead by a long run: the edge moves with the last one
 
 
@@ -58,6 +59,7 @@ class Insertion:
         self._leading = np.zeros(len(state.ssrc), np.int64)
         self._far: list[tuple[I64, I64]] = []  # packets too far ahead, on probation: their rows, and what they are
         self._leading_since = np.zeros(len(state.ssrc), np.int64)
+        self._early_moves = np.zeros(len(state.ssrc), np.int64)  # of edges, before packets beyond the window, in it
 
     def insert(self, packets: Packets, row: I64) -> None:
         """Packets of one tick that belong to known streams. What is strange to its stream goes on probation."""
@@ -88,7 +90,7 @@ class Insertion:
         """Some packets are far ahead of where their streams stood at the tick's beginning: they may be many of a stream
         at once, for which its edge moves up within the tick. It does so with every twelfth packet that is ahead of it
         by a long run: so of packets in sequence none is ever beyond the window, whatever else comes, and however
-        they are cut."""
+        they are cut. And it does so before one that is beyond the window, up to eight times in a tick."""
         ring, containment = self._ring, self._containment
         foreign = self._state.source.take(row) != packets.source
         strange = foreign | (self._state.ssrc.take(row) != packets.ssrc)
@@ -99,7 +101,7 @@ class Insertion:
             rows = row[left]
             edge = ring.edge.take(rows)
             ahead = (packets.sequence_number[left] - edge.astype(np.uint16)).view(np.int16)
-            now, due = self._before_edges_move(rows, ahead >= LONG_RUN)
+            now, due = self._before_edges_move(rows, ahead)
             which = left[now]
             apart = (ahead[now] >= WINDOW) | (ahead[now] < -MISORDER)
             strange[which[apart]] = True
@@ -116,21 +118,29 @@ class Insertion:
         if np.count_nonzero(strange):
             self._offer(packets, strange.nonzero()[0], foreign)
 
-    def _before_edges_move(self, rows: I64, leading: Bools) -> tuple[I64, I64]:
-        """Of packets, by row and in order of arrival, of which some are ``leading``: which of them come before their
-        edge moves, as indices, and the rows whose edge moves then."""
+    def _before_edges_move(self, rows: I64, ahead: npt.NDArray[np.int16]) -> tuple[I64, I64]:
+        """Of packets, by row and in order of arrival, and how far ahead of their edges they are: which of them come
+        before their edge moves, as indices, and the rows whose edge moves then."""
         order = np.argsort(rows, kind="stable")
-        rows, leading = rows[order], leading[order]
+        rows, ahead = rows[order], ahead[order]
         start = np.append(True, rows[1:] != rows[:-1]).nonzero()[0]
         end = np.append(start[1:], len(rows)) - 1
-        each = rows[start]
+        each, of = rows[start], np.repeat(np.arange(len(start)), end + 1 - start)
         now_ns = min(self._containment.now_ns, NEVER_NS)  # times may be absurd
-        before = np.where(self._leading_since[each] == now_ns, self._leading[each], 0)
-        count = np.cumsum(leading)
-        count += np.repeat(before - (count - leading)[start], end + 1 - start)
+        earlier = self._leading_since[each] == now_ns
+        before = np.where(earlier, self._leading[each], 0)
+        early_moves = np.where(earlier, self._early_moves[each], 0)
+        count = _count_within(ahead >= LONG_RUN, start, of) + before[of]
         now = count < _LEADING_PACKETS
+        beyond = ahead >= WINDOW
+        if np.count_nonzero(beyond):
+            movable = self._ring.at_edge(each)[of] | (_count_within(ahead == 0, start, of) > 0)
+            early = beyond & movable & (early_moves < _EARLY_MOVES)[of]
+            early_moves += np.logical_or.reduceat(early & now, start)
+            now &= _count_within(early, start, of) == 0
         moves = ~now[end]
         self._leading[each] = np.where(moves, 0, count[end])
+        self._early_moves[each] = early_moves
         self._leading_since[each] = now_ns
         return np.sort(order[now]), each[moves]
 
@@ -331,3 +341,11 @@ def _not_first(rows: I64) -> I64:
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     return np.sort(order[1:][rows[1:] == rows[:-1]])
+
+
+def _count_within(these: Bools, start: I64, of: I64) -> I64:
+    """How many of these there are from the beginning of each group, which is ``of`` those that ``start`` there, up to
+    each place, int64 (n,)."""
+    count: I64 = np.cumsum(these)
+    count -= (count - these)[start][of]
+    return count

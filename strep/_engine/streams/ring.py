@@ -268,6 +268,11 @@ class JitterRing:
         present = self.present.take(rows)
         return (np.bitwise_count(present ^ (present + _ONE)) - _ONE.astype(np.uint8)).astype(np.int64)
 
+    def at_edge(self, rows: I64) -> npt.NDArray[np.bool_]:
+        """Whether the packet that was awaited at the edge has come, so that the edge can move."""
+        offset = (self.edge.take(rows) - self.next.take(rows)).astype(np.uint64)
+        return (self.present.take(rows) >> offset & np.uint64(1)).astype(np.bool_)
+
     def highest(self, rows: I64) -> I64:
         """The extended sequence number of the last packet of rows that hold any."""
         # all bits below the highest one, so that counting them tells where it stands
