@@ -40,6 +40,7 @@ TOGETHER = {
 REPEATED = {
     "service/test_serve.py": ("test_fifty_calls_of_which_thirty_at_once", "test_a_hold_is_told_of_in_the_legs_file"),
     "service/test_service_book.py": ("test_health",),
+    "service/test_owner.py": (),
     "cli/test_cli.py": (
         "test_a_signal_finishes_files_and_loses_nothing",
         "test_duration_ends_a_capture_and_a_monitor_writes_nothing",

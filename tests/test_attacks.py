@@ -39,6 +39,7 @@ def check(outcome: Outcome) -> None:
     assert outcome.real.good, outcome.real
 
 
+@pytest.mark.serial
 def test_every_attack_in_turn_costs_the_real_calls_nothing_live_and_replayed(tmp_path: Path) -> None:
     pcap = tmp_path / "all.pcap"
     outcome = attacked(list(KINDS), tmp_path / "out", legs=LEGS, seconds=SECONDS, rate=RATE, pcap=pcap)
@@ -48,6 +49,7 @@ def test_every_attack_in_turn_costs_the_real_calls_nothing_live_and_replayed(tmp
     assert verdict.good, verdict
 
 
+@pytest.mark.serial
 def test_every_attack_in_turn_costs_the_real_calls_nothing_with_workers(tmp_path: Path) -> None:
     check(attacked(list(KINDS), tmp_path / "out", legs=LEGS, seconds=SECONDS, rate=RATE, workers=2))
 

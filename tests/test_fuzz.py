@@ -31,7 +31,7 @@ HEARD, UNHEARD = usual_or_slow((2000, 8000), (8000, 25_000))
 MIB = 1 << 20
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + 3))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + usual_or_slow(2, 3)))
 def test_storms_cost_the_real_calls_beside_them_nothing(seed: int) -> None:
     """Engine, every sink and every analyzer; audio, files, frames, events and reports are what they are alone."""
     seconds = usual_or_slow(2.0, SECONDS)

@@ -183,6 +183,7 @@ def test_what_beginning_costs_is_told_apart_from_what_packets_cost() -> None:
 # --- answers are checked ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_impaired_load_is_told_exactly_and_any_difference_noticed(tmp_path: Path) -> None:
     load = Load(40, 6000.0, 8.0, "impaired")
     schedule = load.schedule()
@@ -336,7 +337,9 @@ def test_a_spread_is_of_something() -> None:
     assert spread([]) is None
 
 
-@pytest.mark.parametrize("mode", ["monitor", "wav", "iterate"])
+@pytest.mark.parametrize(
+    "mode", ["wav", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("monitor", "iterate"))]
+)
 def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Path) -> None:
     load = Load(6, 300.0, 1.5)
     trials = {kind: [pairs._run(kind, 3, mode, load, tmp_path)] for kind in ("target", "pairs")}

@@ -53,6 +53,7 @@ def test_strep_and_asyncio_receive_everything(tmp_path: Path) -> None:
     assert all(name in done.stdout for name in ("strep-wav", "strep-monitor", "asyncio"))
 
 
+@pytest.mark.slow
 def test_programs_record_everything(tmp_path: Path) -> None:
     done = compare("gstreamer", "ffmpeg", "rtpengine", "pion", "--json", str(tmp_path / "a.json"))
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from depth import usual_or_slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packed_witness import snr_db
@@ -344,7 +345,7 @@ def beside(count: int) -> list[Arrival]:
 
 
 @given(streams=st.lists(PACKETS, min_size=1, max_size=3), cuts=st.lists(st.integers(1, 150), max_size=6))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=usual_or_slow(15, 40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_comes_in_whatever_codec_costs_nobody_a_sample(
     streams: list[list[tuple[int, int, int, int, int]]], cuts: list[int]
 ) -> None:

@@ -298,7 +298,7 @@ def mixture(seed: int) -> list[Arrival]:
 
 
 @given(seed=st.integers(0, 1 << 32), cut_seed=st.integers(0, 1 << 32))
-@settings(max_examples=usual_or_slow(6, 80), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(4, 80), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_split_gives_the_same(seed: int, cut_seed: int) -> None:
     arrivals = mixture(seed)
     rng = np.random.default_rng(cut_seed)

@@ -147,7 +147,7 @@ def test_a_clock_that_no_sender_is_known_to_have_is_told_and_not_used(step: int,
     evenly=st.booleans(),
     agree=st.integers(0, 3),
 )
-@settings(max_examples=usual_or_slow(40, 400), deadline=None)
+@settings(max_examples=usual_or_slow(20, 400), deadline=None)
 def test_one_odd_step_is_no_evidence(first: int, evenly: bool, agree: int) -> None:
     """An encoder's first step may be shorter, as GStreamer's of opus is by its delay: 648 instead of 960. All stands
     where it stood if nobody had measured anything: the packet after it at the latest."""

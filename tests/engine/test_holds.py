@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from depth import usual_or_slow
 from support import MS, T0, Arrival, batch_of, leg_id, packet, payload_of, pcmu, run
 
 from strep._engine.engine import Engine, EngineConfig
@@ -113,10 +114,13 @@ def test_nothing_is_lost_when_the_stream_ends_meanwhile(how: str, left: int) -> 
         np.testing.assert_array_equal(audio, np.concatenate(expected))
 
 
+STREAMS = usual_or_slow(16, 40)
+
+
 def test_many_streams_are_held_at_once_and_each_by_itself() -> None:
-    """Of 40 streams every second one's clock stands; their pauses end 7 ms apart, and across a second's end."""
+    """Of many streams every second one's clock stands; their pauses end 7 ms apart, and across a second's end."""
     arrivals: list[Arrival] = []
-    for n in range(40):
+    for n in range(STREAMS):
         one = (stood if n % 2 else lambda **o: behind(AFTER, PAUSE // MS * 8, **o))(call=leg_id(n))
         arrivals += [Arrival(a.ns + n * 7 * MS - 150 * MS, a.data) for a in one]
     arrivals.sort(key=lambda a: a.ns)

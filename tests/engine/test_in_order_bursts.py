@@ -68,7 +68,7 @@ def test_bursts_are_the_same_however_they_are_cut(
     cuts=st.lists(st.integers(1, 900), max_size=20),
     live=st.booleans(),
 )
-@settings(max_examples=usual_or_slow(25, 400), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(15, 400), deadline=None, suppress_health_check=list(HealthCheck))
 def test_losses_in_a_burst_cost_nothing_but_themselves(
     parts: list[tuple[int, int]], within_ns: int, cuts: list[int], live: bool
 ) -> None:

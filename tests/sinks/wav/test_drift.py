@@ -172,10 +172,10 @@ def read(path: Path) -> I16:
     return soundfile.read(path, dtype="int16", always_2d=True)[0]  # type: ignore[no-any-return]
 
 
-HOUR_S = usual_or_slow(900, 3600)
+HOUR_S = usual_or_slow(450, 3600)
 
 
-# --- faults.md 10: an hour at ±200 ppm; every time a quarter of one ---------------------------------------------------
+# --- faults.md 10: an hour at ±200 ppm; every time an eighth of one ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
