@@ -82,6 +82,7 @@ def test_a_wrong_file_is_noticed(tmp_path: Path) -> None:
     assert not is_right(tmp_path, 3, 5)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_everything(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     load = ["--streams", "10", "--rate", "1000", "--duration", "0.5", "--runs", "1"]

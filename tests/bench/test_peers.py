@@ -35,6 +35,7 @@ def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env={**os.environ, **environment})
 
 
+@pytest.mark.slow
 def test_strep_and_asyncio_receive_everything(tmp_path: Path) -> None:
     done = compare("strep-wav", "strep-monitor@4", "asyncio", "--json", str(tmp_path / "a.json"))
     assert done.returncode == 0, done.stderr

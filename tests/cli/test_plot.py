@@ -222,6 +222,7 @@ def test_what_serve_recorded_is_plotted(tmp_path: Path) -> None:
         legs_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_whatever_is_missing_is_left_out(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     summary = record(tmp_path)

@@ -278,7 +278,7 @@ def undisturbed(seed: int, how: int, live: bool, prompt: bool) -> Outcome:
     prompt=st.booleans(), who=st.integers(0, 11), hit=st.integers(1, 30), lines=st.integers(0, 150) | st.just(1 << 30),
     once=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=usual_or_slow(8, 200), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=usual_or_slow(5, 200), deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_fault_of_one_stream_costs_no_other_anything(
     place: tuple[Any, str], seed: int, how: int, live: bool, prompt: bool, who: int, hit: int, lines: int, once: bool
 ) -> None:

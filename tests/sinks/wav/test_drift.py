@@ -172,10 +172,10 @@ def read(path: Path) -> I16:
     return soundfile.read(path, dtype="int16", always_2d=True)[0]  # type: ignore[no-any-return]
 
 
-HOUR_S = usual_or_slow(450, 3600)
+HOUR_S = usual_or_slow(300, 3600)
 
 
-# --- faults.md 10: an hour at ±200 ppm; every time an eighth of one ---------------------------------------------------
+# --- faults.md 10: an hour at ±200 ppm; every time a twelfth of one ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,7 @@ def test_without_correction_an_hour_is_1440_ms(
     assert offset[-1] == pytest.approx(sign * 400e-3 * HOUR_S, abs=35)
 
 
+@pytest.mark.slow
 def test_sound_without_a_pause_is_resampled(tmp_path: Path) -> None:
     senders = [Sender(p, d, call=c, background=1500.0, frames=320)
                for c, p in ((LEG, 200), (B_LEG, -200)) for d, p in ((0, p), (1, -p))]  # fmt: skip

@@ -40,7 +40,7 @@ pytestmark = [
 
 # --- SIGKILL: faults.md 31 --------------------------------------------------------------------------------------------
 
-KILLS = usual_or_slow(24, 200)
+KILLS = usual_or_slow(16, 200)
 STREAMS = 4
 AT_ONCE = 20
 
