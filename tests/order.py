@@ -22,6 +22,7 @@ TOGETHER = {
     "sinks/wav/test_wav_faults.py": "load",
     "test_attacks.py": "load",
     "receiver/test_steps_live.py": "load",
+    "edge/ring/test_cable.py": "cable",
     "test_examples.py": "examples",
     "sinks/wav/test_drift.py": "an hour",
     "delivery/test_set_aside.py": "eight streams",
