@@ -251,17 +251,15 @@ class SocketSet:
             self.after_end += dropped - sum(self._dropped_at_end)
             if self._rings is not None:
                 self.after_end += self._rings.after_end()
-        if self._rings is not None:
-            self._rings.close()
+        if self._group is not None:
+            self._group.close()
+            self._group = None
         for port in self._roles:
             port.close()
         for pair in self._pairs:
             for number in pair.ports:
                 self._pool.give_back(number)
         self._pairs.clear()
-        if self._group is not None:
-            self._group.close()
-            self._group = None
 
     # --- figures --------------------------------------------------------------------------------------------------
 

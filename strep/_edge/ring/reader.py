@@ -187,7 +187,9 @@ class PortRing(RingReader):
         self.stop(port)
 
     def _let_in(self) -> None:
+        if self.closed:
+            return
         program = port_program(self._version, ranges_of(self._open), sorted(self.interfaces or ()))
-        if program != self._program and not self.closed:
+        if program != self._program:
             self._socket.filter(program)
             self._program = program
