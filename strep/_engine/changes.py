@@ -133,9 +133,10 @@ class SourceChanges:
         lowest = one.lowest.astype(np.int64)
         same = one.ssrc == state.ssrc[rows]
         # what goes on only is placed as before: nothing of the old source need be placed first
-        going_on = same & ((lowest - ring.edge[rows]) & 0xFFFF < MAX_DROPOUT)
+        ahead = (lowest - ring.edge[rows]) & 0xFFFF
+        going_on = same & (ahead < MAX_DROPOUT)
         # what is near goes in beside what is there already
-        near = going_on & (((lowest - ring.edge[rows]) & 0xFFFF) < WINDOW)
+        near = going_on & (ahead < WINDOW)
         self._playout.drain(rows[~near], hand_over=not bool(going_on.all()))
         moved = np.flatnonzero(state.source[rows] != one.sources)
         state.source[rows] = one.sources

@@ -37,7 +37,8 @@ class HeldInsertion:
         """Packets of several streams, by stream and in order of arrival. ``holding``: streams that hold others."""
         sequence = packets.sequence_number
         starts = np.append(True, rows[1:] != rows[:-1])
-        smooth = starts | (np.append(0, (sequence[1:] - sequence[:-1]).view(np.int16)) == 1)
+        follows = np.append(False, (sequence[1:] - sequence[:-1]).view(np.int16) == 1)
+        smooth = starts | follows
         begin = np.flatnonzero(starts)
         length = np.diff(np.append(begin, len(rows)))
         by_tick = ~np.repeat(np.logical_and.reduceat(smooth, begin), length)
@@ -53,7 +54,7 @@ class HeldInsertion:
                 self._playout.catch_up(rows[part[np.append(True, rows[part[1:]] != rows[part[:-1]])]], 0)
         late = np.flatnonzero(by_tick)
         if late.size:
-            after = ~starts & (np.append(0, (sequence[1:] - sequence[:-1]).view(np.int16)) == 1)
+            after = ~starts & follows
             proven = after | np.append(after[1:], False)
             self._insert_by_tick(packets.take(late), rows[late], number[late], proven[late])
 

@@ -218,9 +218,8 @@ class StreamState:
         return bool(np.count_nonzero(self._last_type.take(row) != payload_type))
 
     def note_types(self, row: I64, payload_type: npt.NDArray[np.uint8]) -> list[tuple[StreamInfo, int]]:
-        """Note the payload types of packets. Returns the unknown types that a stream has for the first time."""
-        if not self.has_new_types(row, payload_type):
-            return []
+        """Note the payload types of packets, of which some are new (:meth:`has_new_types`). Returns the unknown types
+        that a stream has for the first time."""
         seen = self.types_seen[row, payload_type]
         self.undo.note((self._last_type, row, self._last_type[row]))
         if seen.all():
