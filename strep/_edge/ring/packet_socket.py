@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import BindError, ConfigurationError
+from ..udp.base import grant_buffer
 from ..udp.ending import attach
 from .layout import FRAME_BYTES, RESERVE_BYTES, VNET_BYTES
 from .programs import Instruction
@@ -39,7 +40,6 @@ _FANOUT_UNIQUE: Final = 0x2000
 _PROMISCUOUS: Final = 1  # PACKET_MR_PROMISC
 _V2: Final = 1
 _SO_ATTACH_FILTER: Final = 26
-_SO_RCVBUFFORCE: Final = 33
 _BLOCK_FRAMES: Final = 64  # 15 pages of 4 KiB: so that blocks have no rest that is no frame
 _BLOCK_BYTES: Final = _BLOCK_FRAMES * FRAME_BYTES
 _FEWEST_BLOCKS: Final = 4
@@ -102,10 +102,7 @@ class PacketSocket:
         sock.setsockopt(_SOL_PACKET, _VNET_HDR, 1)
         sock.setsockopt(_SOL_PACKET, _RESERVE, RESERVE_BYTES)
         sock.setsockopt(_SOL_PACKET, _COPY_THRESH, 1)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _LONG_QUEUE_BYTES)
-        except OSError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LONG_QUEUE_BYTES)
+        grant_buffer(sock, _LONG_QUEUE_BYTES)
         blocks = max(ring_bytes // _BLOCK_BYTES, _FEWEST_BLOCKS)
         while True:
             try:

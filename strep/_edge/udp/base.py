@@ -33,6 +33,7 @@ __all__ = [
     "UdpSocket",
     "bind_socket",
     "dropped_by_kernel",
+    "grant_buffer",
 ]
 
 _SO_RCVBUFFORCE: Final = 33
@@ -274,7 +275,7 @@ def bind_socket(
         if address.family == socket.AF_INET6:
             # [::] takes IPv4 too, as mapped addresses
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        _grant_buffer(sock, receive_buffer)
+        grant_buffer(sock, receive_buffer)
         prepare(sock)
         sock.bind((address.host, address.port))
     except OSError as error:
@@ -288,7 +289,8 @@ def bind_socket(
     return sock
 
 
-def _grant_buffer(sock: socket.socket, size: int) -> None:
+def grant_buffer(sock: socket.socket, size: int) -> None:
+    """Ask for so many bytes of receive buffer; the kernel may grant less."""
     if sys.platform == "linux":
         # beyond net.core.rmem_max if we have CAP_NET_ADMIN
         with contextlib.suppress(OSError):
