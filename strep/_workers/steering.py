@@ -16,11 +16,10 @@ from functools import reduce
 from operator import xor
 from typing import Final
 
-from .._edge.udp.ending import attach
+from .._edge import bpf
+from .._edge.bpf import DROP, Instruction, attach
 
 __all__ = ["attach_program", "program_for", "steering_problem", "worker_of"]
-
-Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 
@@ -29,40 +28,25 @@ _WORD_MASK: Final = 0xFFFF_FFFF
 _CALL_LEG_ID: Final = (8, 12, 16, 20)  # where its words stand in a STREP datagram
 _SSRC: Final = 8  # in a plain RTP datagram
 
-# linux/bpf_common.h; offset 0 is the first byte of the UDP payload
-_LOAD_BYTE: Final = 0x30  # A = P[k:1]
-_LOAD_WORD: Final = 0x20  # A = P[k:4], network order
-_STORE: Final = 0x02  # M[k] = A
-_LOAD_X: Final = 0x61  # X = M[k]
-_XOR_X: Final = 0xAC  # A ^= X
-_AND: Final = 0x54
-_MULTIPLY: Final = 0x24
-_SHIFT_RIGHT: Final = 0x74
-_MODULO: Final = 0x94
-_JUMP: Final = 0x05
-_JUMP_EQUAL: Final = 0x15
-_RETURN: Final = 0x06  # k
-_RETURN_A: Final = 0x16
-
 
 def program_for(workers: int) -> list[Instruction]:
     """The program: its result is the index of a socket in the SO_REUSEPORT group, 0 to ``workers`` - 1."""
-    leg: list[Instruction] = [(_LOAD_WORD, 0, 0, _CALL_LEG_ID[0])]
+    leg: list[Instruction] = [(bpf.LOAD_WORD, 0, 0, _CALL_LEG_ID[0])]
     for offset in _CALL_LEG_ID[1:]:
-        leg += [(_STORE, 0, 0, 0), (_LOAD_WORD, 0, 0, offset), (_LOAD_X, 0, 0, 0), (_XOR_X, 0, 0, 0)]
+        leg += [(bpf.STORE, 0, 0, 0), (bpf.LOAD_WORD, 0, 0, offset), (bpf.RECALL_X, 0, 0, 0), (bpf.XOR_X, 0, 0, 0)]
     return [
-        (_LOAD_BYTE, 0, 0, 0),
-        (_AND, 0, 0, 0xC0),
-        (_JUMP_EQUAL, 2, 0, 0xC0),  # STREP: to the leg
-        (_JUMP_EQUAL, len(leg) + 2, 0, 0x80),  # RTP: to the SSRC
-        (_RETURN, 0, 0, 0),
+        (bpf.LOAD_BYTE, 0, 0, 0),
+        (bpf.AND, 0, 0, 0xC0),
+        (bpf.JUMP_EQUAL, 2, 0, 0xC0),  # STREP: to the leg
+        (bpf.JUMP_EQUAL, len(leg) + 2, 0, 0x80),  # RTP: to the SSRC
+        DROP,
         *leg,
-        (_JUMP, 0, 0, 1),  # over the SSRC
-        (_LOAD_WORD, 0, 0, _SSRC),
-        (_MULTIPLY, 0, 0, _HASH_FACTOR),
-        (_SHIFT_RIGHT, 0, 0, 16),
-        (_MODULO, 0, 0, workers),
-        (_RETURN_A, 0, 0, 0),
+        (bpf.JUMP, 0, 0, 1),  # over the SSRC
+        (bpf.LOAD_WORD, 0, 0, _SSRC),
+        (bpf.MULTIPLY, 0, 0, _HASH_FACTOR),
+        (bpf.SHIFT_RIGHT, 0, 0, 16),
+        (bpf.MODULO, 0, 0, workers),
+        (bpf.RETURN_A, 0, 0, 0),
     ]
 
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..._model.exceptions import ConfigurationError
-from .programs import Instruction
+from .. import bpf
+from ..bpf import DROP, KEEP, Instruction
 
 __all__ = ["sniffing_program"]
 
@@ -147,38 +148,9 @@ class _Parser:
         return int(text)
 
 
-# linux/bpf_common.h; places in memory: where the IP header begins, its version, where the UDP header begins
+# places in memory: where the IP header begins, its version, where the UDP header begins
 _IP, _VERSION, _UDP = 15, 14, 13
-_SET: Final = 0x00
-_LOAD: Final = 0x20
-_LOAD_HALF: Final = 0x28
-_LOAD_WORD_AT_X: Final = 0x40
-_LOAD_HALF_AT_X: Final = 0x48
-_LOAD_BYTE_AT_X: Final = 0x50
-_SET_X: Final = 0x01
-_RECALL: Final = 0x60
-_RECALL_X: Final = 0x61
-_KEEP_IN: Final = 0x02
-_KEEP_X_IN: Final = 0x03
-_ADD_X: Final = 0x0C
-_AND: Final = 0x54
-_AND_X: Final = 0x5C
-_OR_X: Final = 0x4C
-_FLIP: Final = 0xA4
-_LEFT: Final = 0x64
-_RIGHT_SHIFT: Final = 0x74
-_JUMP: Final = 0x05
-_EQUAL: Final = 0x15
-_ABOVE: Final = 0x25
-_AT_LEAST: Final = 0x35
-_BITS: Final = 0x45
-_RETURN: Final = 0x06
-_ANCILLARY: Final = 0xFFFF_F000
-_NET_OFFSET: Final = 0xFFF0_0000
 _OUTGOING: Final = 4
-_LOOPBACK: Final = 772
-_WHOLE: Final = 0x40000  # bytes
-_DROP: Final[Instruction] = (_RETURN, 0, 0, 0)
 
 
 def sniffing_program(text: str, interfaces: list[int]) -> list[Instruction]:
@@ -186,14 +158,14 @@ def sniffing_program(text: str, interfaces: list[int]) -> list[Instruction]:
     tree = _Parser(text).whole()
     n = len(interfaces)
     return [
-        (_LOAD, 0, 0, _ANCILLARY + 8),
-        *((_EQUAL, n - i, 0, index) for i, index in enumerate(interfaces)),
-        _DROP,
+        (bpf.LOAD_WORD, 0, 0, bpf.INTERFACE),
+        *((bpf.JUMP_EQUAL, n - i, 0, index) for i, index in enumerate(interfaces)),
+        DROP,
         *_PROLOGUE,
         *_compiled(tree, 0),
-        (_EQUAL, 0, 1, 0),
-        _DROP,
-        (_RETURN, 0, 0, _WHOLE),
+        (bpf.JUMP_EQUAL, 0, 1, 0),
+        DROP,
+        KEEP,
     ]
 
 
@@ -214,51 +186,51 @@ def _assembled(lines: list[_Line]) -> list[Instruction]:
         return places[name] - at - 1 if name else 0
 
     return [
-        (code, 0, 0, by(yes, at)) if code == _JUMP else (code, by(yes, at), by(no, at), k)
+        (code, 0, 0, by(yes, at)) if code == bpf.JUMP else (code, by(yes, at), by(no, at), k)
         for at, (code, yes, no, k) in enumerate(instructions)
     ]
 
 
 _PROLOGUE: Final = _assembled(
     [
-        (_LOAD, "", "", _ANCILLARY + 28),  # the kind of interface
-        (_EQUAL, "ethernet", "", 1),
-        (_EQUAL, "loopback", "", _LOOPBACK),
-        (_SET_X, "", "", _NET_OFFSET),
-        (_JUMP, "ip", "", 0),
+        (bpf.LOAD_WORD, "", "", bpf.HARDWARE_TYPE),  # the kind of interface
+        (bpf.JUMP_EQUAL, "ethernet", "", bpf.ETHERNET),
+        (bpf.JUMP_EQUAL, "loopback", "", bpf.LOOPBACK),
+        (bpf.SET_X, "", "", bpf.NET_OFFSET),
+        (bpf.JUMP, "ip", "", 0),
         "loopback",  # there everything is seen twice: as it is sent, and as it comes
-        (_LOAD, "", "", _ANCILLARY + 4),
-        (_EQUAL, "drop", "", _OUTGOING),
+        (bpf.LOAD_WORD, "", "", bpf.PACKET_TYPE),
+        (bpf.JUMP_EQUAL, "drop", "", _OUTGOING),
         "ethernet",
-        (_SET_X, "", "", 14),
-        (_LOAD_HALF, "", "", 12),
-        (_EQUAL, "", "ip", 0x8100),  # a second tag stands in the bytes
-        (_SET_X, "", "", 18),
+        (bpf.SET_X, "", "", 14),
+        (bpf.LOAD_HALF, "", "", 12),
+        (bpf.JUMP_EQUAL, "", "ip", 0x8100),  # a second tag stands in the bytes
+        (bpf.SET_X, "", "", 18),
         "ip",
-        (_KEEP_X_IN, "", "", _IP),
-        (_LOAD_BYTE_AT_X, "", "", 0),
-        (_RIGHT_SHIFT, "", "", 4),
-        (_KEEP_IN, "", "", _VERSION),
-        (_EQUAL, "4", "", 4),
-        (_EQUAL, "", "drop", 6),
-        (_LOAD_BYTE_AT_X, "", "", 6),
-        (_EQUAL, "", "drop", 17),
-        (_SET, "", "", 40),
-        (_JUMP, "udp", "", 0),
+        (bpf.STORE_X, "", "", _IP),
+        (bpf.LOAD_BYTE_AT_X, "", "", 0),
+        (bpf.SHIFT_RIGHT, "", "", 4),
+        (bpf.STORE, "", "", _VERSION),
+        (bpf.JUMP_EQUAL, "4", "", 4),
+        (bpf.JUMP_EQUAL, "", "drop", 6),
+        (bpf.LOAD_BYTE_AT_X, "", "", 6),
+        (bpf.JUMP_EQUAL, "", "drop", 17),
+        (bpf.SET, "", "", 40),
+        (bpf.JUMP, "udp", "", 0),
         "4",
-        (_LOAD_BYTE_AT_X, "", "", 9),
-        (_EQUAL, "", "drop", 17),
-        (_LOAD_HALF_AT_X, "", "", 6),
-        (_BITS, "drop", "", 0x1FFF),  # a later fragment has no ports
-        (_LOAD_BYTE_AT_X, "", "", 0),
-        (_AND, "", "", 15),
-        (_LEFT, "", "", 2),
-        (_JUMP, "udp", "", 0),
+        (bpf.LOAD_BYTE_AT_X, "", "", 9),
+        (bpf.JUMP_EQUAL, "", "drop", 17),
+        (bpf.LOAD_HALF_AT_X, "", "", 6),
+        (bpf.JUMP_BITS, "drop", "", 0x1FFF),  # a later fragment has no ports
+        (bpf.LOAD_BYTE_AT_X, "", "", 0),
+        (bpf.AND, "", "", 15),
+        (bpf.SHIFT_LEFT, "", "", 2),
+        (bpf.JUMP, "udp", "", 0),
         "drop",
-        (_RETURN, "", "", 0),
+        (bpf.RETURN, "", "", 0),
         "udp",
-        (_ADD_X, "", "", 0),
-        (_KEEP_IN, "", "", _UDP),
+        (bpf.ADD_X, "", "", 0),
+        (bpf.STORE, "", "", _UDP),
     ]
 )
 
@@ -266,24 +238,24 @@ _PROLOGUE: Final = _assembled(
 def _compiled(node: _Node, depth: int) -> list[Instruction]:
     """Code that leaves 1 or 0 in A."""
     if isinstance(node, _Ports):
-        return _either(node.where, [[(_RECALL_X, 0, 0, _UDP), (_LOAD_HALF_AT_X, 0, 0, at),
-                                     (_AT_LEAST, 0, 3, node.first), (_ABOVE, 2, 0, node.last), *_YES_NO]
+        return _either(node.where, [[(bpf.RECALL_X, 0, 0, _UDP), (bpf.LOAD_HALF_AT_X, 0, 0, at),
+                                     (bpf.JUMP_AT_LEAST, 0, 3, node.first), (bpf.JUMP_ABOVE, 2, 0, node.last), *_YES_NO]
                                     for at in (0, 2)], depth)  # fmt: skip
     if isinstance(node, _Network):
         return _either(node.where, [_address(node.network, source=source) for source in (True, False)], depth)
     if isinstance(node, _Not):
-        return [*_compiled(node.inner, depth), (_FLIP, 0, 0, 1)]
+        return [*_compiled(node.inner, depth), (bpf.XOR, 0, 0, 1)]
     if isinstance(node, _Both):
         return _joined(_compiled(node.left, depth), _compiled(node.right, depth + 1), node.joint, depth)
-    return [(_SET, 0, 0, 1)]
+    return [(bpf.SET, 0, 0, 1)]
 
 
-_YES_NO: Final[tuple[Instruction, ...]] = ((_SET, 0, 0, 1), (_JUMP, 0, 0, 1), (_SET, 0, 0, 0))
+_YES_NO: Final[tuple[Instruction, ...]] = ((bpf.SET, 0, 0, 1), (bpf.JUMP, 0, 0, 1), (bpf.SET, 0, 0, 0))
 
 
 def _joined(left: list[Instruction], right: list[Instruction], joint: str, depth: int) -> list[Instruction]:
-    how = _AND_X if joint == "and" else _OR_X
-    return [*left, (_KEEP_IN, 0, 0, depth), *right, (_RECALL_X, 0, 0, depth), (how, 0, 0, 0)]
+    how = bpf.AND_X if joint == "and" else bpf.OR_X
+    return [*left, (bpf.STORE, 0, 0, depth), *right, (bpf.RECALL_X, 0, 0, depth), (how, 0, 0, 0)]
 
 
 def _either(where: str, both: list[list[Instruction]], depth: int) -> list[Instruction]:
@@ -299,16 +271,21 @@ def _address(network: ipaddress.IPv4Network | ipaddress.IPv6Network, *, source: 
     address, mask = (int(one).to_bytes(size, "big") for one in (network.network_address, network.netmask))
     words = [(at + i, address[i : i + 4], mask[i : i + 4]) for i in range(0, size, 4)]
     tests: list[list[Instruction]] = [
-        [(_LOAD_WORD_AT_X, 0, 0, place), (_AND, 0, 0, int.from_bytes(bits, "big")),
-         (_EQUAL, 0, 0, int.from_bytes(value, "big"))]
+        [(bpf.LOAD_WORD_AT_X, 0, 0, place), (bpf.AND, 0, 0, int.from_bytes(bits, "big")),
+         (bpf.JUMP_EQUAL, 0, 0, int.from_bytes(value, "big"))]
         for place, value, bits in words if any(bits)
     ]  # fmt: skip
-    code: list[Instruction] = [(_RECALL, 0, 0, _VERSION), (_EQUAL, 0, 0, network.version), (_RECALL_X, 0, 0, _IP)]
+    code: list[Instruction] = [
+        (bpf.RECALL, 0, 0, _VERSION),
+        (bpf.JUMP_EQUAL, 0, 0, network.version),
+        (bpf.RECALL_X, 0, 0, _IP),
+    ]
     for test in tests:
         code += test
     end = len(code)
     no = end + 2  # behind YES and the jump over NO
     jumps: list[Instruction] = [
-        (op, yes, no - i - 1, k) if op == _EQUAL else (op, yes, other, k) for i, (op, yes, other, k) in enumerate(code)
+        (op, yes, no - i - 1, k) if op == bpf.JUMP_EQUAL else (op, yes, other, k)
+        for i, (op, yes, other, k) in enumerate(code)
     ]
     return [*jumps, *_YES_NO]

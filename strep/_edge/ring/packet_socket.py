@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._model.exceptions import BindError, ConfigurationError
+from ..bpf import SO_ATTACH_FILTER, Instruction, attach
 from ..udp.base import grant_buffer
-from ..udp.ending import attach
 from .layout import FRAME_BYTES, RESERVE_BYTES, VNET_BYTES
-from .programs import Instruction
 
 __all__ = ["PacketSocket", "ring_problem"]
 
@@ -39,7 +38,6 @@ _FANOUT_DEFRAG: Final = 0x8000
 _FANOUT_UNIQUE: Final = 0x2000
 _PROMISCUOUS: Final = 1  # PACKET_MR_PROMISC
 _V2: Final = 1
-_SO_ATTACH_FILTER: Final = 26
 _BLOCK_FRAMES: Final = 64  # 15 pages of 4 KiB: so that blocks have no rest that is no frame
 _BLOCK_BYTES: Final = _BLOCK_FRAMES * FRAME_BYTES
 _FEWEST_BLOCKS: Final = 4
@@ -122,7 +120,7 @@ class PacketSocket:
 
     def filter(self, program: list[Instruction]) -> None:
         """Let in what this program says from now on. Raises OSError."""
-        attach(self._socket, _SO_ATTACH_FILTER, program)
+        attach(self._socket, SO_ATTACH_FILTER, program)
 
     def join_fragments(self) -> bool:
         """Have the kernel put fragments of IPv4 together before the program sees them; whether it does."""

@@ -12,44 +12,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .. import bpf
+from ..bpf import DROP, KEEP, Instruction
 from .layout import IPV4, LINK_BYTES, IpVersion
 
-__all__ = ["Instruction", "Range", "port_program", "ranges_of"]
-
-Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
+__all__ = ["Range", "port_program", "ranges_of"]
 
 MOST_RANGES: Final = 64  # of ports in a program: jumps reach 255 instructions; the gaps between others are let in too
-_WHOLE: Final = 0x40000  # bytes to keep
 
-# linux/bpf_common.h, linux/filter.h
-_LOAD: Final = 0x20
-_LOAD_BYTE_AT_X: Final = 0x50
-_LOAD_HALF_AT_X: Final = 0x48
-_LOAD_WORD_AT_X: Final = 0x40
-_SET_X: Final = 0x01
-_AND: Final = 0x54
-_SHIFT_LEFT: Final = 0x64
-_ADD_X: Final = 0x0C
-_A_TO_X: Final = 0x07
-_JUMP: Final = 0x05
-_JUMP_EQUAL: Final = 0x15
-_JUMP_GREATER_EQUAL: Final = 0x35
-_JUMP_BITS: Final = 0x45
-_RETURN: Final = 0x06
-_NET_OFFSET: Final = 0xFFF0_0000  # SKF_NET_OFF: bytes counted from the IP header
-_ANCILLARY: Final = 0xFFFF_F000  # SKF_AD_OFF
-_PACKET_TYPE: Final = _ANCILLARY + 4
-_INTERFACE: Final = _ANCILLARY + 8
-_HARDWARE_TYPE: Final = _ANCILLARY + 28
 _FOR_US: Final = 0  # PACKET_HOST
-_ETHERNET: Final = 1
-_LOOPBACK: Final = 772
 _UDP: Final = 17
 _FRAGMENT: Final = 44  # IPv6's next header; 0, 43, 60, 51 and others may stand before UDP too
 _MAY_STAND_BEFORE_UDP: Final = (0, 43, _FRAGMENT, 51, 60, 135, 139, 140)
-
-DROP: Final[Instruction] = (_RETURN, 0, 0, 0)
-KEEP: Final[Instruction] = (_RETURN, 0, 0, _WHOLE)
 
 
 Range = tuple[int, int]  # of ports: the first, the last
@@ -75,26 +49,26 @@ def port_program(version: IpVersion, ports: list[Range], interfaces: Collection[
     if not ports:
         return [DROP]
     return [
-        (_LOAD, 0, 0, _PACKET_TYPE),
+        (bpf.LOAD_WORD, 0, 0, bpf.PACKET_TYPE),
         *_unless(_FOR_US),
         *(_from_interfaces(sorted(interfaces)) if interfaces else ()),
         *_find_ip(),
         *(_udp_of_4() if version is IPV4 else _udp_of_6()),
-        (_LOAD_HALF_AT_X, 0, 0, 2),
+        (bpf.LOAD_HALF_AT_X, 0, 0, 2),
         *_tree(ports),
     ]
 
 
 def _unless(value: int) -> list[Instruction]:
     """Drop unless A is this."""
-    return [(_JUMP_EQUAL, 1, 0, value), DROP]
+    return [(bpf.JUMP_EQUAL, 1, 0, value), DROP]
 
 
 def _from_interfaces(interfaces: Sequence[int]) -> list[Instruction]:
     n = len(interfaces)
     return [
-        (_LOAD, 0, 0, _INTERFACE),
-        *((_JUMP_EQUAL, n - i, 0, index) for i, index in enumerate(interfaces)),
+        (bpf.LOAD_WORD, 0, 0, bpf.INTERFACE),
+        *((bpf.JUMP_EQUAL, n - i, 0, index) for i, index in enumerate(interfaces)),
         DROP,
     ]
 
@@ -102,46 +76,43 @@ def _from_interfaces(interfaces: Sequence[int]) -> list[Instruction]:
 def _find_ip() -> list[Instruction]:
     """X: where the IP header begins."""
     return [
-        (_LOAD, 0, 0, _HARDWARE_TYPE),
-        (_JUMP_EQUAL, 3, 0, _ETHERNET),
-        (_JUMP_EQUAL, 2, 0, _LOOPBACK),
-        (_SET_X, 0, 0, _NET_OFFSET),
-        (_JUMP, 0, 0, 1),
-        (_SET_X, 0, 0, LINK_BYTES),
+        (bpf.LOAD_WORD, 0, 0, bpf.HARDWARE_TYPE),
+        (bpf.JUMP_EQUAL, 3, 0, bpf.ETHERNET),
+        (bpf.JUMP_EQUAL, 2, 0, bpf.LOOPBACK),
+        (bpf.SET_X, 0, 0, bpf.NET_OFFSET),
+        (bpf.JUMP, 0, 0, 1),
+        (bpf.SET_X, 0, 0, LINK_BYTES),
     ]
 
 
 def _udp_of_4() -> list[Instruction]:
     """X goes on to the UDP header of IPv4."""
     return [
-        (_LOAD_BYTE_AT_X, 0, 0, 9),
+        (bpf.LOAD_BYTE_AT_X, 0, 0, 9),
         *_unless(_UDP),
-        (_LOAD_HALF_AT_X, 0, 0, 6),
-        (_JUMP_BITS, 0, 1, 0x1FFF),
+        (bpf.LOAD_HALF_AT_X, 0, 0, 6),
+        (bpf.JUMP_BITS, 0, 1, 0x1FFF),
         KEEP,
-        (_LOAD_BYTE_AT_X, 0, 0, 0),
-        (_AND, 0, 0, 15),
-        (_SHIFT_LEFT, 0, 0, 2),
-        (_ADD_X, 0, 0, 0),
-        (_A_TO_X, 0, 0, 0),
+        (bpf.LOAD_BYTE_AT_X, 0, 0, 0),
+        (bpf.AND, 0, 0, 15),
+        (bpf.SHIFT_LEFT, 0, 0, 2),
+        (bpf.ADD_X, 0, 0, 0),
+        (bpf.A_TO_X, 0, 0, 0),
     ]
 
 
 def _udp_of_6() -> list[Instruction]:
     n = len(_MAY_STAND_BEFORE_UDP)
     return [
-        (_LOAD_BYTE_AT_X, 0, 0, 6),
-        (_JUMP_EQUAL, n + 2, 0, _UDP),
-        *((_JUMP_EQUAL, n - i, 0, header) for i, header in enumerate(_MAY_STAND_BEFORE_UDP)),
+        (bpf.LOAD_BYTE_AT_X, 0, 0, 6),
+        (bpf.JUMP_EQUAL, n + 2, 0, _UDP),
+        *((bpf.JUMP_EQUAL, n - i, 0, header) for i, header in enumerate(_MAY_STAND_BEFORE_UDP)),
         DROP,
         KEEP,
-        (_SET_A, 0, 0, 40),
-        (_ADD_X, 0, 0, 0),
-        (_A_TO_X, 0, 0, 0),
+        (bpf.SET, 0, 0, 40),
+        (bpf.ADD_X, 0, 0, 0),
+        (bpf.A_TO_X, 0, 0, 0),
     ]
-
-
-_SET_A: Final = 0x00
 
 
 def _tree(ranges: list[tuple[int, int]]) -> list[Instruction]:
@@ -154,6 +125,6 @@ def _tree(ranges: list[tuple[int, int]]) -> list[Instruction]:
             return [KEEP if begin % 2 else DROP]
         middle = (begin + end) // 2
         left, right = below(begin, middle), below(middle + 1, end)
-        return [(_JUMP_GREATER_EQUAL, len(left), 0, bounds[middle]), *left, *right]
+        return [(bpf.JUMP_AT_LEAST, len(left), 0, bounds[middle]), *left, *right]
 
     return below(0, len(bounds))

@@ -5,36 +5,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import socket
-import struct
 import sys
 import time
 from typing import Final
 
 import numpy as np
 
-__all__ = ["admit_all", "attach", "count_waiting", "refuse_all", "shut"]
+from ..bpf import DROP, SO_ATTACH_FILTER, attach
 
-_SO_ATTACH_FILTER: Final = 26
+__all__ = ["admit_all", "count_waiting", "refuse_all", "shut"]
+
 _SO_DETACH_FILTER: Final = 27
-_BPF_RET: Final = 6
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20
 _COUNTED_A_CALL: Final = 1024  # datagrams
 _MSGHDR_BYTES: Final = 64  # struct mmsghdr of 64-bit Linux
 
 
-def attach(sock: socket.socket, option: int, program: list[tuple[int, int, int, int]]) -> None:
-    """Give a socket a classic BPF program: instructions of code, two jumps, and a value. Raises OSError."""
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: a length, padding as the machine wants it, a pointer
-    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
-
-
 def refuse_all(sock: socket.socket) -> None:
     """Let nothing into a socket until :func:`admit_all`. The kernel counts what it refuses as dropped. Linux; raises
     OSError."""
-    attach(sock, _SO_ATTACH_FILTER, [(_BPF_RET, 0, 0, 0)])  # keep 0 bytes
+    attach(sock, SO_ATTACH_FILTER, [DROP])
 
 
 def admit_all(sock: socket.socket) -> None:

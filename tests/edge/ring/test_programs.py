@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ring_frames import HERE6, THERE6, ipv4, ipv6, udp
 
+from strep._edge.bpf import Instruction
 from strep._edge.ring.layout import IPV4, IPV6, IpVersion
-from strep._edge.ring.programs import MOST_RANGES, Instruction, port_program, ranges_of
+from strep._edge.ring.programs import MOST_RANGES, port_program, ranges_of
 
 PACKET_TYPE, INTERFACE, HARDWARE = 4, 8, 28
 ETHERNET, LOOPBACK, NO_LINK = 1, 772, 65_534
