@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from .spans import copy_spans
 from .time import TICK_NS
 
-__all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "joined", "merged"]
+__all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "in_one_tick", "joined", "merged"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -89,10 +90,12 @@ class DatagramBatch:
             first_row=None if self.first_row is None else self.first_row.copy(),
         )
 
-    def take(self, rows: npt.NDArray[np.intp] | slice) -> DatagramBatch:
-        """A batch of the given rows (copies, unless ``rows`` is a slice)."""
+    def take(self, rows: npt.NDArray[np.intp] | slice, slab: U8 | None = None) -> DatagramBatch:
+        """A batch of the given rows (copies, unless ``rows`` is a slice). ``slab``: their slab, if that is there."""
+        if slab is None:
+            slab = self.slab[rows] if self.first_row is None else self.slab
         return DatagramBatch(
-            slab=self.slab[rows] if self.first_row is None else self.slab,
+            slab=slab,
             length=self.length[rows],
             arrival_ns=self.arrival_ns[rows],
             source_hi=self.source_hi[rows],
@@ -117,11 +120,14 @@ def merged(batches: list[DatagramBatch]) -> list[DatagramBatch]:
     ticks, they come as one batch in order of arrival, for then that order matters; otherwise as they are."""
     if len(batches) < 2:
         return batches
-    earliest = min(int(b.arrival_ns.min()) for b in batches)
-    latest = max(int(b.arrival_ns.max()) for b in batches)
-    if earliest // TICK_NS == latest // TICK_NS:
-        return batches
-    return [joined(batches)]
+    return batches if in_one_tick([b.arrival_ns for b in batches]) else [joined(batches)]
+
+
+def in_one_tick(arrivals: Sequence[I64]) -> bool:
+    """Whether all of these times, int64 ns, none of them empty, lie in one of the engine's ticks. Then their order does
+    not matter."""
+    earliest, latest = min(int(a.min()) for a in arrivals), max(int(a.max()) for a in arrivals)
+    return earliest // TICK_NS == latest // TICK_NS
 
 
 def joined(batches: list[DatagramBatch]) -> DatagramBatch:

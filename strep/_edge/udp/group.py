@@ -16,8 +16,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.datagrams import SLOT_MINIMUM, DatagramBatch
-from ..._model.time import TICK_NS
+from ..._model.datagrams import SLOT_MINIMUM, DatagramBatch, in_one_tick
 from .address import UdpAddress
 from .base import BoundPort, Port, Reader
 from .clock import SteadyClock
@@ -272,25 +271,13 @@ class _Part:
 def in_order(batch: DatagramBatch, room: npt.NDArray[np.uint8]) -> DatagramBatch:
     """The batch in order of arrival, if it reaches over a boundary of ticks: then that matters. ``room`` is a slab that
     rows of its width may be put into."""
-    arrival = batch.arrival_ns
-    if int(arrival.min()) // TICK_NS == int(arrival.max()) // TICK_NS:
+    if in_one_tick([batch.arrival_ns]):
         return batch
-    order = np.argsort(arrival, kind="stable")
-    slab, first_row = batch.slab, batch.first_row
-    if first_row is not None:
-        first_row = first_row[order]
-    elif slab.shape[1] == room.shape[1]:
-        slab = np.take(slab, order, axis=0, out=room[: len(order)], mode="clip")
-    else:
-        width = min(max(-(-int(batch.length.max()) // 64) * 64, SLOT_MINIMUM), slab.shape[1])
-        slab = slab[:, :width][order]
-    return DatagramBatch(
-        slab,
-        batch.length[order],
-        arrival[order],
-        batch.source_hi[order],
-        batch.source_lo[order],
-        batch.source_port[order],
-        batch.local_port[order],
-        first_row=first_row,
-    )
+    order = np.argsort(batch.arrival_ns, kind="stable")
+    slab = batch.slab
+    if batch.first_row is not None:
+        return batch.take(order)
+    if slab.shape[1] == room.shape[1]:
+        return batch.take(order, np.take(slab, order, axis=0, out=room[: len(order)], mode="clip"))
+    width = min(max(-(-int(batch.length.max()) // 64) * 64, SLOT_MINIMUM), slab.shape[1])
+    return batch.take(order, slab[:, :width][order])

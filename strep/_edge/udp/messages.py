@@ -27,10 +27,10 @@ from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, end_to_end
 from ..._model.spans import copy_spans
 from .slab import aligned_slab
 from .spill import Spill
+from .stamps import SO_TIMESTAMPNS
 
-__all__ = ["DENSE_BYTES", "MESSAGE", "MessageTable", "recvmmsg_available", "stamp_datagrams"]
+__all__ = ["DENSE_BYTES", "MESSAGE", "MessageTable", "recvmmsg_available"]
 
-_SO_TIMESTAMPNS: Final = 35
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20  # as a flag: tell the length on the wire, not what fitted
 _NAME_BYTES: Final = 32
@@ -62,11 +62,6 @@ def recvmmsg_available() -> bool:
         return ctypes.CDLL(None).recvmmsg is not None
     except (OSError, AttributeError):
         return False
-
-
-def stamp_datagrams(sock: socket.socket) -> None:
-    """Have the kernel tell when each datagram came."""
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
 class MessageTable:
@@ -253,4 +248,4 @@ class MessageTable:
         return out, first_row
 
 
-_STAMP: Final = np.uint64(_SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET)
+_STAMP: Final = np.uint64(SO_TIMESTAMPNS << 32 | socket.SOL_SOCKET)

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,9 @@ from .base import BoundPort, SocketBase, address_words
 from .clock import SteadyClock
 from .slab import aligned_slab
 from .spill import LARGEST_BYTES
-from .stamps import Stamps
+from .stamps import SO_TIMESTAMPNS, Stamps, stamp_datagrams
 
 __all__ = ["PortablePort", "PortableSocket", "PortableTable"]
-
-_SO_TIMESTAMPNS: Final = 35
 
 
 class PortableTable:
@@ -119,7 +117,7 @@ class PortableTable:
                 size, ancillary, _, source = sock.recvmsg_into([row, self._beyond], 64)
                 beyond = self._beyond[: max(size - ROW_BYTES, 0)]
                 for level, kind, data in ancillary:
-                    if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= 16:
+                    if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= 16:
                         seconds, nanoseconds = struct.unpack_from("qq", data)
                         arrival = seconds * 1_000_000_000 + nanoseconds
             else:
@@ -187,7 +185,7 @@ class PortablePort(BoundPort):
         self._table = table
         self._transport: asyncio.DatagramTransport | None = None
         if table.stamped:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            stamp_datagrams(self._socket)
 
     async def attach(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], object]) -> None:
         """Let the loop receive. ``wake`` is called when a first datagram waits."""

@@ -11,9 +11,9 @@ from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from .address import UdpAddress
 from .base import SocketBase
 from .clock import SteadyClock
-from .messages import MessageTable, recvmmsg_available, stamp_datagrams
+from .messages import MessageTable, recvmmsg_available
 from .spill import Spill
-from .stamps import Stamps
+from .stamps import Stamps, stamp_datagrams
 
 __all__ = ["MmsgSocket", "recvmmsg_available"]
 

@@ -13,9 +13,10 @@ from .address import UdpAddress
 from .base import BoundPort
 from .clock import SteadyClock
 from .group import SharedGroup, Turn, in_order
-from .messages import DENSE_BYTES, MessageTable, stamp_datagrams
+from .messages import DENSE_BYTES, MessageTable
 from .slab import aligned_slab
 from .spill import Spill
+from .stamps import stamp_datagrams
 
 __all__ = ["MmsgGroup"]
 

@@ -13,6 +13,7 @@ to each other, but not their place.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,16 +22,31 @@ import numpy.typing as npt
 
 from .clock import Epoch, SteadyClock
 
-__all__ = ["DISORDER_NS", "GUARD_NS", "LONGEST_BINDING_NS", "READ_NS", "Stamps", "onto_steady"]
+__all__ = [
+    "DISORDER_NS",
+    "GUARD_NS",
+    "LONGEST_BINDING_NS",
+    "READ_NS",
+    "SO_TIMESTAMPNS",
+    "Stamps",
+    "onto_steady",
+    "stamp_datagrams",
+]
 
 I64 = npt.NDArray[np.int64]
 
+SO_TIMESTAMPNS: Final = 35
 GUARD_NS: Final = 2_000_000  # a datagram stamped this long ago has reached its queue
 READ_NS: Final = 20_000  # how far apart reading two clocks may be
 DISORDER_NS: Final = 1_000_000  # stamps of several cores in one queue
 _LONGEST_WAIT_NS: Final = 60_000_000_000  # nothing waits longer in a socket that another process had before
 LONGEST_BINDING_NS: Final = 1_000_000_000  # from binding a socket until it is set up here
 _UNFIT_COST: Final = 4  # of a time that does not fit its epoch; one that goes back costs 1
+
+
+def stamp_datagrams(sock: socket.socket) -> None:
+    """Have the kernel tell when each datagram came. Linux."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
 class Stamps:
