@@ -17,6 +17,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from .._receiver.receiver import Receiver
 from .._workers.event_loop import loop_factory
 from ..sinks.base import BaseSink, Sink
 
-__all__ = ["RING_LATENCY_MS", "STALLED_LOOP_S", "STALLED_SINK_S", "Arrivals", "main", "note_frames"]
+__all__ = ["RING_LATENCY_MS", "STALLED_LOOP_S", "STALLED_SINK_S", "Arrivals", "iterate", "main", "say_listening"]
 
 RING_LATENCY_MS: Final = 60.0
 STALLED_SINK_S: Final = 2.0
@@ -104,16 +105,23 @@ class _ArrivalSink(BaseSink):
         self._arrivals.note_batch(batch)
 
 
-async def _iterate(receiver: Receiver, arrivals: Arrivals) -> None:
-    consumers = [asyncio.create_task(note_frames(stream, arrivals)) async for stream in receiver]
+async def iterate(receiver: Receiver, arrivals: Arrivals) -> None:
+    """Iterate every stream, and note when each frame came, until the receiver stops."""
+    consumers = [asyncio.create_task(_note_frames(stream, arrivals)) async for stream in receiver]
     await asyncio.gather(*consumers)
 
 
-async def note_frames(stream: Stream, arrivals: Arrivals) -> None:
-    """Iterate a stream, and note when each frame came."""
+async def _note_frames(stream: Stream, arrivals: Arrivals) -> None:
     ssrc = stream.info.ssrc
     async for frame in stream.frames(ms=20):
         arrivals.note(time.monotonic_ns(), ssrc, frame.rtp_timestamp)
+
+
+def say_listening(addresses: Sequence[str]) -> None:
+    """Tell who measures, and let what lives from now on not be looked through again at each collection: as a service
+    would once its calls are up."""
+    print(json.dumps({"event": "listening", "sockets": [{"address": one} for one in addresses]}), flush=True)
+    asyncio.get_running_loop().call_later(_WARM_UP_S, gc.freeze)
 
 
 async def _run(mode: str, path: str) -> int:
@@ -130,11 +138,8 @@ async def _run(mode: str, path: str) -> int:
     sinks = special.get(mode, [decode])
     latency_ms = {"iterate": 0.0, "ring": RING_LATENCY_MS}.get(mode)
     async with Receiver("127.0.0.1:0", sinks=sinks, latency_ms=latency_ms) as receiver:
-        iterating = asyncio.create_task(_iterate(receiver, arrivals)) if mode == "iterate" else None
-        listening = [{"address": s.address} for s in receiver.sockets]
-        print(json.dumps({"event": "listening", "sockets": listening}), flush=True)
-        # as a service would once its calls are up: what lives long is not looked through again at each collection
-        loop.call_later(_WARM_UP_S, gc.freeze)
+        iterating = asyncio.create_task(iterate(receiver, arrivals)) if mode == "iterate" else None
+        say_listening([socket.address for socket in receiver.sockets])
         if mode == "stall-loop":
             while not receiver.totals().delivered and not stop.is_set():  # noqa: ASYNC110  # a measurement's own clock
                 await asyncio.sleep(0.05)

@@ -10,25 +10,22 @@ They speak like ``strep capture --json``: a line when they listen, a summary at 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import signal
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from .._delivery.stream import Stream
 from .._model.exceptions import BindError
 from .._receiver.receiver import Receiver
 from .._workers.event_loop import loop_factory
 from ..simulate.load import call_leg_id_of
 from ..sinks import WavSink
-from ._listen import Arrivals, note_frames
+from ._listen import Arrivals, iterate, say_listening
 
 __all__ = ["main"]
 
 _FIRST_PORTS: Final = (20_000, 24_100, 28_200, 12_000)  # below those that the system gives away
-_WARM_UP_S: Final = 1.5
 _KIB_A_PAGE: Final = 4
 
 
@@ -59,13 +56,6 @@ def _resident_kib() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * _KIB_A_PAGE
 
 
-async def _iterate(receiver: Receiver, arrivals: Arrivals) -> None:
-    def consume(stream: Stream) -> asyncio.Task[None]:
-        return asyncio.create_task(note_frames(stream, arrivals))
-
-    await asyncio.gather(*[consume(stream) async for stream in receiver])
-
-
 async def _run(kind: str, calls: int, mode: str, path: str) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -77,10 +67,8 @@ async def _run(kind: str, calls: int, mode: str, path: str) -> int:
     receiver, addresses, memory = await _listen(kind, calls, **options)
     async with asyncio.TaskGroup() as tasks:
         if mode == "iterate":
-            tasks.create_task(_iterate(receiver, arrivals))
-        listening = [{"address": address} for address in addresses[:1]]
-        print(json.dumps({"event": "listening", "sockets": listening}), flush=True)
-        loop.call_later(_WARM_UP_S, gc.freeze)  # as a service would once its calls are up
+            tasks.create_task(iterate(receiver, arrivals))
+        say_listening(addresses[:1])
         await stop.wait()
         await receiver.stop()
     if mode == "iterate":
