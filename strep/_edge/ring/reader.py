@@ -13,7 +13,7 @@ from ..._model.datagrams import DatagramBatch
 from ..udp.clock import SteadyClock
 from ..udp.stamps import Stamps
 from .frames import BATCH_FRAMES, Decoder, FrameDecoder
-from .layout import COPIED, IPV4, READY, IpVersion
+from .layout import COPIED, FRAME_BYTES, IPV4, READY, IpVersion
 from .packet_socket import PacketSocket
 from .ports import PortTable
 from .programs import port_program, ranges_of
@@ -22,7 +22,10 @@ __all__ = ["PortRing", "RingReader"]
 
 I64 = npt.NDArray[np.int64]
 
-_FIRST_LOOK: Final = 64  # frames whose status is looked at; four times as many each time that all were ready
+_FIRST_LOOK: Final = 64  # frames whose status is looked at at once, at least
+_LOOKED_AT: Final = np.uint32(READY | COPIED)
+_WHEN: Final = 16  # in a frame's header: seconds and nanoseconds
+_SECONDS: Final = np.uint64(0xFFFF_FFFF)
 
 
 class RingReader:
@@ -37,6 +40,9 @@ class RingReader:
         self.full = False
         self.closed = False
         self._status = packets.frames.view(np.uint32)[:, 0]
+        self._when = np.ndarray((len(packets.frames),), "<u8", packets.frames, _WHEN, (FRAME_BYTES,))
+        self._last_count = 0  # of frames that were ready
+        self._copied = False  # whether packets among them wait in the socket's queue
         self._at = 0  # the oldest frame that was not given back
         self._taken = 0  # frames that were given back
         self._end: int | None = None  # how many frames were stored when the door was shut
@@ -64,14 +70,18 @@ class RingReader:
         if self._end is not None:
             room = min(room, self._end - self._taken)
         status = self._status[self._at : self._at + room]
-        count, look = 0, _FIRST_LOOK
+        count, look = 0, max(_FIRST_LOOK, self._last_count)
+        self._copied = False
         while count < room:
-            ready = (status[count : count + look] & READY) != 0
-            if not ready.all():
-                count += int(ready.argmin())
-                break
-            count += len(ready)
-            look *= 4
+            bits = status[count : count + look] & _LOOKED_AT
+            if (bits != READY).any():
+                self._copied |= bool((bits & COPIED).any())
+                if not bits.all():
+                    count += int(bits.argmin())
+                    break
+            count += len(bits)
+            look = max(_FIRST_LOOK, count // 4)  # what is not ready yet costs as much to look at
+        self._last_count = count
         self.full = 0 < count == room
         return count
 
@@ -81,10 +91,8 @@ class RingReader:
         held = len(self._held_arrival)
         arrival = self._held_arrival[:count]
         if count > held:
-            words = frames.view(np.uint32)[held:, 4:6].astype(np.int64)
-            stamps = words[:, 0] * 1_000_000_000
-            stamps += words[:, 1]
-            arrival = np.concatenate([arrival, self._stamps.take(stamps, not self.full)])
+            arrived = self._stamps.take(_stamps_of(self._when[begin + held : begin + count]), not self.full)
+            arrival = np.concatenate([arrival, arrived]) if held else arrived
         self._held_arrival = self._held_arrival[count:]
         if before_ns is not None and arrival[-1] >= before_ns:
             cut = int((arrival >= before_ns).argmax())
@@ -94,8 +102,10 @@ class RingReader:
                 count, frames, arrival = cut, frames[:cut], arrival[:cut]
                 if not count:
                     return None
-        copied = int(np.count_nonzero(self._status[begin : begin + count] & COPIED))
-        long = [self._socket.long_packet() for _ in range(copied)]
+        long: list[bytes] = []
+        if self._copied:
+            copied = int(np.count_nonzero(self._status[begin : begin + count] & COPIED))
+            long = [self._socket.long_packet() for _ in range(copied)]
         try:
             return self._decoder.decode(frames, arrival, long)
         finally:
@@ -139,8 +149,16 @@ class RingReader:
     def close(self) -> None:
         """Give all memory back."""
         self.closed = True
-        self._status = np.zeros(0, np.uint32)
+        self._status, self._when = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
         self._socket.close()
+
+
+def _stamps_of(when: npt.NDArray[np.uint64]) -> I64:
+    """Seconds and nanoseconds, as headers of frames have them, in ns."""
+    stamps: I64 = (when & _SECONDS).view(np.int64)
+    stamps *= 1_000_000_000
+    stamps += (when >> np.uint64(32)).view(np.int64)
+    return stamps
 
 
 class PortRing(RingReader):
