@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Sequence
-from typing import Final, Protocol
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from ..._model.spans import copy_spans
 from .layout import FRAME_BYTES, IPV4, NET, IpVersion
 from .odd import Odd, OddPackets
 from .ports import PortTable
-from .usual import Likeness, field, usual_rows
+from .usual import Heads, usual_rows
 
 __all__ = ["BATCH_FRAMES", "Decoder", "FrameDecoder", "SniffDecoder"]
 
@@ -73,8 +74,7 @@ class FrameDecoder:
         self._local = local
         self._skipped = skipped
         self._odd = OddPackets(version, skipped)
-        self._likeness = Likeness(version)
-        self._head = np.zeros((BATCH_FRAMES, version.payload), np.uint8)
+        self._heads = Heads(version, BATCH_FRAMES)
         self._slab = np.zeros(BATCH_FRAMES * SLOT_MINIMUM, np.uint8)
         self._width = SLOT_MINIMUM  # of the slab's rows
         self._longest = self._batches = 0  # of late
@@ -88,28 +88,24 @@ class FrameDecoder:
         """See :meth:`Decoder.decode`."""
         if not len(frames):
             return None
-        head = self._heads(frames)
-        n, version = len(head), self._version
-        common = self._likeness.common(head)
-        if common is None or common.length is None:
-            length = field(head, version.udp + 4, ">u2").astype(np.int32)
-            length -= 8
-        else:
-            length = np.full(n, common.length, np.int32)
-        usual = None if common is not None else usual_rows(head, version)
-        destination, foreign = self._destination(head, same=common is not None and common.destination)
-        slab = self._bodies(frames, int(length.max() if usual is None else length[usual].max(initial=0)))
-        if usual is not None or foreign is not None:
-            usual = np.ones(n, np.bool_) if usual is None else usual
-            return self._mixed(frames, head, slab, length, usual, foreign, arrival_ns, long)
-        if common is None or common.port is None:
-            port = field(head, version.udp + 2, ">u2").astype(np.uint16)
+        n, version, heads = len(frames), self._version, self._heads
+        heads.take(frames)
+        common = heads.common(frames)
+        if common is None:
+            return self._mixed(frames, usual_rows(frames, version), arrival_ns, long)
+        destination, foreign = self._destination(frames, same=common.destination)
+        if foreign is not None:
+            return self._mixed(frames, np.ones(n, np.bool_), arrival_ns, long)
+        length = self._lengths(n, common.length)
+        if common.port is None:
+            port = heads.column(version.udp + 2, ">u2", n).astype(np.uint16)
             wanted = self._ports.wanted(port, destination)
         else:
-            port = np.full(n, common.port, np.uint16)
+            port = _constants(common.port, "u2")[:n]
             wanted = self._ports.wanted(port[:1] if len(destination) == 1 else port, destination)
-        hi, lo = self._sources(head)
-        source_port = field(head, version.udp, ">u2").astype(np.uint16)
+        slab = self._bodies(frames, int(length.max()) if common.length is None else common.length)
+        hi, lo = self._sources(n)
+        source_port = heads.column(version.udp, ">u2", n).astype(np.uint16)
         batch = DatagramBatch(slab, length, arrival_ns, hi, lo, source_port, port)
         if wanted is not None:
             batch = batch.take(np.flatnonzero(np.broadcast_to(wanted, n)))
@@ -117,12 +113,13 @@ class FrameDecoder:
 
     # --- copies and columns ---------------------------------------------------------------------------------------
 
-    def _heads(self, frames: U8) -> U8:
-        """What stands before payloads, uint8 (n, version.payload): copied in one pass, columns are made of it."""
-        head = self._head[: len(frames)]
-        # rows as opaque items: numpy copies each with one memcpy
-        _items(head, 0, self._version.payload)[:] = _items(frames, 0, self._version.payload)
-        return head
+    def _lengths(self, n: int, one: int | None) -> npt.NDArray[np.int32]:
+        """Of payloads; ``one``: of all."""
+        if one is not None:
+            return _constants(one, "i4")[:n]
+        length = self._heads.column(self._version.udp + 4, ">u2", n).astype(np.int32)
+        length -= 8
+        return length
 
     def _bodies(self, frames: U8, longest: int) -> U8:
         """What stands behind, uint8 (n, width), with room for ``longest`` bytes. Rows become as short as the longest
@@ -142,42 +139,43 @@ class FrameDecoder:
             self._slab = np.zeros(BATCH_FRAMES * width, np.uint8)
         return self._slab[: n * width].reshape(n, width)
 
-    def _sources(self, head: U8) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    def _sources(self, n: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        column, at = self._heads.column, NET + self._version.source
         if self._version is IPV4:
-            lo = field(head, NET + 12, ">u4").astype(np.uint64)
+            lo = column(at, ">u4", n).astype(np.uint64)
             lo |= np.uint64(MAPPED_PREFIX)
-            return np.zeros(len(head), np.uint64), lo
-        return (
-            field(head, NET + 8, ">u8").astype(np.uint64),
-            field(head, NET + 16, ">u8").astype(np.uint64),
-        )
+            return _constants(0, "u8")[:n], lo
+        return column(at, ">u8", n).astype(np.uint64), column(at + 8, ">u8", n).astype(np.uint64)
 
-    def _destination(self, head: U8, *, same: bool) -> tuple[U8, Mask | None]:
+    def _destination(self, frames: U8, *, same: bool) -> tuple[U8, Mask | None]:
         """Where packets were sent, uint8 (n, 4 or 16), or (1, 4 or 16) if it is known that all were sent to the
         ``same`` address; and which of them are for other machines, that is, only pass through; None: none."""
         at = NET + self._version.destination
-        each = head[:, at : at + self._version.address_bytes]
+        each = frames[: 1 if same else None, at : at + self._version.address_bytes]
         if same or (each == each[0]).all():
             ours = each[0].tobytes() in self._local
-            return each[:1], None if ours else np.ones(len(head), np.bool_)
-        addresses, of = np.unique(np.ascontiguousarray(each), axis=0, return_inverse=True)
+            return each[:1], None if ours else np.ones(len(frames), np.bool_)
+        each = np.ascontiguousarray(each)
+        addresses, of = np.unique(each, axis=0, return_inverse=True)
         foreign = np.array([one.tobytes() not in self._local for one in addresses], np.bool_)
         return each, foreign[of.reshape(-1)] if foreign.any() else None
 
     # --- batches with others among them ---------------------------------------------------------------------------
 
-    def _mixed(
-        self, frames: U8, head: U8, slab: U8, length: npt.NDArray[np.int32], usual: Mask, foreign: Mask | None,
-        arrival_ns: I64, long: Sequence[bytes],
-    ) -> DatagramBatch | None:  # fmt: skip
-        odd = ~usual
+    def _mixed(self, frames: U8, usual: Mask, arrival_ns: I64, long: Sequence[bytes]) -> DatagramBatch | None:
+        """``usual``: which packets are."""
+        odd, version, column = ~usual, self._version, self._heads.column
+        n = len(frames)
+        length = self._lengths(n, None)
+        _, foreign = self._destination(frames, same=False)
         if foreign is not None:
             self._skipped["forwarded"] += int(np.count_nonzero(foreign))
             usual, odd = usual & ~foreign, odd & ~foreign
+        slab = self._bodies(frames, int(length[usual].max(initial=0)))
         plain, rows = np.flatnonzero(usual), np.flatnonzero(odd)
-        found = self._odd.find(frames, head, rows, arrival_ns, long)
-        hi, lo = self._sources(head)
-        ports = [field(head, self._version.udp + by, ">u2").astype(np.uint16)[plain] for by in (0, 2)]
+        found = self._odd.find(frames, frames, rows, arrival_ns, long)
+        hi, lo = self._sources(n)
+        ports = [column(version.udp + by, ">u2", n).astype(np.uint16)[plain] for by in (0, 2)]
         joined = Odd(
             frame=np.concatenate([plain, found.frame]),
             at=np.concatenate([plain * slab.shape[1], found.at]),
@@ -191,8 +189,8 @@ class FrameDecoder:
         )
         gathered = np.repeat([False, True], [len(plain), len(found.frame)])
         order = np.argsort(joined.frame, kind="stable")
-        at = NET + self._version.destination
-        destination = head[:, at : at + self._version.address_bytes][joined.frame]
+        at = NET + version.destination
+        destination = frames[:, at : at + version.address_bytes][joined.frame]
         wanted = self._ports.wanted(joined.local_port, destination)
         if wanted is not None:
             order = order[wanted[order]]
@@ -204,6 +202,14 @@ class FrameDecoder:
 def _items(rows: U8, at: int, size: int) -> npt.NDArray[np.void]:
     """What stands at ``at`` in each row, ``size`` bytes, as one item."""
     return np.ndarray((len(rows),), np.dtype((np.void, size)), rows, at, (rows.strides[0],))
+
+
+@lru_cache(maxsize=16)
+def _constants(value: int, kind: str) -> npt.NDArray[Any]:
+    """Shared, not to be written to."""
+    constants = np.full(BATCH_FRAMES, value, kind)
+    constants.flags.writeable = False
+    return constants
 
 
 def _rounded(length: int) -> int:
