@@ -29,7 +29,7 @@ U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-BATCH_FRAMES: Final = 4096  # that are decoded together, at most
+BATCH_FRAMES: Final = 8192  # that are decoded together, at most
 _BATCHES_A_LOOK: Final = 16  # between two looks at how long rows need be
 
 
