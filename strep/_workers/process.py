@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from socket import socket, socketpair
+from socket import socketpair
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -71,7 +71,8 @@ class _Record:
 class WorkerProcess:
     """Keeps one worker going: starts a process, listens to it until it ends, and starts another.
 
-    ``sockets`` are the parent's, and each process gets all of them. ``rows`` is how many streams it may have.
+    ``fds`` are the parent's, what to receive on, and each process gets all of them. ``rows`` is how many streams it may
+    have.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class WorkerProcess:
         index: int,
         *,
         nursery: Nursery,
-        sockets: Sequence[socket],
+        fds: Sequence[int],
         rows: int,
         codecs: tuple[Codec, ...],
         on_event: Callable[[dict[str, Any]], None],
@@ -88,7 +89,7 @@ class WorkerProcess:
         self.index = index
         self.restarts = 0
         self._nursery = nursery
-        self._fds = [sock.fileno() for sock in sockets]
+        self._fds = list(fds)
         self._board = Board(rows)
         self._codecs = codecs
         self._on_event = on_event
@@ -108,6 +109,7 @@ class WorkerProcess:
         self._past_totals: list[dict[str, Any]] = []
         self._past_sinks: list[list[dict[str, Any]]] = []
         self._past_gap = 0
+        self._past_skipped: Counter[str] = Counter()
         self._entries: dict[tuple[int, int], dict[str, Any]] = {}  # of ended streams, by generation and serial
         self._completions: list[asyncio.Task[None]] = []
 
@@ -291,6 +293,7 @@ class WorkerProcess:
             self._past_totals.append(totals)
             self._past_sinks.append(figures["sinks"])
             self._past_gap += figures["restart_gap"]
+            self._past_skipped.update(figures.get("skipped", {}))
         record.ended = True
         record.infos.clear()
         if not self._ready.done():
@@ -349,6 +352,13 @@ class WorkerProcess:
     @property
     def restart_gap(self) -> int:
         return self._past_gap + int(self._present().figures.get("restart_gap", 0))
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What came to its ring and is no usable datagram, by cause."""
+        skipped = Counter(self._past_skipped)
+        skipped.update(self._present().figures.get("skipped", {}))
+        return skipped
 
     def entries(self) -> list[dict[str, Any]]:
         """What summary.json says of each stream, ended and live."""

@@ -13,7 +13,7 @@ from ..._model.datagrams import DatagramBatch
 from ..udp.clock import SteadyClock
 from ..udp.stamps import Stamps
 from .frames import BATCH_FRAMES, Decoder, FrameDecoder
-from .layout import COPIED, IPV4, READY, IpVersion
+from .layout import COPIED, READY, IpVersion
 from .packet_socket import PacketSocket
 from .ports import PortTable
 from .programs import port_program, ranges_of
@@ -36,12 +36,18 @@ class RingReader:
         self.granted_buffer = packets.ring_bytes
         self.full = False
         self.closed = False
+        self._state = packets.state
         self._status = packets.frames.view(np.uint32)[:, 0]
-        self._at = 0  # the oldest frame that was not given back
-        self._taken = 0  # frames that were given back
-        self._end: int | None = None  # how many frames were stored when the door was shut
-        self._dropped_at_end = 0
+        self._at = self._oldest()  # the oldest frame that was not given back
         self._held_arrival = np.zeros(0, np.int64)  # of the first frames, which were looked at and left there
+
+    def _oldest(self) -> int:
+        """Where to go on. A reader that was killed while it gave frames back has left the last of them."""
+        state, frames = self._state, len(self._status)
+        between = np.arange(state.given, state.taken) % frames
+        left = np.flatnonzero(self._status[between] & READY)
+        state.resume(state.given + int(left[0]) if left.size else state.taken)
+        return state.taken % frames
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -61,8 +67,9 @@ class RingReader:
     def _ready(self, most: int) -> int:
         """How many frames are ready, one behind the other, up to the ring's last; sets ``full``."""
         room = min(most, len(self._status) - self._at)
-        if self._end is not None:
-            room = min(room, self._end - self._taken)
+        end = self._state.end
+        if end is not None:
+            room = min(room, end - self._state.taken)
         status = self._status[self._at : self._at + room]
         count, look = 0, _FIRST_LOOK
         while count < room:
@@ -99,8 +106,9 @@ class RingReader:
         try:
             return self._decoder.decode(frames, arrival, long)
         finally:
+            self._state.take(count)
             self._status[begin : begin + count] = 0  # the kernel's again
-            self._taken += count
+            self._state.give()
             self._at = begin + count if begin + count < len(self._status) else 0
 
     @property
@@ -116,25 +124,25 @@ class RingReader:
     def kernel_dropped(self) -> int:
         """Packets that found no free frame; of the time before :meth:`shut`, once that is over."""
         self._socket.count()
-        return self._dropped_at_end if self._end is not None else self._socket.dropped
+        return self._state.dropped_before_end
 
     def shut(self) -> None:
-        """What the kernel puts into the ring from now on is not given any more, only counted."""
-        if self._end is None:
+        """What the kernel puts into the ring from now on is not given any more, only counted. If the ring is lent, its
+        owner shuts the door, for all who read it in turn."""
+        if not self._socket.lent and self._state.end is None:
             self._socket.count()
-            self._end, self._dropped_at_end = self._socket.stored, self._socket.dropped
+            self._state.shut()
 
     def after_end(self) -> int:
-        """Frames that came after :meth:`shut`."""
-        if self._end is None:
-            return 0
+        """Frames that came after :meth:`shut`; if the ring is lent, its owner counts them."""
         self._socket.count()
-        return self._socket.stored - self._end + self._socket.dropped - self._dropped_at_end
+        return 0 if self._socket.lent else self._state.after_end
 
     def count_rest(self) -> int:
-        """Frames that have come, before :meth:`shut` if the door is shut, and were not taken."""
+        """Frames that have come, before :meth:`shut` if the door is shut, and were not taken; if the ring is lent, they
+        wait for whoever goes on."""
         self._socket.count()
-        return (self._socket.stored if self._end is None else self._end) - self._taken
+        return 0 if self._socket.lent else self._state.rest
 
     def close(self) -> None:
         """Give all memory back."""
@@ -144,13 +152,17 @@ class RingReader:
 
 
 class PortRing(RingReader):
-    """The ring of all ports that are bound, of one version of IP. ``skipped`` counts by cause what came and is no
-    usable datagram of ours; ``local`` holds the machine's addresses.
-
-    Raises ConfigurationError without the capability, BindError."""
+    """The ring of all ports that are bound, of one version of IP: that of ``packets``, which let nothing in yet.
+    ``skipped`` counts by cause what came and is no usable datagram of ours; ``local`` holds the machine's addresses."""
 
     def __init__(
-        self, version: IpVersion, *, ring_bytes: int, clock: SteadyClock, local: Container[bytes], skipped: Counter[str]
+        self,
+        version: IpVersion,
+        packets: PacketSocket,
+        *,
+        clock: SteadyClock,
+        local: Container[bytes],
+        skipped: Counter[str],
     ) -> None:
         self._version = version
         self.interfaces: set[int] | None = set()
@@ -158,9 +170,6 @@ class PortRing(RingReader):
         self._ports = PortTable(version.address_bytes)
         self._open = np.zeros(1 << 16, np.bool_)  # ports that the program lets in
         self._program = port_program(version, [])
-        packets = PacketSocket(version.ethertype, self._program, 0, ring_bytes)
-        if version is IPV4:
-            packets.join_fragments()
         decoder = FrameDecoder(version, self._ports, local, skipped)
         super().__init__(packets, decoder, name=f"the packet ring of IPv{version.number}", clock=clock)
 
