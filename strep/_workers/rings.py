@@ -39,6 +39,7 @@ class SharedRings(WorkerPorts):
         self._group: Group | None = None
         self._clock = SteadyClock()
         self._status: list[SocketStatus] = []
+        self._dropped: list[int] = []
 
     def _bind_all(self, plans: Sequence[PortPlan], workers: int, receive_buffer: int) -> None:
         self.workers = workers
@@ -66,6 +67,11 @@ class SharedRings(WorkerPorts):
         """The guards of a worker's ports."""
         return [guard for plan, guard in self._guards if plan.shared or index == self.workers - 1]
 
+    @property
+    def readers(self) -> list[Rings]:
+        """The rings, by worker, for who reads them in this process."""
+        return list(self._rings)
+
     # --- for the workers ------------------------------------------------------------------------------------------
 
     def descriptors_of(self, index: int) -> list[int]:
@@ -75,7 +81,6 @@ class SharedRings(WorkerPorts):
         return [self._group.fd, *guards, *self._rings[index].watchable()]
 
     def addresses_of(self, index: int) -> dict[str, str]:
-        """As :meth:`SharedPorts.addresses_of`."""
         mine = self._sockets(index)
         return {
             name: str(_address(guard))
@@ -86,48 +91,40 @@ class SharedRings(WorkerPorts):
 
     @property
     def numbers(self) -> list[int]:
-        """The ports."""
         return [_port(guard) for _, guard in self._guards]
 
     # --- figures --------------------------------------------------------------------------------------------------
 
     def dropped(self) -> list[int]:
-        """Packets that found no room, by worker."""
         if self._rings:
             self._dropped = [rings.kernel_dropped() for rings in self._rings]
         return self._dropped
 
     def status(self, transport: str, requested: int) -> list[SocketStatus]:
-        """One entry a port, and one for the rings: its buffer is each worker's."""
+        """One entry a port, and one for all rings: buffers are each worker's."""
         if self._rings:
-            ports = [
-                SocketStatus(str(_address(guard)), plan.label, "ring", requested, self._rings[0].granted_buffer, 0)
-                for plan, guard in self._guards
-            ]
-            granted = min(rings.granted_buffer for rings in self._rings)
-            self._status = [*ports, SocketStatus(self._rings[-1].interfaces, "ring", "ring", requested, granted, 0)]
+            asked, granted = self._rings[0].requested_buffer, min(rings.granted_buffer for rings in self._rings)
+            places = [(str(_address(guard)), plan.label) for plan, guard in self._guards]
+            places.append((self._rings[-1].interfaces, "ring"))  # the last worker has all ports
+            self._status = [SocketStatus(address, role, "ring", asked, granted, 0) for address, role in places]
         *ports, ring = self._status
         return [*ports, replace(ring, kernel_dropped=sum(self.dropped()))]
 
     # --- the end --------------------------------------------------------------------------------------------------
 
     def shut(self) -> None:
-        """What comes from now on no worker reads any more."""
         for rings in self._rings:
             rings.shut()
 
     def count_after_end(self) -> int:
-        """Packets that came after :meth:`shut`."""
         return sum(rings.after_end() for rings in self._rings)
 
     def count_rest(self, index: int, until_s: float) -> int:
-        """Packets that a worker has not read."""
         return self._rings[index].count_rest()
 
     def close(self) -> None:
-        self.dropped()
-        if self._guards:
-            self.status("ring", 0)
+        if self._rings and self._guards:
+            self.status("ring", 0)  # for who asks later
         for rings in self._rings:
             rings.close()
         for _, guard in self._guards:

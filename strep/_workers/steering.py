@@ -17,11 +17,14 @@ from functools import reduce
 from operator import xor
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from .._edge import bpf
 from .._edge.bpf import DROP, Instruction, attach
 from .._edge.ring.layout import IPV4, IpVersion
 
-__all__ = ["attach_program", "program_for", "ring_program", "steering_problem", "worker_of"]
+__all__ = ["attach_program", "program_for", "ring_program", "steering_problem", "worker_of", "workers_of"]
 
 _SO_ATTACH_REUSEPORT_CBPF: Final = 51
 
@@ -131,6 +134,28 @@ def worker_of(datagram: bytes, workers: int) -> int:
     else:
         return 0
     return ((word * _HASH_FACTOR & _WORD_MASK) >> 16) % workers
+
+
+def workers_of(
+    data: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], length: npt.NDArray[np.int64], workers: int
+) -> npt.NDArray[np.int64]:
+    """:func:`worker_of` for each of many datagrams that begin at ``at`` in ``data``, int64 (n,)."""
+
+    def word(offset: int, there: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+        place = np.where(there, at + offset, 0)[:, None] + np.arange(4)
+        found: npt.NDArray[np.uint64] = data[place].astype(np.uint64) @ (
+            np.uint64(256) ** np.arange(4, dtype="u8")[::-1]
+        )
+        return found
+
+    kind = np.zeros(len(at), np.uint8)
+    some = length > 0
+    kind[some] = data[at[some]] & 0xC0
+    leg = (kind == 0xC0) & (length >= _CALL_LEG_ID[-1] + 4)
+    plain = (kind == 0x80) & (length >= _SSRC + 4)
+    words = np.where(leg, reduce(xor, (word(offset, leg) for offset in _CALL_LEG_ID)), word(_SSRC, plain))
+    hashed = (words * np.uint64(_HASH_FACTOR) & np.uint64(_WORD_MASK)) >> np.uint64(16)
+    return np.where(leg | plain, hashed % np.uint64(workers), 0).astype(np.int64)
 
 
 def attach_program(member: socket.socket, workers: int) -> None:

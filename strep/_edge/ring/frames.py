@@ -17,7 +17,7 @@ from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.spans import copy_spans
 from .layout import COPIED, FRAME_BYTES, IPV4, NET, PARTIAL, VALID, IpVersion
-from .odd import Odd, OddPackets
+from .odd import Mine, Odd, OddPackets
 from .ports import PortTable
 
 __all__ = ["BATCH_FRAMES", "Decoder", "FrameDecoder", "SniffDecoder"]
@@ -67,14 +67,21 @@ class SniffDecoder:
 class FrameDecoder:
     """Decodes frames of one version of IP. ``local`` holds the addresses of this machine, as bytes.
 
-    ``skipped`` counts by cause what came and is no usable datagram of ours."""
+    ``skipped`` counts by cause what came and is no usable datagram of ours; ``mine`` as of :class:`OddPackets`."""
 
-    def __init__(self, version: IpVersion, ports: PortTable, local: Container[bytes], skipped: Counter[str]) -> None:
+    def __init__(
+        self,
+        version: IpVersion,
+        ports: PortTable,
+        local: Container[bytes],
+        skipped: Counter[str],
+        mine: Mine | None = None,
+    ) -> None:
         self._version = version
         self._ports = ports
         self._local = local
         self._skipped = skipped
-        self._odd = OddPackets(version, skipped)
+        self._odd = OddPackets(version, skipped, mine)
         self._head = np.zeros((BATCH_FRAMES, version.payload), np.uint8)
         self._slab = np.zeros(BATCH_FRAMES * SLOT_MINIMUM, np.uint8)
         self._width = SLOT_MINIMUM  # of the slab's rows

@@ -11,12 +11,14 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from ..._model.exceptions import StrepError
 from ..bpf import DROP, Instruction
 from .layout import IPV4, IPV6, IpVersion
+from .odd import Mine
 from .packet_socket import PacketSocket
-from .state import RingState, RingStates
+from .state import RingStates
 
-__all__ = ["Group", "MakePacketSocket", "lent_sockets", "own_socket"]
+__all__ = ["Group", "MakePacketSocket", "group_problem", "lent_sockets", "own_socket"]
 
 MakePacketSocket = Callable[[IpVersion, int], PacketSocket]
 """Makes one for a version of IP, whose ring has so many bytes, and which lets nothing in. Raises ConfigurationError,
@@ -24,6 +26,21 @@ BindError."""
 
 _STATE_OF: Final = {IPV4: 0, IPV6: 1}
 _STATES: Final = len(_STATE_OF)  # of each member
+
+
+def group_problem() -> str | None:
+    """Why the kernel does not share a ring's traffic among several; None: it does."""
+    group = Group(2, lambda version: [DROP])
+    made: list[PacketSocket] = []
+    try:
+        made += [group.maker(number)(IPV4, 0) for number in range(2)]
+    except (OSError, StrepError) as error:
+        return f"the kernel does not share packets among rings (PACKET_FANOUT): {error}"
+    finally:
+        for packets in made:
+            packets.close()
+        group.close()
+    return None
 
 
 def own_socket(version: IpVersion, ring_bytes: int) -> PacketSocket:
@@ -74,12 +91,16 @@ class Group:
         self._states.close()
 
 
-def lent_sockets(sockets: Iterable[socket.socket], states: int, number: int) -> MakePacketSocket:
-    """Gives reader ``number`` its sockets of a group that another process has made. ``states`` is :attr:`Group.fd`."""
+def lent_sockets(
+    sockets: Iterable[socket.socket], states: int, number: int, mine: Mine | None = None
+) -> MakePacketSocket:
+    """Gives reader ``number`` its sockets of a group that another process has made. ``states`` is :attr:`Group.fd`;
+    ``mine``: which datagrams are this reader's."""
     of = {sock.getsockname()[1]: sock for sock in sockets}  # by EtherType
     every = RingStates(_STATES * (number + 1), states)
 
-    def state_of(version: IpVersion) -> RingState:
-        return every.of(_STATES * number + _STATE_OF[version])
+    def make(version: IpVersion, ring_bytes: int) -> PacketSocket:
+        state = every.of(_STATES * number + _STATE_OF[version])
+        return PacketSocket.lent_by(of[version.ethertype], state, mine)
 
-    return lambda version, ring_bytes: PacketSocket.lent_by(of[version.ethertype], state_of(version))
+    return make

@@ -4,7 +4,7 @@ offload), with checksums that nobody has checked. Pure."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -19,11 +19,14 @@ from ..pcap.links import ETHERNET, RAW
 from ..pcap.records import Records
 from .layout import COPIED, FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
 
-__all__ = ["Odd", "OddPackets"]
+__all__ = ["Mine", "Odd", "OddPackets"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+Mine = Callable[[U8, I64, I64], Mask]
+"""Which datagrams are this reader's: their data, where they begin in it, how long they are."""
 
 _UDP: Final = 17
 _UDP_SEGMENTS: Final = 5  # VIRTIO_NET_HDR_GSO_UDP_L4
@@ -53,12 +56,14 @@ class Odd:
 class OddPackets:
     """Finds what is in them. What is no usable datagram is counted by cause in ``skipped``.
 
+    ``mine`` says which of the datagrams that were put together are this reader's: of fragments nobody else can tell.
     ``version`` None: packets of others, of any version, as in a capture: tags and tunnels are looked into, and
     checksums are theirs."""
 
-    def __init__(self, version: IpVersion | None, skipped: Counter[str]) -> None:
+    def __init__(self, version: IpVersion | None, skipped: Counter[str], mine: Mine | None = None) -> None:
         self._version = version
         self._skipped = skipped
+        self._mine = mine
         self._fragments = Fragments(skipped)
 
     @property
@@ -105,7 +110,8 @@ class OddPackets:
         kind = np.where((begin == net) & (own | (mac == net)), RAW[0], ETHERNET)
         finder = Finder(data, self._skipped, fragments=self._fragments, tunnels=not own)
         found = finder.find(Records(at, size, np.maximum(wire, size), arrival_ns[rows], kind, rows, data.size))
-        joined = found.at >= data.size
+        records_end = data.size
+        joined = found.at >= records_end
         if finder.extra.size:
             data = np.concatenate([data, finder.extra])
         odd = Odd(
@@ -114,8 +120,19 @@ class OddPackets:
         )  # fmt: skip
         if self._version is not None:
             odd = self._checked(odd, self._version, found.record, joined, at, status)
+            if self._mine is not None:
+                odd = self._own(odd, self._mine, records_end)
         segments = _segments(head, rows, mac)
         return odd if segments is None else _taken_apart(odd, segments)
+
+    def _own(self, odd: Odd, mine: Mine, records_end: int) -> Odd:
+        """Without those that were put together, and lie behind ``records_end``, but are another reader's."""
+        strange = odd.at >= records_end
+        if not strange.any():
+            return odd
+        strange[strange] = ~mine(odd.data, odd.at[strange], odd.captured[strange])
+        self._skipped["fragments_of_other_worker"] += int(np.count_nonzero(strange))
+        return odd.take(~strange)
 
     def _checked(
         self, odd: Odd, version: IpVersion, record: I64, joined: Mask, at: I64, status: npt.NDArray[np.uint32]

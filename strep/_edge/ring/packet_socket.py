@@ -19,6 +19,7 @@ from ..._model.exceptions import BindError, ConfigurationError
 from ..bpf import SO_ATTACH_FILTER, Instruction, attach
 from ..udp.base import grant_buffer
 from .layout import FRAME_BYTES, RESERVE_BYTES, VNET_BYTES
+from .odd import Mine
 from .state import RingState
 
 __all__ = ["PacketSocket", "ring_problem"]
@@ -78,6 +79,7 @@ class PacketSocket:
     ``frames``  uint8 (n, FRAME_BYTES): the ring itself, shared with the kernel.
     ``state``   how far it has been read, and what the kernel counted; in memory of its own, unless it is given.
     ``lent``    another process made it, sets its program and asks the kernel for its figures.
+    ``mine``    which datagrams are for this one of several; None: all.
     Raises ConfigurationError without the capability, BindError if there is no memory.
     """
 
@@ -95,6 +97,7 @@ class PacketSocket:
             raise ConfigurationError(f'transport "ring": {problem}')
         self.state = RingState() if state is None else state
         self.lent = False
+        self.mine: Mine | None = None
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # takes nothing before it is bound
         try:
             self._set_up(ring_bytes)
@@ -105,10 +108,10 @@ class PacketSocket:
             raise BindError(error.errno, f"cannot make a packet ring: {error.strerror or error}") from error
 
     @classmethod
-    def lent_by(cls, sock: socket.socket, state: RingState) -> Self:
+    def lent_by(cls, sock: socket.socket, state: RingState, mine: Mine | None = None) -> Self:
         """The ring of a socket that another process has made and holds too. Raises OSError."""
         packets = cls.__new__(cls)
-        packets.state, packets.lent, packets._socket = state, True, sock
+        packets.state, packets.lent, packets.mine, packets._socket = state, True, mine, sock
         packets._map(state.ring_bytes)
         return packets
 

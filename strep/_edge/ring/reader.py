@@ -170,7 +170,7 @@ class PortRing(RingReader):
         self._ports = PortTable(version.address_bytes)
         self._open = np.zeros(1 << 16, np.bool_)  # ports that the program lets in
         self._program = port_program(version, [])
-        decoder = FrameDecoder(version, self._ports, local, skipped)
+        decoder = FrameDecoder(version, self._ports, local, skipped, packets.mine)
         super().__init__(packets, decoder, name=f"the packet ring of IPv{version.number}", clock=clock)
 
     def bind(self, port: int, host: bytes, interfaces: Collection[int]) -> None:

@@ -306,8 +306,3 @@ def test_without_the_capability_it_says_how_to_get_it(monkeypatch: pytest.Monkey
         asyncio.run(strep.Receiver("127.0.0.1:0", transport="ring").start())
     for way in ("setcap", "AmbientCapabilities=CAP_NET_RAW", "--cap-add NET_RAW"):
         assert way in str(raised.value)
-
-
-def test_workers_say_that_they_have_none() -> None:
-    with pytest.raises(strep.ConfigurationError, match="one process reads a packet ring"):
-        strep.Supervisor("127.0.0.1:0", workers=2, transport="ring")
