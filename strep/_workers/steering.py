@@ -143,9 +143,8 @@ def workers_of(
 
     def word(offset: int, there: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
         place = np.where(there, at + offset, 0)[:, None] + np.arange(4)
-        found: npt.NDArray[np.uint64] = data[place].astype(np.uint64) @ (
-            np.uint64(256) ** np.arange(4, dtype="u8")[::-1]
-        )
+        quads = np.ascontiguousarray(data.take(place, mode="clip")).view(">u4")
+        found: npt.NDArray[np.uint64] = quads[:, 0].astype(np.uint64)
         return found
 
     kind = np.zeros(len(at), np.uint8)

@@ -7,7 +7,7 @@ checked by somebody) are columns at fixed places. The others are gathered, and g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.spans import copy_spans
 from .layout import COPIED, FRAME_BYTES, IPV4, NET, PARTIAL, VALID, IpVersion
+from .long import NONE, LongPackets
 from .odd import Mine, Odd, OddPackets
 from .ports import PortTable
 
@@ -37,9 +38,9 @@ _VERSION_BYTE: Final = {4: 0x45, 6: 0x60}  # without options
 class Decoder(Protocol):
     """Makes batches of frames."""
 
-    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+    def decode(self, frames: U8, arrival_ns: I64, long: LongPackets = NONE) -> DatagramBatch | None:
         """``frames`` uint8 (n, FRAME_BYTES), n at most BATCH_FRAMES, one behind the other; ``arrival_ns`` int64 (n,);
-        ``long`` the whole packets of those that are marked as copied, in order. None: no datagram is in them.
+        ``long`` the whole packets of those that are marked as copied. None: no datagram is in them.
 
         The slab is overwritten by the next call; the frames are not needed any more.
         """
@@ -56,7 +57,7 @@ class SniffDecoder:
         """Datagrams that were put together of fragments here."""
         return self._packets.joined
 
-    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+    def decode(self, frames: U8, arrival_ns: I64, long: LongPackets = NONE) -> DatagramBatch | None:
         """See :meth:`Decoder.decode`."""
         every = np.arange(len(frames), dtype=np.int64)
         found = self._packets.find(frames, frames, every, arrival_ns, long)
@@ -92,7 +93,7 @@ class FrameDecoder:
         """Datagrams that were put together of fragments here."""
         return self._odd.joined
 
-    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+    def decode(self, frames: U8, arrival_ns: I64, long: LongPackets = NONE) -> DatagramBatch | None:
         """See :meth:`Decoder.decode`."""
         if not len(frames):
             return None
@@ -222,7 +223,7 @@ class FrameDecoder:
 
     def _mixed(
         self, frames: U8, head: U8, slab: U8, length: npt.NDArray[np.int32], usual: Mask, foreign: Mask | None,
-        arrival_ns: I64, long: Sequence[bytes],
+        arrival_ns: I64, long: LongPackets,
     ) -> DatagramBatch | None:  # fmt: skip
         odd = ~usual
         if foreign is not None:

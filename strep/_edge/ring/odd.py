@@ -4,7 +4,7 @@ offload), with checksums that nobody has checked. Pure."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from ..pcap.find import Finder
 from ..pcap.fragments import Fragments
 from ..pcap.links import ETHERNET, RAW
 from ..pcap.records import Records
-from .layout import COPIED, FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
+from .layout import FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
+from .long import LongPackets
 
 __all__ = ["Mine", "Odd", "OddPackets"]
 
@@ -71,8 +72,8 @@ class OddPackets:
         """Packets that were put together of fragments."""
         return self._fragments.joined
 
-    def find(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: Sequence[bytes]) -> Odd:
-        """``frames`` and their ``head``s; which ``rows`` are odd; ``long`` as :meth:`FrameDecoder.decode` has it."""
+    def find(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: LongPackets) -> Odd:
+        """``frames`` and their ``head``s; which ``rows`` are odd; ``long`` as :meth:`FrameDecoder.decode` has them."""
 
         def field(at: int, kind: str) -> npt.NDArray[Any]:
             every = np.ndarray((len(head),), kind, head, at, (head.strides[0],))
@@ -86,25 +87,22 @@ class OddPackets:
         link = begin - mac
         captured = np.clip(field(8, "<u4").astype(np.int64) - link, 0, FRAME_BYTES - begin)
         wire = field(4, "<u4").astype(np.int64) - link
-        # the whole packets of those that were copied: by place among the copied
-        copied = (np.ndarray((len(head),), "<u4", head, 0, (head.strides[0],)) & COPIED) != 0
-        number = np.cumsum(copied) - 1
         size = captured.copy()
-        whole: dict[int, bytes] = {}
-        for i in np.flatnonzero(copied[rows]).tolist():
-            place = int(number[rows[i]])
-            packet = long[place][int(link[i]) :] if place < len(long) else b""
-            if len(packet) > size[i]:
-                whole[i] = packet
-                size[i] = len(packet)
+        place = np.full(len(head), -1)  # among the long ones
+        place[long.row] = np.arange(len(long))
+        place = place[rows]
+        whole = np.flatnonzero(place >= 0)
+        if whole.size:
+            place = place[whole]
+            size[whole] = np.maximum(long.size[place] - link[whole], 0)
         at = np.cumsum(size) - size
-        data = np.zeros(int(size.sum()), np.uint8)
-        there = (
-            np.array([i not in whole for i in range(len(rows))], np.bool_) if whole else np.ones(len(rows), np.bool_)
-        )
-        copy_spans(data, at[there], frames.reshape(-1), (rows * FRAME_BYTES + begin)[there], size[there])
-        for i, packet in whole.items():
-            data[at[i] : at[i] + len(packet)] = np.frombuffer(packet, np.uint8)
+        data = np.empty(int(size.sum()), np.uint8)
+        if whole.size:
+            copy_spans(data, at[whole], long.data, long.at[place] + link[whole], size[whole])
+        if whole.size < len(rows):
+            some = np.ones(len(rows), np.bool_)
+            some[whole] = False
+            copy_spans(data, at[some], frames.reshape(-1), (rows * FRAME_BYTES + begin)[some], size[some])
 
         own = self._version is not None
         kind = np.where((begin == net) & (own | (mac == net)), RAW[0], ETHERNET)

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from ..._model.exceptions import BindError, ConfigurationError
 from ..bpf import SO_ATTACH_FILTER, Instruction, attach
 from ..udp.base import grant_buffer
-from .layout import FRAME_BYTES, RESERVE_BYTES, VNET_BYTES
+from .layout import FRAME_BYTES, RESERVE_BYTES
+from .long import LongPackets, LongQueue
 from .odd import Mine
 from .state import RingState
 
@@ -45,8 +46,7 @@ _V2: Final = 1
 _BLOCK_FRAMES: Final = 64  # 15 pages of 4 KiB: so that blocks have no rest that is no frame
 _BLOCK_BYTES: Final = _BLOCK_FRAMES * FRAME_BYTES
 _FEWEST_BLOCKS: Final = 4
-_LONG_QUEUE_BYTES: Final = 16 << 20  # for packets that are longer than a frame
-_LONGEST_BYTES: Final = 1 << 17
+_LONG_QUEUE_BYTES: Final = 16 << 20  # at least, for packets that are longer than a frame
 
 _HOW: Final = (
     "give the process CAP_NET_RAW: a container --cap-add NET_RAW, a systemd service AmbientCapabilities=CAP_NET_RAW, "
@@ -122,7 +122,7 @@ class PacketSocket:
         sock.setsockopt(_SOL_PACKET, _VNET_HDR, 1)
         sock.setsockopt(_SOL_PACKET, _RESERVE, RESERVE_BYTES)
         sock.setsockopt(_SOL_PACKET, _COPY_THRESH, 1)
-        grant_buffer(sock, _LONG_QUEUE_BYTES)
+        grant_buffer(sock, max(ring_bytes // 2, _LONG_QUEUE_BYTES))
         blocks = max(ring_bytes // _BLOCK_BYTES, _FEWEST_BLOCKS)
         while True:
             try:
@@ -139,6 +139,7 @@ class PacketSocket:
     def _map(self, ring_bytes: int) -> None:
         self.ring_bytes = ring_bytes
         self._memory = mmap.mmap(self._socket.fileno(), ring_bytes)
+        self._long = LongQueue(self._socket.fileno())
         self.frames: U8 = np.frombuffer(self._memory, np.uint8).reshape(-1, FRAME_BYTES)
 
     def fileno(self) -> int:
@@ -187,12 +188,9 @@ class PacketSocket:
             packets, drops = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
             self.state.count(packets - drops, drops)
 
-    def long_packet(self) -> bytes:
-        """The next packet that was longer than a frame, from its link header on; empty if there is none."""
-        try:
-            return self._socket.recv(_LONGEST_BYTES)[VNET_BYTES:]
-        except (BlockingIOError, InterruptedError):
-            return b""
+    def long_packets(self, frames: U8) -> LongPackets:
+        """The packets that were longer than these frames, whole."""
+        return self._long.take(frames)
 
     def check(self) -> None:
         """Raises OSError if the interface has gone."""

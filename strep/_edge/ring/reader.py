@@ -13,7 +13,7 @@ from ..._model.datagrams import DatagramBatch
 from ..udp.clock import SteadyClock
 from ..udp.stamps import Stamps
 from .frames import BATCH_FRAMES, Decoder, FrameDecoder
-from .layout import COPIED, READY, IpVersion
+from .layout import READY, IpVersion
 from .packet_socket import PacketSocket
 from .ports import PortTable
 from .programs import port_program, ranges_of
@@ -101,8 +101,7 @@ class RingReader:
                 count, frames, arrival = cut, frames[:cut], arrival[:cut]
                 if not count:
                     return None
-        copied = int(np.count_nonzero(self._status[begin : begin + count] & COPIED))
-        long = [self._socket.long_packet() for _ in range(copied)]
+        long = self._socket.long_packets(frames)
         try:
             return self._decoder.decode(frames, arrival, long)
         finally:
