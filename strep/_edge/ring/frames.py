@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -16,10 +17,11 @@ import numpy.typing as npt
 from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.spans import copy_spans
-from .layout import COPIED, FRAME_BYTES, IPV4, NET, PARTIAL, VALID, IpVersion
+from .layout import FRAME_BYTES, IPV4, NET, IpVersion
 from .long import NONE, LongPackets
 from .odd import Mine, Odd, OddPackets
 from .ports import PortTable
+from .usual import Heads, usual_rows
 
 __all__ = ["BATCH_FRAMES", "Decoder", "FrameDecoder", "SniffDecoder"]
 
@@ -29,10 +31,7 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 BATCH_FRAMES: Final = 4096  # that are decoded together, at most
-_CHUNK: Final = 256  # frames that are copied together: headers and payloads of so many stay in the cache
 _BATCHES_A_LOOK: Final = 16  # between two looks at how long rows need be
-_CHECKED: Final = PARTIAL | VALID
-_VERSION_BYTE: Final = {4: 0x45, 6: 0x60}  # without options
 
 
 class Decoder(Protocol):
@@ -83,7 +82,7 @@ class FrameDecoder:
         self._local = local
         self._skipped = skipped
         self._odd = OddPackets(version, skipped, mine)
-        self._head = np.zeros((BATCH_FRAMES, version.payload), np.uint8)
+        self._heads = Heads(version, BATCH_FRAMES)
         self._slab = np.zeros(BATCH_FRAMES * SLOT_MINIMUM, np.uint8)
         self._width = SLOT_MINIMUM  # of the slab's rows
         self._longest = self._batches = 0  # of late
@@ -97,55 +96,50 @@ class FrameDecoder:
         """See :meth:`Decoder.decode`."""
         if not len(frames):
             return None
-        head, slab = self._copied(frames)
-        usual = self._usual(head)
-        length = self._field(head, self._version.udp + 4, ">u2").astype(np.int32)
-        length -= 8
-        every = bool(usual.all())
-        longest = int(length.max()) if every else int(length[usual].max(initial=0))
-        if longest > slab.shape[1]:
-            slab = self._widened(frames, longest)
-        self._narrow(longest)
-        foreign = self._foreign(head)
-        if not every or foreign is not None:
-            return self._mixed(frames, head, slab, length, usual, foreign, arrival_ns, long)
-        port = self._field(head, self._version.udp + 2, ">u2").astype(np.uint16)
-        hi, lo = self._sources(head)
-        batch = DatagramBatch(
-            slab, length, arrival_ns, hi, lo, self._field(head, self._version.udp, ">u2").astype(np.uint16), port
-        )
-        wanted = self._ports.wanted(port, self._destinations(head))
+        n, version, heads = len(frames), self._version, self._heads
+        heads.take(frames)
+        common = heads.common(frames)
+        if common is None:
+            return self._mixed(frames, usual_rows(frames, version), arrival_ns, long)
+        destination, foreign = self._destination(frames, same=common.destination)
+        if foreign is not None:
+            return self._mixed(frames, np.ones(n, np.bool_), arrival_ns, long)
+        length = self._lengths(n, common.length)
+        if common.port is None:
+            port = heads.column(version.udp + 2, ">u2", n).astype(np.uint16)
+            wanted = self._ports.wanted(port, destination)
+        else:
+            port = _constants(common.port, "u2")[:n]
+            wanted = self._ports.wanted(port[:1] if len(destination) == 1 else port, destination)
+        slab = self._bodies(frames, int(length.max()) if common.length is None else common.length)
+        hi, lo = self._sources(n)
+        source_port = heads.column(version.udp, ">u2", n).astype(np.uint16)
+        batch = DatagramBatch(slab, length, arrival_ns, hi, lo, source_port, port)
         if wanted is not None:
-            batch = batch.take(np.flatnonzero(wanted))
+            batch = batch.take(np.flatnonzero(np.broadcast_to(wanted, n)))
         return batch if len(batch) else None
 
     # --- copies and columns ---------------------------------------------------------------------------------------
 
-    def _copied(self, frames: U8) -> tuple[U8, U8]:
-        """Headers, uint8 (n, version.payload), and the first bytes of what stands behind them, uint8 (n, width)."""
-        n, begin, width = len(frames), self._version.payload, self._width
-        room = min(width, FRAME_BYTES - begin)
-        head, slab = self._head[:n], self._rows(n, width)
-        for at in range(0, n, _CHUNK):
-            part = frames[at : at + _CHUNK]
-            head[at : at + _CHUNK] = part[:, :begin]
-            slab[at : at + _CHUNK, :room] = part[:, begin : begin + room]
-        return head, slab
+    def _lengths(self, n: int, one: int | None) -> npt.NDArray[np.int32]:
+        """Of payloads; ``one``: of all."""
+        if one is not None:
+            return _constants(one, "i4")[:n]
+        length = self._heads.column(self._version.udp + 4, ">u2", n).astype(np.int32)
+        length -= 8
+        return length
 
-    def _narrow(self, longest: int) -> None:
-        """Rows become as short as the longest datagram of late, once all have been much shorter for a while."""
+    def _bodies(self, frames: U8, longest: int) -> U8:
+        """What stands behind, uint8 (n, width), with room for ``longest`` bytes. Rows become as short as the longest
+        datagram of late, once all have been much shorter for a while."""
+        width = self._width = max(self._width, _rounded(longest))
+        slab, begin = self._rows(len(frames), width), self._version.payload
+        room = min(width, FRAME_BYTES - begin)
+        _items(slab, 0, room)[:] = _items(frames, begin, room)
         self._longest = max(self._longest, longest)
         self._batches += 1
         if self._batches >= _BATCHES_A_LOOK:
-            self._width, self._longest, self._batches = min(self._width, _rounded(self._longest)), 0, 0
-
-    def _widened(self, frames: U8, longest: int) -> U8:
-        """The same with room for longer ones."""
-        self._width = width = _rounded(longest)
-        slab = self._rows(len(frames), width)
-        begin = self._version.payload
-        room = min(width, FRAME_BYTES - begin)
-        slab[:, :room] = frames[:, begin : begin + room]
+            self._width, self._longest, self._batches = min(width, _rounded(self._longest)), 0, 0
         return slab
 
     def _rows(self, n: int, width: int) -> U8:
@@ -153,86 +147,43 @@ class FrameDecoder:
             self._slab = np.zeros(BATCH_FRAMES * width, np.uint8)
         return self._slab[: n * width].reshape(n, width)
 
-    @staticmethod
-    def _field(head: U8, at: int, kind: str) -> npt.NDArray[Any]:
-        """A view of what stands at ``at`` in every row."""
-        return np.ndarray((len(head),), kind, head, at, (head.strides[0],))
-
-    def _usual(self, head: U8) -> Mask:
-        field, version = self._field, self._version
-        status = field(head, 0, "<u4")
-        usual: Mask = field(head, NET, "u1") == np.uint8(_VERSION_BYTE[version.number])
-        usual &= (status & np.uint32(COPIED)) == 0
-        checked = (status & np.uint32(_CHECKED)) != 0
-        checksum = field(head, version.udp + 6, ">u2")
-        if version is IPV4:
-            usual &= (field(head, NET + 6, ">u2") & np.uint16(0x3FFF)) == 0  # no fragment
-            usual &= field(head, NET + 9, "u1") == np.uint8(17)
-            header = 20
-            inside = field(head, NET + 2, ">u2").astype(np.int32)
-            if not checked.all():
-                checked |= checksum == 0
-        else:
-            usual &= field(head, NET + 6, "u1") == np.uint8(17)
-            header = 40
-            inside = field(head, NET + 4, ">u2").astype(np.int32)
-            inside += 40
-            checked &= (checksum != 0) | ((status & np.uint32(PARTIAL)) != 0)
-        usual &= checked
-        mac = field(head, 12, "<u2")
-        first = int(mac[0])
-        link = np.int32(NET - first)
-        usual &= (mac == np.uint16(first)) & (field(head, 14, "<u2") == np.uint16(NET))
-        captured, wire = field(head, 8, "<u4"), field(head, 4, "<u4")
-        usual &= (captured == wire) & (inside + link <= captured)
-        if first >= 10:
-            usual &= field(head, first - 9, "u1") == 0  # no segmentation offload
-        length = field(head, version.udp + 4, ">u2").astype(np.int32)
-        usual &= (length >= 8) & (length + np.int32(header) <= inside)
-        return usual
-
-    def _sources(self, head: U8) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    def _sources(self, n: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        column, at = self._heads.column, NET + self._version.source
         if self._version is IPV4:
-            lo = self._field(head, NET + 12, ">u4").astype(np.uint64)
+            lo = column(at, ">u4", n).astype(np.uint64)
             lo |= np.uint64(MAPPED_PREFIX)
-            return np.zeros(len(head), np.uint64), lo
-        return (
-            self._field(head, NET + 8, ">u8").astype(np.uint64),
-            self._field(head, NET + 16, ">u8").astype(np.uint64),
-        )
+            return _constants(0, "u8")[:n], lo
+        return column(at, ">u8", n).astype(np.uint64), column(at + 8, ">u8", n).astype(np.uint64)
 
-    def _destinations(self, head: U8) -> U8:
+    def _destination(self, frames: U8, *, same: bool) -> tuple[U8, Mask | None]:
+        """Where packets were sent, uint8 (n, 4 or 16), or (1, 4 or 16) if it is known that all were sent to the
+        ``same`` address; and which of them are for other machines, that is, only pass through; None: none."""
         at = NET + self._version.destination
-        return head[:, at : at + self._version.address_bytes]
-
-    def _foreign(self, head: U8) -> Mask | None:
-        """Which packets are addressed to other machines, that is, only pass through; None: none."""
-        destination = self._destinations(head)
-        if self._version is IPV4:
-            words = self._field(head, NET + 16, "<u4")
-            same = bool((words == words[0]).all())
-        else:
-            same = bool((destination == destination[0]).all())
-        if same:
-            return None if destination[0].tobytes() in self._local else np.ones(len(head), np.bool_)
-        each, of = np.unique(np.ascontiguousarray(destination), axis=0, return_inverse=True)
-        foreign = np.array([one.tobytes() not in self._local for one in each], np.bool_)
-        return foreign[of.reshape(-1)] if foreign.any() else None
+        each = frames[: 1 if same else None, at : at + self._version.address_bytes]
+        if same or (each == each[0]).all():
+            ours = each[0].tobytes() in self._local
+            return each[:1], None if ours else np.ones(len(frames), np.bool_)
+        each = np.ascontiguousarray(each)
+        addresses, of = np.unique(each, axis=0, return_inverse=True)
+        foreign = np.array([one.tobytes() not in self._local for one in addresses], np.bool_)
+        return each, foreign[of.reshape(-1)] if foreign.any() else None
 
     # --- batches with others among them ---------------------------------------------------------------------------
 
-    def _mixed(
-        self, frames: U8, head: U8, slab: U8, length: npt.NDArray[np.int32], usual: Mask, foreign: Mask | None,
-        arrival_ns: I64, long: LongPackets,
-    ) -> DatagramBatch | None:  # fmt: skip
-        odd = ~usual
+    def _mixed(self, frames: U8, usual: Mask, arrival_ns: I64, long: LongPackets) -> DatagramBatch | None:
+        """``usual``: which packets are."""
+        odd, version, column = ~usual, self._version, self._heads.column
+        n = len(frames)
+        length = self._lengths(n, None)
+        _, foreign = self._destination(frames, same=False)
         if foreign is not None:
             self._skipped["forwarded"] += int(np.count_nonzero(foreign))
             usual, odd = usual & ~foreign, odd & ~foreign
+        slab = self._bodies(frames, int(length[usual].max(initial=0)))
         plain, rows = np.flatnonzero(usual), np.flatnonzero(odd)
-        found = self._odd.find(frames, head, rows, arrival_ns, long)
-        hi, lo = self._sources(head)
-        ports = [self._field(head, self._version.udp + by, ">u2").astype(np.uint16)[plain] for by in (0, 2)]
+        found = self._odd.find(frames, frames, rows, arrival_ns, long)
+        hi, lo = self._sources(n)
+        ports = [column(version.udp + by, ">u2", n).astype(np.uint16)[plain] for by in (0, 2)]
         joined = Odd(
             frame=np.concatenate([plain, found.frame]),
             at=np.concatenate([plain * slab.shape[1], found.at]),
@@ -246,12 +197,27 @@ class FrameDecoder:
         )
         gathered = np.repeat([False, True], [len(plain), len(found.frame)])
         order = np.argsort(joined.frame, kind="stable")
-        wanted = self._ports.wanted(joined.local_port, self._destinations(head)[joined.frame])
+        at = NET + version.destination
+        destination = frames[:, at : at + version.address_bytes][joined.frame]
+        wanted = self._ports.wanted(joined.local_port, destination)
         if wanted is not None:
             order = order[wanted[order]]
         if not order.size:
             return None
         return _batch(joined, order, gathered, np.ascontiguousarray(slab).reshape(-1), arrival_ns)
+
+
+def _items(rows: U8, at: int, size: int) -> npt.NDArray[np.void]:
+    """What stands at ``at`` in each row, ``size`` bytes, as one item."""
+    return np.ndarray((len(rows),), np.dtype((np.void, size)), rows, at, (rows.strides[0],))
+
+
+@lru_cache(maxsize=16)
+def _constants(value: int, kind: str) -> npt.NDArray[Any]:
+    """Shared, not to be written to."""
+    constants = np.full(BATCH_FRAMES, value, kind)
+    constants.flags.writeable = False
+    return constants
 
 
 def _rounded(length: int) -> int:

@@ -38,13 +38,19 @@ class PortTable:
         self._owner[port] = _NOBODY
 
     def wanted(self, port: npt.NDArray[np.uint16], destination: npt.NDArray[np.uint8]) -> Mask | None:
-        """Which datagrams are for a bound port, bool (n,); None: all. ``destination`` uint8 (n, 4 or 16)."""
+        """Which datagrams are for a bound port, bool (n,); None: all. ``destination`` uint8 (n, 4 or 16), or (1, 4 or
+        16): of all."""
         owner = self._owner.take(port)
-        if (owner == _ANYBODY).all():
-            return None
         wanted: Mask = owner == _ANYBODY
+        if wanted.all():
+            return None
         for number, host in enumerate(self._hosts, 2):
             here = owner == number
-            if here.any():
-                wanted |= here & (destination == np.frombuffer(host, np.uint8)).all(axis=1)
+            if not here.any():
+                continue
+            to_it = (destination == np.frombuffer(host, np.uint8)).all(axis=1)
+            if len(to_it) == 1:
+                wanted |= here if to_it[0] else False
+            else:
+                wanted |= here & to_it
         return None if wanted.all() else wanted

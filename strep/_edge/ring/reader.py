@@ -13,7 +13,8 @@ from ..._model.datagrams import DatagramBatch
 from ..udp.clock import SteadyClock
 from ..udp.stamps import Stamps
 from .frames import BATCH_FRAMES, Decoder, FrameDecoder
-from .layout import READY, IpVersion
+from .layout import COPIED, FRAME_BYTES, READY, IpVersion
+from .long import NONE
 from .packet_socket import PacketSocket
 from .ports import PortTable
 from .programs import port_program, ranges_of
@@ -22,7 +23,10 @@ __all__ = ["PortRing", "RingReader"]
 
 I64 = npt.NDArray[np.int64]
 
-_FIRST_LOOK: Final = 64  # frames whose status is looked at; four times as many each time that all were ready
+_FIRST_LOOK: Final = 64  # frames whose status is looked at at once, at least
+_LOOKED_AT: Final = np.uint32(READY | COPIED)
+_WHEN: Final = 16  # in a frame's header: seconds and nanoseconds
+_SECONDS: Final = np.uint64(0xFFFF_FFFF)
 
 
 class RingReader:
@@ -38,6 +42,9 @@ class RingReader:
         self.closed = False
         self._state = packets.state
         self._status = packets.frames.view(np.uint32)[:, 0]
+        self._when = np.ndarray((len(packets.frames),), "<u8", packets.frames, _WHEN, (FRAME_BYTES,))
+        self._last_count = 0  # of frames that were ready
+        self._copied = False  # whether packets among them wait in the socket's queue
         self._at = self._oldest()  # the oldest frame that was not given back
         self._held_arrival = np.zeros(0, np.int64)  # of the first frames, which were looked at and left there
 
@@ -71,14 +78,18 @@ class RingReader:
         if end is not None:
             room = min(room, end - self._state.taken)
         status = self._status[self._at : self._at + room]
-        count, look = 0, _FIRST_LOOK
+        count, look = 0, max(_FIRST_LOOK, self._last_count)
+        self._copied = False
         while count < room:
-            ready = (status[count : count + look] & READY) != 0
-            if not ready.all():
-                count += int(ready.argmin())
-                break
-            count += len(ready)
-            look *= 4
+            bits = status[count : count + look] & _LOOKED_AT
+            if (bits != READY).any():
+                self._copied |= bool((bits & COPIED).any())
+                if not bits.all():
+                    count += int(bits.argmin())
+                    break
+            count += len(bits)
+            look = max(_FIRST_LOOK, count // 4)  # what is not ready yet costs as much to look at
+        self._last_count = count
         self.full = 0 < count == room
         return count
 
@@ -88,10 +99,8 @@ class RingReader:
         held = len(self._held_arrival)
         arrival = self._held_arrival[:count]
         if count > held:
-            words = frames.view(np.uint32)[held:, 4:6].astype(np.int64)
-            stamps = words[:, 0] * 1_000_000_000
-            stamps += words[:, 1]
-            arrival = np.concatenate([arrival, self._stamps.take(stamps, not self.full)])
+            arrived = self._stamps.take(_stamps_of(self._when[begin + held : begin + count]), not self.full)
+            arrival = np.concatenate([arrival, arrived]) if held else arrived
         self._held_arrival = self._held_arrival[count:]
         if before_ns is not None and arrival[-1] >= before_ns:
             cut = int((arrival >= before_ns).argmax())
@@ -101,7 +110,7 @@ class RingReader:
                 count, frames, arrival = cut, frames[:cut], arrival[:cut]
                 if not count:
                     return None
-        long = self._socket.long_packets(frames)
+        long = self._socket.long_packets(frames) if self._copied else NONE
         try:
             return self._decoder.decode(frames, arrival, long)
         finally:
@@ -146,8 +155,16 @@ class RingReader:
     def close(self) -> None:
         """Give all memory back."""
         self.closed = True
-        self._status = np.zeros(0, np.uint32)
+        self._status, self._when = np.zeros(0, np.uint32), np.zeros(0, np.uint64)
         self._socket.close()
+
+
+def _stamps_of(when: npt.NDArray[np.uint64]) -> I64:
+    """Seconds and nanoseconds, as headers of frames have them, in ns."""
+    stamps: I64 = (when & _SECONDS).view(np.int64)
+    stamps *= 1_000_000_000
+    stamps += (when >> np.uint64(32)).view(np.int64)
+    return stamps
 
 
 class PortRing(RingReader):
