@@ -311,6 +311,26 @@ def test_a_full_ring_waits_for_the_next_reader_and_what_found_no_room_is_counted
         second.close()
 
 
+def test_long_packets_that_a_killed_reader_had_taken_are_cut_and_the_others_are_whole() -> None:
+    """What is longer than a frame waits in a queue: a reader that is killed may have taken some with it."""
+    payloads = [struct.pack("!I", n) * (300 if n % 3 else 40) for n in range(60)]
+    with shared(1, listening("127.0.0.1")) as rings:
+        first = Reading(rings, 0, 1)
+        send(payloads[:40], "127.0.0.1", rings.numbers[0])
+        reader = first.rings._readers[0]
+        assert len(reader._socket.long_packets(reader._socket.frames[:10])) == 6
+        second = Reading(rings, 0, 1)
+        batch = second.rings.receive()
+        assert batch is not None
+        send(payloads[40:], "127.0.0.1", rings.numbers[0])
+        assert [batch.data(i) for i in range(10, 40)] + second.taken() == payloads[10:]
+        assert batch.length.tolist() == [len(data) for data in payloads[:40]]
+        assert batch.captured is not None
+        assert np.flatnonzero(batch.captured < batch.length).tolist() == [1, 2, 4, 5, 7, 8]
+        first.close()
+        second.close()
+
+
 # --- supervisors ------------------------------------------------------------------------------------------------------
 
 

@@ -13,17 +13,19 @@ import numpy.typing as npt
 
 from ..._model.spans import copy_spans
 from ..udp.messages import MESSAGE
-from .layout import COPIED, FRAME_BYTES, VNET_BYTES
+from .layout import COPIED, FRAME_BYTES, VNET_BYTES, IpVersion
+from .usual import field, usual_rows
 
-__all__ = ["LongPackets", "LongQueue"]
+__all__ = ["NONE", "LongPackets", "LongQueue", "plain_long"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
 _ROWS: Final = 256  # that one call of the kernel fills
 _ROW_BYTES: Final = 17 * mmap.PAGESIZE  # no packet is longer; memory that is not used is none
+_STATUS, _WIRE, _CAPTURED, _MAC = 0, 4, 8, 12  # in a frame
 _DONT_WAIT: Final = 0x40
-_COMPARED_BYTES: Final = 80  # from the link header on: the numbers of IP and RTP are among them
+_COMPARED_BYTES: Final = 80  # from the link header on: the numbers of IP and RTP are among them; all are longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class LongPackets:
     def __len__(self) -> int:
         return len(self.row)
 
-    def first(self, count: int) -> LongPackets:
-        return LongPackets(self.row[:count], self.at[:count], self.size[:count], self.data)
+    def take(self, some: I64) -> LongPackets:
+        return LongPackets(self.row[some], self.at[some], self.size[some], self.data)
 
 
 NONE: Final = LongPackets.of((), np.zeros(0, np.int64))
@@ -64,8 +66,7 @@ class LongQueue:
     def take(self, frames: U8) -> LongPackets:
         """Those of these frames, which are all that were not read before, up to somewhere. A reader that was killed may
         have taken some with it: frames whose packet is not there any more are left out."""
-        status = np.ndarray((len(frames),), "<u4", frames, 0, (frames.strides[0],))
-        row = np.flatnonzero(status & np.uint32(COPIED))
+        row = np.flatnonzero(field(frames, _STATUS, "<u4") & np.uint32(COPIED))
         if not row.size:
             return NONE
         found = self._next(len(row))
@@ -128,15 +129,37 @@ class LongQueue:
         return LongPackets(every, every * _ROW_BYTES + VNET_BYTES, size, self._memory)
 
 
+def plain_long(frames: U8, rows: I64, long: LongPackets, version: IpVersion) -> LongPackets | None:
+    """Of the packets of these rows, those that are as usual but for their length; None: there are none."""
+    head = frames[long.row, : version.payload]
+    wire = field(head, _WIRE, "<u4")
+    field(head, _STATUS, "<u4")[:] &= np.uint32(~COPIED & 0xFFFF_FFFF)
+    field(head, _CAPTURED, "<u4")[:] = wire  # they are whole elsewhere
+    plain = usual_rows(head, version)
+    plain &= wire == long.size
+    if len(rows) < len(frames):
+        among = np.zeros(len(frames), np.bool_)
+        among[rows] = True
+        plain &= among[long.row]
+    if plain.all():
+        return long
+    return long.take(np.flatnonzero(plain)) if plain.any() else None
+
+
 def _same(frames: U8, row: I64, found: LongPackets) -> npt.NDArray[np.bool_]:
     """Whether each is the packet whose beginning is in the frame."""
-    count = np.arange(_COMPARED_BYTES)
-    mac = np.ndarray((len(frames),), "<u2", frames, 12, (frames.strides[0],))[row].astype(np.int64)
-    wire = np.ndarray((len(frames),), "<u4", frames, 4, (frames.strides[0],))[row]
-    here = frames[row[:, None], np.minimum(mac[:, None] + count, FRAME_BYTES - 1)]
-    there = found.data.take(found.at[:, None] + count, mode="clip")
-    same: npt.NDArray[np.bool_] = (here == there).all(axis=1) & (wire == found.size)
+    flat = frames.reshape(-1)
+    mac = field(frames, _MAC, "<u2")[row]
+    same: npt.NDArray[np.bool_] = field(frames, _WIRE, "<u4")[row] == found.size
+    here = _words_at(flat, row * FRAME_BYTES + mac)
+    same &= (here == _words_at(found.data, np.minimum(found.at, found.data.size - _COMPARED_BYTES))).all(axis=1)
     return same
+
+
+def _words_at(data: U8, at: I64) -> npt.NDArray[np.uint64]:
+    """So many bytes as are compared, from each place on."""
+    items = np.ndarray((data.size - _COMPARED_BYTES + 1,), np.dtype((np.void, _COMPARED_BYTES)), data, 0, (1,))
+    return items[at].view(np.uint64).reshape(len(at), -1)
 
 
 def _compact(packets: LongPackets) -> LongPackets:

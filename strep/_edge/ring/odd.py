@@ -11,14 +11,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.addresses import MAPPED_PREFIX
 from ..._model.spans import copy_spans
 from ..checksums import folded, word_sums
 from ..pcap.find import Finder
 from ..pcap.fragments import Fragments
 from ..pcap.links import ETHERNET, RAW
 from ..pcap.records import Records
-from .layout import FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
-from .long import LongPackets
+from .layout import FRAME_BYTES, IPV4, NET, PARTIAL, VALID, VNET_BYTES, IpVersion
+from .long import LongPackets, plain_long
+from .usual import field
 
 __all__ = ["Mine", "Odd", "OddPackets"]
 
@@ -74,6 +76,20 @@ class OddPackets:
 
     def find(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: LongPackets) -> Odd:
         """``frames`` and their ``head``s; which ``rows`` are odd; ``long`` as :meth:`FrameDecoder.decode` has them."""
+        version = self._version
+        plain = None if version is None or not len(long) else plain_long(frames, rows, long, version)
+        if plain is None or version is None:
+            return self._look_into(frames, head, rows, arrival_ns, long)
+        datagrams = _datagrams(frames, plain, version)
+        if len(plain) == len(rows):
+            return datagrams
+        others = np.zeros(len(frames), np.bool_)
+        others[rows] = True
+        others[plain.row] = False
+        rest = np.flatnonzero(others)
+        return _both(datagrams, self._look_into(frames, head, rest, arrival_ns, long))
+
+    def _look_into(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: LongPackets) -> Odd:
 
         def field(at: int, kind: str) -> npt.NDArray[Any]:
             every = np.ndarray((len(head),), kind, head, at, (head.strides[0],))
@@ -162,6 +178,41 @@ class OddPackets:
                 self._skipped["bad_checksum"] += wrong.size
                 bad[wrong] = True
         return odd.take(~bad) if bad.any() else odd
+
+
+def _datagrams(frames: U8, plain: LongPackets, version: IpVersion) -> Odd:
+    """Those of packets that are as usual but for their length; payloads stay where they are."""
+    head = frames[plain.row, : version.payload]
+    address = NET + version.source
+    length = field(head, version.udp + 4, ">u2").astype(np.int64) - 8
+    if version is IPV4:
+        hi = np.zeros(len(head), np.uint64)
+        lo = field(head, address, ">u4").astype(np.uint64) | np.uint64(MAPPED_PREFIX)
+    else:
+        hi, lo = (field(head, address + part, ">u8").astype(np.uint64) for part in (0, 8))
+    return Odd(
+        frame=plain.row,
+        at=plain.at + version.payload - field(head, 12, "<u2"),
+        captured=length,
+        wire=length,
+        hi=hi,
+        lo=lo,
+        source_port=field(head, version.udp, ">u2").astype(np.uint16),
+        local_port=field(head, version.udp + 2, ">u2").astype(np.uint16),
+        data=plain.data,
+    )
+
+
+def _both(plain: Odd, others: Odd) -> Odd:
+    """In the order of their frames."""
+    to = np.cumsum(plain.captured) - plain.captured
+    data = np.empty(others.data.size + int(plain.captured.sum()), np.uint8)
+    data[: others.data.size] = others.data
+    copy_spans(data, others.data.size + to, plain.data, plain.at, plain.captured)
+    plain = replace(plain, at=others.data.size + to)
+    columns = [name for name in Odd.__slots__ if name != "data"]
+    joined = Odd(**{one: np.concatenate([getattr(plain, one), getattr(others, one)]) for one in columns}, data=data)
+    return joined.take(np.argsort(joined.frame, kind="stable"))
 
 
 def _u16(data: U8, at: I64) -> I64:

@@ -89,6 +89,20 @@ def test_sources_ports_and_time_stamps(host: str) -> None:
         assert before - slack_ns <= batch.arrival_ns[0] <= batch.arrival_ns[-1] <= after + slack_ns
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_many_long_ones_among_others(host: str) -> None:
+    """More than one call of the kernel brings, with short ones, and others that are not as usual, between them."""
+    sizes = [1200, 100, 1024, 9000, 0, 40_000] * 150
+    with ring(host, receive_buffer=64 << 20) as (rings, _, plain):
+        sent = [bytes([i & 0xFF]) * size + bytes([i >> 8]) for i, size in enumerate(sizes)]
+        for i, payload in enumerate(sent):
+            if i % 50 == 49 and plain.family == socket.AF_INET:
+                plain.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\1" * 4 if i % 100 == 99 else b"")
+            plain.send(payload)
+        assert payloads_of(rings) == sent
+        assert not rings.skipped
+
+
 def test_segmentation_offload_is_taken_apart() -> None:
     """A sender on this machine with UDP_SEGMENT is one frame for many datagrams."""
     data = bytes((i * 31) & 0xFF for i in range(10 * 196 + 50))
