@@ -249,4 +249,6 @@ def _batch(found: Odd, order: I64, gathered: Mask, flat: U8, arrival_ns: I64) ->
         found.local_port[order],
         captured.astype(np.int32) if cut.any() else None,
         first_row,
+        None if found.destination_hi is None else found.destination_hi[order],
+        None if found.destination_lo is None else found.destination_lo[order],
     )

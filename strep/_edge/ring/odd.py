@@ -39,7 +39,7 @@ _GSO_MASK: Final = 0x7F
 @dataclass(slots=True)
 class Odd:
     """Datagrams. Columns of shape (n,): the ``frame`` that brought each, where its payload begins in ``data``, bytes
-    that are there and that were on the wire, its source and ports."""
+    that are there and that were on the wire, its source and ports; of traffic between others its destination."""
 
     frame: I64
     at: I64
@@ -50,10 +50,17 @@ class Odd:
     source_port: npt.NDArray[np.uint16]
     local_port: npt.NDArray[np.uint16]
     data: U8
+    destination_hi: npt.NDArray[np.uint64] | None = None
+    destination_lo: npt.NDArray[np.uint64] | None = None
 
     def take(self, rows: I64 | Mask) -> Odd:
-        columns = {name: getattr(self, name)[rows] for name in self.__slots__ if name != "data"}
+        columns = {name: column[rows] for name, column in self.columns().items()}
         return Odd(**columns, data=self.data)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Those that are there."""
+        every = {name: getattr(self, name) for name in self.__slots__ if name != "data"}
+        return {name: column for name, column in every.items() if column is not None}
 
 
 class OddPackets:
@@ -130,7 +137,7 @@ class OddPackets:
             data = np.concatenate([data, finder.extra])
         odd = Odd(
             found.interface, found.at, found.captured, found.wire, found.source_hi, found.source_lo, found.source_port,
-            found.local_port, data,
+            found.local_port, data, *(() if own else (found.destination_hi, found.destination_lo)),
         )  # fmt: skip
         if self._version is not None:
             odd = self._checked(odd, self._version, found.record, joined, at, status)
@@ -210,8 +217,8 @@ def _both(plain: Odd, others: Odd) -> Odd:
     data[: others.data.size] = others.data
     copy_spans(data, others.data.size + to, plain.data, plain.at, plain.captured)
     plain = replace(plain, at=others.data.size + to)
-    columns = [name for name in Odd.__slots__ if name != "data"]
-    joined = Odd(**{one: np.concatenate([getattr(plain, one), getattr(others, one)]) for one in columns}, data=data)
+    theirs = others.columns()
+    joined = Odd(**{name: np.concatenate([one, theirs[name]]) for name, one in plain.columns().items()}, data=data)
     return joined.take(np.argsort(joined.frame, kind="stable"))
 
 
