@@ -53,8 +53,8 @@ class Supervisor:
 
     The kernel steers datagrams by call_leg_id (plain RTP: by SSRC), so all of a call leg meets in one worker; the pair
     of ports ``rx``, ``tx`` belongs to the last one. A worker that dies is replaced at once; what comes meanwhile waits
-    in its socket, which this process holds, and the gap is counted. Where the kernel does not steer (not Linux, not
-    permitted) one worker does it all; :attr:`fallback` says why.
+    in its socket or ring, which this process holds, and the gap is counted. Where the kernel does not steer (not Linux,
+    not permitted) one worker does it all; :attr:`fallback` says why.
 
     ``workers``  1 to 64
     ``sinks``    called in each worker with its index, 0 to ``workers`` - 1; returns the sinks of that worker. It is
