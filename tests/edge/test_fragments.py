@@ -110,6 +110,8 @@ def test_a_flood_of_fragments_is_looked_at_up_to_a_limit() -> None:
         batch = decoder.decode(ring, np.full(len(frames), at_ns, np.int64), long)
         return [] if batch is None else [batch.data(i)[0] for i in range(len(batch))]
 
+    assert found(pairs[:128], 0) == list(range(64))
+    assert not skipped
     assert found(pairs[:200], tick) == list(range(64))
     assert skipped["fragment_flood"] == 72
     assert found([*pairs[200:300], usual], tick + 9_999_999) == [ord("u")]  # of the same 10 ms: none, over batches too

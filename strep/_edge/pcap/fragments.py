@@ -105,6 +105,8 @@ class Fragments:
         number[tick == self._tick] += self._used
         self._tick, self._used = int(tick[-1]), int(number[-1]) + 1
         some = number < most
+        if some.all():
+            return rows
         self._skipped["fragment_flood"] += len(rows) - int(np.count_nonzero(some))
         return rows[some]
 
