@@ -55,6 +55,7 @@ class StreamState:
         self.throttle = Throttle(rows)
         self.codec_of_type = types.index_of
         self._rates = np.array([c.sample_rate for c in types.codecs] + [1])  # the last one: no codec yet
+        self._clock_rates = np.array([c.clock_rate for c in types.codecs], np.float64)
         self.ssrc = np.zeros(rows, np.uint32)  # of the present source
         self.source = np.zeros(rows, np.uint64)  # its address's word
         # of the source before, which had fallen silent, and may come back; 0: none
@@ -195,12 +196,6 @@ class StreamState:
         self.any_encrypted += not self.encrypted[row]
         self.encrypted[row] = True
 
-    def learn_clock(self, row: int, codec: int) -> None:
-        """A stream's first known codec says how its timestamps run."""
-        if not self.reception.tick_rate[row]:
-            self.undo.note((self.reception.tick_rate, row, 0.0))
-            self.reception.tick_rate[row] = self.types.codecs[codec].clock_rate / 1e9
-
     def found_clock(self, row: int, rate: float) -> None:
         """A sender's RTP clock was measured, in Hz: :meth:`adopt_clocks` makes it count."""
         self.undo.call(self._clocks_found.pop, row, None)
@@ -225,19 +220,25 @@ class StreamState:
         if seen.all():
             self._last_type[row] = payload_type
             return []
-        unknown = []
         new = np.flatnonzero(~seen)
-        pairs, first = np.unique(np.stack([row[new], payload_type[new]]), axis=1, return_index=True)
-        for r, pt in pairs.T[np.argsort(first)].tolist():  # in order: the clock of a stream is that of its first type
-            self.undo.note((self.types_seen, (r, pt), False))
-            self.types_seen[r, pt] = True
-            index = int(self.codec_of_type[pt])
-            info = self.registry.info[r]
-            if index == UNKNOWN and info is not None:
-                unknown.append((info, pt))
-            elif index >= 0:
-                self.learn_clock(r, index)
-        return unknown
+        _, first = np.unique(row[new] * 128 + payload_type[new], return_index=True)
+        new = new[np.sort(first)]  # in order: the clock of a stream is that of its first type
+        rows, types = row[new], payload_type[new]
+        self.undo.note((self.types_seen, (rows, types), np.zeros(len(new), np.bool_)))
+        self.types_seen[rows, types] = True
+        codec = self.codec_of_type[types]
+        self._learn_clocks(rows[codec >= 0], codec[codec >= 0])
+        of_unknown = codec == UNKNOWN
+        named = zip(rows[of_unknown].tolist(), types[of_unknown].tolist(), strict=True)
+        return [(info, pt) for r, pt in named if (info := self.registry.info[r]) is not None]
+
+    def _learn_clocks(self, rows: I64, codec: npt.NDArray[np.integer]) -> None:
+        """Streams' first known codecs say how their timestamps run."""
+        new = np.flatnonzero(self.reception.tick_rate[rows] == 0)
+        if new.size:
+            rows, first = np.unique(rows[new], return_index=True)
+            self.undo.note((self.reception.tick_rate, rows, np.zeros(len(rows))))
+            self.reception.tick_rate[rows] = self._clock_rates[codec[new[first]]] / 1e9
 
     def report(self, stream: StreamInfo, end: str = "", derived: Mapping[str, Any] | None = None) -> StreamReport:
         """The figures of a live stream. ``derived``: its values of :meth:`derived`, if they are known."""

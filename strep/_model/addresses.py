@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ _LOW = 0xFFFF_FFFF_FFFF_FFFF
 U64 = npt.NDArray[np.uint64]
 
 
+@lru_cache(maxsize=1024)  # media of many calls come from few machines
 def format_address(hi: int, lo: int) -> str:
     """Text of a 128-bit address; dotted when it is a mapped IPv4 address."""
     if hi == 0 and lo >> 32 == MAPPED_PREFIX >> 32:

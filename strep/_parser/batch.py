@@ -41,7 +41,7 @@ I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
 
 _PLAIN_STREP: Final = STREP_LENGTH + RTP_FIXED  # bytes of both headers without options
-_CONSTANT_ROWS: Final = 4096  # up to which a column of one value is shared
+_CONSTANT_ROWS: Final = 8192  # up to which a column of one value is shared
 
 
 def parse_batch(slab: U8, length: I32, kept: I32 | None = None, first_row: I64 | None = None) -> PacketColumns:

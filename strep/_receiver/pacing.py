@@ -20,6 +20,9 @@ _SHORT_PAUSE_S: Final = 0.008  # instead, when all that came came to pairs: each
 _LONG_PAUSE_S: Final = 0.1  # when little comes and nobody is in a hurry
 _LITTLE_DATAGRAMS: Final = 64  # fewer than this in a look is little,
 _MUCH_DATAGRAMS: Final = 128  # and from this on it is much
+_VERY_MUCH_DATAGRAMS: Final = 1500  # and from this on it is so much that two ticks are taken together,
+_DATAGRAM_BYTES: Final = 1024  # as the kernel counts one, about,
+_PARTS_OF_BUFFER: Final = 4  # if what a look finds fills no more than this part of the buffer
 _AFTER_TICK_NS: Final = 200_000  # a look comes so long after the tick that it is to take whole
 _LONG_PAUSE_BUFFER_BYTES: Final = 4 << 20  # with less granted, a sudden burst in a long pause might not fit
 _PORT_BYTES_A_S: Final = 8 << 20  # what may come to a pair's port at most, as the kernel counts it: 10,000 packets/s
@@ -48,6 +51,7 @@ class Pacing:
         self._prompt = prompt
         self._audio = audio
         self._shared = buffer > 0
+        self._very_much = range(_VERY_MUCH_DATAGRAMS, buffer // _DATAGRAM_BYTES // _PARTS_OF_BUFFER)
         self._long_pauses = not prompt and buffer >= _LONG_PAUSE_BUFFER_BYTES
         self._iterated = False
 
@@ -103,8 +107,9 @@ class Pacing:
         few = datagrams + (0 if pairs is None else pairs.datagrams) < _MUCH_DATAGRAMS
         if self._prompt and self._latency_ns < 2 * TICK_NS and few:
             return shortest_s
-        # take each tick of the engine whole
-        return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
+        # take each tick of the engine whole: a look costs some 0.1 ms however much it finds
+        ticks = 2 if datagrams in self._very_much and not self._prompt else 1
+        return (ticks * TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
 
     def _pairs_pause_s(self, pairs: PairsLook) -> float:
         """How long the ports of pairs may be left alone; 0: not beyond the tick."""

@@ -33,9 +33,21 @@ def test_a_prompt_sink_waits_no_longer_than_the_latency(streams: int, latency_ms
 def test_files_and_nobody_have_time_but_a_small_buffer_has_not(buffer: int, longest: float) -> None:
     pacing = Pacing(0, prompt=False, buffer=buffer)
     assert max(pacing.pause_s(n, now) for n in (0, 10, 100, 9999) for now in (0, 9_999_999)) == pytest.approx(longest)
-    assert pacing.pause_s(9999, 9_000_000) == pytest.approx(0.0012)
+    assert pacing.pause_s(1499, 9_000_000) == pytest.approx(0.0012)
     assert of(pacing.release(10)) == (100_000_000, 1)
     assert of(pacing.release(5000)) == (300_000_000, 6)
+
+
+def test_very_much_is_taken_two_ticks_at_a_time_if_there_is_room_and_nobody_is_in_a_hurry() -> None:
+    """A datagram counts for 1 KiB, and what a look finds may fill a quarter of the buffer."""
+
+    def pause(datagrams: int, *, prompt: bool = False, buffer: int = 64 * MIB) -> float:
+        return Pacing(200_000_000, prompt=prompt, buffer=buffer).pause_s(datagrams, 9_000_000)
+
+    one, two = pytest.approx(0.0012), pytest.approx(0.0112)
+    assert (pause(1499), pause(1500), pause(16_383), pause(16_384)) == (one, two, two, one)
+    assert pause(5000, prompt=True) == one
+    assert (pause(4000, buffer=16 * MIB), pause(4096, buffer=16 * MIB), pause(1500, buffer=MIB)) == (two, one, one)
 
 
 def test_an_iteration_waits_for_nothing() -> None:

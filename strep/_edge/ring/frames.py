@@ -30,7 +30,7 @@ U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-BATCH_FRAMES: Final = 4096  # that are decoded together, at most
+BATCH_FRAMES: Final = 8192  # that are decoded together, at most
 _BATCHES_A_LOOK: Final = 16  # between two looks at how long rows need be
 
 
@@ -105,18 +105,20 @@ class FrameDecoder:
         if foreign is not None:
             return self._mixed(frames, np.ones(n, np.bool_), arrival_ns, long)
         length = self._lengths(n, common.length)
-        if common.port is None:
+        wanted: Mask | None = None
+        if common.port is None or not common.destination:
             port = heads.column(version.udp + 2, ">u2", n).astype(np.uint16)
             wanted = self._ports.wanted(port, destination)
-        else:
+        elif self._ports.takes(common.port, destination[0].tobytes()):
             port = _constants(common.port, "u2")[:n]
-            wanted = self._ports.wanted(port[:1] if len(destination) == 1 else port, destination)
+        else:
+            return None
         slab = self._bodies(frames, int(length.max()) if common.length is None else common.length)
         hi, lo = self._sources(n)
         source_port = heads.column(version.udp, ">u2", n).astype(np.uint16)
         batch = DatagramBatch(slab, length, arrival_ns, hi, lo, source_port, port)
         if wanted is not None:
-            batch = batch.take(np.flatnonzero(np.broadcast_to(wanted, n)))
+            batch = batch.take(np.flatnonzero(wanted))
         return batch if len(batch) else None
 
     # --- copies and columns ---------------------------------------------------------------------------------------

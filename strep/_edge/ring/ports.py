@@ -37,6 +37,11 @@ class PortTable:
         """Take it no more."""
         self._owner[port] = _NOBODY
 
+    def takes(self, port: int, host: bytes) -> bool:
+        """Whether what comes to this port at this address is for a bound port."""
+        owner = int(self._owner[port])
+        return owner == _ANYBODY or (owner > _ANYBODY and self._hosts[owner - 2] == host)
+
     def wanted(self, port: npt.NDArray[np.uint16], destination: npt.NDArray[np.uint8]) -> Mask | None:
         """Which datagrams are for a bound port, bool (n,); None: all. ``destination`` uint8 (n, 4 or 16), or (1, 4 or
         16): of all."""
@@ -48,9 +53,5 @@ class PortTable:
             here = owner == number
             if not here.any():
                 continue
-            to_it = (destination == np.frombuffer(host, np.uint8)).all(axis=1)
-            if len(to_it) == 1:
-                wanted |= here if to_it[0] else False
-            else:
-                wanted |= here & to_it
+            wanted |= here & (destination == np.frombuffer(host, np.uint8)).all(axis=1)
         return None if wanted.all() else wanted

@@ -340,18 +340,31 @@ class Outlet:
         return faults
 
     def _name_codecs(self, rows: I64, arrival_ns: I64) -> None:
-        state, undo = self._state, self._undo
+        """The codecs of those of these rows' streams that have none yet, and when their first frames arrived."""
+        state = self._state
+        named: dict[int, tuple[StreamInfo, int]] = {}  # by row: who has one now, and its origin before
+        self._undo.call(self._take_names_back, named)
+        codec = state.timeline.codec
         for row, arrival in zip(rows.tolist(), arrival_ns.tolist(), strict=True):
-            info = state.registry.info[row]
-            if row in state.codecless and info is not None:
-                undo.call(setattr, info, "codec", None)
-                undo.call(setattr, info, "origin_ns", info.origin_ns)
-                undo.call(state.codecless.add, row)
-                info.codec = self._types.codecs[int(state.timeline.codec[row])]
+            if row in state.codecless and row not in named and (info := state.registry.info[row]) is not None:
+                named[row] = info, info.origin_ns
+                info.codec = self._types.codecs[codec[row]]
                 info.origin_ns = info.origin_ns or arrival
-                # not noted: it will be begun again
-                state.clock.begin(row, info.codec.sample_rate, info.origin_ns)
-                state.codecless.discard(row)
+        if not named:
+            return
+        # not noted: they will be begun again
+        infos = [info for info, _ in named.values()]
+        state.clock.begin(
+            np.array(list(named)),
+            np.array([info.sample_rate for info in infos]),
+            np.array([info.origin_ns for info in infos]),
+        )
+        state.codecless.difference_update(named)
+
+    def _take_names_back(self, named: dict[int, tuple[StreamInfo, int]]) -> None:
+        for info, origin_ns in named.values():
+            info.codec, info.origin_ns = None, origin_ns
+        self._state.codecless.update(named)
 
 
 def _by_block(work: Callable[[], PacketSamples], first: I64) -> dict[int, npt.NDArray[np.int16]]:

@@ -17,7 +17,8 @@ Rows = npt.NDArray[np.int64]
 _EMPTY: Final = -1
 _REMOVED: Final = -2  # there was a key: a search goes on behind it
 _FEWEST_SLOTS: Final = 1024
-_SLOTS_AHEAD: Final = np.arange(1, 9)  # that are looked at together when a key is not in its first slot
+_NEXT_SLOT: Final = np.arange(1, 2)
+_SLOTS_AHEAD: Final = np.arange(1, 9)  # that are looked at together when a key is in neither of its first two slots
 
 
 class KeyTable:
@@ -84,12 +85,13 @@ class KeyTable:
         if todo.size:
             todo = todo[row[todo] != _EMPTY]  # which is the answer
         if todo.size:
-            row[todo] = self._search(place[todo], hi[todo], lo[todo], tag[todo])
+            row[todo] = self._search(place[todo], hi[todo], lo[todo], tag[todo], _NEXT_SLOT)
         return row
 
-    def _search(self, place: Rows, hi: U64, lo: U64, tag: U64) -> Rows:
-        """Rows of keys that do not stand in their first slot, a few slots of all of them at a time."""
-        row = self._slots.take((place[:, None] + _SLOTS_AHEAD) & (self._size - 1))
+    def _search(self, place: Rows, hi: U64, lo: U64, tag: U64, ahead: Rows = _SLOTS_AHEAD) -> Rows:
+        """Rows of keys that do not stand in the slots before: ``ahead`` are those of all of them that are looked at
+        together. Most stand in the next one, so that is looked at alone."""
+        row = self._slots.take((place[:, None] + ahead) & (self._size - 1))
         miss = self._hi.take(row, mode="clip") ^ hi[:, None]
         miss |= self._lo.take(row, mode="clip") ^ lo[:, None]
         miss |= self._tag.take(row, mode="clip") ^ tag[:, None]
@@ -98,7 +100,7 @@ class KeyTable:
         if todo.size:
             todo = todo[(row[todo] != _EMPTY).all(axis=1)]
         if todo.size:
-            found[todo] = self._search(place[todo] + len(_SLOTS_AHEAD), hi[todo], lo[todo], tag[todo])
+            found[todo] = self._search(place[todo] + len(ahead), hi[todo], lo[todo], tag[todo])
         return found
 
     def add(self, rows: Rows, hi: U64, lo: U64, tag: U64) -> None:

@@ -21,6 +21,10 @@ __all__ = ["Registry"]
 U64 = npt.NDArray[np.uint64]
 
 _UNSAFE: Final = re.compile(r"[^0-9A-Za-z]")
+# looking members up, and their labels, costs as much as the rest of admitting a stream
+_LEGS: Final = (Leg(0), Leg(1))
+_DIRECTIONS: Final = (Direction(0), Direction(1))
+_STEMS: Final = {(leg, direction): f"{leg.label}-{direction.label}" for leg in Leg for direction in Direction}
 
 
 class Registry:
@@ -125,9 +129,9 @@ class Registry:
         """Give a new stream its row and its name. The registry must not be full. ``direction`` None: as the tag says;
         ``source``: address (two words of 64 bits) and port."""
         kind = kind_of_tag(tag)
-        leg = Leg(tag & 1)
+        leg = _LEGS[tag & 1]
         if direction is None:
-            direction = Direction((tag >> 1) & 1)
+            direction = _DIRECTIONS[(tag >> 1) & 1]
         call_leg_id = None
         name = f"rtp-{local_port}-{ssrc:08x}"
         # another stream has this name: of a sibling, or of who sends to another address
@@ -139,7 +143,7 @@ class Registry:
                 number += 1
                 name = f"{base}-{number}"
             self._sibling_names.add(name)
-        stem = f"{leg.label}-{direction.label}"
+        stem = _STEMS[leg, direction]
         leg_name = name
         if kind == KIND_CALL_LEG:
             call_leg_id = uuid.UUID(int=hi << 64 | lo)

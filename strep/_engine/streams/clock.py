@@ -99,24 +99,23 @@ class ClockFilter:
         self.skew_ppm[rows] = np.nan
         self.floor[rows] = UNKNOWN_FLOOR
 
-    def begin(self, row: int, rate: int, origin_ns: int) -> None:
-        """A stream's first audio. ``origin_ns``: what is known so far of when its first frame arrived."""
+    def begin(self, rows: I64, rate: I64, origin_ns: I64) -> None:
+        """Streams' first audio. ``origin_ns``: what is known so far of when their first frames arrived."""
         for sums in (
             self._level, self._level_at, self._slope, self._windows, self._points,
             self._mean_x, self._mean_y, self._sxx, self._sxy, self._sxx_before, self._sxy_before,
+            self._base, self._from, self._count,
         ):  # fmt: skip
-            sums[row] = 0
-        self.skew_ppm[row] = np.nan
-        self._odd[row] = self._last[row] = self._earlier[row] = np.nan
-        self._rate[row] = rate
-        self._step[row] = 0 if SECOND_NS % rate else SECOND_NS // rate
-        self._offset[row] = self._origin[row] = origin_ns
-        # as _begin_windows does it for many
-        self._base[row] = self._from[row] = 0
-        self._edge[row] = _EARLY_TENTHS[0] * rate // 10
-        self._until[row] = WINDOW_S * rate
-        self._low[row] = NEVER_NS
-        self._count[row] = 0
+            sums[rows] = 0
+        self.skew_ppm[rows] = np.nan
+        self._odd[rows] = self._last[rows] = self._earlier[rows] = np.nan
+        self._rate[rows] = rate
+        self._step[rows] = np.where(SECOND_NS % rate, 0, SECOND_NS // rate)
+        self._offset[rows] = self._origin[rows] = origin_ns
+        # as _begin_windows does it for those that go on
+        self._edge[rows] = _EARLY_TENTHS[0] * rate // 10
+        self._until[rows] = WINDOW_S * rate
+        self._low[rows] = NEVER_NS
 
     def map(self, placed: Placement) -> tuple[Placement, I64]:
         """Take these packets in. Returns the blocks, split where a window begins, and their ``time_ns`` int64 (m,)."""
