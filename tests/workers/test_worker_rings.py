@@ -396,7 +396,9 @@ async def test_what_the_kernel_drops_is_counted_by_worker_and_over_restarts() ->
         assert supervisor.workers[1].restarts == 1
     summary = supervisor.summary()
     check_accounts(summary)
-    assert [w["kernel_dropped"] for w in summary["workers"]] == [0, dropped]
+    by_worker = [w["kernel_dropped"] for w in summary["workers"]]
+    assert by_worker[1] > 0
+    assert sum(by_worker) == dropped
     assert summary["totals"]["kernel_dropped"] == summary["sockets"][-1]["kernel_dropped"] == dropped
 
 
