@@ -68,6 +68,29 @@ class _Record:
     ended: bool = False
 
 
+class _Deaths:
+    """When a worker's processes died, and how long its next one waits."""
+
+    def __init__(self) -> None:
+        self._at_s: deque[float] = deque(maxlen=_MAX_DEATHS + 1)
+        self._delay_s = 0.0  # before the last restart
+
+    def delay_s(self, index: int) -> float:
+        """Worker ``index`` has died now: wait so long before the next process."""
+        now = time.monotonic()
+        self._at_s.append(now)
+        within_s = now - self._at_s[0]
+        if len(self._at_s) <= _MAX_DEATHS or within_s >= _DEATHS_WITHIN_S:
+            self._delay_s = 0.0
+            return 0.0
+        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LONGEST_DELAY_S)
+        _log.warning(
+            "worker %d died %d times within %g s: the next one is started in %g s",
+            index, len(self._at_s), within_s, self._delay_s,
+        )  # fmt: skip
+        return self._delay_s
+
+
 class WorkerProcess:
     """Keeps one worker going: starts a process, listens to it until it ends, and starts another.
 
@@ -96,7 +119,6 @@ class WorkerProcess:
         self._on_incident = on_incident
         self._published = 0  # as of the last look
         self._silent_s = 0.0  # for how long it has published nothing
-        self._delay_s = 0.0  # before the last restart
         self._state: State = "starting"
         self._pid: int | None = None
         self._record = _Record()
@@ -104,7 +126,7 @@ class WorkerProcess:
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
-        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS + 1)
+        self._deaths = _Deaths()
         # of processes that have ended
         self._past_totals: list[dict[str, Any]] = []
         self._past_sinks: list[list[dict[str, Any]]] = []
@@ -184,20 +206,11 @@ class WorkerProcess:
             await self._save_files(streams)
 
     async def _wait_before_restart(self) -> None:
-        now = time.monotonic()
-        self._deaths.append(now)
-        often = len(self._deaths) > _MAX_DEATHS and now - self._deaths[0] < _DEATHS_WITHIN_S
-        if not often:
-            self._delay_s = 0.0
-            return
-        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LONGEST_DELAY_S)
-        _log.warning(
-            "worker %d died %d times within %g s: the next one is started in %g s",
-            self.index, len(self._deaths), now - self._deaths[0], self._delay_s,
-        )  # fmt: skip
-        self._state = "waiting"
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), self._delay_s)
+        delay_s = self._deaths.delay_s(self.index)
+        if delay_s:
+            self._state = "waiting"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     def look(self, seconds: float) -> None:
         """See whether it still publishes figures; to be called every ``seconds``. If it does not, it is killed, and
