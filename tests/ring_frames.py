@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strep._edge.ring.layout import FRAME_BYTES
+from strep._edge.ring.long import LongPackets
 
 NET = 100
 STATUS_USER, STATUS_COPY, STATUS_NOT_READY, STATUS_VALID = 0x1, 0x2, 0x8, 0x80
@@ -81,7 +82,8 @@ class Frame:
         return data if self.status & STATUS_COPY else None
 
 
-def ring_of(frames: list[Frame]) -> tuple[npt.NDArray[np.uint8], list[bytes]]:
+def ring_of(frames: list[Frame]) -> tuple[npt.NDArray[np.uint8], LongPackets]:
     ring = np.zeros((len(frames), FRAME_BYTES), np.uint8)
-    long = [data for data in (frame.put(row) for frame, row in zip(frames, ring, strict=True)) if data is not None]
-    return ring, long
+    waiting = [frame.put(row) for frame, row in zip(frames, ring, strict=True)]
+    long = {row: data for row, data in enumerate(waiting) if data is not None}
+    return ring, LongPackets.of(list(long.values()), np.array(list(long), np.int64))

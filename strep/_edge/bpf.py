@@ -1,6 +1,6 @@
 """Classic BPF: the instructions that programs here are made of (linux/bpf_common.h, linux/filter.h), and how a socket
 gets one. A program for a packet socket counts bytes from the link header on, one for a UDP socket from the UDP header
-on, one that steers from the payload on."""
+on, one that steers sockets from the payload on, one that steers packet sockets from the IP header on."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ LOAD_HALF_AT_X: Final = 0x48
 LOAD_BYTE_AT_X: Final = 0x50
 SET: Final = 0x00  # A = k
 SET_X: Final = 0x01
+SET_X_LENGTH: Final = 0xB1  # X = 4 * (P[k] & 15): of an IPv4 header
 STORE: Final = 0x02  # M[k] = A
 STORE_X: Final = 0x03
 RECALL: Final = 0x60  # A = M[k]
 RECALL_X: Final = 0x61
 A_TO_X: Final = 0x07
+ADD: Final = 0x04  # A += k
 ADD_X: Final = 0x0C  # A += X
 MULTIPLY: Final = 0x24
 MODULO: Final = 0x94
@@ -61,9 +63,9 @@ DROP: Final[Instruction] = (RETURN, 0, 0, 0)
 KEEP: Final[Instruction] = (RETURN, 0, 0, _WHOLE)
 
 
-def attach(sock: socket.socket, option: int, program: Sequence[Instruction]) -> None:
+def attach(sock: socket.socket, option: int, program: Sequence[Instruction], *, level: int = socket.SOL_SOCKET) -> None:
     """Give a socket a program. Raises OSError."""
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: a length, padding as the machine wants it, a pointer
-    sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
+    sock.setsockopt(level, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))

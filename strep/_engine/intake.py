@@ -50,9 +50,19 @@ class Intake:
 
     def __init__(self, accounts: Accounts, registry: Registry, sources: SourceFilter | None, pins: SourcePins) -> None:
         self._pins = pins
+        self._places = SourcePins("address")
         self._accounts = accounts
         self._registry = registry
         self._sources = sources
+
+    def _destinations(self, batch: DatagramBatch, rows: I64 | None) -> npt.NDArray[np.uint64] | None:
+        """Words of the addresses that these rows were sent to; None: ours."""
+        hi, lo = batch.destination_hi, batch.destination_lo
+        if hi is None or lo is None:
+            return None
+        if rows is not None:
+            hi, lo = hi[rows], lo[rows]
+        return self._places.words(hi, lo, np.zeros(len(hi), np.uint16))
 
     def packets_of(self, batch: DatagramBatch) -> tuple[Packets | None, I64 | None]:
         """The media packets of a batch, and their rows in it (None: all)."""
@@ -90,8 +100,9 @@ class Intake:
         if strep is not None and not strep.all():
             port = batch.local_port if rows is None else batch.local_port[rows]
             self._registry.key_words(
-                strep=strep, hi=columns.call_leg_hi, lo=columns.call_leg_lo, tag=tag, ssrc=columns.ssrc, local_port=port
-            )
+                strep=strep, hi=columns.call_leg_hi, lo=columns.call_leg_lo, tag=tag, ssrc=columns.ssrc,
+                local_port=port, destination=self._destinations(batch, rows),
+            )  # fmt: skip
 
         hi, lo, port = batch.source_hi, batch.source_lo, batch.source_port
         source = self._pins.words(*((hi, lo, port) if rows is None else (hi[rows], lo[rows], port[rows])))

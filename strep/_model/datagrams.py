@@ -15,6 +15,7 @@ __all__ = ["ROW_BYTES", "SLOT_MINIMUM", "DatagramBatch", "end_to_end", "in_one_t
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
 
 SLOT_MINIMUM = 64  # slab rows are at least this wide, so that fixed header offsets are always readable
 ROW_BYTES = 2048  # up to here datagrams have a row each; a batch with longer ones has them end to end
@@ -35,6 +36,7 @@ class DatagramBatch:
     ``first_row``  int64, None in a usual batch. Otherwise the datagrams stand end to end, because some are long: rows
                    have SLOT_MINIMUM bytes, and datagram i begins with row ``first_row[i]`` and goes on through those
                    behind it. It is whole, but where ``captured`` says otherwise.
+    ``destination_hi, destination_lo`` as the source, of traffic between others; None: it came to us.
 
     The slab belongs to the edge, which overwrites it with its next batch. Do not keep a view of it.
     """
@@ -48,6 +50,8 @@ class DatagramBatch:
     local_port: npt.NDArray[np.uint16]
     captured: npt.NDArray[np.int32] | None = None
     first_row: I64 | None = None
+    destination_hi: npt.NDArray[np.uint64] | None = None
+    destination_lo: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -88,6 +92,8 @@ class DatagramBatch:
             local_port=self.local_port.copy(),
             captured=None if self.captured is None else self.captured.copy(),
             first_row=None if self.first_row is None else self.first_row.copy(),
+            destination_hi=None if self.destination_hi is None else self.destination_hi.copy(),
+            destination_lo=None if self.destination_lo is None else self.destination_lo.copy(),
         )
 
     def take(self, rows: npt.NDArray[np.intp] | slice, slab: U8 | None = None) -> DatagramBatch:
@@ -104,6 +110,8 @@ class DatagramBatch:
             local_port=self.local_port[rows],
             captured=None if self.captured is None else self.captured[rows],
             first_row=None if self.first_row is None else self.first_row[rows],
+            destination_hi=None if self.destination_hi is None else self.destination_hi[rows],
+            destination_lo=None if self.destination_lo is None else self.destination_lo[rows],
         )
 
 
@@ -145,8 +153,20 @@ def joined(batches: list[DatagramBatch]) -> DatagramBatch:
         local_port=np.concatenate([b.local_port for b in batches]),
         captured=None if all(b.captured is None for b in batches) else np.concatenate([b.kept() for b in batches]),
         first_row=first_row,
+        destination_hi=_known([b.destination_hi for b in batches], batches),
+        destination_lo=_known([b.destination_lo for b in batches], batches),
     )
     return one.take(np.argsort(one.arrival_ns, kind="stable"))
+
+
+def _known(columns: list[U64 | None], batches: list[DatagramBatch]) -> U64 | None:
+    """One column of several; zeros where there is none. None: there is none at all."""
+    if all(column is None for column in columns):
+        return None
+    return np.concatenate([
+        np.zeros(len(batch), np.uint64) if column is None else column
+        for column, batch in zip(columns, batches, strict=True)
+    ])  # fmt: skip
 
 
 def _slabs_of(batches: list[DatagramBatch]) -> tuple[U8, I64 | None]:

@@ -92,7 +92,7 @@ class Receiver:
                      ports share. It is in front of the machine's firewall: ``allow`` is what limits senders then.
     ``interface``    names of interfaces that the ring looks at; by default those that the ports' addresses belong to.
     ``sniff``        "udp portrange 10000-20000": instead of listening, take traffic between others as it comes by on
-                     ``interface`` (a mirror port), a stream per port and SSRC as in a replay.
+                     ``interface`` (a mirror port), a stream per address pair, port and SSRC as in a replay.
     ``receive_buffer``  bytes of receive buffer to ask the kernel for, for each socket; default 128 MiB, each port of a
                      pair 1 MiB. What was granted is in :attr:`sockets`.
     ``drain_s``      how much longer than 2 s the end may take, to read and finish what has come before it.

@@ -72,9 +72,9 @@ def replay(
 ) -> Replay:
     """Run a capture file through engine and sinks, as fast as it goes.
 
-    STREP is told by its header. Plain RTP makes a stream per port and SSRC, unless ``rx`` and ``tx`` say which
-    direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the replay up
-    and loses nothing, but at the end sinks have 60 s: what a WAV sink has not written then counts as dropped.
+    STREP is told by its header. Plain RTP makes a stream per address pair, port and SSRC, unless ``rx`` and ``tx`` say
+    which direction a port is; files that ``Receiver(pcap=...)`` recorded say it themselves. A slow sink holds the
+    replay up and loses nothing, but at the end sinks have 60 s: what a WAV sink has not written then counts as dropped.
 
     ``path``            the file: pcap, pcapng, rtpdump or mjr (Janus) is detected; gzip, zstd, lz4 or a pipe of one;
                         "-" is standard input.

@@ -262,7 +262,7 @@ _NO_CONTROL: Final = "nothing there announces call legs or opens pairs: use a Re
 _FROM_A_FILE: Final = "a replay reads a file"
 _BY_API: Final = "strep serve learns call legs from webhooks, and names and binds them itself"
 
-_ONE_RING: Final = "one process reads a packet ring: use a Receiver"
+_ONE_SNIFFS: Final = "one process takes traffic between others: use a Receiver"
 
 _NOT_FOR_REPLAY: Final = {
     "listen": f"{_FROM_A_FILE}: STREP is told by its header, on any port",
@@ -282,8 +282,7 @@ NOT_FOR: Final[Mapping[str, Mapping[str, str]]] = {
     "replay": _NOT_FOR_REPLAY,
     "Supervisor": {
         **dict.fromkeys(("pairs", "announced_only", "pending_s"), _NO_CONTROL),
-        "interface": _ONE_RING,
-        "sniff": _ONE_RING,
+        "sniff": _ONE_SNIFFS,
     },
     "strep capture": dict.fromkeys(("pairs", "announced_only", "pending_s"), _NO_CONTROL),
     "strep replay": _NOT_FOR_REPLAY,
@@ -328,13 +327,13 @@ class SocketOptions(EngineOptions, total=False):
     pcap: str | PathLike[str] | None
     transport: str
     receive_buffer: int
+    interface: Sequence[str]
     drain_s: float
 
 
 class ReceiverOptions(SocketOptions, total=False):
     """Of :class:`strep.Receiver`."""
 
-    interface: Sequence[str]
     sniff: str | None
     pairs: str | None
     announced_only: bool

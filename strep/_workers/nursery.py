@@ -25,7 +25,7 @@ __all__ = ["Nursery", "inside_nursery", "main"]
 
 _REQUEST: Final = struct.Struct("!II")  # index, generation; with file descriptors
 _LENGTH: Final = struct.Struct("!I")
-_MAX_FDS: Final = 8
+_MAX_FDS: Final = 16
 # SIGINT reaches all processes of the terminal's group; the parent decides what it means
 _START: Final = """\
 import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,10 +1,11 @@
-"""The sockets of all workers: bound once, in order, and open as long as the parent lives."""
+"""What all workers receive on, their sockets: bound once, in order, and open as long as the parent lives."""
 
 from __future__ import annotations
 
 import logging
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,9 +14,10 @@ from .._edge.udp import UdpAddress
 from .._edge.udp.base import bind_socket, dropped_by_kernel
 from .._edge.udp.ending import admit_all, count_waiting, refuse_all, shut
 from .._model.exceptions import BindError, ConfigurationError
+from .._receiver.sockets import SocketStatus
 from . import steering
 
-__all__ = ["PortPlan", "SharedPort", "SharedPorts", "SteeringError", "bind_group"]
+__all__ = ["PortPlan", "SharedPort", "SharedPorts", "SteeringError", "WorkerPorts", "bind_group"]
 
 _log = logging.getLogger("strep")
 
@@ -95,15 +97,12 @@ class SharedPort:
         return 0 if sock is None else count_waiting(sock, until_s)
 
 
-class SharedPorts:
-    """All ports of a supervisor."""
+class WorkerPorts(ABC):
+    """What the workers of a supervisor receive on: bound by the parent, which holds it as long as it lives."""
 
     def __init__(self) -> None:
         self.workers = 0
-        self.described: list[SharedPort] = []  # in the order of the plan; they stay here when they are closed
         self.fallback: str | None = None  # why there is one worker only, where more were asked for
-        self._open: list[SharedPort] = []
-        self._dropped_at_end: list[list[int]] = []
 
     def bind(self, plans: Sequence[PortPlan], workers: int, receive_buffer: int) -> None:
         """Bind them for ``workers``; for one, if the kernel does not steer. Raises BindError, ConfigurationError."""
@@ -115,7 +114,7 @@ class SharedPorts:
                 self.fallback = str(error)
                 _log.warning("%s: one process does it all", error)
                 self._bind_all(plans, 1, receive_buffer)
-            numbers = [port.address.port for port in self._open]
+            numbers = self.numbers
             if len(set(numbers)) < len(numbers):
                 raise ConfigurationError(
                     f"one port on several addresses ({numbers}): streams are told apart by port, choose different ones"
@@ -123,7 +122,57 @@ class SharedPorts:
         except BaseException:
             self.close()
             raise
-        self.described = list(self._open)
+
+    @abstractmethod
+    def _bind_all(self, plans: Sequence[PortPlan], workers: int, receive_buffer: int) -> None:
+        """Raises BindError, ConfigurationError, SteeringError; then :meth:`close` is called."""
+
+    @property
+    @abstractmethod
+    def numbers(self) -> list[int]:
+        """The ports."""
+
+    @abstractmethod
+    def descriptors_of(self, index: int) -> list[int]:
+        """What one worker gets; it has duplicates of them."""
+
+    @abstractmethod
+    def addresses_of(self, index: int) -> dict[str, str]:
+        """One worker's ports as arguments of a receiver: addresses by "listen", "rx" and "tx"."""
+
+    @abstractmethod
+    def status(self, transport: str, requested: int) -> list[SocketStatus]:
+        """As :attr:`Supervisor.sockets` has them, those that are closed too."""
+
+    @abstractmethod
+    def dropped(self) -> list[int]:
+        """What the kernel dropped, by worker; of the time before :meth:`shut`, once that is over."""
+
+    @abstractmethod
+    def shut(self) -> None:
+        """Let nothing more in, for any worker."""
+
+    @abstractmethod
+    def count_after_end(self) -> int:
+        """Datagrams that came after :meth:`shut`."""
+
+    @abstractmethod
+    def count_rest(self, index: int, until_s: float) -> int:
+        """Datagrams that a worker has not received; ``until_s`` on the monotonic clock counting is given up."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give all back."""
+
+
+class SharedPorts(WorkerPorts):
+    """Sockets, one a worker for each port."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._described: list[SharedPort] = []  # in the order of the plan; they stay here when they are closed
+        self._open: list[SharedPort] = []
+        self._dropped_at_end: list[list[int]] = []
 
     def _bind_all(self, plans: Sequence[PortPlan], workers: int, receive_buffer: int) -> None:
         self.workers = workers
@@ -131,36 +180,46 @@ class SharedPorts:
             own = bind_group(plan.address, workers if plan.shared else 1, receive_buffer)
             nobody = [None] * (workers - len(own))
             self._open.append(SharedPort(plan.label, [*nobody, *own]))
+        self._described = list(self._open)
 
-    def sockets_of(self, index: int) -> list[socket.socket]:
-        """The sockets of one worker."""
-        return [sock for port in self._open if (sock := port.sockets[index]) is not None]
+    @property
+    def numbers(self) -> list[int]:
+        return [port.address.port for port in self._open]
+
+    def descriptors_of(self, index: int) -> list[int]:
+        return [sock.fileno() for port in self._open if (sock := port.sockets[index]) is not None]
 
     def addresses_of(self, index: int) -> dict[str, str]:
-        """The same as arguments of a receiver: addresses by "listen", "rx" and "tx"."""
         mine = [port for port in self._open if port.sockets[index] is not None]
         return {name: str(port.address) for port in mine for name in port.label.split("+")}
 
-    def dropped(self) -> list[list[int]]:
-        """Datagrams that the kernel dropped, by port and worker; of the time before :meth:`shut`, once that is over."""
+    def status(self, transport: str, requested: int) -> list[SocketStatus]:
+        """``granted_buffer`` is each worker's, ``kernel_dropped`` that of all together."""
+        return [
+            SocketStatus(str(port.address), port.label, transport, requested, port.granted_buffer, sum(dropped))
+            for port, dropped in zip(self._described, self._dropped(), strict=True)
+        ]
+
+    def dropped(self) -> list[int]:
+        return [sum(port) for port in zip(*self._dropped(), strict=True)] or [0] * self.workers
+
+    def _dropped(self) -> list[list[int]]:
+        """By port and worker."""
         return self._dropped_at_end or self._dropped_now()
 
     def _dropped_now(self) -> list[list[int]]:
         return [[port.dropped(i) for i in range(self.workers)] for port in self._open]
 
     def shut(self) -> None:
-        """Let nothing more in, for any worker."""
         self._dropped_at_end = self._dropped_now()
         for port in self._open:
             for sock in port.present:
                 shut(sock)
 
     def count_after_end(self) -> int:
-        """Datagrams that came after :meth:`shut`."""
         return sum(map(sum, self._dropped_now())) - sum(map(sum, self._dropped_at_end))
 
     def count_rest(self, index: int, until_s: float) -> int:
-        """Datagrams that a worker has not received."""
         return sum(port.count_rest(index, until_s) for port in self._open)
 
     def close(self) -> None:

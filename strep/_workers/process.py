@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from socket import socket, socketpair
+from socket import socketpair
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -68,10 +68,34 @@ class _Record:
     ended: bool = False
 
 
+class _Deaths:
+    """When a worker's processes died, and how long its next one waits."""
+
+    def __init__(self) -> None:
+        self._at_s: deque[float] = deque(maxlen=_MAX_DEATHS + 1)
+        self._delay_s = 0.0  # before the last restart
+
+    def delay_s(self, index: int) -> float:
+        """Worker ``index`` has died now: wait so long before the next process."""
+        now = time.monotonic()
+        self._at_s.append(now)
+        within_s = now - self._at_s[0]
+        if len(self._at_s) <= _MAX_DEATHS or within_s >= _DEATHS_WITHIN_S:
+            self._delay_s = 0.0
+            return 0.0
+        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LONGEST_DELAY_S)
+        _log.warning(
+            "worker %d died %d times within %g s: the next one is started in %g s",
+            index, len(self._at_s), within_s, self._delay_s,
+        )  # fmt: skip
+        return self._delay_s
+
+
 class WorkerProcess:
     """Keeps one worker going: starts a process, listens to it until it ends, and starts another.
 
-    ``sockets`` are the parent's, and each process gets all of them. ``rows`` is how many streams it may have.
+    ``fds`` are the parent's, what to receive on, and each process gets all of them. ``rows`` is how many streams it may
+    have.
     """
 
     def __init__(
@@ -79,7 +103,7 @@ class WorkerProcess:
         index: int,
         *,
         nursery: Nursery,
-        sockets: Sequence[socket],
+        fds: Sequence[int],
         rows: int,
         codecs: tuple[Codec, ...],
         on_event: Callable[[dict[str, Any]], None],
@@ -88,14 +112,13 @@ class WorkerProcess:
         self.index = index
         self.restarts = 0
         self._nursery = nursery
-        self._fds = [sock.fileno() for sock in sockets]
+        self._fds = list(fds)
         self._board = Board(rows)
         self._codecs = codecs
         self._on_event = on_event
         self._on_incident = on_incident
         self._published = 0  # as of the last look
         self._silent_s = 0.0  # for how long it has published nothing
-        self._delay_s = 0.0  # before the last restart
         self._state: State = "starting"
         self._pid: int | None = None
         self._record = _Record()
@@ -103,11 +126,12 @@ class WorkerProcess:
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
-        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS + 1)
+        self._deaths = _Deaths()
         # of processes that have ended
         self._past_totals: list[dict[str, Any]] = []
         self._past_sinks: list[list[dict[str, Any]]] = []
         self._past_gap = 0
+        self._past_skipped: Counter[str] = Counter()
         self._entries: dict[tuple[int, int], dict[str, Any]] = {}  # of ended streams, by generation and serial
         self._completions: list[asyncio.Task[None]] = []
 
@@ -182,20 +206,11 @@ class WorkerProcess:
             await self._save_files(streams)
 
     async def _wait_before_restart(self) -> None:
-        now = time.monotonic()
-        self._deaths.append(now)
-        often = len(self._deaths) > _MAX_DEATHS and now - self._deaths[0] < _DEATHS_WITHIN_S
-        if not often:
-            self._delay_s = 0.0
-            return
-        self._delay_s = min(max(2 * self._delay_s, _FIRST_DELAY_S), _LONGEST_DELAY_S)
-        _log.warning(
-            "worker %d died %d times within %g s: the next one is started in %g s",
-            self.index, len(self._deaths), now - self._deaths[0], self._delay_s,
-        )  # fmt: skip
-        self._state = "waiting"
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), self._delay_s)
+        delay_s = self._deaths.delay_s(self.index)
+        if delay_s:
+            self._state = "waiting"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     def look(self, seconds: float) -> None:
         """See whether it still publishes figures; to be called every ``seconds``. If it does not, it is killed, and
@@ -291,6 +306,7 @@ class WorkerProcess:
             self._past_totals.append(totals)
             self._past_sinks.append(figures["sinks"])
             self._past_gap += figures["restart_gap"]
+            self._past_skipped.update(figures.get("skipped", {}))
         record.ended = True
         record.infos.clear()
         if not self._ready.done():
@@ -349,6 +365,13 @@ class WorkerProcess:
     @property
     def restart_gap(self) -> int:
         return self._past_gap + int(self._present().figures.get("restart_gap", 0))
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What came to its ring and is no usable datagram, by cause."""
+        skipped = Counter(self._past_skipped)
+        skipped.update(self._present().figures.get("skipped", {}))
+        return skipped
 
     def entries(self) -> list[dict[str, Any]]:
         """What summary.json says of each stream, ended and live."""

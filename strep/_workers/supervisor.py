@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from math import ceil
@@ -21,8 +22,9 @@ from .._receiver.sockets import SocketStatus
 from .._threads.incidents import Incident
 from .merge import merge_sinks, merge_totals
 from .nursery import Nursery, inside_nursery
-from .ports import PortPlan, SharedPorts
+from .ports import PortPlan, SharedPorts, WorkerPorts
 from .process import WorkerProcess, WorkerStatus
+from .rings import SharedRings
 from .spec import PostingSinks, SinkMaker, WorkerSpec
 
 __all__ = ["Supervisor", "WorkerStatus"]
@@ -51,8 +53,8 @@ class Supervisor:
 
     The kernel steers datagrams by call_leg_id (plain RTP: by SSRC), so all of a call leg meets in one worker; the pair
     of ports ``rx``, ``tx`` belongs to the last one. A worker that dies is replaced at once; what comes meanwhile waits
-    in its socket, which this process holds, and the gap is counted. Where the kernel does not steer (not Linux, not
-    permitted) one worker does it all; :attr:`fallback` says why.
+    in its socket or ring, which this process holds, and the gap is counted. Where the kernel does not steer (not Linux,
+    not permitted) one worker does it all; :attr:`fallback` says why.
 
     ``workers``  1 to 64
     ``sinks``    called in each worker with its index, 0 to ``workers`` - 1; returns the sinks of that worker. It is
@@ -91,15 +93,13 @@ class Supervisor:
         if sinks is not None and not (callable(sinks) or isinstance(sinks, PostingSinks)):
             raise ConfigurationError("sinks are made in each worker: give a function that takes its index")
         settings.refuse_for("Supervisor")
-        if settings.ring:
-            raise ConfigurationError('transport "ring": one process reads a packet ring; use a Receiver, or "auto"')
         self._settings = settings
         self._plans = [PortPlan(address, role.label, role.label == "listen") for address, role in settings.addresses()]
-        self._transport = transport_named(settings.transport).transport
+        self._transport = "ring" if settings.ring else transport_named(settings.transport).transport
         self._codecs = settings.engine_config({}, LATENCY_MS).payload_types.codecs
         self._sinks = sinks
         self._workers_wanted = workers if settings.listen is not None else 1  # a pair of ports is one call leg
-        self._ports = SharedPorts()
+        self._ports: WorkerPorts = SharedRings(settings.interface) if settings.ring else SharedPorts()
         self._processes: list[WorkerProcess] = []
         self._looking: asyncio.Task[None] | None = None
         self._incidents: Broadcast[Incident] = Broadcast()
@@ -145,7 +145,7 @@ class Supervisor:
                 WorkerProcess(
                     i,
                     nursery=self._nursery,
-                    sockets=self._ports.sockets_of(i),
+                    fds=self._ports.descriptors_of(i),
                     rows=spec.rows,
                     codecs=self._codecs,
                     on_event=lambda event: self.on_event(event),  # users may set it at any time
@@ -200,6 +200,7 @@ class Supervisor:
             await asyncio.sleep(_LOOK_S)
             for process in self._processes:
                 process.look(_LOOK_S)
+            self._ports.dropped()  # of rings, workers do not ask the kernel themselves
 
     def incidents(self) -> AsyncIterator[Incident]:
         """What happens to the workers: the incidents of their receivers (:meth:`Receiver.incidents`; ``data`` names the
@@ -215,18 +216,13 @@ class Supervisor:
 
     @property
     def sockets(self) -> list[SocketStatus]:
-        """One entry an address: ``granted_buffer`` is each worker's, ``kernel_dropped`` that of all together."""
-        return [
-            SocketStatus(
-                address=str(port.address),
-                role=port.label,
-                transport=self._transport,
-                requested_buffer=self._settings.receive_buffer,
-                granted_buffer=port.granted_buffer,
-                kernel_dropped=sum(dropped),
-            )
-            for port, dropped in zip(self._ports.described, self._ports.dropped(), strict=True)
-        ]
+        """One entry an address: ``granted_buffer`` is each worker's, ``kernel_dropped`` that of all together. Rings
+        have an entry of their own, as with a receiver."""
+        found = self._ports.status(self._transport, self._settings.receive_buffer)
+        skipped: Counter[str] = Counter()
+        for process in self._processes:
+            skipped.update(process.skipped)
+        return [replace(one, skipped=dict(sorted(skipped.items()))) if one.role == "ring" else one for one in found]
 
     @property
     def live_streams(self) -> int:
@@ -253,7 +249,7 @@ class Supervisor:
     def totals(self) -> Totals:
         """What became of every datagram, of all workers, those that died too; at most 0.1 s old."""
         totals = merge_totals(part for process in self._processes for part in process.totals())
-        totals.kernel_dropped, totals.after_end = sum(map(sum, self._ports.dropped())), self._after_end
+        totals.kernel_dropped, totals.after_end = sum(self._ports.dropped()), self._after_end
         if unread := sum(self._unread):
             totals.datagrams += unread
             totals.dropped += unread
@@ -281,7 +277,7 @@ class Supervisor:
                 "index": process.index,
                 "restarts": process.restarts,
                 "datagrams": sum(totals["datagrams"] for totals in process.totals()) + unread,
-                "kernel_dropped": sum(port[process.index] for port in dropped),
+                "kernel_dropped": dropped[process.index],
                 "restart_gap_packets": process.restart_gap,
             }
             for process, unread in zip(self._processes, self._unread or [0] * len(self._processes), strict=True)

@@ -13,6 +13,10 @@ import sys
 import traceback
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from .._edge.ring.making import lent_sockets
 from .._edge.udp.address import UdpAddress
 from .._edge.udp.edge import Edge
 from .._model.exceptions import StrepError
@@ -25,8 +29,13 @@ from .event_loop import loop_factory
 from .ledger import Ledger
 from .messages import Post, PostedLogs
 from .spec import WorkerSpec
+from .steering import workers_of
 
-__all__ = ["main"]
+__all__ = ["edge_on", "main"]
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 _PUBLISH_S: Final = 0.1  # between two publications of figures
 _STOP_S: Final = 1.8  # the parent has 2 s for everything
@@ -69,11 +78,12 @@ class _Worker:
         made = spec.make_sinks(index, lambda event: post.put("event", event))
         self._sinks = [as_sink(sink) for sink in made]
         self._ledger = Ledger(self._board.read(), self._beginning)
-        sockets = [socket.socket(fileno=fd) for fd in fds[1:]]
+        settings = spec.settings_of(index, generation, sinks=bool(self._sinks))
+        self._ring = settings.ring
         self._receiver = Receiver.of(
-            spec.settings_of(index, generation, sinks=bool(self._sinks)),
+            settings,
             [*self._sinks, self._ledger],
-            edge=Edge(bound={UdpAddress(*sock.getsockname()[:2]): sock for sock in sockets}),
+            edge=edge_on(fds[1:], index, len(spec.settings), ring=settings.ring),
             hooks=Hooks(
                 started=self._on_start,
                 received_all=self._publish,  # once more, for the process that goes on from here
@@ -145,4 +155,24 @@ class _Worker:
             "restart_gap": self._ledger.restart_gap,
             "problems": self._receiver.problems() if self._receiver.running else [],
             "last_read_age_s": self._receiver.last_read_age_s,
+            "skipped": self._skipped(),
         }
+
+    def _skipped(self) -> dict[str, int]:
+        return next((s.skipped for s in self._receiver.sockets if s.role == "ring"), {}) if self._ring else {}
+
+
+def edge_on(fds: list[int], index: int, workers: int, *, ring: bool) -> Edge:
+    """What reads what the parent has opened: sockets; or the states of rings, and packet sockets among them."""
+    states, numbers = (fds[0], fds[1:]) if ring else (None, fds)
+    sockets = [socket.socket(fileno=number) for number in numbers]
+    packets = [sock for sock in sockets if sock.family not in (socket.AF_INET, socket.AF_INET6)]
+    bound = {UdpAddress(*sock.getsockname()[:2]): sock for sock in sockets if sock not in packets}
+    if states is None:
+        return Edge(bound=bound)
+
+    def mine(data: U8, at: I64, length: I64) -> Mask:
+        own: Mask = workers_of(data, at, length, workers) == index
+        return own
+
+    return Edge(bound=bound, lent=lent_sockets(packets, states, index, mine if workers > 1 else None))

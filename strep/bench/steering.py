@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .._edge.udp import UdpAddress, open_socket
+from .._edge.udp.base import Reader
 from .._model.exceptions import ConfigurationError
 from .._model.types import Direction, Leg
 from .._parser import build_datagram
-from .._workers.ports import SteeringError, bind_group
+from .._workers.ports import PortPlan, SteeringError, bind_group
+from .._workers.rings import SharedRings
 from .._workers.steering import worker_of
 from ..simulate._sendmmsg import BatchSender
 
@@ -24,6 +27,7 @@ _CALL_LEGS: Final = 4000
 _PLAIN_SOURCES: Final = 2000
 _BURST: Final = 250  # datagrams: what the smallest receive buffer holds
 _PAYLOAD_BYTES: Final = 160
+_BUFFER_BYTES: Final = 16 << 20
 _ARRIVAL_TIMEOUT_S: Final = 5.0
 
 
@@ -44,12 +48,15 @@ class Steering:
         return self.received == self.packets and not (self.wrong or self.split_legs)
 
 
-def measure_steering(packets: int = 1_000_000, workers: int = 2, *, address: str = "127.0.0.1") -> Steering:
-    """Send ``packets`` datagrams to a group of ``workers`` sockets and look where each arrives.
+def measure_steering(
+    packets: int = 1_000_000, workers: int = 2, *, address: str = "127.0.0.1", transport: str = "auto"
+) -> Steering:
+    """Send ``packets`` datagrams to a group of ``workers`` sockets and look where each arrives; with the transport
+    "ring" to a group of packet rings.
 
     4,000 call legs of random ids, both legs and directions of each, and 2,000 plain RTP sources take turns; each
     datagram carries a number, by which it is told what :func:`worker_of` says of it. Blocks. Raises ConfigurationError
-    where the kernel does not steer, BindError.
+    where the kernel does not steer or there is no such transport, BindError.
     """
     if packets < 1 or not 1 <= workers <= 64:
         raise ConfigurationError(f"{packets} packets to {workers} workers: at least one packet, 1 to 64 workers")
@@ -63,12 +70,8 @@ def measure_steering(packets: int = 1_000_000, workers: int = 2, *, address: str
     got = np.zeros(workers, np.int64)
     seen = np.zeros((int(leg.max()) + 1, workers), np.bool_)
     wrong = 0
-    try:
-        bound = bind_group(UdpAddress(address, 0), workers, 16 << 20)
-    except SteeringError as error:
-        raise ConfigurationError(str(error)) from error
-    ours = [open_socket(UdpAddress(*sock.getsockname()[:2]), bound=sock) for sock in bound]
-    sender = BatchSender(UdpAddress(*bound[0].getsockname()[:2]))
+    target, ours, close = (_rings if transport == "ring" else _sockets)(UdpAddress(address, 0), workers, transport)
+    sender = BatchSender(target)
     began = time.monotonic()
     try:
         done = 0
@@ -91,10 +94,33 @@ def measure_steering(packets: int = 1_000_000, workers: int = 2, *, address: str
                 break
     finally:
         sender.close()
-        for sock in ours:
-            sock.close()
+        close()
     split = int(np.count_nonzero(seen.sum(axis=1) > 1))
     return Steering(packets, workers, int(got.sum()), wrong, split, got.tolist(), time.monotonic() - began)
+
+
+_Group = tuple[UdpAddress, Sequence[Reader], Callable[[], None]]  # where to send, what to read, how it is closed
+
+
+def _sockets(address: UdpAddress, workers: int, transport: str) -> _Group:
+    try:
+        bound = bind_group(address, workers, _BUFFER_BYTES)
+    except SteeringError as error:
+        raise ConfigurationError(str(error)) from error
+    target = UdpAddress(*bound[0].getsockname()[:2])
+    ours = [open_socket(target, transport=transport, bound=sock) for sock in bound]
+
+    def close() -> None:
+        for sock in ours:
+            sock.close()
+
+    return target, ours, close
+
+
+def _rings(address: UdpAddress, workers: int, _: str) -> _Group:
+    shared = SharedRings([])
+    shared.bind([PortPlan(address, "listen", True)], workers, _BUFFER_BYTES)
+    return UdpAddress(address.host, shared.numbers[0]), shared.readers, shared.close
 
 
 def _datagrams() -> tuple[list[bytes], npt.NDArray[np.int64]]:

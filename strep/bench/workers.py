@@ -7,6 +7,7 @@ from dataclasses import asdict
 from statistics import median
 from typing import Final
 
+from .._edge.ring.packet_socket import ring_problem
 from ._outcome import Outcome, spread
 from ._settings import Settings
 from ._trial import Load, Trial, run_trial
@@ -38,7 +39,10 @@ def measure(settings: Settings) -> Outcome:
                 options = ["--workers", str(workers)]
                 group.append(run_trial("monitor", load, work, options=options, cores=cores))
         settings.progress("steering")
-        steering = measure_steering(100_000 if settings.quick else 1_000_000, 2)
+        packets = 100_000 if settings.quick else 1_000_000
+        steering = {"sockets": measure_steering(packets, 2)}
+        if ring_problem() is None:
+            steering["rings"] = measure_steering(packets, 2, transport="ring")
         settings.progress("killing a worker")
         restarts = [
             measure_restart(streams=2000, rate=_RATE, duration_s=6.0, directory=work) for _ in range(min(runs, 3))
@@ -59,17 +63,18 @@ def measure(settings: Settings) -> Outcome:
         outcome.data[str(workers)] = {"trials": [t.as_dict() for t in group], "scale": scale}
         if not all(t.exact for t in group):
             outcome.wrong.append(f"{workers} workers: not everything came")
-    outcome.data["steering"] = asdict(steering)
+    outcome.data["steering"] = {kind: asdict(one) for kind, one in steering.items()}
     outcome.data["restarts"] = [asdict(r) for r in restarts]
-    outcome.notes.append(
-        f"steering: {steering.wrong} of {steering.packets:,} packets wrong, {steering.split_legs} call legs split"
-    )
+    outcome.notes += [
+        f"steering of {kind}: {one.wrong} of {one.packets:,} packets wrong, {one.split_legs} call legs split"
+        for kind, one in steering.items()
+    ]
     if len(cores) < 4:
         outcome.notes.append(
             f"{len(cores)} cores, which the generator shares: the last column is from CPU time per packet, as if each "
             f"worker had a core of its own (wanted: {_WANTED_SCALE:g})"
         )
-    if not steering.exact:
+    if not all(one.exact for one in steering.values()):
         outcome.wrong.append("packets were steered wrong")
     for restart in restarts:
         outcome.notes.append(

@@ -200,8 +200,8 @@ def _why_alone(settings: Settings, layout: str) -> str | None:
     """Why there cannot be several workers; None: there can."""
     if layout == "session":
         return "the call legs of a session are written into one file"
-    if settings.ring:
-        return "one process reads a packet ring"
+    if settings.sniff is not None:
+        return "one process takes traffic between others"
     if settings.listen is None:
         return "the rx and tx ports carry one call leg, which one process receives"
     return steering_problem()

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import click
 from rich.text import Text
 
+from .._edge.ring.making import group_problem
 from .._edge.ring.packet_socket import ring_problem
 from .._edge.udp import UdpAddress, open_socket, parse_address, recvmmsg_available
 from .._model.exceptions import StrepError
@@ -149,8 +150,10 @@ def _workers() -> Check:
     problem = steering_problem()
     if problem is not None:
         return Check("workers", "warn", f"{problem}: --workers runs one process")
+    rings = ring_problem() or group_problem()
+    also = "rings or sockets" if rings is None else "sockets"
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return Check("workers", "ok", f"the kernel steers call legs to --workers; {cores} cores")
+    return Check("workers", "ok", f"the kernel steers call legs to --workers, with {also}; {cores} cores")
 
 
 def _timestamps() -> Check:

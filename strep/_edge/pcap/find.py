@@ -53,6 +53,8 @@ class Datagrams:
     role: I64  # of the local port, -1 when the frame does not say
     record: I64  # the place of the frame among those looked at together
     interface: I64
+    destination_hi: U64  # of traffic between others; 0 where the frame says that it came to us
+    destination_lo: U64
 
     def __len__(self) -> int:
         return len(self.at)
@@ -156,6 +158,8 @@ def _payloads(records: Records, origin: Origin) -> Datagrams:
         np.full(n, -1, np.int64),
         np.arange(n),
         records.interface,
+        np.zeros(n, np.uint64),
+        np.zeros(n, np.uint64),
     )
 
 
@@ -189,6 +193,8 @@ def _datagrams(frames: Frames, records: Records, shift: int) -> Datagrams:
         frames.role[rows],
         record,
         records.interface[record],
+        np.where(frames.role[rows] < 0, frames.to_hi[rows], 0),
+        np.where(frames.role[rows] < 0, frames.to_lo[rows], 0),
     )
 
 
@@ -252,6 +258,8 @@ def _usual_datagrams(data: U8, records: Records) -> tuple[Datagrams | None, I64 
         np.where(ours, field(5, "u1"), -1).astype(np.int64),
         rows,
         interface,
+        np.zeros(m, np.uint64),
+        np.where(ours, 0, field(30, ">u4").astype(np.uint64) | np.uint64(MAPPED_PREFIX)),
     )
     return found, others
 

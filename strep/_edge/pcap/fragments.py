@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import struct
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from ..._model.time import TICK_NS
 from .layers import I64, U8, Frames
 
 __all__ = ["Fragments", "Whole"]
@@ -28,6 +30,22 @@ class _Open:
     total: int = -1  # bytes of all, when the last one has come
     protocol: int = -1  # the first one says
     seen: int = 0
+    reach: int = 0  # up to where nothing is missing
+    ahead: list[tuple[int, int]] = field(default_factory=list)  # a heap: where fragments behind a hole begin and end
+
+    def add(self, offset: int, wire: int, body: bytes) -> None:
+        """The first of an offset counts. Cheap, however many there are and in whatever order they come."""
+        self.seen += 1
+        if offset in self.parts:
+            return
+        self.parts[offset] = wire, body
+        heapq.heappush(self.ahead, (offset, offset + wire))
+        while self.ahead and self.ahead[0][0] <= self.reach:
+            self.reach = max(self.reach, heapq.heappop(self.ahead)[1])
+
+    @property
+    def whole(self) -> bool:
+        return 0 <= self.total <= self.reach and 0 in self.parts
 
 
 @dataclass(slots=True)
@@ -44,15 +62,22 @@ class Whole:
 
 class Fragments:
     """``joined`` counts packets that were put together. Fragments whose others do not come within 30 s of the file's
-    time, or before 1,024 newer packets, are counted as ``fragment`` in ``skipped``."""
+    time, or before 1,024 newer packets, are counted as ``fragment`` in ``skipped``.
 
-    def __init__(self, skipped: Counter[str]) -> None:
+    ``most_a_tick``: so many fragments are looked at within 10 ms of arrival times, and the others are counted as
+    ``fragment_flood``; None: all of them, as there is time for a file."""
+
+    def __init__(self, skipped: Counter[str], most_a_tick: int | None = None) -> None:
         self._skipped = skipped
+        self._most = most_a_tick
+        self._tick, self._used = -1, 0  # the last tick, and how many were looked at in it
         self._open: OrderedDict[_Key, _Open] = OrderedDict()
         self.joined = 0
 
     def take(self, frames: Frames, rows: I64) -> Whole | None:
         """Rows whose layer is FRAGMENT, in the order of the file."""
+        if self._most is not None:
+            rows = self._some(rows, frames.arrival_ns[rows], self._most)
         data = frames.read.data
         packets: list[bytes] = []
         done: list[int] = []
@@ -72,6 +97,18 @@ class Fragments:
         rows = np.array(done)
         joined = np.frombuffer(b"".join(packets), np.uint8)
         return Whole(joined, end_at - size, end_at, frames.record[rows], frames.arrival_ns[rows])
+
+    def _some(self, rows: I64, arrival_ns: I64, most: int) -> I64:
+        """Those of the rows that there is time for."""
+        tick = np.maximum(np.maximum.accumulate(arrival_ns // TICK_NS), self._tick)
+        number = np.arange(len(tick)) - np.searchsorted(tick, tick)
+        number[tick == self._tick] += self._used
+        self._tick, self._used = int(tick[-1]), int(number[-1]) + 1
+        some = number < most
+        if some.all():
+            return rows
+        self._skipped["fragment_flood"] += len(rows) - int(np.count_nonzero(some))
+        return rows[some]
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -104,30 +141,19 @@ class Fragments:
             if len(self._open) >= _MOST_OPEN:
                 self._give_up()
             found = self._open[key] = _Open(now_ns)
-        found.seen += 1
-        found.parts.setdefault(offset, (wire, body[:wire]))
+        found.add(offset, wire, body[:wire])
         if offset == 0:
             found.protocol = protocol
         if not more and found.total < 0:
             found.total = offset + wire
-        payload = _together(found)
-        if payload is None:
+        if not found.whole:
             return None
         del self._open[key]
-        return _packet(header, found.protocol, payload, found.total)
+        return _packet(header, found.protocol, _together(found), found.total)
 
 
-def _together(found: _Open) -> bytes | None:
-    """What was captured of the payload, up to where something is missing; None: not all fragments are there."""
-    if found.total < 0 or 0 not in found.parts:
-        return None
-    reach = 0
-    for offset in sorted(found.parts):
-        if offset > reach:
-            return None
-        reach = max(reach, offset + found.parts[offset][0])
-    if reach < found.total:
-        return None
+def _together(found: _Open) -> bytes:
+    """What was captured of the payload, up to where something is missing."""
     out = bytearray()
     for offset in sorted(found.parts):
         if offset > len(out):

@@ -15,7 +15,7 @@ __all__ = ["hep"]
 Mask = npt.NDArray[np.bool_]
 
 _MOST_CHUNKS: Final = 32
-_SOURCE_4, _SOURCE_6, _SOURCE_PORT, _LOCAL_PORT, _PAYLOAD, _COMPRESSED = 3, 5, 7, 8, 15, 16
+_SOURCE_4, _LOCAL_4, _SOURCE_6, _LOCAL_6, _SOURCE_PORT, _LOCAL_PORT, _PAYLOAD, _COMPRESSED = 3, 4, 5, 6, 7, 8, 15, 16
 
 
 def hep(frames: Frames, rows: I64) -> None:
@@ -41,11 +41,15 @@ def hep(frames: Frames, rows: I64) -> None:
         def having(number: int, least: int, kind: I64 = kind, length: I64 = length, whole: Mask = whole) -> I64:
             return np.flatnonzero((kind == number) & (length >= 6 + least) & whole)
 
-        here = having(_SOURCE_4, 4)
-        frames.hi[walking[here]] = 0
-        frames.lo[walking[here]] = (read.u32(at[here] + 6) | MAPPED_PREFIX).astype(np.uint64)
-        here = having(_SOURCE_6, 16)
-        frames.hi[walking[here]], frames.lo[walking[here]] = read.u64(at[here] + 6), read.u64(at[here] + 14)
+        for four, six, hi, lo in (
+            (_SOURCE_4, _SOURCE_6, frames.hi, frames.lo),
+            (_LOCAL_4, _LOCAL_6, frames.to_hi, frames.to_lo),
+        ):
+            here = having(four, 4)
+            hi[walking[here]] = 0
+            lo[walking[here]] = (read.u32(at[here] + 6) | MAPPED_PREFIX).astype(np.uint64)
+            here = having(six, 16)
+            hi[walking[here]], lo[walking[here]] = read.u64(at[here] + 6), read.u64(at[here] + 14)
         for number, column in ((_SOURCE_PORT, frames.source_port), (_LOCAL_PORT, frames.local_port)):
             here = having(number, 2)
             column[walking[here]] = read.u16(at[here] + 6)

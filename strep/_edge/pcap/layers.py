@@ -64,7 +64,7 @@ class Bytes:
 
 class Frames:
     """Columns of shape (n,). A frame's next layer begins at ``at``; its bytes end before ``end``. ``kind`` is what the
-    layer before said of this one. ``arrival_ns`` and ``record`` are those of the frame. Sources, ports and ``wire``,
+    layer before said of this one. ``arrival_ns`` and ``record`` are those of the frame. Addresses, ports and ``wire``,
     the bytes a datagram had, are known when its layer is DATAGRAM."""
 
     def __init__(
@@ -79,6 +79,7 @@ class Frames:
         self.fresh = np.full(n, layer == Layer.LINK)  # nothing of the frame has been read
         self.wire = np.zeros(n, np.int64)
         self.hi, self.lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+        self.to_hi, self.to_lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         self.source_port, self.local_port = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.role = np.full(n, -1, np.int64)
         self.network = np.full(n, -1, np.int64)  # where the last IP header began

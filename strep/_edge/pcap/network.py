@@ -56,6 +56,8 @@ def _v4(frames: Frames, rows: I64) -> None:
     frames.wire[rows] = total - header
     frames.hi[rows] = 0
     frames.lo[rows] = (read.u32(at + 12) | MAPPED_PREFIX).astype(np.uint64)
+    frames.to_hi[rows] = 0
+    frames.to_lo[rows] = (read.u32(at + 16) | MAPPED_PREFIX).astype(np.uint64)
     frames.kind[rows] = read.u8(at + 9)
     frames.go(rows, Layer.TRANSPORT, header)
     frames.layer[rows[(read.u16(at + 6) & 0x3FFF) != 0]] = Layer.FRAGMENT
@@ -71,6 +73,8 @@ def _v6(frames: Frames, rows: I64) -> None:
     frames.wire[rows] = length
     frames.hi[rows] = read.u64(at + 8)
     frames.lo[rows] = read.u64(at + 16)
+    frames.to_hi[rows] = read.u64(at + 24)
+    frames.to_lo[rows] = read.u64(at + 32)
     frames.kind[rows] = read.u8(at + 6)
     frames.go(rows, Layer.TRANSPORT, 40)
 

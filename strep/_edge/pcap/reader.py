@@ -194,6 +194,8 @@ class PcapReader:
             found.local_port[rows],
             captured.astype(np.int32) if cut else None,
             first_row,
+            found.destination_hi[rows],
+            found.destination_lo[rows],
         )
 
     def _batch(self, found: Datagrams, rows: slice, width: int) -> DatagramBatch:
@@ -214,6 +216,8 @@ class PcapReader:
             found.source_port[rows],
             found.local_port[rows],
             captured.astype(np.int32) if cut.any() else None,
+            destination_hi=found.destination_hi[rows],
+            destination_lo=found.destination_lo[rows],
         )
 
     def _slab(self, at: npt.NDArray[np.int64], captured: npt.NDArray[np.int64], width: int, inside: Mask) -> U8:

@@ -24,14 +24,16 @@ I64 = npt.NDArray[np.int64]
 
 _SNAPLEN_BYTES: Final = 262_144
 _SOURCE_MAC: Final = bytes.fromhex("025354524553")
+_OTHERS_MAC: Final = bytes.fromhex("025354524f54")  # in place of what a port of ours is for
 _LARGEST_UDP_BYTES: Final = 65_507  # RFC 768, over IPv4
 _LARGEST_UDP6_BYTES: Final = 65_527
 
 
 class PcapWriter:
-    """Classic pcap: magic a1b23c4d, LINKTYPE_ETHERNET. Sources are the real ones; the destination is ``local_address``
-    and the row's local port. The destination MAC address notes what the port is for (``roles``: 0 listen, 1 rx, 2 tx,
-    3 both), so that a replay of the file knows. One thread; errors of the disk are OSErrors.
+    """Classic pcap: magic a1b23c4d, LINKTYPE_ETHERNET. Sources are the real ones; the destination is that of the batch,
+    or ``local_address`` where it names none, and the row's local port. The destination MAC address notes what the port
+    is for (``roles``: 0 listen, 1 rx, 2 tx, 3 both), so that a replay of the file knows. One thread; errors of the disk
+    are OSErrors.
     """
 
     def __init__(
@@ -87,6 +89,8 @@ class PcapWriter:
         head[:, :16] = record.view(np.uint8)
         head[:, 16:21] = np.frombuffer(ROLE_MAC, np.uint8)
         head[:, 21] = self._roles[batch.local_port[rows]]
+        if batch.destination_lo is not None:
+            head[:, 16:22] = np.frombuffer(_OTHERS_MAC, np.uint8)
         head[:, 22:28] = np.frombuffer(_SOURCE_MAC, np.uint8)
         words = head[:, 28:].view(">u2") if head.shape[1] % 2 == 0 else head[:, 28:]
         words[:, 0] = 0x0800 if v4 else 0x86DD
@@ -100,6 +104,8 @@ class PcapWriter:
             words[:, 7] = (lo >> np.uint64(16)) & np.uint64(0xFFFF)
             words[:, 8] = lo & np.uint64(0xFFFF)
             head[:, 46:50] = self._v4
+            if batch.destination_lo is not None:
+                head[:, 46:50] = _octets(batch.destination_lo[rows])[:, 4:]
             words[:, 6] = folded(words[:, 1:11].astype(np.int64).sum(axis=1))
             addresses = words[:, 7:11]
         else:
@@ -110,6 +116,9 @@ class PcapWriter:
                 for k in range(4):
                     words[:, 5 + 4 * i + k] = (half >> np.uint64(48 - 16 * k)) & np.uint64(0xFFFF)
             head[:, 54:70] = self._v6
+            if batch.destination_hi is not None and batch.destination_lo is not None:
+                head[:, 54:62] = _octets(batch.destination_hi[rows])
+                head[:, 62:70] = _octets(batch.destination_lo[rows])
             addresses = words[:, 5:21]
         ports = words[:, (ip + 2) // 2 :]
         ports[:, 0] = batch.source_port[rows]
@@ -127,6 +136,11 @@ class PcapWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _octets(words: npt.NDArray[np.uint64]) -> U8:
+    """uint8 (n, 8), in network order."""
+    return words.astype(">u8").view(np.uint8).reshape(-1, 8)
 
 
 def _scatter(out: U8, at: I64, rows: U8) -> None:

@@ -7,7 +7,7 @@ checked by somebody) are columns at fixed places. The others are gathered, and g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -18,7 +18,8 @@ from ..._model.addresses import MAPPED_PREFIX
 from ..._model.datagrams import ROW_BYTES, SLOT_MINIMUM, DatagramBatch, end_to_end
 from ..._model.spans import copy_spans
 from .layout import FRAME_BYTES, IPV4, NET, IpVersion
-from .odd import Odd, OddPackets
+from .long import NONE, LongPackets
+from .odd import Mine, Odd, OddPackets
 from .ports import PortTable
 from .usual import Heads, usual_rows
 
@@ -36,9 +37,9 @@ _BATCHES_A_LOOK: Final = 16  # between two looks at how long rows need be
 class Decoder(Protocol):
     """Makes batches of frames."""
 
-    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+    def decode(self, frames: U8, arrival_ns: I64, long: LongPackets = NONE) -> DatagramBatch | None:
         """``frames`` uint8 (n, FRAME_BYTES), n at most BATCH_FRAMES, one behind the other; ``arrival_ns`` int64 (n,);
-        ``long`` the whole packets of those that are marked as copied, in order. None: no datagram is in them.
+        ``long`` the whole packets of those that are marked as copied. None: no datagram is in them.
 
         The slab is overwritten by the next call; the frames are not needed any more.
         """
@@ -55,7 +56,7 @@ class SniffDecoder:
         """Datagrams that were put together of fragments here."""
         return self._packets.joined
 
-    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+    def decode(self, frames: U8, arrival_ns: I64, long: LongPackets = NONE) -> DatagramBatch | None:
         """See :meth:`Decoder.decode`."""
         every = np.arange(len(frames), dtype=np.int64)
         found = self._packets.find(frames, frames, every, arrival_ns, long)
@@ -66,14 +67,21 @@ class SniffDecoder:
 class FrameDecoder:
     """Decodes frames of one version of IP. ``local`` holds the addresses of this machine, as bytes.
 
-    ``skipped`` counts by cause what came and is no usable datagram of ours."""
+    ``skipped`` counts by cause what came and is no usable datagram of ours; ``mine`` as of :class:`OddPackets`."""
 
-    def __init__(self, version: IpVersion, ports: PortTable, local: Container[bytes], skipped: Counter[str]) -> None:
+    def __init__(
+        self,
+        version: IpVersion,
+        ports: PortTable,
+        local: Container[bytes],
+        skipped: Counter[str],
+        mine: Mine | None = None,
+    ) -> None:
         self._version = version
         self._ports = ports
         self._local = local
         self._skipped = skipped
-        self._odd = OddPackets(version, skipped)
+        self._odd = OddPackets(version, skipped, mine)
         self._heads = Heads(version, BATCH_FRAMES)
         self._slab = np.zeros(BATCH_FRAMES * SLOT_MINIMUM, np.uint8)
         self._width = SLOT_MINIMUM  # of the slab's rows
@@ -84,7 +92,7 @@ class FrameDecoder:
         """Datagrams that were put together of fragments here."""
         return self._odd.joined
 
-    def decode(self, frames: U8, arrival_ns: I64, long: Sequence[bytes] = ()) -> DatagramBatch | None:
+    def decode(self, frames: U8, arrival_ns: I64, long: LongPackets = NONE) -> DatagramBatch | None:
         """See :meth:`Decoder.decode`."""
         if not len(frames):
             return None
@@ -164,7 +172,7 @@ class FrameDecoder:
 
     # --- batches with others among them ---------------------------------------------------------------------------
 
-    def _mixed(self, frames: U8, usual: Mask, arrival_ns: I64, long: Sequence[bytes]) -> DatagramBatch | None:
+    def _mixed(self, frames: U8, usual: Mask, arrival_ns: I64, long: LongPackets) -> DatagramBatch | None:
         """``usual``: which packets are."""
         odd, version, column = ~usual, self._version, self._heads.column
         n = len(frames)
@@ -243,4 +251,6 @@ def _batch(found: Odd, order: I64, gathered: Mask, flat: U8, arrival_ns: I64) ->
         found.local_port[order],
         captured.astype(np.int32) if cut.any() else None,
         first_row,
+        None if found.destination_hi is None else found.destination_hi[order],
+        None if found.destination_lo is None else found.destination_lo[order],
     )

@@ -4,28 +4,35 @@ offload), with checksums that nobody has checked. Pure."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.addresses import MAPPED_PREFIX
 from ..._model.spans import copy_spans
 from ..checksums import folded, word_sums
 from ..pcap.find import Finder
 from ..pcap.fragments import Fragments
 from ..pcap.links import ETHERNET, RAW
 from ..pcap.records import Records
-from .layout import COPIED, FRAME_BYTES, IPV4, PARTIAL, VALID, VNET_BYTES, IpVersion
+from .layout import FRAME_BYTES, IPV4, NET, PARTIAL, VALID, VNET_BYTES, IpVersion
+from .long import LongPackets, plain_long
+from .usual import field
 
-__all__ = ["Odd", "OddPackets"]
+__all__ = ["Mine", "Odd", "OddPackets"]
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+Mine = Callable[[U8, I64, I64], Mask]
+"""Which datagrams are this reader's: their data, where they begin in it, how long they are."""
+
 _UDP: Final = 17
+_MOST_FRAGMENTS: Final = 128  # a tick of 10 ms: they cost some 13 µs each, and a flood of them must not stop the loop
 _UDP_SEGMENTS: Final = 5  # VIRTIO_NET_HDR_GSO_UDP_L4
 _GSO_MASK: Final = 0x7F
 
@@ -33,7 +40,7 @@ _GSO_MASK: Final = 0x7F
 @dataclass(slots=True)
 class Odd:
     """Datagrams. Columns of shape (n,): the ``frame`` that brought each, where its payload begins in ``data``, bytes
-    that are there and that were on the wire, its source and ports."""
+    that are there and that were on the wire, its source and ports; of traffic between others its destination."""
 
     frame: I64
     at: I64
@@ -44,30 +51,53 @@ class Odd:
     source_port: npt.NDArray[np.uint16]
     local_port: npt.NDArray[np.uint16]
     data: U8
+    destination_hi: npt.NDArray[np.uint64] | None = None
+    destination_lo: npt.NDArray[np.uint64] | None = None
 
     def take(self, rows: I64 | Mask) -> Odd:
-        columns = {name: getattr(self, name)[rows] for name in self.__slots__ if name != "data"}
+        columns = {name: column[rows] for name, column in self.columns().items()}
         return Odd(**columns, data=self.data)
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Those that are there."""
+        every = {name: getattr(self, name) for name in self.__slots__ if name != "data"}
+        return {name: column for name, column in every.items() if column is not None}
 
 
 class OddPackets:
     """Finds what is in them. What is no usable datagram is counted by cause in ``skipped``.
 
+    ``mine`` says which of the datagrams that were put together are this reader's: of fragments nobody else can tell.
     ``version`` None: packets of others, of any version, as in a capture: tags and tunnels are looked into, and
     checksums are theirs."""
 
-    def __init__(self, version: IpVersion | None, skipped: Counter[str]) -> None:
+    def __init__(self, version: IpVersion | None, skipped: Counter[str], mine: Mine | None = None) -> None:
         self._version = version
         self._skipped = skipped
-        self._fragments = Fragments(skipped)
+        self._mine = mine
+        self._fragments = Fragments(skipped, _MOST_FRAGMENTS)
 
     @property
     def joined(self) -> int:
         """Packets that were put together of fragments."""
         return self._fragments.joined
 
-    def find(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: Sequence[bytes]) -> Odd:
-        """``frames`` and their ``head``s; which ``rows`` are odd; ``long`` as :meth:`FrameDecoder.decode` has it."""
+    def find(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: LongPackets) -> Odd:
+        """``frames`` and their ``head``s; which ``rows`` are odd; ``long`` as :meth:`FrameDecoder.decode` has them."""
+        version = self._version
+        plain = None if version is None or not len(long) else plain_long(frames, rows, long, version)
+        if plain is None or version is None:
+            return self._look_into(frames, head, rows, arrival_ns, long)
+        datagrams = _datagrams(frames, plain, version)
+        if len(plain) == len(rows):
+            return datagrams
+        others = np.zeros(len(frames), np.bool_)
+        others[rows] = True
+        others[plain.row] = False
+        rest = np.flatnonzero(others)
+        return _both(datagrams, self._look_into(frames, head, rest, arrival_ns, long))
+
+    def _look_into(self, frames: U8, head: U8, rows: I64, arrival_ns: I64, long: LongPackets) -> Odd:
 
         def field(at: int, kind: str) -> npt.NDArray[Any]:
             every = np.ndarray((len(head),), kind, head, at, (head.strides[0],))
@@ -81,41 +111,50 @@ class OddPackets:
         link = begin - mac
         captured = np.clip(field(8, "<u4").astype(np.int64) - link, 0, FRAME_BYTES - begin)
         wire = field(4, "<u4").astype(np.int64) - link
-        # the whole packets of those that were copied: by place among the copied
-        copied = (np.ndarray((len(head),), "<u4", head, 0, (head.strides[0],)) & COPIED) != 0
-        number = np.cumsum(copied) - 1
         size = captured.copy()
-        whole: dict[int, bytes] = {}
-        for i in np.flatnonzero(copied[rows]).tolist():
-            place = int(number[rows[i]])
-            packet = long[place][int(link[i]) :] if place < len(long) else b""
-            if len(packet) > size[i]:
-                whole[i] = packet
-                size[i] = len(packet)
+        place = np.full(len(head), -1)  # among the long ones
+        place[long.row] = np.arange(len(long))
+        place = place[rows]
+        whole = np.flatnonzero(place >= 0)
+        if whole.size:
+            place = place[whole]
+            size[whole] = np.maximum(long.size[place] - link[whole], 0)
         at = np.cumsum(size) - size
-        data = np.zeros(int(size.sum()), np.uint8)
-        there = (
-            np.array([i not in whole for i in range(len(rows))], np.bool_) if whole else np.ones(len(rows), np.bool_)
-        )
-        copy_spans(data, at[there], frames.reshape(-1), (rows * FRAME_BYTES + begin)[there], size[there])
-        for i, packet in whole.items():
-            data[at[i] : at[i] + len(packet)] = np.frombuffer(packet, np.uint8)
+        data = np.empty(int(size.sum()), np.uint8)
+        if whole.size:
+            copy_spans(data, at[whole], long.data, long.at[place] + link[whole], size[whole])
+        if whole.size < len(rows):
+            some = np.ones(len(rows), np.bool_)
+            some[whole] = False
+            copy_spans(data, at[some], frames.reshape(-1), (rows * FRAME_BYTES + begin)[some], size[some])
 
         own = self._version is not None
         kind = np.where((begin == net) & (own | (mac == net)), RAW[0], ETHERNET)
         finder = Finder(data, self._skipped, fragments=self._fragments, tunnels=not own)
         found = finder.find(Records(at, size, np.maximum(wire, size), arrival_ns[rows], kind, rows, data.size))
-        joined = found.at >= data.size
+        records_end = data.size
+        joined = found.at >= records_end
         if finder.extra.size:
             data = np.concatenate([data, finder.extra])
         odd = Odd(
             found.interface, found.at, found.captured, found.wire, found.source_hi, found.source_lo, found.source_port,
-            found.local_port, data,
+            found.local_port, data, *(() if own else (found.destination_hi, found.destination_lo)),
         )  # fmt: skip
         if self._version is not None:
             odd = self._checked(odd, self._version, found.record, joined, at, status)
+            if self._mine is not None:
+                odd = self._own(odd, self._mine, records_end)
         segments = _segments(head, rows, mac)
         return odd if segments is None else _taken_apart(odd, segments)
+
+    def _own(self, odd: Odd, mine: Mine, records_end: int) -> Odd:
+        """Without those that were put together, and lie behind ``records_end``, but are another reader's."""
+        strange = odd.at >= records_end
+        if not strange.any():
+            return odd
+        strange[strange] = ~mine(odd.data, odd.at[strange], odd.captured[strange])
+        self._skipped["fragments_of_other_worker"] += int(np.count_nonzero(strange))
+        return odd.take(~strange)
 
     def _checked(
         self, odd: Odd, version: IpVersion, record: I64, joined: Mask, at: I64, status: npt.NDArray[np.uint32]
@@ -147,6 +186,41 @@ class OddPackets:
                 self._skipped["bad_checksum"] += wrong.size
                 bad[wrong] = True
         return odd.take(~bad) if bad.any() else odd
+
+
+def _datagrams(frames: U8, plain: LongPackets, version: IpVersion) -> Odd:
+    """Those of packets that are as usual but for their length; payloads stay where they are."""
+    head = frames[plain.row, : version.payload]
+    address = NET + version.source
+    length = field(head, version.udp + 4, ">u2").astype(np.int64) - 8
+    if version is IPV4:
+        hi = np.zeros(len(head), np.uint64)
+        lo = field(head, address, ">u4").astype(np.uint64) | np.uint64(MAPPED_PREFIX)
+    else:
+        hi, lo = (field(head, address + part, ">u8").astype(np.uint64) for part in (0, 8))
+    return Odd(
+        frame=plain.row,
+        at=plain.at + version.payload - field(head, 12, "<u2"),
+        captured=length,
+        wire=length,
+        hi=hi,
+        lo=lo,
+        source_port=field(head, version.udp, ">u2").astype(np.uint16),
+        local_port=field(head, version.udp + 2, ">u2").astype(np.uint16),
+        data=plain.data,
+    )
+
+
+def _both(plain: Odd, others: Odd) -> Odd:
+    """In the order of their frames."""
+    to = np.cumsum(plain.captured) - plain.captured
+    data = np.empty(others.data.size + int(plain.captured.sum()), np.uint8)
+    data[: others.data.size] = others.data
+    copy_spans(data, others.data.size + to, plain.data, plain.at, plain.captured)
+    plain = replace(plain, at=others.data.size + to)
+    theirs = others.columns()
+    joined = Odd(**{name: np.concatenate([one, theirs[name]]) for name, one in plain.columns().items()}, data=data)
+    return joined.take(np.argsort(joined.frame, kind="stable"))
 
 
 def _u16(data: U8, at: I64) -> I64:

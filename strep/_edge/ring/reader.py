@@ -13,7 +13,8 @@ from ..._model.datagrams import DatagramBatch
 from ..udp.clock import SteadyClock
 from ..udp.stamps import Stamps
 from .frames import BATCH_FRAMES, Decoder, FrameDecoder
-from .layout import COPIED, FRAME_BYTES, IPV4, READY, IpVersion
+from .layout import COPIED, FRAME_BYTES, READY, IpVersion
+from .long import NONE
 from .packet_socket import PacketSocket
 from .ports import PortTable
 from .programs import port_program, ranges_of
@@ -39,15 +40,21 @@ class RingReader:
         self.granted_buffer = packets.ring_bytes
         self.full = False
         self.closed = False
+        self._state = packets.state
         self._status = packets.frames.view(np.uint32)[:, 0]
         self._when = np.ndarray((len(packets.frames),), "<u8", packets.frames, _WHEN, (FRAME_BYTES,))
         self._last_count = 0  # of frames that were ready
         self._copied = False  # whether packets among them wait in the socket's queue
-        self._at = 0  # the oldest frame that was not given back
-        self._taken = 0  # frames that were given back
-        self._end: int | None = None  # how many frames were stored when the door was shut
-        self._dropped_at_end = 0
+        self._at = self._oldest()  # the oldest frame that was not given back
         self._held_arrival = np.zeros(0, np.int64)  # of the first frames, which were looked at and left there
+
+    def _oldest(self) -> int:
+        """Where to go on. A reader that was killed while it gave frames back has left the last of them."""
+        state, frames = self._state, len(self._status)
+        between = np.arange(state.given, state.taken) % frames
+        left = np.flatnonzero(self._status[between] & READY)
+        state.resume(state.given + int(left[0]) if left.size else state.taken)
+        return state.taken % frames
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -67,8 +74,9 @@ class RingReader:
     def _ready(self, most: int) -> int:
         """How many frames are ready, one behind the other, up to the ring's last; sets ``full``."""
         room = min(most, len(self._status) - self._at)
-        if self._end is not None:
-            room = min(room, self._end - self._taken)
+        end = self._state.end
+        if end is not None:
+            room = min(room, end - self._state.taken)
         status = self._status[self._at : self._at + room]
         count, look = 0, max(_FIRST_LOOK, self._last_count)
         self._copied = False
@@ -102,15 +110,13 @@ class RingReader:
                 count, frames, arrival = cut, frames[:cut], arrival[:cut]
                 if not count:
                     return None
-        long: list[bytes] = []
-        if self._copied:
-            copied = int(np.count_nonzero(self._status[begin : begin + count] & COPIED))
-            long = [self._socket.long_packet() for _ in range(copied)]
+        long = self._socket.long_packets(frames) if self._copied else NONE
         try:
             return self._decoder.decode(frames, arrival, long)
         finally:
+            self._state.take(count)
             self._status[begin : begin + count] = 0  # the kernel's again
-            self._taken += count
+            self._state.give()
             self._at = begin + count if begin + count < len(self._status) else 0
 
     @property
@@ -126,25 +132,25 @@ class RingReader:
     def kernel_dropped(self) -> int:
         """Packets that found no free frame; of the time before :meth:`shut`, once that is over."""
         self._socket.count()
-        return self._dropped_at_end if self._end is not None else self._socket.dropped
+        return self._state.dropped_before_end
 
     def shut(self) -> None:
-        """What the kernel puts into the ring from now on is not given any more, only counted."""
-        if self._end is None:
+        """What the kernel puts into the ring from now on is not given any more, only counted. If the ring is lent, its
+        owner shuts the door, for all who read it in turn."""
+        if not self._socket.lent and self._state.end is None:
             self._socket.count()
-            self._end, self._dropped_at_end = self._socket.stored, self._socket.dropped
+            self._state.shut()
 
     def after_end(self) -> int:
-        """Frames that came after :meth:`shut`."""
-        if self._end is None:
-            return 0
+        """Frames that came after :meth:`shut`; if the ring is lent, its owner counts them."""
         self._socket.count()
-        return self._socket.stored - self._end + self._socket.dropped - self._dropped_at_end
+        return 0 if self._socket.lent else self._state.after_end
 
     def count_rest(self) -> int:
-        """Frames that have come, before :meth:`shut` if the door is shut, and were not taken."""
+        """Frames that have come, before :meth:`shut` if the door is shut, and were not taken; if the ring is lent, they
+        wait for whoever goes on."""
         self._socket.count()
-        return (self._socket.stored if self._end is None else self._end) - self._taken
+        return 0 if self._socket.lent else self._state.rest
 
     def close(self) -> None:
         """Give all memory back."""
@@ -162,13 +168,17 @@ def _stamps_of(when: npt.NDArray[np.uint64]) -> I64:
 
 
 class PortRing(RingReader):
-    """The ring of all ports that are bound, of one version of IP. ``skipped`` counts by cause what came and is no
-    usable datagram of ours; ``local`` holds the machine's addresses.
-
-    Raises ConfigurationError without the capability, BindError."""
+    """The ring of all ports that are bound, of one version of IP: that of ``packets``, which let nothing in yet.
+    ``skipped`` counts by cause what came and is no usable datagram of ours; ``local`` holds the machine's addresses."""
 
     def __init__(
-        self, version: IpVersion, *, ring_bytes: int, clock: SteadyClock, local: Container[bytes], skipped: Counter[str]
+        self,
+        version: IpVersion,
+        packets: PacketSocket,
+        *,
+        clock: SteadyClock,
+        local: Container[bytes],
+        skipped: Counter[str],
     ) -> None:
         self._version = version
         self.interfaces: set[int] | None = set()
@@ -176,10 +186,7 @@ class PortRing(RingReader):
         self._ports = PortTable(version.address_bytes)
         self._open = np.zeros(1 << 16, np.bool_)  # ports that the program lets in
         self._program = port_program(version, [])
-        packets = PacketSocket(version.ethertype, self._program, 0, ring_bytes)
-        if version is IPV4:
-            packets.join_fragments()
-        decoder = FrameDecoder(version, self._ports, local, skipped)
+        decoder = FrameDecoder(version, self._ports, local, skipped, packets.mine)
         super().__init__(packets, decoder, name=f"the packet ring of IPv{version.number}", clock=clock)
 
     def bind(self, port: int, host: bytes, interfaces: Collection[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..._model.datagrams import DatagramBatch, joined
@@ -18,6 +18,7 @@ from .frames import SniffDecoder
 from .guard import GuardPort
 from .layout import ALL, IPV4, IPV6, IpVersion
 from .machine import LocalAddresses, interfaces_of, named_interfaces
+from .making import MakePacketSocket, own_socket
 from .packet_socket import PacketSocket
 from .reader import PortRing, RingReader
 
@@ -31,16 +32,26 @@ class Rings:
 
     ``interfaces`` by name; none: those that the addresses belong to. With ``sniff`` there are no ports, but what that
     expression lets in. A ring takes all of its memory, twice ``receive_buffer`` bytes, when it is made: when the first
-    port of its version of IP is opened. Raises ConfigurationError.
+    port of its version of IP is opened. ``make`` makes their packet sockets; ``bound`` are sockets that another process
+    has bound to ports, by address. Raises ConfigurationError.
     """
 
     name = "the packet ring"
 
     def __init__(
-        self, interfaces: Sequence[str], *, receive_buffer: int, clock: SteadyClock, sniff: str | None = None
+        self,
+        interfaces: Sequence[str],
+        *,
+        receive_buffer: int,
+        clock: SteadyClock,
+        sniff: str | None = None,
+        make: MakePacketSocket = own_socket,
+        bound: Mapping[UdpAddress, socket.socket] | None = None,
     ) -> None:
         self._named = named_interfaces(interfaces)
         self._clock = clock
+        self._make = make
+        self._bound = bound or {}
         self._local = LocalAddresses()
         self._of: dict[IpVersion, PortRing] = {}
         self._readers: list[RingReader] = []
@@ -89,15 +100,12 @@ class Rings:
             raise ConfigurationError("sniff takes traffic between others: there are no ports to open")
         for version in _versions(address):
             if version not in self._of:
+                packets = self._make(version, _SHARE * self.requested_buffer)
                 self._of[version] = ring = PortRing(
-                    version,
-                    ring_bytes=_SHARE * self.requested_buffer,
-                    clock=self._clock,
-                    local=self._local,
-                    skipped=self.skipped,
+                    version, packets, clock=self._clock, local=self._local, skipped=self.skipped
                 )
                 self._readers.append(ring)
-        return GuardPort(address, self, bound)
+        return GuardPort(address, self, bound or self._bound.get(address))
 
     def add(self, port: Port) -> None:
         """Read it from now on. Raises OSError."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from . import MmsgSocket, open_socket, transport_named
 from .address import UdpAddress
@@ -17,17 +18,27 @@ from .spill import Spill
 
 __all__ = ["Edge"]
 
+Lent = Callable[..., object]
+
 
 class Edge:
     """Makes a receiver's sockets, and is its clock: of this machine. Tests have one of their own, in virtual time.
 
     ``bound``  sockets that another process has bound already and holds too, by address: they are used instead of new
                ones. Then nothing that this process does at its end takes anything from them: whoever goes on has it.
+    ``lent``   gives the packet sockets that another process has made: see :class:`Rings`.
     ``clock``  gives UTC that does not step.
     """
 
-    def __init__(self, *, bound: Mapping[UdpAddress, socket.socket] | None = None, clock: SteadyClock | None = None):
+    def __init__(
+        self,
+        *,
+        bound: Mapping[UdpAddress, socket.socket] | None = None,
+        lent: Lent | None = None,
+        clock: SteadyClock | None = None,
+    ):
         self._bound = dict(bound or {})
+        self._lent = lent
         self._clock = clock or SteadyClock()
         self._spill = Spill()  # one thread reads all sockets of a receiver
 
@@ -67,7 +78,8 @@ class Edge:
         see :class:`Rings`. Raises ConfigurationError, BindError."""
         from ..ring.rings import Rings  # only who has a ring needs it
 
-        return Rings(interfaces, receive_buffer=receive_buffer, clock=self._clock, sniff=sniff)
+        options: dict[str, Any] = {} if self._lent is None else {"make": self._lent, "bound": self._bound}
+        return Rings(interfaces, receive_buffer=receive_buffer, clock=self._clock, sniff=sniff, **options)
 
     def open(self, address: UdpAddress, *, transport: str, receive_buffer: int, rows: int | None = None) -> UdpSocket:
         """A bound socket. ``receive_buffer`` is in bytes; ``rows`` is how many datagrams it reads at once, None: as its

@@ -36,7 +36,8 @@ Key = tuple[int, int, int]  # hi, lo, tag
 Keys = tuple[U64, U64, U64]  # columns of them
 
 KIND_CALL_LEG: Final = 0  # hi, lo are a call_leg_id: STREP, or plain RTP on ports bound to a named leg
-KIND_AUTO: Final = 1  # plain RTP on a listen port: lo is the local port
+KIND_AUTO: Final = 1  # plain RTP on a listen port: lo is the local port; of traffic between others also a word for
+# the address that it was sent to (bits 16-63)
 KIND_BOUND: Final = 2  # plain RTP on an rx or tx port of an unnamed pair: lo is the pair's number
 KIND_SHARED: Final = 3  # plain RTP on the one port of an rx+tx pair: lo is the pair's number
 

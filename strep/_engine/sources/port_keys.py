@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, KIND_SHIFT, Keys
+from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, KIND_SHIFT, Keys, kind_of
 
 __all__ = ["PortBinding", "PortKeys", "PortRole"]
 
@@ -86,9 +86,15 @@ class PortKeys:
                 self._hi[port], self._lo[port], self._tag[port] = 0, port, KIND_AUTO << KIND_SHIFT
                 self._by_ssrc[port] = 1
 
-    def keys_of(self, port: npt.NDArray[np.uint16], ssrc: npt.NDArray[np.uint32]) -> Keys:
-        """The keys of plain RTP packets, by local port and SSRC: three columns, uint64 (n,)."""
+    def keys_of(
+        self, port: npt.NDArray[np.uint16], ssrc: npt.NDArray[np.uint32], destination: U64 | None = None
+    ) -> Keys:
+        """The keys of plain RTP packets, by local port and SSRC: three columns, uint64 (n,). ``destination``: words of
+        the addresses that they were sent to, of which the lowest 16 bits are 0; None: ours."""
         tag: U64 = ssrc.astype(np.uint64) << np.uint64(32)
         tag *= self._by_ssrc.take(port)
         tag |= self._tag.take(port)
-        return self._hi.take(port), self._lo.take(port), tag
+        lo = self._lo.take(port)
+        if destination is not None:
+            lo |= np.where(kind_of(tag) == KIND_AUTO, destination, 0)
+        return self._hi.take(port), lo, tag

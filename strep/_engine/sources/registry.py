@@ -47,6 +47,7 @@ class Registry:
         self._call_legs = call_legs
         self._ports = PortKeys(bindings)
         self._sibling_names: set[str] = set()  # of streams that live
+        self._named: dict[str, int] = {}  # by name: lo of the keys of streams that live and are no siblings
         self._shut_out: dict[tuple[int, int], int] = {}  # by hi and lo of a leg: until when it may begin no stream
 
     # --- who may ----------------------------------------------------------------------------------------------------
@@ -97,10 +98,13 @@ class Registry:
         tag: U64,
         ssrc: npt.NDArray[np.uint32],
         local_port: npt.NDArray[np.uint16],
+        destination: U64 | None = None,
     ) -> None:
-        """Fill in the key columns ``hi``, ``lo`` and ``tag`` of the packets that have no STREP header."""
+        """Fill in the key columns ``hi``, ``lo`` and ``tag`` of the packets that have no STREP header. ``destination``
+        as of :meth:`PortKeys.keys_of`."""
         plain = ~strep
-        hi[plain], lo[plain], tag[plain] = self._ports.keys_of(local_port[plain], ssrc[plain])
+        where = None if destination is None else destination[plain]
+        hi[plain], lo[plain], tag[plain] = self._ports.keys_of(local_port[plain], ssrc[plain], where)
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -130,7 +134,8 @@ class Registry:
             direction = _DIRECTIONS[(tag >> 1) & 1]
         call_leg_id = None
         name = f"rtp-{local_port}-{ssrc:08x}"
-        if kind == KIND_AUTO and hi:  # a sibling: another stream has this name
+        # another stream has this name: of a sibling, or of who sends to another address
+        if kind == KIND_AUTO and (hi or self._named.setdefault(name, lo) != lo):
             address = _UNSAFE.sub("_", format_address(source[0], source[1]))
             name = base = f"{name}-{address}-{source[2]}"
             number = 1
@@ -180,5 +185,6 @@ class Registry:
         info = self.info[row]
         if info is not None:
             self._sibling_names.discard(info.name)
+            self._named.pop(info.name, None)
         self.info[row] = None
         self._free.append(row)

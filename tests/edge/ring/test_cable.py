@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ring_frames import ipv4, udp
@@ -26,7 +27,7 @@ pytestmark = [pytest.mark.realtime, pytest.mark.usefixtures("ring_here")]
 
 NUMBER = os.getpid() % 1000
 SPACE, NEAR, FAR = f"strepring{NUMBER}", f"strepr{NUMBER}n", f"strepr{NUMBER}f"
-NEAR_IP, FAR_IP, OTHER_IP = "10.213.77.1", "10.213.77.2", "10.213.77.9"
+NEAR_IP, FAR_IP, OTHER_IP, SECOND_IP = "10.213.77.1", "10.213.77.2", "10.213.77.9", "10.213.77.10"
 NEAR_IP6, FAR_IP6 = "fd77:77::1", "fd77:77::2"
 OTHER_MAC = "02:00:00:00:77:09"
 SMALL = 4 << 20
@@ -62,7 +63,8 @@ def laid() -> Iterator[None]:
             run(*where, "address", "add", f"{ip6}/64", "dev", name, "nodad")
             run(*where, "link", "set", name, "up")
         # somebody else, whose packets come by
-        run(*there, "neighbour", "add", OTHER_IP, "lladdr", OTHER_MAC, "dev", FAR)
+        for other in (OTHER_IP, SECOND_IP):
+            run(*there, "neighbour", "add", other, "lladdr", OTHER_MAC, "dev", FAR)
         yield
     finally:
         subprocess.run(["ip", "netns", "delete", SPACE], capture_output=True, check=False)
@@ -216,14 +218,15 @@ def test_what_passes_through_is_not_ours(cable: None) -> None:
 
 
 def conversation() -> list[Sent]:
-    """Two streams to one port of another machine, one to another port, and what the expression leaves out; of one
-    packets are missing."""
+    """Two streams to one port of another machine, one to another port, one that differs from the first by its
+    destination only, and what the expression leaves out; of one packets are missing."""
     sent: list[Sent] = []
     for i in range(120):
         sent.append((OTHER_IP, 10_000, packet(i, call=None, ssrc=1)))
         sent.append((OTHER_IP, 10_000, packet(i, call=None, ssrc=2)))
         if i % 10:
             sent.append((OTHER_IP, 10_002, packet(i, call=None, ssrc=3)))
+        sent.append((SECOND_IP, 10_000, packet(1000 + i, call=None, ssrc=1)))
         sent.append((OTHER_IP, 30_000, packet(i, call=None, ssrc=4)))
     sent.append((OTHER_IP, 10_004, bytes(4000)))  # fragments
     return sent
@@ -235,7 +238,7 @@ TIMES = {"first_arrival", "first_arrival_ns", "last_arrival_ns", "jitter_ms", "e
 @contextlib.contextmanager
 def captured_by_dumpcap(path: Path) -> Iterator[None]:
     """What it takes is chosen by address, and not by the expression that is tested."""
-    command = ["dumpcap", "-q", "-i", NEAR, "-P", "-f", f"dst host {OTHER_IP}", "-w", str(path)]
+    command = ["dumpcap", "-q", "-i", NEAR, "-P", "-f", f"dst host {OTHER_IP} or dst host {SECOND_IP}", "-w", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as dumpcap:
         assert dumpcap.stderr is not None
         assert "Capturing" in dumpcap.stderr.readline()
@@ -254,25 +257,33 @@ async def test_sniffing_is_the_replay_of_what_dumpcap_captured(cable: None, tmp_
     path = tmp_path / "dumpcap.pcap"
     with captured_by_dumpcap(path):
         options = {"interface": [NEAR], "sniff": "udp portrange 10000-20000", "receive_buffer": SMALL}
-        async with strep.Receiver(**options, latency_ms=200) as receiver:  # type: ignore[arg-type]
+        own = tmp_path / "own.pcap"
+        async with strep.Receiver(**options, latency_ms=200, pcap=own) as receiver:  # type: ignore[arg-type]
             await asyncio.to_thread(send, conversation(), 5555)
-            while receiver.totals().datagrams < 120 * 2 + 108 + 1:  # noqa: ASYNC110
+            while receiver.totals().datagrams < 120 * 3 + 108 + 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
-    replayed = strep.replay(path)
     live = {report.stream.name: report.as_dict() for report in receiver.reports()}
-    again = {r.stream.name: r.as_dict() for r in replayed.reports() if r.stream.local_port < 20_000}
-    assert [one["ssrcs"] for one in live.values()] == [[1], [2], [3]]
+    assert [one["ssrcs"] for one in live.values()] == [[1], [2], [1], [3]]
+    assert [name.removeprefix("rtp-") for name in live] == [
+        "10000-00000001", "10000-00000002", f"10000-00000001-{FAR_IP.replace('.', '_')}-5555", "10002-00000003",
+    ]  # fmt: skip
+    for file in (path, own):
+        check_replay(live, {r.stream.name: r.as_dict() for r in strep.replay(file).reports()})
+    assert [(s.role, s.address) for s in receiver.sockets] == [("sniff", NEAR)]
+    lost = [report.packets_lost for report in receiver.reports()]
+    assert lost == [0, 0, 0, 11]  # the first of the twelve that are missing is before the stream begins
+    assert receiver.totals().by_kind["other"] + receiver.totals().by_kind["t38"] >= 1  # the fragments, as one
+
+
+def check_replay(live: dict[str, dict[str, Any]], again: dict[str, dict[str, Any]]) -> None:
+    again = {name: report for name, report in again.items() if report["local_port"] < 20_000}
     assert list(live) == list(again)
     for name, report in live.items():
         other = again[name]
         assert abs(report["first_arrival_ns"] - other["first_arrival_ns"]) < 2_000_000
         assert report["jitter_ms"]["mean"] == pytest.approx(other["jitter_ms"]["mean"], abs=0.5)
         assert {k: v for k, v in report.items() if k not in TIMES} == {k: v for k, v in other.items() if k not in TIMES}
-    assert [(s.role, s.address) for s in receiver.sockets] == [("sniff", NEAR)]
-    lost = [report.packets_lost for report in receiver.reports()]
-    assert lost == [0, 0, 11]  # the first of the twelve that are missing is before the stream begins
-    assert receiver.totals().by_kind["other"] + receiver.totals().by_kind["t38"] >= 1  # the fragments, as one
 
 
 async def test_sniffing_needs_an_interface_and_no_ports() -> None:

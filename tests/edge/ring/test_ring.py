@@ -89,6 +89,20 @@ def test_sources_ports_and_time_stamps(host: str) -> None:
         assert before - slack_ns <= batch.arrival_ns[0] <= batch.arrival_ns[-1] <= after + slack_ns
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_many_long_ones_among_others(host: str) -> None:
+    """More than one call of the kernel brings, with short ones, and others that are not as usual, between them."""
+    sizes = [1200, 100, 1024, 9000, 0, 40_000] * 150
+    with ring(host, receive_buffer=64 << 20) as (rings, _, plain):
+        sent = [bytes([i & 0xFF]) * size + bytes([i >> 8]) for i, size in enumerate(sizes)]
+        for i, payload in enumerate(sent):
+            if i % 50 == 49 and plain.family == socket.AF_INET:
+                plain.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\1" * 4 if i % 100 == 99 else b"")
+            plain.send(payload)
+        assert payloads_of(rings) == sent
+        assert not rings.skipped
+
+
 def test_segmentation_offload_is_taken_apart() -> None:
     """A sender on this machine with UDP_SEGMENT is one frame for many datagrams."""
     data = bytes((i * 31) & 0xFF for i in range(10 * 196 + 50))
@@ -306,8 +320,3 @@ def test_without_the_capability_it_says_how_to_get_it(monkeypatch: pytest.Monkey
         asyncio.run(strep.Receiver("127.0.0.1:0", transport="ring").start())
     for way in ("setcap", "AmbientCapabilities=CAP_NET_RAW", "--cap-add NET_RAW"):
         assert way in str(raised.value)
-
-
-def test_workers_say_that_they_have_none() -> None:
-    with pytest.raises(strep.ConfigurationError, match="one process reads a packet ring"):
-        strep.Supervisor("127.0.0.1:0", workers=2, transport="ring")
