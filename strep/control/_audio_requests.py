@@ -1,8 +1,8 @@
 """Builds the requests that make a call hear something: ``speak``, ``playback_start``, ``playback_stop``. Pure.
 
-Each function is a method of the two clients, as those of ``_requests`` are. Newer descriptions of the API have more than
-the contract these are compared with: voices of providers, ``playback_content``, ``audio_type``, ``cache_audio``, and
-``overlay`` of ``playback_stop``; they are sent when they are given.
+Each function is a method of the two clients, as those of ``_requests`` are. Newer descriptions of the API have more
+than the contract these are compared with: voices of providers, ``playback_content``, ``audio_type``, ``cache_audio``,
+and ``overlay`` of ``playback_stop``; they are sent when they are given.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ Stop = Literal["current", "all"]
 Legs = Literal["self", "opposite", "both"]
 
 LONGEST_SPEECH: Final = 5000  # characters of a payload
-LANGUAGES: Final = frozenset(
-    "arb cmn-CN cy-GB da-DK de-DE en-AU en-GB en-GB-WLS en-IN en-US es-ES es-MX es-US fr-CA fr-FR hi-IN is-IS it-IT "
-    "ja-JP ko-KR nb-NO nl-NL pl-PL pt-BR pt-PT ro-RO ru-RU sv-SE tr-TR".split()
-)
+LANGUAGES: Final = frozenset((
+    "arb", "cmn-CN", "cy-GB", "da-DK", "de-DE", "en-AU", "en-GB", "en-GB-WLS", "en-IN", "en-US", "es-ES", "es-MX",
+    "es-US", "fr-CA", "fr-FR", "hi-IN", "is-IS", "it-IT", "ja-JP", "ko-KR", "nb-NO", "nl-NL", "pl-PL", "pt-BR",
+    "pt-PT", "ro-RO", "ru-RU", "sv-SE", "tr-TR",
+))  # fmt: skip
 """What the voices "male" and "female" speak."""
 
 _GENDERS: Final = ("male", "female")
@@ -52,14 +53,14 @@ def speak(
 ) -> Request[CommandResult]:
     """Say something to the party of a call.
 
-    payload: text, or SSML with ``payload_type="ssml"``; 5,000 characters at most. voice: "male" or "female", which speak
-    one of 29 languages (default en-US); or, in the newer API, one of a provider's, like "AWS.Polly.Joanna".
-    service_level: "basic" knows en-US and text only. stop: what is heard now goes on, and this waits in the queue (None);
-    "current" ends the former, and the next of the queue is heard; "all" empties the queue too.
-    client_state, command_id: as for ``fork_start``. extra: other fields of the API, sent as they are.
+    payload: text, or SSML with ``payload_type="ssml"``; 5,000 characters at most. voice: "male" or "female", which
+    speak one of 29 languages (default en-US); or, in the newer API, one of a provider's, like "AWS.Polly.Joanna".
+    service_level: "basic" knows en-US and text only. stop: what is heard now goes on, and this waits in the queue
+    (None); "current" ends the former, and the next of the queue is heard; "all" empties the queue too. client_state,
+    command_id: as for ``fork_start``. extra: other fields of the API, sent as they are.
 
-    The webhooks ``call.speak.started`` and ``call.speak.ended`` tell what becomes of it. Raises ConfigurationError, before
-    anything is sent, for what cannot work, CallEndedError when the call is over, other APIErrors as they come.
+    The webhooks ``call.speak.started`` and ``call.speak.ended`` tell what becomes of it. Raises ConfigurationError,
+    before anything is sent, for what cannot work, CallEndedError when the call is over, other APIErrors as they come.
     """
     if not isinstance(payload, str) or not payload.strip():
         raise ConfigurationError("payload: give the text to be spoken, or SSML; there is nothing in it")
@@ -110,7 +111,8 @@ def playback_start(
     started without it; on the leg itself only. target_legs: "self", "opposite" or "both". stop: as for ``speak``.
     audio_type, cache_audio: of the newer API. client_state, command_id, extra: as for ``speak``.
 
-    The webhooks ``call.playback.started`` and ``call.playback.ended`` tell what becomes of it. Raises as ``speak`` does.
+    The webhooks ``call.playback.started`` and ``call.playback.ended`` tell what becomes of it. Raises as ``speak``
+    does.
     """
     sources = {"audio_url": audio_url, "media_name": media_name, "playback_content": playback_content}
     given = [name for name, value in sources.items() if value is not None]
@@ -150,8 +152,8 @@ def playback_stop(
     """Stop what is spoken or played to the party of a call.
 
     stop: "all" empties the queue too (the API's default), "current" goes on with the next of the queue. overlay: in the
-    newer API, whether what was started with it is meant. A call that has already ended is a success, and the result says so
-    (``already_ended``).
+    newer API, whether what was started with it is meant. A call that has already ended is a success, and the result
+    says so (``already_ended``).
     """
     _choice("stop", stop, _STOPS)
     _check_flag("overlay", overlay)

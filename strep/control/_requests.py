@@ -285,8 +285,8 @@ def command(
     *,
     ended: bool = False,
 ) -> Request[CommandResult]:
-    """A command to a call. ``body``: its own fields, None for those that are not given. ``ended``: whether a call that is
-    over is a success."""
+    """A command to a call. ``body``: its own fields, None for those that are not given. ``ended``: whether a call that
+    is over is a success."""
     path = f"/calls/{_path_segment(call_control_id)}/actions/{operation}"
     body |= {"client_state": _client_state(client_state), "command_id": _command_id(command_id)}
     return Request(operation, "POST", path, _answers.result, present(body), ended_is_success=ended)
