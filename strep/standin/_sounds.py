@@ -6,6 +6,7 @@ What it fetches, runs and decodes is bounded in time and size; what fails is no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from collections import OrderedDict
@@ -128,9 +129,9 @@ class Sounds:
 
     async def _speech(self, speech: Speech) -> I16:
         if self._espeak is not None:
-            data = await self._spoken(self._espeak, speech)
-            if data:
-                return await self._decoded(data)
+            with contextlib.suppress(StrepError):  # what it wrote is no sound
+                return await self._decoded(await self._spoken(self._espeak, speech))
+            log.warning("%s cannot speak %s with the voice %r: a tone is heard", _ESPEAK, speech.language, speech.voice)
         return tone_of(speech.text, self._codec.sample_rate)
 
     async def _spoken(self, program: str, speech: Speech) -> bytes:
@@ -179,7 +180,7 @@ class Sounds:
             secure = not url.startswith("http://")  # reading certificates takes long: not where none are needed
             client = httpx.AsyncClient(timeout=_FETCH_S, verify=secure, trust_env=False, transport=self._transport)
             async with client, client.stream("GET", url, follow_redirects=False) as response:
-                if response.is_redirect:
+                if response.has_redirect_location:
                     url = urljoin(url, response.headers["location"])
                     continue
                 if not response.is_success:
