@@ -25,6 +25,7 @@ from ._model.types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, Ma
 from ._parser import Packet, Status, build_datagram, parse_datagram
 from ._receiver.receiver import Receiver, SocketStatus
 from ._receiver.replay import Replay, replay
+from ._speech.utterance import Ending, SpeechStarted, SpeechStopped, Utterance
 from ._threads.incidents import Incident
 from ._version import __version__
 from ._workers.supervisor import Supervisor, WorkerStatus
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigurationError",
     "DatagramKind",
     "Direction",
+    "Ending",
     "Frame",
     "Gap",
     "GapCause",
@@ -54,6 +56,8 @@ __all__ = [
     "Resampler",
     "SinkError",
     "SocketStatus",
+    "SpeechStarted",
+    "SpeechStopped",
     "Status",
     "Stream",
     "StreamEvent",
@@ -62,6 +66,7 @@ __all__ = [
     "StrepError",
     "Supervisor",
     "Totals",
+    "Utterance",
     "WorkerStatus",
     "__version__",
     "build_datagram",
