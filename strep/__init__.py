@@ -7,7 +7,9 @@ leading underscore are not.
 import logging
 
 from . import sinks
+from ._delivery.call_leg import CallLeg
 from ._delivery.framer import Frame
+from ._delivery.leg_aligner import LegFrame
 from ._delivery.stream import Stream
 from ._model.blocks import Block, BlockBatch
 from ._model.exceptions import (
@@ -36,6 +38,7 @@ __all__ = [
     "BindError",
     "Block",
     "BlockBatch",
+    "CallLeg",
     "CaptureFileError",
     "Codec",
     "ConfigurationError",
@@ -47,6 +50,7 @@ __all__ = [
     "GapCause",
     "Incident",
     "Leg",
+    "LegFrame",
     "Mask",
     "MissingExtraError",
     "Packet",

@@ -1,1 +1,1 @@
-"""Speech in one stream: where it begins and ends, and utterances cut out of it. Pure, but for Silero's threads."""
+"""Speech in one stream: a detector for it, and utterances cut by what it says. Pure."""

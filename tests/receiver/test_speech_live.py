@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import wave
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,7 @@ def test_speech_is_told_while_it_is_said(vad: strep._delivery.voices.Vad) -> Non
         receiver = in_memory()
 
         async def listen(stream: strep.Stream) -> None:
-            async for heard in stream.speech(vad=vad):
-                told.append((edge_of(receiver).now_ns(), heard))
+            told.extend([(edge_of(receiver).now_ns(), heard) async for heard in stream.speech(vad=vad)])
 
         async with receiver, asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(send_audio(receiver, audio))
@@ -86,7 +86,7 @@ def test_speech_is_told_while_it_is_said(vad: strep._delivery.voices.Vad) -> Non
         assert utterance.position <= 2 * begin < utterance.position + len(utterance.samples)
         assert utterance.rate == 16_000
         assert utterance.lost == 0
-    for (ns, event), (_, after) in zip(told, told[1:], strict=False):
+    for (ns, event), (_, after) in pairwise(told):
         if isinstance(event, strep.SpeechStopped):
             assert 0 <= ns - event.time_ns - 20 * MS <= 100 * MS
             assert isinstance(after, strep.Utterance | strep.SpeechStarted)
@@ -136,8 +136,7 @@ def test_silero_runs_once_for_all_streams() -> None:
         async def listen(stream: strep.Stream) -> None:
             here: list[tuple[int, int]] = []
             found.append(here)
-            async for u in stream.utterances(vad="silero"):
-                here.append((u.position, len(u.samples)))
+            here.extend([(u.position, len(u.samples)) async for u in stream.utterances(vad="silero")])
 
         async def listen_to_all() -> None:
             async with asyncio.TaskGroup() as tasks:

@@ -63,12 +63,9 @@ def recut(blocks: list[Block], size: int) -> list[Block]:
         for at in range(0, len(block.samples), size):
             piece = slice(at, at + size)
             time_ns = block.time_ns + at * 125_000
-            out.append(
-                Block(
-                    INFO, block.position + at, None if at else block.gap, 0, time_ns, block.samples[piece],
-                    block.mask[piece], time_ns,
-                )  # fmt: skip
-            )
+            told = None if at else block.gap
+            samples, mask = block.samples[piece], block.mask[piece]
+            out.append(Block(INFO, block.position + at, told, 0, time_ns, samples, mask, time_ns))
     return out
 
 
@@ -167,7 +164,9 @@ def test_what_is_speech_is_what_the_oracle_says(runs: list[tuple[bool, int]], ha
     assert found == intervals(flags, 3, -(-hang_ms * 8 // FRAME))
 
 
-@pytest.mark.parametrize(("rate", "dtype"), [(16_000, "int16"), (16_000, "float32"), (24_000, "int16"), (11_025, "int16")])
+@pytest.mark.parametrize(
+    ("rate", "dtype"), [(16_000, "int16"), (16_000, "float32"), (24_000, "int16"), (11_025, "int16")]
+)
 def test_resampled_as_the_whole_stream_would_be(rate: int, dtype: str) -> None:
     parts = [(9000, False, 0, GapCause.NONE), (20_003, True, 0, GapCause.NONE), (9001, False, 0, GapCause.NONE)]
     audio, _, blocks = timeline([*parts, (30_000, True, 0, GapCause.NONE), (12_000, False, 0, GapCause.NONE)])
@@ -182,7 +181,11 @@ def test_resampled_as_the_whole_stream_would_be(rate: int, dtype: str) -> None:
 
 
 def test_a_long_one_is_cut_where_it_is_quietest() -> None:
-    quiet = [(8000 * 2 - 1600, True, 0, GapCause.NONE), (320, False, 0, GapCause.NONE), (16_000, True, 0, GapCause.NONE)]
+    quiet = [
+        (8000 * 2 - 1600, True, 0, GapCause.NONE),
+        (320, False, 0, GapCause.NONE),
+        (16_000, True, 0, GapCause.NONE),
+    ]
     _, _, blocks = timeline(quiet)
     first, second, *_ = [u for u in cut(blocks, UtteranceShape(None, 0, 500, 2)) if isinstance(u, Utterance)]
     assert first.position + len(first.samples) == second.position

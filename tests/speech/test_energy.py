@@ -43,7 +43,11 @@ def compare(audio: np.ndarray, received: np.ndarray) -> int:
         surely, enough, wrong = many.judge(batch, ROW, level)
         verdict = one.judge(samples, share)
         assert verdict.level == pytest.approx(float(level[0]), abs=0.01)
-        assert (verdict.surely, verdict.enough, verdict.mistaken) == (bool(surely[0]), bool(enough[0]), wrong is not None)
+        assert (verdict.surely, verdict.enough, verdict.mistaken) == (
+            bool(surely[0]),
+            bool(enough[0]),
+            wrong is not None,
+        )
         speech += verdict.surely
     return speech
 
