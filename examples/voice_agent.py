@@ -18,7 +18,6 @@ ANSWERS = {
     "opening hours": "We are open from nine in the morning to five in the afternoon, from Monday to Friday.",
     "account balance": "Your balance is one hundred and twenty dollars, and the last payment came on Monday.",
     "operator": "One moment please, I will connect you with somebody who can help you with all your questions.",
-    "goodbye": "Thank you for your call. Goodbye.",
 }
 
 
@@ -74,7 +73,6 @@ async def main(call: str, advertise: str, listen: str = "udp:0.0.0.0:9000", seco
             async with asyncio.timeout(float(seconds)), fork:
                 async for stream in fork:  # until the call ends
                     if stream.direction is strep.Direction.INBOUND:
-                        print("the call is here", flush=True)
                         tasks.create_task(converse(control, call, recognize, stream))
 
 

@@ -1,4 +1,4 @@
-"""The whole loop without an account: the stand-in speaks and plays, a fork hears it, and programs answer what they hear."""
+"""The whole loop without an account: the stand-in speaks and plays, a fork hears it, and programs answer."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_what_is_spoken_and_played_is_heard_outbound_bit_exact(tmp_path: P
         await actions.stop_forking(control_id)
         truths = {truth.direction: truth for truth in api.truth(call.call_leg_id)}
         await until(lambda: receiver.totals().datagrams == api.media.datagrams)
-        heard = {view.stream.direction: view.samples for view in map(kept.get, (r.stream for r in receiver.reports()))}
+    heard = {report.stream.direction: kept.get(report.stream).samples for report in receiver.reports()}
     for direction, truth in truths.items():
         assert heard[direction].tobytes() == truth.samples.tobytes()
     payloads = truths[strep.Direction.OUTBOUND].payloads.tobytes()
@@ -156,13 +156,16 @@ async def test_our_client_stops_what_it_began_and_a_hangup_ends_the_rest() -> No
         for text in ("a" * 500, "b" * 500, "c" * 500):
             assert (await control.speak(control_id, text)).result == "ok"
         await hooks.wait(1)
+        await asyncio.sleep(0.1)
         assert (await control.playback_stop(control_id, stop="current")).result == "ok"
         await hooks.wait(3)
+        await asyncio.sleep(0.1)
         await control.playback_stop(control_id)
         await hooks.wait(4)
         assert (await control.playback_stop(control_id)).result == "ok"  # nothing is left: fine
         await control.speak(control_id, "d" * 500)
         await hooks.wait(5)
+        await asyncio.sleep(0.1)
         await control.hangup(control_id)
         await hooks.wait(6)
         assert (await control.playback_stop(control_id)).already_ended
@@ -220,15 +223,15 @@ async def ended(process: asyncio.subprocess.Process, number: signal.Signals = si
     return out.decode()
 
 
-QUESTION_S, INTERRUPTION_S, PERIOD_S = 1.0, 4.5, 7.0
+SAID = {0.5: "opening hours", 3.5: "operator"}  # each while the answer to the other one is spoken, which takes longer
+PERIOD_S = 6.0
 LATEST_S = 0.2
 
 
 @needs_speech
 async def test_the_voice_agent_answers_and_is_interrupted_within_200_ms(tmp_path: Path, record_property: Any) -> None:
     pytest.importorskip("pocketsphinx")
-    said = {QUESTION_S: "opening hours", INTERRUPTION_S: "operator"}
-    caller = laid_out(PERIOD_S, said)
+    caller = laid_out(PERIOD_S, SAID)
     file = write_wav(tmp_path / "caller.wav", caller, np.zeros_like(caller))
     hooks = Hooks()
     async with StandIn(calls=1, seed=1, file=file, **hooks.options()) as api:
@@ -238,37 +241,26 @@ async def test_the_voice_agent_answers_and_is_interrupted_within_200_ms(tmp_path
             "voice_agent.py", call.call_control_id, "127.0.0.1", "udp:127.0.0.1:0",
             TELNYX_API_KEY=api.api_key, TELNYX_BASE_URL=api.base_url,
         )  # fmt: skip
-        assert agent.stdout is not None
         try:
-            cut: list[float] = []
-            while not cut:
-                await hooks.wait(len(hooks.audio()) + 1)
-                cut = [
-                    late
-                    for event in hooks.audio()
-                    if isinstance(event, SpeakEnded) and (late := since_speech(api, event)) is not None
-                ]
+            await hooks.wait(4)
         finally:
             out = await ended(agent)
         assert call.fork is None  # it has stopped the fork
-    assert "heard: opening hours" in out
-    first = next(event for event in hooks.audio())
-    assert isinstance(first, SpeakStarted)
-    record_property("barge_in_ms", round(1000 * cut[0]))
-    print(f"barge-in: playback_stop {1000 * cut[0]:.0f} ms after the first sound of speech")
-    assert cut[0] <= LATEST_S
+    late_s = [since_speech(api, event) for event in hooks.audio() if isinstance(event, SpeakEnded)]
+    record_property("barge_in_ms", [round(1000 * late) for late in late_s])
+    print("barge-in: playback_stop", *(f"{1000 * late:.0f}" for late in late_s), "ms after the first sound of speech")
+    assert {"heard: opening hours", "heard: operator"} <= set(out.splitlines())
+    assert [type(event) for event in hooks.audio()[:4]] == [SpeakStarted, SpeakEnded] * 2
+    assert max(late_s) <= LATEST_S
 
 
-def since_speech(api: StandIn, event: SpeakEnded) -> float | None:
-    """Seconds from the arrival of the interruption's first packet to the stop; None: it was another one's end."""
+def since_speech(api: StandIn, event: SpeakEnded) -> float:
+    """Seconds from when the first packet with speech came, which is when it was sent, to the stop."""
     (call,) = api.calls
     assert event.occurred_at is not None
-    at_ns = event.occurred_at.timestamp() * 1e9
-    epoch_ns = int(api._plan._epoch_ns(call)[0])
-    packet = int(INTERRUPTION_S * 50)  # sent at its time, and on loopback there at once
-    rounds = (at_ns - epoch_ns - packet * 20e6) / (PERIOD_S * 1e9)
-    late_s = (rounds % 1) * PERIOD_S
-    return late_s if rounds >= 0 and late_s < 1.0 else None
+    epoch_s = int(api._plan._epoch_ns(call)[0]) / 1e9  # when packet 0 was sent
+    at_s = (event.occurred_at.timestamp() - epoch_s) % PERIOD_S
+    return min((at_s - begin_s) % PERIOD_S for begin_s in SAID)
 
 
 @needs_speech
@@ -276,30 +268,25 @@ async def test_the_fraud_alarm_watches_many_calls_at_once(tmp_path: Path) -> Non
     pytest.importorskip("pocketsphinx")
     bad = laid_out(5.5, {0.3: "tell me your password", 3.0: "what is your account number"})
     good = laid_out(5.5, {0.3: "good morning", 3.0: "thank you very much"})
+    lines: list[str] = []
     alarm = await start("fraud_alarm.py", "udp:127.0.0.1:0", "60")
     assert alarm.stdout is not None
     try:
         first = (await asyncio.wait_for(alarm.stdout.readline(), 100)).decode()
         assert first.startswith("listening on"), (await alarm.communicate())[1].decode()
         to = f"udp:127.0.0.1:{first.rpartition(':')[2].strip()}"
-        traffics = {
-            name: make_traffic(calls=2, duration_s=5.5, seed=seed, file=write_wav(tmp_path / f"{name}.wav", *voices))
-            for name, seed, voices in (("bad", 1, (bad, good)), ("good", 2, (good, good)))
-        }
-        lines: list[str] = []
+        plays = [make_traffic(calls=1, duration_s=5.5, seed=k, voices=(bad if k < 2 else good, good)) for k in range(4)]
 
         async def read() -> None:
             while len([line for line in lines if not line.startswith("ALARM")]) < 16:
                 assert alarm.stdout is not None
                 lines.append((await asyncio.wait_for(alarm.stdout.readline(), 100)).decode().strip())
 
-        await asyncio.gather(read(), *(play(traffic, to) for traffic in traffics.values()))
+        await asyncio.gather(read(), *(play(traffic, to) for traffic in plays))
     finally:
         lines += (await ended(alarm, signal.SIGINT)).splitlines()
     alarmed = Counter(line.split()[1].rstrip(":") for line in lines if line.startswith("ALARM"))
-    legs = {str(truth.call_leg_id) for truth in traffics["bad"].streams}
-    assert len(legs) == 2
-    assert alarmed == Counter(legs)
+    assert alarmed == Counter(str(traffic.truth[0].call_leg_id) for traffic in plays[:2])
     heard = Counter(line.rpartition(": ")[2] for line in lines if not line.startswith("ALARM"))
     assert heard["tell me your password"] == heard["what is your account number"] == 2
     assert heard["good morning"] == heard["thank you very much"] == 6
