@@ -325,7 +325,7 @@ def _client_state(state: bytes | str | None) -> str | None:
         return base64.b64encode(state).decode()
     try:
         base64.b64decode(state, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"client_state={state!r} is not base64 ({error}): give bytes, which are encoded for you"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import typing
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lazily import Lazily
 
+import strep.cli
 from strep import ConfigurationError, StrepError
 from strep.control import CallEndedError, SyncCallControl, UnprocessableEntityError
 from strep.control._audio_requests import LANGUAGES, LONGEST_SPEECH, playback_start, playback_stop, speak
@@ -172,3 +174,56 @@ def test_it_is_said_once_however_often_it_is_sent(operation: str, api: ApiServer
     assert (result.result, result.attempts) == ("ok", 4)
     assert list(api.effects.values()) == [1]
     assert len({str(seen.body) for seen in api.seen}) == 1
+
+
+LINES: list[tuple[list[str], dict[str, Any], str]] = [
+    (["speak", CALL, "Good day"], {"payload": "Good day", "voice": "female", "language": "en-US"}, "speaking to"),
+    (
+        ["speak", CALL, "<speak/>", "--ssml", "--voice", "male", "--language", "de-DE", "--stop", "all"],
+        {"payload": "<speak/>", "payload_type": "ssml", "voice": "male", "language": "de-DE", "stop": "all"},
+        "speaking to",
+    ),
+    (["play", CALL, URL], {"audio_url": URL}, f"playing {URL} to"),
+    (
+        ["play", CALL, URL, "--loop", "3", "--legs", "both", "--stop", "current"],
+        {"audio_url": URL, "loop": 3, "target_legs": "both", "stop": "current"},
+        "playing",
+    ),
+    (
+        ["play", CALL, URL, "--loop", "infinity", "--overlay"],
+        {"audio_url": URL, "loop": "infinity", "overlay": True},
+        "playing",
+    ),
+    (["hush", CALL], {}, "nothing is spoken or played"),
+    (["hush", CALL, "--stop", "current"], {"stop": "current"}, "nothing is spoken"),
+]
+
+
+def test_the_command_line(api: ApiServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def strep_command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("TELNYX_API_KEY", KEY)
+        monkeypatch.setenv("TELNYX_BASE_URL", api.url)
+        monkeypatch.setattr(sys, "argv", ["strep", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            strep.cli.main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    for arguments, body, says in LINES:
+        code, out, err = strep_command(*arguments, "--command-id", "one", "--client-state", "hi")
+        assert (code, out) == (0, "")
+        assert err.startswith(says)
+        assert api.seen[-1].body == {**body, "command_id": "one", "client_state": "aGk="}
+    code, out, _ = strep_command("hush", CALL, "--json")
+    assert (code, json.loads(out)["result"]) == (0, "ok")
+    api.script = [Reply(422, body=errors_body("90018"))]
+    assert strep_command("hush", CALL) == (0, "", "the call has already ended: nothing to stop\n")
+    requests = len(api.seen)
+    code, out, err = strep_command("play", CALL, "a.wav")
+    assert (code, out) == (2, "")
+    assert "give a URL like https://example.com/greeting.wav" in err
+    for arguments, says in ((["play", CALL, URL, "--loop", "0"], "from 1 to 100"), (["speak", CALL, ""], "nothing in")):
+        code, _, err = strep_command(*arguments)
+        assert code == 2
+        assert says in err
+    assert len(api.seen) == requests
