@@ -23,9 +23,11 @@ import pytest
 from lazily import Lazily
 from live import port_of, until
 from places import ROOT
+from rich.console import Console
 
 import strep
 from strep._codecs.g711 import encode
+from strep.cli.standin import _print_event
 from strep.control import CallControl
 from strep.control.asgi import webhook_app
 from strep.control.webhooks import PlaybackEnded, PlaybackStarted, SpeakEnded, SpeakStarted, WebhookEvent
@@ -178,6 +180,20 @@ async def test_our_client_stops_what_it_began_and_a_hangup_ends_the_rest() -> No
     for letter in "abd":
         assert encode(PCMU, tone_of(letter * 500, RATE)[:480]).tobytes() in payloads
     assert encode(PCMU, tone_of("c" * 500, RATE)[:160]).tobytes() not in payloads
+
+
+async def test_the_stand_in_tells_what_is_heard() -> None:
+    told: list[dict[str, Any]] = []
+    text = io.StringIO()
+    async with StandIn(calls=1, seed=1, speech="tone", on_event=told.append) as api:
+        async with CallControl(api.api_key, base_url=api.base_url) as control:
+            await control.speak(api.calls[0].call_control_id, "x")
+            await until(lambda: told[-1]["event"] == "audio_stopped")
+    for event in told[-2:]:
+        assert event["call_leg_id"] == str(api.calls[0].call_leg_id)
+        _print_event(Console(file=text, width=200), event)
+    leg = api.calls[0].call_leg_id
+    assert text.getvalue() == f"speak on leg {leg} started\nspeak on leg {leg} stopped\n"
 
 
 # --- the examples

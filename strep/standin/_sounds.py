@@ -107,6 +107,9 @@ class Sounds:
         except (_UnplayableError, StrepError) as error:
             log.warning("%r cannot be heard: %s", source, error)
             return None
+        except Exception:  # of a library: what waits behind it goes on all the same
+            log.exception("%r cannot be heard", source)
+            return None
         return to_clip(samples, self._codec, self._frames)
 
     async def _samples(self, source: Source) -> I16:

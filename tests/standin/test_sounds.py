@@ -195,6 +195,17 @@ def test_an_answer_without_end_is_cut_off(pause_s: float, monkeypatch: pytest.Mo
     assert 0 < stream.sent <= (1 << 20) + (1 << 16)
 
 
+def test_a_library_that_breaks_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(data: bytes, rate: int) -> Any:
+        raise MemoryError("a frame of 4 GiB")
+
+    monkeypatch.setattr(_sounds, "decode_file", broken)
+    assert load(Content(b"RIFF")) is None
+    assert "a frame of 4 GiB" in caplog.text
+
+
 def test_media_have_names(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(wav_of(TONE))
     media = {"greeting": tmp_path / "a.wav", "gone": tmp_path / "b.wav", "folder": tmp_path}
