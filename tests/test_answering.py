@@ -185,10 +185,12 @@ async def test_our_client_stops_what_it_began_and_a_hangup_ends_the_rest() -> No
 async def test_the_stand_in_tells_what_is_heard() -> None:
     told: list[dict[str, Any]] = []
     text = io.StringIO()
-    async with StandIn(calls=1, seed=1, speech="tone", on_event=told.append) as api:
-        async with CallControl(api.api_key, base_url=api.base_url) as control:
-            await control.speak(api.calls[0].call_control_id, "x")
-            await until(lambda: told[-1]["event"] == "audio_stopped")
+    async with (
+        StandIn(calls=1, seed=1, speech="tone", on_event=told.append) as api,
+        CallControl(api.api_key, base_url=api.base_url) as control,
+    ):
+        await control.speak(api.calls[0].call_control_id, "x")
+        await until(lambda: told[-1]["event"] == "audio_stopped")
     for event in told[-2:]:
         assert event["call_leg_id"] == str(api.calls[0].call_leg_id)
         _print_event(Console(file=text, width=200), event)
