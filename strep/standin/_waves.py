@@ -69,7 +69,7 @@ def _pcm16(data: bytes, rate: int) -> I16 | None:
             channels, own_rate = file.getnchannels(), file.getframerate()
             # a file that was written into a pipe says that it is longer than it is
             pcm = file.readframes(min(file.getnframes(), round(_LONGEST_S * own_rate), len(data)))
-    except (EOFError, wave.Error):
+    except (EOFError, wave.Error, RuntimeError):  # RuntimeError: a chunk that says it goes beyond the file
         return None
     frames = np.frombuffer(pcm[: len(pcm) // (2 * channels) * 2 * channels], "<i2").reshape(-1, channels)
     mono = np.rint(frames.mean(axis=1)).astype(np.int16) if channels > 1 else frames[:, 0].astype(np.int16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import os
@@ -124,6 +125,24 @@ def test_any_bytes_are_sound_or_an_error_of_ours(noise: bytes, file: bytes, data
             continue
         assert samples.dtype == np.int16
         assert len(samples) <= 600 * RATE
+
+
+def test_a_chunk_that_ends_beyond_the_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    """Python's own module says RuntimeError, without a word."""
+    lying = bytearray(wav_of(TONE[:300]))
+    lying[16:20] = b"\x10\x00\x00\x80"  # the length of "fmt "
+    for offset in range(12, 44):
+        for value in (0, 1, 0x7F, 0x80, 0xFF):
+            hostile = bytes(lying[:offset]) + bytes([value]) + bytes(lying[offset + 1 :])
+            with contextlib.suppress(StrepError):
+                decode_file(hostile, RATE)
+    lying = bytearray(wav_of(TONE[:300]))
+    lying[14:17] = bytes(3)
+    with pytest.raises(ConfigurationError):
+        decode_file(bytes(lying), RATE)
+    (tmp_path / "a.wav").write_bytes(bytes(lying))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        StandIn(file=tmp_path / "a.wav")
 
 
 def test_clips_are_whole_packets() -> None:
