@@ -122,7 +122,7 @@ async def test_what_is_spoken_and_played_is_heard_outbound_bit_exact(tmp_path: P
         await until(lambda: receiver.totals().datagrams == api.media.datagrams)
     heard = {report.stream.direction: kept.get(report.stream).samples for report in receiver.reports()}
     for direction, truth in truths.items():
-        assert heard[direction].tobytes() == truth.samples.tobytes()
+        assert heard[direction].tobytes() == truth.audio().tobytes()
     payloads = truths[strep.Direction.OUTBOUND].payloads.tobytes()
     pieces = [encode(PCMU, piece).tobytes() for piece in (tone_of(text, RATE), greeting)]
     places = [payloads.find(pieces[0]), *(match.start() for match in re.finditer(re.escape(pieces[1]), payloads))]
