@@ -7,7 +7,9 @@ leading underscore are not.
 import logging
 
 from . import sinks
+from ._delivery.call_leg import CallLeg
 from ._delivery.framer import Frame
+from ._delivery.leg_aligner import LegFrame
 from ._delivery.stream import Stream
 from ._model.blocks import Block, BlockBatch
 from ._model.exceptions import (
@@ -25,6 +27,8 @@ from ._model.types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, Ma
 from ._parser import Packet, Status, build_datagram, parse_datagram
 from ._receiver.receiver import Receiver, SocketStatus
 from ._receiver.replay import Replay, replay
+from ._receiver.until_stopped import run_until_stopped
+from ._speech.utterance import Ending, SpeechStarted, SpeechStopped, Utterance
 from ._threads.incidents import Incident
 from ._version import __version__
 from ._workers.supervisor import Supervisor, WorkerStatus
@@ -35,16 +39,19 @@ __all__ = [
     "BindError",
     "Block",
     "BlockBatch",
+    "CallLeg",
     "CaptureFileError",
     "Codec",
     "ConfigurationError",
     "DatagramKind",
     "Direction",
+    "Ending",
     "Frame",
     "Gap",
     "GapCause",
     "Incident",
     "Leg",
+    "LegFrame",
     "Mask",
     "MissingExtraError",
     "Packet",
@@ -54,6 +61,8 @@ __all__ = [
     "Resampler",
     "SinkError",
     "SocketStatus",
+    "SpeechStarted",
+    "SpeechStopped",
     "Status",
     "Stream",
     "StreamEvent",
@@ -62,11 +71,13 @@ __all__ = [
     "StrepError",
     "Supervisor",
     "Totals",
+    "Utterance",
     "WorkerStatus",
     "__version__",
     "build_datagram",
     "parse_datagram",
     "replay",
+    "run_until_stopped",
     "sinks",
 ]
 

@@ -24,10 +24,12 @@ TOGETHER = {
     "receiver/test_steps_live.py": "load",
     "edge/ring/test_cable.py": "cable",
     "test_examples.py": "examples",
+    "test_answering.py": "telnyx",
     "sinks/wav/test_drift.py": "an hour",
     "delivery/test_set_aside.py": "eight streams",
     "sinks/analysis/test_tones.py": "voices",
     "cli/test_plot.py": "matplotlib",
+    "control/test_audio_commands.py": "telnyx",
     "control/test_control_client.py": "telnyx",
     "control/test_control_webhooks.py": "telnyx",
     "standin/test_standin.py": "telnyx",
@@ -59,6 +61,7 @@ REPEATED = {
         "test_what_the_kernel_drops_is_counted_over_restarts",
         "test_a_signal_finishes_everything",
     ),
+    "test_answering.py": (),
     "test_examples.py": ("test_the_example_that_forks_a_call", "test_the_code_in_the_readme"),
 }
 

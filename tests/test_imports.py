@@ -21,21 +21,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resample": MODEL,
     "_parser": MODEL,
     "_codecs": {*MODEL, "resample"},
+    "_speech": {*MODEL, "resample"},
     "_engine": {*MODEL, "_parser", "_codecs"},
     "_edge": MODEL,
-    "sinks": {*MODEL, "_threads", "_codecs", "resample", "quality"},
-    "_delivery": {*MODEL, "_threads", "_codecs", "resample", "sinks.base", "sinks.guarded"},
+    "sinks": {*MODEL, "_threads", "_codecs", "_speech", "resample", "quality"},
+    "_delivery": {*MODEL, "_threads", "_codecs", "_speech", "resample", "sinks.base", "sinks.guarded"},
     "_receiver": {*MODEL, "_threads", "_edge", "_codecs", "_engine", "_delivery", "sinks.base"},
     "_workers": {*MODEL, "_threads", "_edge", "_receiver", "_delivery", "sinks"},
     "simulate": {*MODEL, "_parser", "_codecs", "_edge", "resample"},
-    "standin": {*MODEL, "_parser", "_codecs", "_edge", "simulate"},
+    "standin": {*MODEL, "_parser", "_codecs", "_edge", "simulate", "resample"},
     "control": {*MODEL, "_edge", "_delivery", "_receiver", "_version"},
     "service": {*MODEL, "_receiver", "control", "sinks"},
     "plot": {*MODEL, "_codecs", "sinks"},
     "metrics": {*MODEL, "_receiver", "_workers", "control"},
 }
 EVERYTHING = {"bench", "cli", "__init__", "__main__", "_version"}
-PURE = {"_model", "_parser", "_codecs", "_engine", "quality", "resample"}
+PURE = {"_model", "_parser", "_codecs", "_engine", "_speech", "quality", "resample"}
 OUTER_WORLD = {
     "asyncio", "click", "httpx", "os", "rich", "select", "signal", "socket", "subprocess", "threading", "time",
     "uvloop",

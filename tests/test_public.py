@@ -32,11 +32,12 @@ from strep.sinks import ArraySink, LevelMeter, WavSink
 def test_the_public_names() -> None:
     assert strep.__all__ == sorted(strep.__all__)
     assert set(strep.__all__) == {
-        "AddressError", "BindError", "Block", "BlockBatch", "CaptureFileError", "Codec", "ConfigurationError",
-        "DatagramKind", "Direction", "Frame", "Gap", "GapCause", "Incident", "Leg", "Mask", "MissingExtraError",
-        "Packet", "ParseError", "Receiver", "Replay", "Resampler", "SinkError", "SocketStatus", "Status", "Stream",
-        "StreamEvent", "StreamInfo", "StreamReport", "StrepError", "Supervisor", "Totals", "WorkerStatus",
-        "__version__", "build_datagram", "parse_datagram", "replay", "sinks",
+        "AddressError", "BindError", "Block", "BlockBatch", "CallLeg", "CaptureFileError", "Codec",
+        "ConfigurationError", "DatagramKind", "Direction", "Ending", "Frame", "Gap", "GapCause", "Incident", "Leg",
+        "LegFrame", "Mask", "MissingExtraError", "Packet", "ParseError", "Receiver", "Replay", "Resampler",
+        "SinkError", "SocketStatus", "SpeechStarted", "SpeechStopped", "Status", "Stream", "StreamEvent", "StreamInfo",
+        "StreamReport", "StrepError", "Supervisor", "Totals", "Utterance", "WorkerStatus", "__version__",
+        "build_datagram", "parse_datagram", "replay", "run_until_stopped", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",

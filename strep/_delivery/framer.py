@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .._model.exceptions import ConfigurationError
 from .._model.types import Gap, GapCause, Mask
 from ..resample import Resampler
+from .frame_size import frame_size
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # checkers know it; in typing it has no default before Python 3.13
@@ -110,7 +111,7 @@ class Framer:
         if dtype not in ("int16", "float32"):
             raise ConfigurationError(f"dtype {dtype!r}: frames come as 'int16' or 'float32'")
         self.rate = rate or rate_in
-        self.frame_size = _size(ms, n, self.rate)
+        self.frame_size = frame_size(ms, n, self.rate)
         self.hop = self.frame_size if hop is None else hop
         if not 1 <= self.hop <= self.frame_size:
             raise ConfigurationError(f"hop {hop} with frames of {self.frame_size} samples: choose 1 to that many")
@@ -304,19 +305,3 @@ class Framer:
         self._left_out = self._missed = 0
         self._position += self.hop
         return frame
-
-
-def _size(ms: float | None, n: int | None, rate: int) -> int:
-    """Samples of a frame."""
-    if n is not None:
-        if ms is not None:
-            raise ConfigurationError(f"frames of {ms} ms and of {n} samples: give one of the two")
-        if n < 1:
-            raise ConfigurationError(f"frames of {n} samples: choose 1 or more")
-        return n
-    ms = 20 if ms is None else ms
-    size = round(rate * ms / 1000)
-    if size < 1 or abs(size * 1000 - rate * ms) > 1e-6:
-        samples = f"{rate * ms / 1000:g} samples"
-        raise ConfigurationError(f"{ms} ms at {rate} Hz is {samples}: choose a whole number of samples")
-    return size

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from typing import Final, Literal, overload
 
 from .._model.blocks import Block
 from .._model.report import StreamReport
 from .._model.types import Codec, Direction, Gap, GapCause, Leg, StreamEvent, StreamInfo
+from .._speech.cutter import Heard, UtteranceShape
+from .._speech.utterance import Utterance
 from ..resample import prepare
 from .event_queue import EventQueue
 from .framer import F32, I16, Frame, Framer
+from .utterances import heard_in
+from .voices import Vad
 
 __all__ = ["MarkedBlock", "Marks", "Stream", "StreamFeed", "Subscription"]
 
@@ -175,7 +179,7 @@ class Stream:
         await self._feed.ended.wait()
         return self.report()
 
-    async def blocks(self, *, queue_s: float = 5.0, conceal: bool = False) -> AsyncIterator[Block]:
+    async def blocks(self, *, queue_s: float = 5.0, conceal: bool = False) -> AsyncGenerator[Block]:
         """Blocks as they become ready (any size; a gap stands in ``block.gap``).
 
         ``conceal``: as of :meth:`frames`.
@@ -263,6 +267,79 @@ class Stream:
                     yield frame
         finally:
             self._feed.unsubscribe(subscription)
+
+    def speech(
+        self,
+        *,
+        rate: int | None = 16_000,
+        vad: Vad = "energy",
+        lead_ms: float = 200,
+        hang_ms: float = 500,
+        max_s: float = 30,
+        dtype: Literal["int16", "float32"] = "int16",
+        queue_s: float = 30.0,
+        conceal: bool = False,
+    ) -> AsyncIterator[Heard]:
+        """What is said, as it is said: ``SpeechStarted`` and ``SpeechStopped`` within 100 ms of the sound (for
+        barge-in), and the whole ``Utterance`` when a pause of ``hang_ms`` has ended it.
+
+        Short pauses within an utterance are told too: "stopped", and "started" with ``resumed``. See
+        :meth:`utterances`, whose arguments these are. What turns out to be noise that came up has no utterance.
+        """
+        shape = UtteranceShape(rate, lead_ms, hang_ms, max_s, dtype)
+        return heard_in(self.blocks(queue_s=queue_s, conceal=conceal), shape, vad)
+
+    @overload
+    def utterances(
+        self, *, rate: int | None = ..., vad: Vad = ..., lead_ms: float = ..., hang_ms: float = ...,
+        max_s: float = ..., dtype: Literal["int16"] = ..., queue_s: float = ..., conceal: bool = ...,
+    ) -> AsyncIterator[Utterance[I16]]: ...  # fmt: skip
+
+    @overload
+    def utterances(
+        self, *, rate: int | None = ..., vad: Vad = ..., lead_ms: float = ..., hang_ms: float = ...,
+        max_s: float = ..., dtype: Literal["float32"], queue_s: float = ..., conceal: bool = ...,
+    ) -> AsyncIterator[Utterance[F32]]: ...  # fmt: skip
+
+    @overload
+    def utterances(
+        self, *, rate: int | None = ..., vad: Vad = ..., lead_ms: float = ..., hang_ms: float = ...,
+        max_s: float = ..., dtype: Literal["int16", "float32"], queue_s: float = ..., conceal: bool = ...,
+    ) -> AsyncIterator[Utterance]: ...  # fmt: skip
+
+    async def utterances(
+        self,
+        *,
+        rate: int | None = 16_000,
+        vad: Vad = "energy",
+        lead_ms: float = 200,
+        hang_ms: float = 500,
+        max_s: float = 30,
+        dtype: Literal["int16", "float32"] = "int16",
+        queue_s: float = 30.0,
+        conceal: bool = False,
+    ) -> AsyncIterator[Utterance]:
+        """What is said, an utterance at a time, as a recognizer wants it.
+
+        ``rate``     of the samples, Hz; None: the stream's own
+        ``vad``      what finds speech. "energy": an adaptive threshold above the noise. "silero": a neural network,
+                     all streams that ask in one run; it needs the extra ``vad``
+        ``lead_ms``  so much before and after the speech comes along (after it no more than there is)
+        ``hang_ms``  so long a pause ends an utterance
+        ``max_s``    no utterance is longer: it is cut at the quietest place of its last quarter (at most 1 s), and the
+                     next one goes on with the very next sample
+        ``conceal``  as of :meth:`frames`; otherwise what was lost is zero
+
+        ``queue_s`` seconds of audio wait for a slow consumer; then the oldest are thrown away, and ``missed`` tells.
+        Each sample is in one utterance at most. Raises ConfigurationError for what cannot be, MissingExtraError.
+        """
+        heard = self.speech(
+            rate=rate, vad=vad, lead_ms=lead_ms, hang_ms=hang_ms, max_s=max_s, dtype=dtype, queue_s=queue_s,
+            conceal=conceal,
+        )  # fmt: skip
+        async for item in heard:
+            if isinstance(item, Utterance):
+                yield item
 
     async def events(self) -> AsyncIterator[StreamEvent]:
         """What happens in this stream: key presses, and what analyzers find. For one consumer."""

@@ -30,6 +30,7 @@ class Block:
     arrival_ns: int  # UTC nanoseconds, of the packet that the first frame came in
     samples: npt.NDArray[np.int16]
     mask: npt.NDArray[np.uint8]
+    time_ns: int = 0  # UTC nanoseconds: the first frame on the receiver's clock, as ``BlockBatch.time_ns`` tells
 
 
 class BlockBatch:
@@ -286,16 +287,18 @@ class BlockBatch:
         mask = self.mask
         offset = self.offset.tolist()
         ends = np.cumsum(self.frames)
-        columns = (self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns)
+        columns = (
+            self.position, self.gap_frames, self.gap_cause, self.rtp_timestamp, self.arrival_ns, self.time_ns
+        )  # fmt: skip
         marks = [mask[begin:end] for begin, end in zip((ends - self.frames).tolist(), ends.tolist(), strict=True)]
-        for stream, begin, end, marked, position, gap, cause, timestamp, arrival_ns in zip(
+        for stream, begin, end, marked, position, gap, cause, timestamp, arrival_ns, time_ns in zip(
             self.streams, offset, offset[1:], marks, *(column.tolist() for column in columns), strict=False
         ):
             values = samples[begin:end]
             if stream.channels > 1:
                 values = values.reshape(-1, stream.channels)
             hole = Gap(gap, GapCause(cause)) if gap else None
-            yield Block(stream, position, hole, timestamp, arrival_ns, values, marked)
+            yield Block(stream, position, hole, timestamp, arrival_ns, values, marked, time_ns)
 
 
 def joined(batches: Sequence[BlockBatch]) -> BlockBatch:

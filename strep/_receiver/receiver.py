@@ -11,6 +11,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
+from .._delivery.call_leg import CallLeg, CallLegs
 from .._delivery.dispatcher import Dispatcher
 from .._delivery.hub import StreamHub, Watcher, WatchKey
 from .._delivery.ordered_work import OrderedWork
@@ -139,6 +140,7 @@ class Receiver:
         self._troubles = SocketTroubles(self._incidents)
         self._sink_problems = SinkProblems(edge.monotonic_s)
         self._hub = StreamHub(self._report_live)
+        self._legs: CallLegs | None = None
         self._parts: _Parts | None = None
         self._stopped = False
 
@@ -247,6 +249,13 @@ class Receiver:
             self.want_audio()
             self._hub.iterate(self._running().engine.registry.live())
         return self._hub.streams()
+
+    def legs(self) -> AsyncIterator[CallLeg]:
+        """Call legs, each with both of its directions, when the first of them comes; instead of iterating over streams.
+        What is plain RTP on one port is a leg for each SSRC. Ends when the receiver stops."""
+        if self._legs is None:
+            self._legs = CallLegs(aiter(self))
+        return self._legs
 
     def want_audio(self) -> None:
         """From now on, deliver each packet's audio at once, because streams will be iterated."""

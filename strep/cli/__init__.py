@@ -28,7 +28,9 @@ _COMMANDS: Final = {
     "demo": ("demo", "Fork a few simulated calls over loopback, with some loss and reordering, and record them."),
     "doctor": ("doctor", "Check port, buffers, system calls, clock and disk."),
     "fork": ("fork", "Start and stop forking a call's media."),
+    "hush": ("audio", "End what is spoken or played to the party of a call."),
     "inspect": ("replay", "Show the streams in a capture FILE with loss and jitter."),
+    "play": ("audio", "Play the WAV or MP3 file at URL to the party of a call."),
     "plot": (
         "plot",
         "Draw each call leg of a capture DIR: waveforms, spectrograms, losses, talk, keys, MOS.",
@@ -46,6 +48,7 @@ _COMMANDS: Final = {
         "simulate",
         "Fork simulated two-way calls to a receiver, in real time, with trouble on the way if asked for.",
     ),
+    "speak": ("audio", "Say TEXT to the party of a call."),
     "unwrap": (
         "unwrap",
         "Take the STREP headers off the datagrams of capture IN, so that every tool for RTP reads OUT (pcapng).",

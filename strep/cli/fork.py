@@ -17,15 +17,18 @@ from .running import console
 if TYPE_CHECKING:
     from ..control import APIError, CommandResult, SyncCallControl
 
-__all__ = ["fork"]
+__all__ = ["command_options", "fork", "run_command", "state_bytes"]
+
+
+_stream_type = click.option(
+    "--stream-type", type=click.Choice(["raw", "decrypted"]), help="decrypted: without SRTP (rx and tx)."
+)
 
 
 @decorated
-def _common_options() -> list[Any]:
-    """Of each command."""
+def command_options() -> list[Any]:
+    """Of each command to a call."""
     return [
-        click.option("--stream-type", type=click.Choice(["raw", "decrypted"]),
-                     help="decrypted: without SRTP (rx and tx)."),
         click.option("--client-state", metavar="TEXT", help="Comes back in every later webhook; sent as base64."),
         click.option("--command-id", metavar="UUID",
                      help="A repetition with the same one within 60 s has no effect."),
@@ -48,7 +51,8 @@ def fork() -> None:
 @click.option("--rx", metavar="udp:IP:PORT", help="Where plain RTP of what the platform receives goes.")
 @click.option("--tx", metavar="udp:IP:PORT", help="... of what it transmits.")
 @click.option("--allow-private", is_flag=True, help="Fork to private addresses through the real API all the same.")
-@_common_options
+@_stream_type
+@command_options
 def start(
     call_control_id: str,
     target: str | None,
@@ -63,12 +67,12 @@ def start(
 ) -> None:
     """Fork the call's media to --target, or to --rx and --tx."""
     where = target or " and ".join(f"{name} {to}" for name, to in (("rx", rx), ("tx", tx)) if to)
-    _run(
+    run_command(
         base_url,
         as_json,
         lambda control: control.fork_start(
-            call_control_id, target=target, rx=rx, tx=tx, stream_type=stream_type, client_state=_state(client_state),
-            command_id=command_id, allow_private=allow_private,
+            call_control_id, target=target, rx=rx, tx=tx, stream_type=stream_type,
+            client_state=state_bytes(client_state), command_id=command_id, allow_private=allow_private,
         ),
         f"forking {call_control_id} to {where}",
     )  # fmt: skip
@@ -76,7 +80,8 @@ def start(
 
 @fork.command()
 @click.argument("call_control_id")
-@_common_options
+@_stream_type
+@command_options
 def stop(
     call_control_id: str,
     stream_type: Any,
@@ -86,21 +91,25 @@ def stop(
     as_json: bool,
 ) -> None:
     """Stop forking the call's media. Fine too when the call has ended."""
-    _run(
+    run_command(
         base_url,
         as_json,
         lambda control: control.fork_stop(
-            call_control_id, stream_type=stream_type, client_state=_state(client_state), command_id=command_id
+            call_control_id, stream_type=stream_type, client_state=state_bytes(client_state), command_id=command_id
         ),
         f"no longer forking {call_control_id}",
     )
 
 
-def _state(text: str | None) -> bytes | None:
+def state_bytes(text: str | None) -> bytes | None:
+    """What --client-state is for the API."""
     return None if text is None else text.encode()
 
 
-def _run(base_url: str | None, as_json: bool, command: Callable[[SyncCallControl], CommandResult], done: str) -> None:
+def run_command(
+    base_url: str | None, as_json: bool, command: Callable[[SyncCallControl], CommandResult], done: str
+) -> None:
+    """Send it, and say what became of it; ``done`` is for people."""
     from ..control import APIError, SyncCallControl
 
     try:

@@ -37,6 +37,13 @@ _OTHERS: Final = {
     "to": "--to",
     "rx_to": "--rx-to",
     "tx_to": "--tx-to",
+    "audio_url": "URL",
+    "voice": "--voice",
+    "language": "--language",
+    "loop": "--loop",
+    "overlay": "--overlay",
+    "target_legs": "--legs",
+    "stop": "--stop",
 }
 """Arguments of others than :class:`Settings`, by name: the option that they are."""
 

@@ -48,7 +48,7 @@ def _read(path: str | PathLike[str], rate: int) -> list[I16]:
                 raise ConfigurationError(f"{path}: {8 * file.getsampwidth()}-bit samples; give a 16-bit PCM WAV file")
             channels, own_rate = file.getnchannels(), file.getframerate()
             data = np.frombuffer(file.readframes(file.getnframes()), np.uint8)
-    except (OSError, EOFError, wave.Error) as error:
+    except (OSError, EOFError, wave.Error, RuntimeError) as error:  # RuntimeError: a chunk that goes beyond the file
         raise ConfigurationError(f"{path}: cannot be read as a 16-bit PCM WAV file ({error})") from error
     # a file that was cut off may end inside a frame
     samples = data[: data.size // (2 * channels) * 2 * channels].view("<i2").astype(np.int16).reshape(-1, channels)

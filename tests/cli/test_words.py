@@ -31,8 +31,9 @@ from strep.sinks import DtmfDetector, LevelMeter, QualityMeter, SpeechMeter
 
 ERRORS = {"ConfigurationError", "AddressError", "BindError", "MissingExtraError"}
 # arguments that no command has an option for
-PYTHON_ONLY = {"deadline_s", "kind", "max_restarts", "page_number", "page_size", "pending_s", "size", "status",
-               "timeout_s", "timeout_secs"}  # fmt: skip
+PYTHON_ONLY = {"audio_type", "cache_audio", "deadline_s", "kind", "max_restarts", "media_name", "page_number",
+               "page_size", "payload_type", "pending_s", "playback_content", "service_level", "size", "speech",
+               "status", "timeout_s", "timeout_secs"}  # fmt: skip
 
 
 def messages() -> list[str]:

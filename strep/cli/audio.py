@@ -1,0 +1,104 @@
+"""strep speak, strep play, strep hush: what the party of a call hears."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .fork import command_options, run_command, state_bytes
+
+__all__ = ["hush", "play", "speak"]
+
+_stop = click.option(
+    "--stop", type=click.Choice(["current", "all"]),
+    help="End what is heard now; all: and what waits. Default: wait for it.",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("call_control_id")
+@click.argument("text")
+@click.option("--voice", default="female", show_default=True, metavar="VOICE", help="male, female, or a provider's.")
+@click.option("--language", metavar="LANG", help="Like en-GB. Default: en-US.")
+@click.option("--ssml", is_flag=True, help="TEXT is SSML.")
+@_stop
+@command_options
+def speak(
+    call_control_id: str,
+    text: str,
+    voice: str,
+    language: str | None,
+    ssml: bool,
+    stop: Any,
+    client_state: str | None,
+    command_id: str | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
+    """Say TEXT to the party of a call. The API key is taken from TELNYX_API_KEY."""
+    run_command(
+        base_url,
+        as_json,
+        lambda control: control.speak(
+            call_control_id, text, voice=voice, language=language, payload_type="ssml" if ssml else None, stop=stop,
+            client_state=state_bytes(client_state), command_id=command_id,
+        ),
+        f"speaking to {call_control_id}",
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("call_control_id")
+@click.argument("url")
+@click.option("--loop", metavar="N", help="1 to 100 times, or infinity. Default: once.")
+@click.option("--overlay", is_flag=True, help="Mixed with what is played already.")
+@click.option("--legs", type=click.Choice(["self", "opposite", "both"]), help="Default: self.")
+@_stop
+@command_options
+def play(
+    call_control_id: str,
+    url: str,
+    loop: str | None,
+    overlay: bool,
+    legs: Any,
+    stop: Any,
+    client_state: str | None,
+    command_id: str | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
+    """Play the WAV or MP3 file at URL to the party of a call. The API key is taken from TELNYX_API_KEY."""
+    loops: Any = int(loop) if loop and loop.isascii() and loop.isdigit() and len(loop) < 4 else loop
+    run_command(
+        base_url,
+        as_json,
+        lambda control: control.playback_start(
+            call_control_id, audio_url=url, loop=loops, overlay=overlay or None, target_legs=legs, stop=stop,
+            client_state=state_bytes(client_state), command_id=command_id,
+        ),
+        f"playing {url} to {call_control_id}",
+    )  # fmt: skip
+
+
+@click.command()
+@click.argument("call_control_id")
+@click.option("--stop", type=click.Choice(["current", "all"]), help="current: go on with what waits. Default: all.")
+@command_options
+def hush(
+    call_control_id: str,
+    stop: Any,
+    client_state: str | None,
+    command_id: str | None,
+    base_url: str | None,
+    as_json: bool,
+) -> None:
+    """End what is spoken or played to the party of a call. The API key is taken from TELNYX_API_KEY."""
+    run_command(
+        base_url,
+        as_json,
+        lambda control: control.playback_stop(
+            call_control_id, stop=stop, client_state=state_bytes(client_state), command_id=command_id
+        ),
+        f"nothing is spoken or played to {call_control_id} any more",
+    )
