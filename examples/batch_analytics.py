@@ -5,8 +5,6 @@ calls.
 """
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import numpy as np
@@ -35,7 +33,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
         print(f"{NAMES[row]}: {10 * np.log10(ENERGY[row] + 1):.1f} dB")
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -6,7 +6,6 @@ IP[:PORT] is where the platform reaches this machine. The key is taken from TELN
 
 import asyncio
 import contextlib
-import signal
 import sys
 
 import strep
@@ -29,7 +28,4 @@ async def main(call_control_id: str, advertise: str, listen: str = "udp:0.0.0.0:
                     tasks.create_task(listen_to(stream))
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -1,8 +1,6 @@
 """A task per stream, frames as speech recognition wants them: python frames.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import strep
@@ -27,7 +25,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
             tasks.create_task(consume(stream))
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -1,8 +1,6 @@
 """The last ten seconds of every stream, at any moment: python last_seconds.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import numpy as np
@@ -27,7 +25,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
                   f" from {audio.position / audio.rate:.2f} s on, {level:.0f} dBFS")  # fmt: skip
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

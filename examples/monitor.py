@@ -1,8 +1,6 @@
 """Level, loss and jitter, once a second: python monitor.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import strep
@@ -26,7 +24,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
                       f" jitter {report.jitter_ms_last:.1f} ms, {dbfs:.0f} dBFS")  # fmt: skip
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -5,8 +5,6 @@ own blocks are dropped and counted; when it raises, it is taken out and reported
 """
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import strep
@@ -35,7 +33,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
         await asyncio.sleep(float(seconds))
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -24,7 +23,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", folder: str = "calls", seconds:
         print(stream["call_leg_id"], stream["direction"], f"{stream['duration_s']:.2f} s", *stream["files"])
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -5,9 +5,7 @@ FrameSink gives a frame of every stream at once, one array (k, 512) at 16 kHz: t
 """
 
 import asyncio
-import contextlib
 import importlib.util
-import signal
 import sys
 from pathlib import Path
 
@@ -81,7 +79,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
         print(f"{name} talked for {TALKED[row]:.1f} s")
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -6,8 +6,6 @@ somebody speaks and handed on after 0.5 s of silence, or when 30 s are full; the
 """
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import numpy as np
@@ -59,7 +57,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
             tasks.create_task(consume(stream))
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -5,8 +5,6 @@ num_channels, samples_per_channel) want is `frame.pcm`, 16-bit little-endian. Au
 """
 
 import asyncio
-import contextlib
-import signal
 import sys
 from dataclasses import dataclass
 
@@ -48,7 +46,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
             tasks.create_task(serve(stream))
 
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-with contextlib.suppress(KeyboardInterrupt):
-    asyncio.run(main(*sys.argv[1:]))
+strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

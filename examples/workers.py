@@ -1,8 +1,6 @@
 """Record with two processes on one port into calls/: python workers.py [udp:ADDR:PORT] [SECONDS]"""
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 import strep
@@ -25,7 +23,4 @@ async def main(listen: str = "udp:0.0.0.0:9000", seconds: str = "3600") -> None:
 
 
 if __name__ == "__main__":  # workers import this file
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell began it with &
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main(*sys.argv[1:]))
+    strep.run_until_stopped(main(*sys.argv[1:]))  # or Ctrl-C, or SIGTERM

@@ -27,6 +27,7 @@ from ._model.types import Codec, DatagramKind, Direction, Gap, GapCause, Leg, Ma
 from ._parser import Packet, Status, build_datagram, parse_datagram
 from ._receiver.receiver import Receiver, SocketStatus
 from ._receiver.replay import Replay, replay
+from ._receiver.until_stopped import run_until_stopped
 from ._speech.utterance import Ending, SpeechStarted, SpeechStopped, Utterance
 from ._threads.incidents import Incident
 from ._version import __version__
@@ -76,6 +77,7 @@ __all__ = [
     "build_datagram",
     "parse_datagram",
     "replay",
+    "run_until_stopped",
     "sinks",
 ]
 

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_receiver": {*MODEL, "_threads", "_edge", "_codecs", "_engine", "_delivery", "sinks.base"},
     "_workers": {*MODEL, "_threads", "_edge", "_receiver", "_delivery", "sinks"},
     "simulate": {*MODEL, "_parser", "_codecs", "_edge", "resample"},
-    "standin": {*MODEL, "_parser", "_codecs", "_edge", "simulate"},
+    "standin": {*MODEL, "_parser", "_codecs", "_edge", "simulate", "resample"},
     "control": {*MODEL, "_edge", "_delivery", "_receiver", "_version"},
     "service": {*MODEL, "_receiver", "control", "sinks"},
     "integrations": {*MODEL, "_delivery", "_speech", "resample"},

@@ -37,7 +37,7 @@ def test_the_public_names() -> None:
         "LegFrame", "Mask", "MissingExtraError", "Packet", "ParseError", "Receiver", "Replay", "Resampler",
         "SinkError", "SocketStatus", "SpeechStarted", "SpeechStopped", "Status", "Stream", "StreamEvent", "StreamInfo",
         "StreamReport", "StrepError", "Supervisor", "Totals", "Utterance", "WorkerStatus", "__version__",
-        "build_datagram", "parse_datagram", "replay", "sinks",
+        "build_datagram", "parse_datagram", "replay", "run_until_stopped", "sinks",
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",

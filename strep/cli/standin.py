@@ -154,5 +154,7 @@ def _print_event(err: Console, event: dict[str, Any]) -> None:
     elif what == "fork_stopped":
         figures = ", ".join(f"{name} {event[name]['packets']:,} packets" for name in ("inbound", "outbound"))
         err.print(f"fork of leg {event['call_leg_id']} stopped: {figures}", soft_wrap=True)
+    elif what in ("audio_started", "audio_stopped"):
+        err.print(f"{event['kind']} on leg {event['call_leg_id']} {what.removeprefix('audio_')}", soft_wrap=True)
     elif event["outcome"] != "delivered":
         err.print(f"webhook {event['event_type']} of leg {event['call_leg_id']} {event['outcome']}", soft_wrap=True)

@@ -21,7 +21,7 @@ import httpx
 
 from .._model.exceptions import ConfigurationError
 from .._version import __version__
-from . import _requests
+from . import _audio_requests, _requests
 from ._answers import Answer
 from ._exchange import Broken, Exchange, Received
 from ._figures import RequestFigures
@@ -193,6 +193,9 @@ class CallControl(_Client):
     dial = _asynchronous(_requests.dial)
     answer = _asynchronous(_requests.answer)
     hangup = _asynchronous(_requests.hangup)
+    speak = _asynchronous(_audio_requests.speak)
+    playback_start = _asynchronous(_audio_requests.playback_start)
+    playback_stop = _asynchronous(_audio_requests.playback_stop)
     retrieve_call = _asynchronous(_requests.retrieve_call)
     call_events = _asynchronous(_requests.call_events)
 
@@ -305,6 +308,9 @@ class SyncCallControl(_Client):
     dial = _synchronous(_requests.dial)
     answer = _synchronous(_requests.answer)
     hangup = _synchronous(_requests.hangup)
+    speak = _synchronous(_audio_requests.speak)
+    playback_start = _synchronous(_audio_requests.playback_start)
+    playback_stop = _synchronous(_audio_requests.playback_stop)
     retrieve_call = _synchronous(_requests.retrieve_call)
     call_events = _synchronous(_requests.call_events)
 

@@ -27,10 +27,12 @@ __all__ = [
     "Site",
     "answer",
     "call_events",
+    "command",
     "dial",
     "fork_start",
     "fork_stop",
     "hangup",
+    "present",
     "retrieve_call",
 ]
 
@@ -145,7 +147,7 @@ def fork_start(
         if address is not None:
             _check_address(name, address, public=site.real and not private)
     body = {"target": target, "rx": rx, "tx": tx, "stream_type": stream_type}
-    return _command("fork_start", call_control_id, body, client_state, command_id)
+    return command("fork_start", call_control_id, body, client_state, command_id)
 
 
 def fork_stop(
@@ -163,7 +165,7 @@ def fork_stop(
     """
     if stream_type not in (None, "raw", "decrypted"):
         raise ConfigurationError(f"stream_type={stream_type!r}: there are 'raw' and 'decrypted'")
-    return _command("fork_stop", call_control_id, {"stream_type": stream_type}, client_state, command_id, ended=True)
+    return command("fork_stop", call_control_id, {"stream_type": stream_type}, client_state, command_id, ended=True)
 
 
 def answer(
@@ -179,7 +181,7 @@ def answer(
     """Answer an incoming call. Raises CallEndedError when the caller has given up."""
     group = None if billing_group_id is None else str(billing_group_id)
     body = {"webhook_url": webhook_url, "webhook_url_method": webhook_url_method, "billing_group_id": group}
-    return _command("answer", call_control_id, body, client_state, command_id)
+    return command("answer", call_control_id, body, client_state, command_id)
 
 
 def hangup(
@@ -190,7 +192,7 @@ def hangup(
     command_id: str | uuid.UUID | None = None,
 ) -> Request[CommandResult]:
     """End a call. One that has already ended is a success, and the result says so (``already_ended``)."""
-    return _command("hangup", call_control_id, {}, client_state, command_id, ended=True)
+    return command("hangup", call_control_id, {}, client_state, command_id, ended=True)
 
 
 def dial(
@@ -227,7 +229,7 @@ def dial(
         raise ConfigurationError(f"timeout_secs={timeout_secs}: from 5 to 120")
     if twice := sorted(body.keys() & (extra or {}).keys()):
         raise ConfigurationError(f"extra has {', '.join(twice)}, which have arguments of their own")
-    return Request("dial", "POST", "/calls", _answers.call, _present({**body, **(extra or {})}))
+    return Request("dial", "POST", "/calls", _answers.call, present({**body, **(extra or {})}))
 
 
 def retrieve_call(site: Site, call_control_id: str) -> Request[Call]:
@@ -274,7 +276,7 @@ def call_events(
     return Request("call_events", "GET", "/call_events", _answers.call_events, query=pairs)
 
 
-def _command(
+def command(
     operation: str,
     call_control_id: str,
     body: dict[str, Any],
@@ -283,12 +285,15 @@ def _command(
     *,
     ended: bool = False,
 ) -> Request[CommandResult]:
+    """A command to a call. ``body``: its own fields, None for those that are not given. ``ended``: whether a call that
+    is over is a success."""
     path = f"/calls/{_path_segment(call_control_id)}/actions/{operation}"
     body |= {"client_state": _client_state(client_state), "command_id": _command_id(command_id)}
-    return Request(operation, "POST", path, _answers.result, _present(body), ended_is_success=ended)
+    return Request(operation, "POST", path, _answers.result, present(body), ended_is_success=ended)
 
 
-def _present(body: Mapping[str, Any]) -> dict[str, Any]:
+def present(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None."""
     return {name: value for name, value in body.items() if value is not None}
 
 

@@ -25,6 +25,10 @@ __all__ = [
     "CallWebhook",
     "ForkStarted",
     "ForkStopped",
+    "PlaybackEnded",
+    "PlaybackStarted",
+    "SpeakEnded",
+    "SpeakStarted",
     "WebhookEvent",
     "parse_event",
 ]
@@ -114,9 +118,53 @@ class ForkStopped(WebhookEvent):
     stream_type: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpeakStarted(WebhookEvent):
+    """call.speak.started: what ``speak`` was given is heard from now on."""
+
+    EVENT_TYPE = "call.speak.started"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakEnded(WebhookEvent):
+    """call.speak.ended. ``status``: "completed", also when it was stopped, or "call_hangup"; newer API has more."""
+
+    EVENT_TYPE = "call.speak.ended"
+
+    status: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaybackStarted(WebhookEvent):
+    """call.playback.started. ``media_url`` or ``media_name``: what is played; neither where the command held it."""
+
+    EVENT_TYPE = "call.playback.started"
+
+    media_url: str | None = None
+    media_name: str | None = None
+    overlay: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaybackEnded(WebhookEvent):
+    """call.playback.ended. ``status``: "valid", "invalid" (nothing that can be played), "call_hangup"; of newer API
+    "completed", "cancelled", "file_not_found", "failed" … with ``status_detail``. Otherwise as PlaybackStarted."""
+
+    EVENT_TYPE = "call.playback.ended"
+
+    media_url: str | None = None
+    media_name: str | None = None
+    overlay: bool | None = None
+    status: str | None = None
+    status_detail: str | None = None
+
+
 _CLASSES: Final[dict[str, type[WebhookEvent]]] = {
     kind.EVENT_TYPE: kind
-    for kind in (CallInitiated, CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped)
+    for kind in (
+        CallInitiated, CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped, SpeakStarted, SpeakEnded,
+        PlaybackStarted, PlaybackEnded,
+    )
 }  # fmt: skip
 
 
@@ -140,9 +188,14 @@ def parse_event(document: object) -> WebhookEvent:
     }
     for name in (entry.name for entry in fields(kind)):
         if name not in values:
-            value = payload.get(name.rstrip("_"))
-            values[name] = timestamp(value) if name.endswith("_time") else _text(value)
+            values[name] = _as(name, payload.get(name.rstrip("_")))
     return kind(**values)
+
+
+def _as(name: str, value: object) -> object:
+    if name == "overlay":
+        return value if isinstance(value, bool) else None
+    return timestamp(value) if name.endswith("_time") else _text(value)
 
 
 def _text(value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""When which call arrives, is answered or ends. Pure."""
+"""When which call arrives, is answered or ends, or what is played on it does. Pure."""
 
 from __future__ import annotations
 
@@ -42,4 +42,6 @@ def _due_ns(call: Call) -> int:
         return call.initiated_ns
     if call.state == "parked":
         return call.answers_ns
-    return NEVER_NS if call.answered_ns is None or call.state == "hangup" else call.answered_ns + call.length_ns
+    if call.answered_ns is None or call.state == "hangup":
+        return NEVER_NS
+    return min(call.answered_ns + call.length_ns, call.playlist.next_ns)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from ._answers import Answer, Problem, Refusal, not_found
+from ._audio_requests import parse_playback_start, parse_playback_stop, parse_speak
 from ._call import Effect
 from ._calls import Calls
 from ._faults import Fault, Misfortune
@@ -109,6 +110,13 @@ class App:
                 answer, effects = calls.answer(call_control_id, parse_command(_json(body)), now_ns)
             case "POST", ["calls", call_control_id, "actions", "hangup"]:
                 answer, effects = calls.hangup(call_control_id, parse_command(_json(body)), now_ns)
+            case "POST", ["calls", call_control_id, "actions", "speak"]:
+                answer, effects = calls.play(call_control_id, "speak", parse_speak(_json(body)), now_ns)
+            case "POST", ["calls", call_control_id, "actions", "playback_start"]:
+                play = parse_playback_start(_json(body))
+                answer, effects = calls.play(call_control_id, "playback_start", play, now_ns)
+            case "POST", ["calls", call_control_id, "actions", "playback_stop"]:
+                answer, effects = calls.playback_stop(call_control_id, parse_playback_stop(_json(body)), now_ns)
             case _:
                 raise not_found("The requested URL")
         self._perform(effects)

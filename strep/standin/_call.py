@@ -12,9 +12,13 @@ import numpy.typing as npt
 
 from .._edge.udp.address import UdpAddress
 from .._model.types import Leg
+from ._playlist import Item, Playlist
 
 __all__ = [
     "NEVER_NS",
+    "AudioLoad",
+    "AudioStart",
+    "AudioStop",
     "Call",
     "CallRecord",
     "Due",
@@ -75,6 +79,7 @@ class Call:
     webhook_url: str | None = None
     peer: Call | None = None
     fork: MediaFork | None = None
+    playlist: Playlist = field(default_factory=Playlist)
 
     @property
     def alive(self) -> bool:
@@ -126,7 +131,33 @@ class MediaStop:
     fork: MediaFork
 
 
-Effect = Webhook | MediaStart | MediaStop
+@dataclass(frozen=True, slots=True)
+class AudioLoad:
+    """Get the sound of this item, and say when it is there."""
+
+    call: Call
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class AudioStart:
+    """Let the party of the call hear this item from then on."""
+
+    call: Call
+    item: Item
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AudioStop:
+    """... and no more."""
+
+    call: Call
+    item: Item
+    at_ns: int
+
+
+Effect = Webhook | MediaStart | MediaStop | AudioLoad | AudioStart | AudioStop
 
 
 @dataclass(slots=True)

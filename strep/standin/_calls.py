@@ -2,6 +2,7 @@
 
 A call: scheduled → parked (call.initiated) → answered (call.answered) [→ bridged (call.bridged)] → hangup (call.hangup)
 A fork of it, only while it is answered: fork_start (call.fork.started) → fork_stop or the end (call.fork.stopped)
+What is spoken or played on it, only then too, is ``_jukebox``'s.
 
 A command_id is remembered for 60 s: the same command again is answered with ok and does nothing. A fork_start with
 another command_id moves the fork (no public description says what the real API does).
@@ -12,7 +13,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -20,7 +21,10 @@ from .._model.exceptions import ConfigurationError
 from .._model.types import Leg
 from ._agenda import Agenda
 from ._answers import OK, Answer, Problem, Refusal, call_ended, not_answered, not_found, unknown_call
+from ._audio_requests import Play, Stop
 from ._call import NEVER_NS, Call, CallRecord, Effect, MediaFork, MediaStart, MediaStop, Webhook, iso
+from ._jukebox import Jukebox
+from ._playlist import Clip, Item
 from ._records import CallRecords, CommandMemory
 from ._requests import Command, Dial, ForkStart, Page
 from ._webhooks import webhook_body
@@ -66,6 +70,7 @@ class Calls:
         self._forks = 0
         self._agenda = Agenda()
         self._commands = CommandMemory()
+        self._jukebox = Jukebox(self._event)
         self._of: dict[str, Call] = {}
         self.records = CallRecords()
         self.all: list[Call] = []
@@ -91,7 +96,10 @@ class Calls:
         effects: list[Effect] = []
         while (due := self.next_ns()) is not None and due <= now_ns:
             call = self._agenda.pop()
-            if call.state == "scheduled":
+            if call.talking and call.playlist.next_ns <= due:
+                effects += self._jukebox.advance(call, due)
+                self._agenda.add(call)
+            elif call.state == "scheduled":
                 call.state = "parked"
                 self._agenda.add(call)
                 state = "bridging" if call.peer is not None else "parked"
@@ -147,6 +155,26 @@ class Calls:
             return self._end(call, now_ns, "callee", "normal_clearing")
 
         return self._command(call_control_id, "hangup", command, now_ns, end)
+
+    def play(self, call_control_id: str, name: str, request: Play, now_ns: int) -> tuple[Answer, list[Effect]]:
+        """``speak`` or ``playback_start``: what is to be heard is loaded, and told to :meth:`loaded`."""
+
+        def play(call: Call) -> list[Effect]:
+            return self._played(call, self._jukebox.play(call, request, now_ns))
+
+        return self._command(call_control_id, name, request.command, now_ns, play)
+
+    def playback_stop(self, call_control_id: str, request: Stop, now_ns: int) -> tuple[Answer, list[Effect]]:
+        """With nothing to stop: ok."""
+
+        def stop(call: Call) -> list[Effect]:
+            return self._played(call, self._jukebox.stop(call, request, now_ns))
+
+        return self._command(call_control_id, "playback_stop", request.command, now_ns, stop)
+
+    def loaded(self, call: Call, item: Item, clip: Clip | None, now_ns: int) -> list[Effect]:
+        """The sound of an item is there; None: it cannot be played."""
+        return self._played(call, self._jukebox.loaded(call, item, clip, now_ns))
 
     def dial(self, request: Dial, now_ns: int) -> tuple[Answer, list[Effect]]:
         """A new call, which arrives at once; ``link_to`` shares the session of another."""
@@ -240,7 +268,7 @@ class Calls:
             return done, []
         if call.state == "hangup":
             raise call_ended()
-        if name.startswith("fork_") and not call.talking:
+        if name not in ("answer", "hangup") and not call.talking:
             raise not_answered(name)
         before = call.client_state
         if command.client_state is not None:
@@ -255,6 +283,13 @@ class Calls:
             raise
         self._commands.remember(call_control_id, command, now_ns, OK)
         return OK, effects
+
+    def _played(self, call: Call, effects: list[Effect]) -> list[Effect]:
+        """What is heard on it, or on its peer, may end at another time now."""
+        for one in (call, call.peer):
+            if one is not None and one.talking:
+                self._agenda.add(one)
+        return effects
 
     def _answer(self, call: Call, now_ns: int) -> list[Effect]:
         call.state, call.answered_ns = "answered", now_ns
@@ -275,7 +310,7 @@ class Calls:
         return [MediaStop(fork), stopped]
 
     def _end(self, call: Call, now_ns: int, source: str, cause: str) -> list[Effect]:
-        effects = self._stop(call, now_ns)
+        effects = [*self._jukebox.hang_up(call, now_ns), *self._stop(call, now_ns)]
         call.state, call.ended_ns = "hangup", now_ns
         more = {
             "state": "hangup",
@@ -289,7 +324,7 @@ class Calls:
             effects += self._end(call.peer, now_ns, source, cause)
         return effects
 
-    def _event(self, call: Call, event_type: str, now_ns: int, **more: str) -> Webhook:
+    def _event(self, call: Call, event_type: str, now_ns: int, **more: Any) -> Webhook:
         body = webhook_body(call, event_type, uuid.UUID(bytes=self._rng.bytes(16), version=4), now_ns, **more)
         record = CallRecord(call, event_type, "webhook", now_ns, body)
         self.records.append(record)

@@ -24,7 +24,9 @@ from ..simulate.impair import Impairments, impair
 from ..simulate.packets import wire_codec
 from ..simulate.speech import bundled_voices
 from ..simulate.truth import StreamTruth
-from ._call import Due, MediaFork
+from ._call import Call, Due, MediaFork
+from ._playlist import Item
+from ._soundtrack import Soundtrack
 
 __all__ = ["MediaPlan"]
 
@@ -86,7 +88,7 @@ class MediaPlan:
         if not abs(drift_ppm) <= 100_000:
             raise ConfigurationError(f"drift {drift_ppm} ppm: choose -100000 to 100000")
         self.payload_type = codec_facts(chosen).simulated_type
-        self._frames = frames
+        self.frames = self._frames = frames
         self._seed = secrets.randbits(64) if seed is None else seed
         self._step_ns = ptime_ms * 1e6 / (1 + drift_ppm * 1e-6)
         self._ptime_ns = round(ptime_ms * 1e6)
@@ -94,11 +96,14 @@ class MediaPlan:
         self._in_order = not (self._impairments.reorder or self._impairments.jitter_ms or self._impairments.duplicate)
         self._chunk = max(_PACKETS_PER_PLAN, int(2 * _PLAN_AHEAD_NS / self._step_ns) + 1)
         self._table = self._voice_table(bundled_voices(chosen.sample_rate) if voices is None else voices)
+        self._soundtrack = Soundtrack(chosen, self._table.shape[2])
+        self._asked_ns = 0  # what was due by then has left
         self._sending: dict[int, _Transmission] = {}  # by the fork's number
         self._ended: deque[_Transmission] = deque(maxlen=_TRUTHS_KEPT)
         self._free: list[int] = []
-        # leg, direction, ssrc, first sequence number, first timestamp, voice, block in packet 0, strep, destination
-        self._columns = np.zeros((9, 0), np.int64)
+        # leg, direction, ssrc, first sequence number, first timestamp, voice, block in packet 0, strep, destination,
+        # call of which something may be heard (-1: inbound)
+        self._columns = np.zeros((10, 0), np.int64)
         self._ids = np.zeros((2, 0), np.uint64)  # call_leg_id, upper and lower half
         self._highest = np.zeros(0, np.int64)  # number that was sent
         self._owner = np.zeros(0, np.int64)  # number of the fork
@@ -151,9 +156,7 @@ class MediaPlan:
         row = self._free.pop()
         call = fork.call
         wire = np.random.default_rng([self._seed, 1, call.number])
-        # the parties of a call, and the calls, do not speak on the same instant
-        phase = (call.number * _GOLDEN_RATIO + np.array([0.0, 0.5])) % 1.0 * self._step_ns
-        epoch_ns = call.media_ns + phase.astype(np.int64)
+        epoch_ns = self._epoch_ns(call)
         first = np.maximum(np.ceil((fork.started_ns - epoch_ns) / self._step_ns), 0).astype(np.int64)
         pair = min(call.number, call.peer.number) if call.peer is not None else call.number
         sending = _Transmission(
@@ -174,6 +177,7 @@ class MediaPlan:
         self._columns[6, both] = sending.block
         self._columns[7, both] = fork.target is not None
         self._columns[8, both] = destinations
+        self._columns[9, both] = -1, call.number
         self._highest[both] = -1
         self._owner[both] = fork.number
         self._sending[fork.number] = sending
@@ -194,6 +198,25 @@ class MediaPlan:
         self._free.append(sending.row)
         self._ended.append(sending)
         return self._truth(sending)
+
+    def _epoch_ns(self, call: Call) -> I64:
+        """When packet 0 of either direction is due: parties, and calls, do not speak on the same instant."""
+        phase = (call.number * _GOLDEN_RATIO + np.array([0.0, 0.5])) % 1.0 * self._step_ns
+        return call.media_ns + phase.astype(np.int64)
+
+    def play(self, call: Call, item: Item, at_ns: int) -> None:
+        """Its clip is heard by the party of the call: outbound, from the first packet on that is due then."""
+        if item.clip is not None:
+            first = self._first_after(call, at_ns)
+            self._soundtrack.play(item.number, call.number, first, item.clip, item.loops, overlay=item.overlay)
+
+    def silence(self, call: Call, item: Item, at_ns: int) -> None:
+        """It is not heard any more from then on."""
+        self._soundtrack.stop(item.number, self._first_after(call, at_ns))
+
+    def _first_after(self, call: Call, at_ns: int) -> int:
+        since_ns = max(at_ns, self._asked_ns + 1) - int(self._epoch_ns(call)[1])
+        return max(int(np.ceil(since_ns / self._step_ns)), 0)
 
     def _sent(self, sending: _Transmission) -> tuple[Bool, I64]:
         """What was planned less what is still to come: bool (2, packets), and how many were sent twice."""
@@ -223,6 +246,8 @@ class MediaPlan:
             block = (sending.block[which] + number) % self._table.shape[1]
             ssrc, sequence, timestamp = (int(x) for x in sending.wire[:, which])
             payloads = self._table[which ^ call.leg, block]
+            if which:
+                self._soundtrack.write(payloads, np.full(len(number), call.number), number)
             truth.append(
                 StreamTruth(
                     call.call_leg_id,
@@ -270,6 +295,7 @@ class MediaPlan:
 
     def due(self, now_ns: int, most: int = 4096) -> Due:
         """The packets whose time has come, at most so many; they count as sent."""
+        self._asked_ns = max(self._asked_ns, now_ns)
         if now_ns >= self._look_ns:
             for sending in self._sending.values():
                 while sending.planned_ns < now_ns + _PLAN_AHEAD_NS:
@@ -303,7 +329,7 @@ class MediaPlan:
 
     def datagrams(self, due: Due, *, strep: bool) -> U8:
         """uint8 (n, length), all of one length."""
-        leg, direction, ssrc, sequence, timestamp, voice, block, _, _ = self._columns[:, due.row]
+        leg, direction, ssrc, sequence, timestamp, voice, block, _, _, call = self._columns[:, due.row]
         number = due.number
         slab = np.empty((len(due), _STREP_BYTES * strep + _RTP_BYTES + self._table.shape[2]), np.uint8)
         header = write_headers(
@@ -320,4 +346,5 @@ class MediaPlan:
             marker=number == 0,
         )
         slab[:, header:] = self._table[voice, (block + number) % self._table.shape[1]]
+        self._soundtrack.write(slab[:, header:], call, number)
         return slab

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -12,7 +13,9 @@ from .._edge.udp.address import UdpAddress, parse_address
 from .._model.exceptions import AddressError
 from ._answers import Problem, Refusal
 
-__all__ = ["Command", "Dial", "ForkStart", "Page", "parse_command", "parse_dial", "parse_fork_start", "parse_page"]
+__all__ = [
+    "Body", "Command", "Dial", "ForkStart", "Page", "parse_command", "parse_dial", "parse_fork_start", "parse_page",
+]  # fmt: skip
 
 StreamType = Literal["raw", "decrypted"]
 
@@ -65,8 +68,8 @@ class Page:
     size: int
 
 
-class _Body:
-    """Fields of a JSON object, and what is wrong with them."""
+class Body:
+    """Fields of a JSON object, and what is wrong with them. ``check`` raises Refusal."""
 
     def __init__(self, body: Any) -> None:
         if not isinstance(body, dict):
@@ -87,6 +90,23 @@ class _Body:
             self.wrong(name, f"The {name} parameter must be a string.")
             return None
         return value
+
+    def choice(self, name: str, among: Collection[str], *, required: bool = False) -> str | None:
+        value = self.text(name, required=required)
+        if value is None or value in among:
+            return value
+        self.wrong(name, f"{name} must be {' or '.join(among)}.", "10032", "Invalid enumerated value")
+        return None
+
+    def flag(self, name: str) -> bool | None:
+        value = self._body.get(name)
+        if value is None or isinstance(value, bool):
+            return value
+        self.wrong(name, f"The {name} parameter must be true or false.")
+        return None
+
+    def raw(self, name: str) -> Any:
+        return self._body.get(name)
 
     def whole(self, name: str) -> int | None:
         value = self._body.get(name)
@@ -144,7 +164,7 @@ def _address(text: str) -> UdpAddress | None:
 
 def parse_command(body: Any) -> Command:
     """``answer``, ``hangup``, ``fork_stop``. Raises Refusal."""
-    fields = _Body(body)
+    fields = Body(body)
     command = fields.command()
     fields.check()
     return command
@@ -152,7 +172,7 @@ def parse_command(body: Any) -> Command:
 
 def parse_fork_start(body: Any) -> ForkStart:
     """Raises Refusal for neither or both of target and rx/tx, ``decrypted`` without rx/tx, and what is no address."""
-    fields = _Body(body)
+    fields = Body(body)
     command = fields.command()
     target = fields.udp("target", prefix=True)
     rx, tx = fields.udp("rx", prefix=False), fields.udp("tx", prefix=False)
@@ -173,7 +193,7 @@ def parse_fork_start(body: Any) -> ForkStart:
 
 def parse_dial(body: Any) -> Dial:
     """Raises Refusal."""
-    fields = _Body(body)
+    fields = Body(body)
     command = fields.command()
     connection_id, to, from_ = (fields.text(name, required=True) or "" for name in ("connection_id", "to", "from"))
     link_to, time_limit_s = fields.text("link_to"), fields.whole("time_limit_secs")

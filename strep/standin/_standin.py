@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,12 +22,14 @@ from ..simulate.packets import wire_codec
 from ..simulate.speech import read_voices
 from ..simulate.truth import StreamTruth
 from ._app import App
-from ._call import Call, Effect, MediaStart, MediaStop, Webhook
+from ._call import AudioLoad, AudioStart, AudioStop, Call, Effect, MediaStart, MediaStop, Webhook
 from ._calls import Calls
 from ._faults import Fault, Faults, Misfortune, WebhookFaults
 from ._media import MediaPlan
 from ._outbox import Outbox
+from ._playlist import Item
 from ._sender import DatagramSender, MediaSender
+from ._sounds import Sounds, SpeechBy
 from ._webhooks import Signer
 
 __all__ = ["StandIn"]
@@ -45,10 +47,13 @@ class StandIn:
     command) and hung up after ``seconds`` (None: 4 hours). ``bridged``: calls are pairs of legs with one session.
     ``webhook``: URL that hears of everything. Media as :func:`strep.simulate.simulate` makes it: ``codec``,
     ``ptime_ms``, ``file``, ``impairments``, ``drift_ppm``. ``on_event`` is called with dicts: ``serving``, ``call``
-    when one arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``webhook`` with its outcome.
-    The same ``seed`` makes the same calls, keys, packets and troubles, except for what depends on when commands come.
-    For tests in virtual time: ``clock`` gives ns, UTC, as fast as the event loop's time goes; ``open_sender`` makes
-    what sends datagrams to the addresses of one family.
+    when one arrives, ``fork_started``, ``fork_stopped`` with what was sent, ``audio_started``, ``audio_stopped``,
+    ``webhook`` with its outcome. The same ``seed`` makes the same calls, keys, packets and troubles, except for what
+    depends on when commands come. What ``speak`` and ``playback_start`` ask for is heard outbound, in place of the
+    other party. ``speech``: spoken by "espeak" (espeak-ng), a "tone" for each text, or "auto": the former if it is
+    installed. ``media``: files by media_name. URLs are fetched within 10 s, 16 MiB at most; ``media_transport`` is how,
+    for tests. For tests in virtual time: ``clock`` gives ns, UTC, as fast as the event loop's time goes;
+    ``open_sender`` makes what sends datagrams to the addresses of one family.
 
     Raises ConfigurationError, BindError; MissingExtraError without the extra ``serve``.
     """
@@ -73,6 +78,9 @@ class StandIn:
         faults: Faults | None = None,
         webhook_faults: WebhookFaults | None = None,
         webhook_transport: httpx.AsyncBaseTransport | None = None,
+        media: Mapping[str, str | PathLike[str]] | None = None,
+        speech: SpeechBy = "auto",
+        media_transport: httpx.AsyncBaseTransport | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
         seed: int | None = None,
         clock: Callable[[], int] | None = None,
@@ -90,6 +98,9 @@ class StandIn:
         voices = None if file is None else read_voices(file, wire_codec(codec).sample_rate)
         self._plan = MediaPlan(
             codec=codec, ptime_ms=ptime_ms, voices=voices, impairments=impairments, drift_ppm=drift_ppm, seed=seed
+        )
+        self._sounds = Sounds(
+            self._plan.codec, self._plan.frames, media=media, speech=speech, transport=media_transport
         )
         self._numbers: dict[str, Any] = {
             "calls": calls,
@@ -109,6 +120,7 @@ class StandIn:
         self._tell = on_event
         self.api_key = api_key
         self._tasks: list[asyncio.Task[None]] = []
+        self._loading: set[asyncio.Task[None]] = set()
         self._server: HttpServer | None = None
 
     # --- what it is ---------------------------------------------------------------------------------------------------
@@ -197,9 +209,10 @@ class StandIn:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._closing.set()
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._loading]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             if self._server is not None:
                 await self._server.stop()
@@ -231,6 +244,11 @@ class StandIn:
             except TimeoutError:
                 self._perform(self._calls.advance(self._clock()))
 
+    async def _load(self, call: Call, item: Item) -> None:
+        clip = await self._sounds.load(item.source)
+        now_ns = self._clock()
+        self._perform([*self._calls.advance(now_ns), *self._calls.loaded(call, item, clip, now_ns)])
+
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
@@ -242,6 +260,16 @@ class StandIn:
                     streams = self._media.stop(fork)
                     sent = {t.direction.label: {"packets": t.packets, "lost": t.lost} for t in streams}
                     self._say("fork_stopped", fork.call, **sent)
+                case AudioLoad(call, item):
+                    task = asyncio.get_running_loop().create_task(self._load(call, item))
+                    self._loading.add(task)
+                    task.add_done_callback(self._loading.discard)
+                case AudioStart(call, item, at_ns):
+                    self._plan.play(call, item, at_ns)
+                    self._say("audio_started", call, number=item.number, kind=item.kind)
+                case AudioStop(call, item, at_ns):
+                    self._plan.silence(call, item, at_ns)
+                    self._say("audio_stopped", call, number=item.number, kind=item.kind)
                 case Webhook():
                     if effect.event_type == "call.initiated":
                         keys = {"public_key": self.public_key, "base_url": self.base_url}

@@ -15,7 +15,7 @@ from ._call import Call, iso
 __all__ = ["Signer", "encode_body", "webhook_body"]
 
 
-def webhook_body(call: Call, event_type: str, event_id: uuid.UUID, now_ns: int, **more: str) -> dict[str, Any]:
+def webhook_body(call: Call, event_type: str, event_id: uuid.UUID, now_ns: int, **more: Any) -> dict[str, Any]:
     """``{"data": {...}}`` of a call's event. ``more`` goes into the payload."""
     payload = {
         "call_control_id": call.call_control_id,
@@ -25,7 +25,7 @@ def webhook_body(call: Call, event_type: str, event_id: uuid.UUID, now_ns: int, 
     }
     if call.client_state is not None:
         payload["client_state"] = call.client_state
-    if not event_type.startswith("call.fork."):
+    if not event_type.startswith(("call.fork.", "call.speak.", "call.playback.")):
         payload |= {"from": call.from_, "to": call.to}
     return {
         "data": {

@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -40,8 +40,12 @@ from strep.control.webhooks import (
     ForkStarted,
     ForkStopped,
     MalformedWebhookError,
+    PlaybackEnded,
+    PlaybackStarted,
     PublicKey,
     ReplayMemory,
+    SpeakEnded,
+    SpeakStarted,
     StaleWebhookError,
     WebhookError,
     WebhookEvent,
@@ -56,7 +60,8 @@ PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = base64.b64encode(PRIVATE.public_key().public_bytes_raw()).decode()
 LEG = uuid.UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
 CONTRACT = json.loads(places.CONTRACT.read_text())
-KINDS = (CallInitiated, CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped)
+AUDIO = (SpeakStarted, SpeakEnded, PlaybackStarted, PlaybackEnded)
+KINDS = (CallInitiated, CallAnswered, CallBridged, CallHangup, ForkStarted, ForkStopped, *AUDIO)
 L = 2**252 + 27742317777372353535851937790883648493  # the group's order: RFC 8032, 5.1
 
 
@@ -75,7 +80,7 @@ def event_body(event_type: str = "call.answered", event_id: str | None = "e1", *
 
 def test_the_contracts_examples_are_parsed() -> None:
     schemas = CONTRACT["components"]["schemas"]
-    names = ("CallInitiated", "CallAnswered", "CallBridged", "CallHangup", "CallForkStarted", "CallForkStopped")
+    names = [kind.__name__ if kind.__name__.startswith("Call") else f"Call{kind.__name__}" for kind in KINDS]
     for name, kind in zip(names, KINDS, strict=True):
         example = schemas[name]["example"]
         body = json.dumps({"data": example}).encode()
@@ -83,16 +88,17 @@ def test_the_contracts_examples_are_parsed() -> None:
         payload = example["payload"]
         assert type(event) is kind
         assert (event.event_type, event.id) == (example["event_type"], example["id"])
-        assert event.occurred_at == datetime(2025, 8, 15, 13, 52, 20, 333000, UTC)
+        assert event.occurred_at == datetime.fromisoformat(example["occurred_at"])
         assert (event.call_leg_id, event.payload) == (uuid.UUID(payload["call_leg_id"]), payload)
         # every field of the contract has an attribute
         properties = schemas[name]["properties"]["payload"]["properties"]
         for field in properties.keys() & payload.keys():
             value = getattr(event, {"from": "from_"}.get(field, field))
             assert value is not None, field
-            if isinstance(value, str):
+            if isinstance(value, str | bool):
                 assert value == payload[field]
-    assert isinstance(event, ForkStopped)
+        assert kind not in AUDIO or {field.name for field in dataclasses.fields(event)} >= properties.keys()
+    assert isinstance(event, PlaybackEnded)
     with pytest.raises(dataclasses.FrozenInstanceError):
         event.id = "x"  # type: ignore[misc]
 
@@ -114,6 +120,22 @@ def test_every_field_can_be_missing(kind: type[WebhookEvent]) -> None:
         assert type(event) is kind
         values = dataclasses.asdict(event)
         assert {name for name, value in values.items() if value not in (None, {})} == {"event_type"}
+
+
+def test_what_the_newer_api_tells_of_a_playback() -> None:
+    """As the SDK of today describes it."""
+    told = {"status": "failed", "status_detail": "no such host", "overlay": True, "media_url": "https://a.example/"}
+    body = event_body("call.playback.ended", **told)
+    event = verify_and_parse(body, signed(body), KEY, NOW)
+    assert isinstance(event, PlaybackEnded)
+    assert {name: getattr(event, name) for name in told} == told
+    with telnyx.Telnyx(api_key="x", public_key=KEY) as sdk:
+        theirs = sdk.webhooks.unsafe_unwrap(body.decode()).data
+    assert (type(theirs).__name__, theirs.payload.status_detail) == ("CallPlaybackEnded", "no such host")
+    wrong = event_body("call.playback.ended", **dict.fromkeys(told, 1.5))
+    event = verify_and_parse(wrong, signed(wrong), KEY, NOW)
+    assert isinstance(event, PlaybackEnded)
+    assert [getattr(event, name) for name in told] == [None] * 4
 
 
 NAMES = ["data", "event_type", "id", "payload", "call_leg_id", "client_state", "occurred_at", "from"]

@@ -222,7 +222,7 @@ async def test_errors_are_the_ones_the_sdk_knows():
         assert await code_of(unprocessable, actions.start_forking(two, extra_body=target)) == ["90018"]
         assert await code_of(unprocessable, actions.stop_forking(two)) == ["90018"]
         assert await code_of(telnyx.NotFoundError, client.calls.retrieve_status("v3:no")) == ["10005"]
-        assert await code_of(telnyx.NotFoundError, actions.speak(one, payload="a", voice="b")) == ["10005"]
+        assert await code_of(telnyx.NotFoundError, actions.send_dtmf(one, digits="1")) == ["10005"]
         assert (await client.calls.retrieve_status(two)).data.is_alive is False
         assert [call.fork for call in api.calls] == [None, None]
 
@@ -387,6 +387,12 @@ async def test_every_answer_has_the_form_of_the_contract():
                 (action + "fork_start", {}),
                 (action + "fork_stop", {"client_state": "YQ=="}),
                 (action + "fork_stop", {"client_state": "?"}),
+                (action + "speak", {"payload": "Good day", "voice": "female", "language": "en-GB"}),
+                (action + "speak", {"payload": "Good day"}),
+                (action + "playback_start", {"audio_url": "http://127.0.0.1:9/"}),
+                (action + "playback_start", {}),
+                (action + "playback_stop", {}),
+                (action + "playback_stop", {"stop": "?"}),
                 (action + "hangup", None),
                 (action + "hangup", {}),
                 (action + "answer", {}),
