@@ -229,7 +229,9 @@ def _pattern(text: str) -> str:
 
 
 def _put(connection: Connection, rows: LegRows) -> None:
-    _merge(connection, tables.calls, "call", rows.call, earliest=("began_ns",))
+    # numbers are those of leg A: it is the one that came in, or was dialled first
+    first = () if rows.leg["leg"] == "a" else ("from_number", "to_number")
+    _merge(connection, tables.calls, "call", rows.call, earliest=("began_ns",), missing=first)
     if rows.recording is None and _has(connection, tables.recordings, "call_leg_id", rows.leg["call_leg_id"]):
         return  # what is known of a live call is less than what its file said
     _merge(connection, tables.legs, "call_leg_id", rows.leg)
@@ -255,9 +257,15 @@ def _has(connection: Connection, table: Table, key: str, value: str) -> bool:
 
 
 def _merge(
-    connection: Connection, table: Table, key: str, row: Mapping[str, Any], earliest: tuple[str, ...] = ()
+    connection: Connection,
+    table: Table,
+    key: str,
+    row: Mapping[str, Any],
+    earliest: tuple[str, ...] = (),
+    missing: tuple[str, ...] = (),
 ) -> None:
-    """Insert a row, or fill in what it knows of one that is there."""
+    """Insert a row, or write what it knows into one that is there: ``earliest``, the least of both; ``missing``, only
+    where nothing stands."""
     mine = table.c[key] == row[key]
     there = connection.execute(select(table).where(mine)).first()
     if there is None:
@@ -268,6 +276,9 @@ def _merge(
         before = there._mapping[name]
         if before is not None and name in known:
             known[name] = min(before, known[name])
+    for name in missing:
+        if there._mapping[name] is not None:
+            known.pop(name, None)
     if known:
         connection.execute(update(table).where(mine).values(known))
 
