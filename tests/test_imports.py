@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulate": {*MODEL, "_parser", "_codecs", "_edge", "resample"},
     "standin": {*MODEL, "_parser", "_codecs", "_edge", "simulate", "resample"},
     "control": {*MODEL, "_edge", "_delivery", "_receiver", "_version"},
+    "catalogue": MODEL,
     "service": {*MODEL, "_receiver", "control", "sinks"},
     "integrations": {*MODEL, "_delivery", "_speech", "resample"},
     "plot": {*MODEL, "_codecs", "sinks"},

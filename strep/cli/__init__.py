@@ -24,6 +24,8 @@ Exit codes: 0 fine · 1 a bug of ours · 2 wrong usage · 3 an input file cannot
 
 _COMMANDS: Final = {
     "bench": ("bench", "Measure what this machine carries, and check every answer."),
+    "calls": ("calls", "Find recorded calls, and those that live; the latest first."),
+    "catalogue": ("calls", "Look after the catalogue of recordings."),
     "capture": ("capture", "Receive forked media until interrupted; write WAV files and summary.json to --out."),
     "demo": ("demo", "Fork a few simulated calls over loopback, with some loss and reordering, and record them."),
     "doctor": ("doctor", "Check port, buffers, system calls, clock and disk."),
@@ -43,6 +45,10 @@ _COMMANDS: Final = {
     "serve": (
         "serve",
         "Take webhooks, fork each call to this machine, record it, and close its files when it is hung up.",
+    ),
+    "show": (
+        "calls",
+        "Show all that is known of CALL: its id, or the call_leg_id or call_control_id of one of its legs.",
     ),
     "simulate": (
         "simulate",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 import uuid
@@ -37,6 +38,7 @@ from .serve_options import ServeOptions, public_key, serve_options
 from .tables import totals_line
 
 if TYPE_CHECKING:
+    from ..catalogue import CatalogueWriter
     from ..control._answers import CallEvent
     from ..control._client import CallControl
     from ..control.calls import CallState
@@ -56,6 +58,7 @@ _LONGEST_STOP: Final = 1.5  # times what a fork is given for it, by its state ma
 _DRAIN_WEBHOOKS_S: Final = 1.0
 _STOP_MARGIN_S: Final = 1.0
 _LAST_INCIDENTS_S: Final = 1.0
+_LAST_LEGS_S: Final = 5.0  # for the catalogue to be written
 _EVENTS_A_PAGE: Final = 250
 _EVENT_PAGES: Final = 4  # of the API's log of a call
 _ANY_PORT: Final = 9  # stands for one that is not known yet
@@ -143,6 +146,7 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
     streams = LegStreams()
     sinks = [*plan.output.sinks(own.out), streams, *([EventSink(writer)] if writer is not None else [])]
     receiver = Receiver.of(plan.settings, sinks)
+    kept_legs = _catalogue(own)
     stop = stop_on_signals()
     servers: list[HttpServer] = []
     async with CallControl(allow_private=own.allow_private) as control:
@@ -158,7 +162,7 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
         recorder = CallRecorder(
             receiver, streams, plan.book, own.out, open_fork, owners=_owners(control, receiver, own),
             answer=control.answer if own.answer else None, tell=writer or (lambda event: _print_leg(err, event)),
-            since_ns=since_ns,
+            since_ns=since_ns, keep=kept_legs.put if kept_legs is not None else lambda found, file: None,
         )  # fmt: skip
         health = Health(receiver, own.out, control.forks.by_phase, min_free_bytes=own.min_free_bytes)
 
@@ -174,6 +178,7 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             return recorder.summary(
                 forks=control.forks.by_phase(), webhooks=asdict(hooks.counts), http=_connections(servers),
                 api_requests=control.figures.as_dict(),
+                **({} if kept_legs is None else {"catalogue": kept_legs.figures()}),
             )  # fmt: skip
 
         try:
@@ -197,6 +202,8 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             await asyncio.to_thread(health.beat)
             for server in servers:
                 await server.start()
+            if kept_legs is not None:
+                kept_legs.start()
             await recorder.start()
             health.serving = True
             _announce(err, receiver, own, servers, writer)
@@ -214,6 +221,8 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             if incidents is not None:
                 await asyncio.wait([incidents], timeout=_LAST_INCIDENTS_S)
             await recorder.finish()
+            if kept_legs is not None:
+                await asyncio.to_thread(kept_legs.stop, _LAST_LEGS_S)
             last = summary()
             kept = True
             try:
@@ -251,6 +260,21 @@ def _servers(plan: _Plan, hooks: Any, health: Health, metrics: Any) -> list[Http
         public = {own.path: hooks}
     limits = HttpLimits(max(4, connections), max(2, connections // 4))
     return [HttpServer(Router(public, ADMIN), *own.webhook_address, limits=limits), *others]
+
+
+def _catalogue(own: ServeOptions) -> CatalogueWriter | None:
+    """Keeps what is known of legs; None: nobody wants it. Raises ConfigurationError if it can never be opened."""
+    url = own.catalogue_url
+    if url is None:
+        return None
+    from ..catalogue import Catalogue, CatalogueError, CatalogueWriter
+
+    try:
+        Catalogue(url).close()
+    except CatalogueError as error:
+        if not error.passing:
+            raise
+    return CatalogueWriter(lambda: Catalogue(url), socket.gethostname())
 
 
 def _check_reach(control: CallControl, own: ServeOptions) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from .._model.exceptions import ConfigurationError
+from .calls import CATALOGUE_FILE
 from .options import decorated, http_address
 
 __all__ = ["ServeOptions", "public_key", "serve_options"]
@@ -49,6 +50,9 @@ def serve_options() -> list[Any]:
         click.option("--allow-unannounced", is_flag=True, help="Record media too whose call no webhook told of."),
         click.option("--stop-timeout", "stop_timeout_s", type=click.FloatRange(0.1, 60), default=10.0,
                      show_default=True, metavar="S", help="How long stopping the forks may take at the end."),
+        click.option("--catalogue", metavar="FILE|URL", envvar="STREP_CATALOGUE",
+                     help="What was recorded, for `strep calls`: SQLite, or postgresql://USER@HOST/DATABASE; none: do "
+                     "without.  [default: catalogue.sqlite in --out]"),
         click.option("--min-free", "min_free_mib", type=click.IntRange(0), default=256, show_default=True,
                      metavar="MIB", help="With less on the disk /healthz fails."),
     ]  # fmt: skip
@@ -73,6 +77,7 @@ class ServeOptions:
     allow_unannounced: bool
     stop_timeout_s: float
     min_free_mib: int
+    catalogue: str | None
 
     def __post_init__(self) -> None:
         if self.ports is not None and self.mode != "rx_tx":
@@ -95,6 +100,13 @@ class ServeOptions:
     def path(self) -> str:
         """The path that webhooks come to."""
         return _DEFAULT_PATH if self.public_url is None else _path_of(self.public_url)
+
+    @property
+    def catalogue_url(self) -> str | None:
+        """Where the catalogue is; None: there is to be none."""
+        if self.catalogue == "none":
+            return None
+        return self.catalogue or str(self.out / CATALOGUE_FILE)
 
     @property
     def min_free_bytes(self) -> int:

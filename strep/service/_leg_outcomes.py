@@ -39,7 +39,9 @@ class LegOutcomes:
             recorded=0, no_file=0, failed=0, no_media=0, owned_elsewhere=0, missed=0, unannounced=0
         )
         self.legs: deque[dict[str, Any]] = deque(maxlen=_LEGS_IN_SUMMARY)
-        self.writer = LegWriter(directory, receiver, streams, self.written, on_done=self._done, clock=desk.clock)
+        self.writer = LegWriter(
+            directory, receiver, streams, self.written, on_done=self._done, keep=desk.keep, clock=desk.clock
+        )
         streams.on_silent = self._silent
 
     def over(self, recording: Recording, outcome: str) -> None:
@@ -75,6 +77,11 @@ class LegOutcomes:
         entry = leg_entry(path.relative_to(self._directory).as_posix(), found)
         self.legs.append(entry)
         self._desk.tell({"event": "leg", **entry})
+
+    def recovered(self, path: Path, found: dict[str, Any]) -> None:
+        """A ``leg.json`` has been written of what a dead process left behind."""
+        self._desk.keep(found, path.relative_to(self._directory).as_posix())
+        self.written(path, found)
 
     def _done(self, entries: list[dict[str, Any]], calls: int) -> str | None:
         """All sinks are done with a leg; returns what is wrong with its files."""

@@ -101,6 +101,7 @@ class Pending:
 
 class LegWriter:
     """Writes the files of legs that are over. ``on_written`` hears of each leg once: its file and what stands in it.
+    ``keep`` hears each time that it is written: what stands in it, and its path below the directory.
     ``on_done`` hears, when its sinks are done with it, of the entries of its streams and how many recordings they are.
     """
 
@@ -112,6 +113,7 @@ class LegWriter:
         on_written: Callable[[Path, dict[str, Any]], object],
         *,
         on_done: Callable[[list[dict[str, Any]], int], str | None] = lambda entries, calls: None,
+        keep: Callable[[dict[str, Any], str], object] = lambda found, file: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
@@ -119,6 +121,7 @@ class LegWriter:
         self._streams = streams
         self._on_written = on_written
         self._on_done = on_done
+        self._keep = keep
         self._clock = clock
         self._pending: dict[uuid.UUID, Pending] = {}
         self._wake = asyncio.Event()
@@ -193,6 +196,7 @@ class LegWriter:
                 self._told.append(pending.call_leg_id)
                 log.warning("the file of leg %s cannot be written: %s", pending.call_leg_id, error)
             return False
+        self._keep(found, pending.written.relative_to(self._directory).as_posix())
         if not pending.told:
             pending.told = True
             self._on_written(pending.written, found)

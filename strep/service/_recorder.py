@@ -44,7 +44,8 @@ class CallRecorder:
     fork_start with that command_id. owners: knows whose a call is. answer: answers a call, by its call_control_id;
     None: somebody else does.
     tell: hears of calls as dicts (``--json``). since_ns: unfinished files that are older are a dead process's, and
-    completed; None: nobody looks for them.
+    completed; None: nobody looks for them. keep: hears what is known of legs, and the paths of their files, for the
+    catalogue.
     """
 
     def __init__(
@@ -59,12 +60,20 @@ class CallRecorder:
         answer: Callable[[str], Awaitable[object]] | None = None,
         tell: Callable[[dict[str, Any]], object] = lambda event: None,
         since_ns: int | None = None,
+        keep: Callable[[dict[str, Any], str | None], object] = lambda found, file: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receiver = receiver
         self._directory = directory
         self._desk = CallDesk(
-            book, Journal(directory), owners or CallOwners(), open_fork, tell, on_event=self.on_event, clock=clock
+            book,
+            Journal(directory),
+            owners or CallOwners(),
+            open_fork,
+            tell,
+            on_event=self.on_event,
+            clock=clock,
+            keep=keep,
         )
         self._answer = answer
         self._answering: dict[str, asyncio.Task[None]] = {}
@@ -99,7 +108,7 @@ class CallRecorder:
             calls = {leg: self._legs.describe(leg, None) for leg in legs}
             self._recovery = Recovery(
                 self._directory, self._since_ns, calls,
-                lambda path, found: loop.call_soon_threadsafe(self._legs.written, path, found),
+                lambda path, found: loop.call_soon_threadsafe(self._legs.recovered, path, found),
             )  # fmt: skip
             self._recovery.start()
 

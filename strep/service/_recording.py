@@ -22,7 +22,7 @@ from ._book import CallBook
 from ._journal import Journal
 from ._memory import CallMemory
 from ._owner import CallOwners, Refused
-from ._telling import ids, is_not_answered, patience_s, shown
+from ._telling import ids, is_not_answered, patience_s, shown, told_of
 
 __all__ = ["CallDesk", "OpenFork", "Recording"]
 
@@ -48,6 +48,8 @@ class CallDesk:
                    that command_id.
     ``tell``       hears of calls as dicts.
     ``on_event``   takes a webhook that never came, as the API's log tells it.
+    ``keep``       hears what is known of legs, for the catalogue: what ``leg.json`` has, and its path below the
+                   recordings; None where the call is live.
     ``clock``      monotonic seconds.
     ``before``     calls that were being recorded here by the process before.
     ``held``       recordings by call_leg_id, once that is known.
@@ -61,6 +63,7 @@ class CallDesk:
     tell: Callable[[dict[str, Any]], object]
     on_event: Callable[[WebhookEvent], None]
     clock: Callable[[], float]
+    keep: Callable[[dict[str, Any], str | None], object] = lambda found, file: None
     memory: CallMemory = field(default_factory=CallMemory)
     before: frozenset[str | None] = frozenset()
     held: dict[uuid.UUID, Recording] = field(default_factory=dict)
@@ -154,6 +157,7 @@ class Recording:
         await asyncio.to_thread(desk.journal.note, state)
         if self.over.is_set():
             return "missed"
+        self._keep_live(state)
         command_id = None if self._own else desk.owners.command_id(state, self._refused)
         fork = desk.open_fork(state, self._hear, command_id)
         tasks = [asyncio.create_task(each(fork)) for each in (self._leave, self._doubt)]
@@ -180,6 +184,11 @@ class Recording:
         if fork.state.stopped_elsewhere:
             await self._leave_alone()
         return "recorded"
+
+    def _keep_live(self, state: CallState) -> None:
+        if state.call_leg_id is not None:
+            told = told_of(state, self._desk.book.leg_of(state))
+            self._desk.keep({"call_leg_id": str(state.call_leg_id), **told, "streams": []}, None)
 
     # --- whose it is --------------------------------------------------------------------------------------------------
 
