@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "standin": {*MODEL, "_parser", "_codecs", "_edge", "simulate", "resample"},
     "control": {*MODEL, "_edge", "_delivery", "_receiver", "_version"},
     "service": {*MODEL, "_receiver", "control", "sinks"},
+    "integrations": {*MODEL, "_delivery", "_speech", "resample"},
     "plot": {*MODEL, "_codecs", "sinks"},
     "metrics": {*MODEL, "_receiver", "_workers", "control"},
 }

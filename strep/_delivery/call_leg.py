@@ -70,6 +70,21 @@ class CallLeg:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
+    async def streams(self) -> AsyncGenerator[Stream]:
+        """Each stream of the leg, when it comes; ends when all have ended."""
+        taken = 0
+        while True:
+            changed = self._changed
+            while taken < len(self._begun):
+                yield self._begun[taken]
+                taken += 1
+            if self.ended:
+                return
+            waits = [asyncio.ensure_future(changed.wait()), asyncio.ensure_future(self.wait_ended())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
     async def wait_ended(self) -> None:
         """Wait until all its streams have ended."""
         while not self.ended:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 
 from .._model.blocks import Block
 from .._model.exceptions import ConfigurationError
@@ -19,29 +18,39 @@ async def heard_in(blocks: AsyncGenerator[Block], shape: UtteranceShape, vad: Va
     """What is said in a stream: see :meth:`strep.Stream.speech`."""
     if vad not in ("energy", "silero"):
         raise ConfigurationError(f"vad {vad!r}: 'energy' or 'silero'")
-    await asyncio.to_thread(prepare)
     cutter: UtteranceCutter | None = None
     voice: Voice | None = None
+    first = asyncio.ensure_future(_next(blocks))  # from now on audio is kept for us, whatever the imports take
     try:
-        async with aclosing(blocks):
-            async for block in blocks:
-                if cutter is None or voice is None:
-                    rate = block.stream.sample_rate
-                    voice = await voice_of(vad, rate)
-                    cutter = UtteranceCutter(
-                        shape,
-                        rate_in=rate,
-                        channels=block.stream.channels,
-                        frame=rate * voice.frame_ms // 1000,
-                        start=voice.start,
-                        stop=voice.stop,
-                    )
-                for samples, received in cutter.frames(block):
-                    for heard in cutter.step(await voice.judge(samples, received)):
-                        yield heard
-            if cutter is not None:
-                for heard in cutter.finish():
+        await asyncio.to_thread(prepare)
+        block = await first
+        while block is not None:
+            if cutter is None or voice is None:
+                rate = block.stream.sample_rate
+                voice = await voice_of(vad, rate)
+                cutter = UtteranceCutter(
+                    shape,
+                    rate_in=rate,
+                    channels=block.stream.channels,
+                    frame=rate * voice.frame_ms // 1000,
+                    start=voice.start,
+                    stop=voice.stop,
+                )
+            for samples, received in cutter.frames(block):
+                for heard in cutter.step(await voice.judge(samples, received)):
                     yield heard
+            block = await _next(blocks)
+        if cutter is not None:
+            for heard in cutter.finish():
+                yield heard
     finally:
         if voice is not None:
             voice.close()
+        if not first.done():
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        await blocks.aclose()
+
+
+async def _next(blocks: AsyncGenerator[Block]) -> Block | None:
+    return await anext(blocks, None)

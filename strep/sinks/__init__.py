@@ -12,6 +12,7 @@ from .base import BaseSink, Sink
 from .callback import BatchCallbackSink, CallbackSink
 from .frames import FrameSink
 from .muted import MutedSink
+from .voices import VoiceBatch, VoiceSink
 from .wav.sink import WavSink
 
 __all__ = [
@@ -32,5 +33,7 @@ __all__ = [
     "Spectrum",
     "SpeechMeter",
     "ToneDetector",
+    "VoiceBatch",
+    "VoiceSink",
     "WavSink",
 ]

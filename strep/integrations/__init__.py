@@ -1,0 +1,1 @@
+"""Streams for other frameworks: :mod:`.pipecat` and :mod:`.livekit`, each with an extra of its name."""
