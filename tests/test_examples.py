@@ -36,8 +36,6 @@ SAYS = {
     "own_sink.py": [r"inbound from 127\.0\.0\.1", r"at [01]\.\d\d s: \d+ samples of loss", r"ended \(closed\): [1-9]"],
 }
 
-ANSWERING = {"voice_agent.py", "fraud_alarm.py"}  # test_answering.py runs these
-
 
 async def run_example(command: list[str], cwd: Path) -> str:
     """The program, and two calls with loss played to it; what it printed."""
