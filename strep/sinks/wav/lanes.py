@@ -125,11 +125,17 @@ class WavLanes:
     def release(self, row: int, file: WavFile) -> bool:
         """Take the file from this row: something else is to be done with it, or its stream has ended. False: it is in
         none."""
-        if row >= len(self._fd) or self._fd[row] < 0:
+        if not self.tell(row, file):
             return False
         self._fd[row] = -1
-        file.end = int(self._end[row] - self._tails.held[row])
         file.rest = self._tails.take(row)
+        return True
+
+    def tell(self, row: int, file: WavFile) -> bool:
+        """Tell the file of this row how far it was written. False: it is in none."""
+        if row >= len(self._fd) or self._fd[row] < 0:
+            return False
+        file.end = int(self._end[row] - self._tails.held[row])
         file.header_end = int(self._header_end[row])
         file.header_written_at = float(self._written_at[row])
         return True
@@ -212,17 +218,15 @@ class WavLanes:
         stop = self._fact(_HEADER, row) + self._end.take(row) + length
         rest = stop % FILE_BLOCK_BYTES
         rest[(rest > length) | (rest >= held + length) | (rest > self._fact(_REST, row))] = 0
-        address, size = np.empty((len(row), 2), np.uint64), np.empty((len(row), 2), np.int64)
-        address[:, 0] = self._tails.address(row)
-        address[:, 1] = np.uint64(data.ctypes.data) + first.astype(np.uint64)
-        size[:, 0] = held
-        size[:, 1] = length - rest
         both = held + length - rest
-        good: Mask = self._writes.write_pairs(fd, address, size, stop - rest - both) == both
+        address = np.uint64(data.ctypes.data) + first.astype(np.uint64)
+        pieces, count = self._tails.pieces(row, address, length - rest)
+        good: Mask = self._writes.write_pieces(fd, pieces, count, stop - rest - both) == both
         self.wrote |= bool(good.any())
         if not good.all():
             row, rest, first, length = row[good], rest[good], first[good], length[good]
-        self._tails.replace(row, data, first + length - rest, rest)
+        self._tails.clear(row)
+        self._tails.append(row, data, first + length - rest, rest)
         self._written_at[row] = now
         return good
 
@@ -245,8 +249,8 @@ class WavLanes:
             return
         held = self._tails.held.take(rows)
         at = self._fact(_HEADER, rows) + self._end.take(rows) - held
-        done = self._writes.write(self._fd.take(rows), self._tails.address(rows), held, at)
-        self._tails.held[rows[done == held]] = 0
+        done = self._writes.write_pieces(self._fd.take(rows), *self._tails.pieces(rows), at)
+        self._tails.clear(rows[done == held])
 
     def _write_headers(self, rows: I64, now: float) -> None:
         """Rewrite the headers of these lanes."""

@@ -107,7 +107,7 @@ class Broken:
             return write
 
         monkeypatch.setattr(os, "pwrite", one)
-        for name in ("write", "write_pairs"):
+        for name in ("write", "write_pieces"):
             monkeypatch.setattr(ManyWrites, name, several(getattr(ManyWrites, name)))
         monkeypatch.setattr(_lanes, "_WRITE_S", 0.0)  # nothing waits for more
         if not lanes:
