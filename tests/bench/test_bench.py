@@ -383,4 +383,6 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     assert outcome.wrong == []
     assert [len(row) for row in outcome.rows] == [len(pairs.COLUMNS)] * 2
     json.dumps(outcome.as_dict())
-    assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"]
+    assert sum(path.stat().st_size for path in left) == 0
+    assert sum(path.suffix == ".wav" for path in left) == (12 if mode == "wav" else 0)
