@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -41,7 +38,6 @@ class WorkerQueue(Generic[_T]):
                   after :meth:`close`. Its argument tells whether an item was done since its last call. It returns the
                   seconds to wait for the next item: 0 if it has more to do itself, None for as long as it takes
     ``finish``    called in the thread when it ends, with the items that it did not begin
-    ``niceness``  1 to 19: how much the thread gives way to others that want the same core (Linux only)
 
     All methods may be called from any thread.
     """
@@ -55,14 +51,12 @@ class WorkerQueue(Generic[_T]):
         on_fault: Callable[[Exception], object] | None = None,
         between: Callable[[bool], float | None] | None = None,
         finish: Callable[[list[_T]], object] | None = None,
-        niceness: int = 0,
     ) -> None:
         self._work = work
         self._limit = limit
         self._on_fault = on_fault
         self._between = between
         self._finish = finish
-        self._niceness = niceness
         self._items: deque[tuple[_T, int]] = deque()
         self._size = 0  # of the items, and of the one that is being worked on
         self._working = False
@@ -154,9 +148,6 @@ class WorkerQueue(Generic[_T]):
     # --- the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        if self._niceness and sys.platform == "linux":  # niceness is per thread there
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         patience_s: float | None = None
         while True:
             with self._condition:

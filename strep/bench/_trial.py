@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 import wave
 from collections.abc import Callable, Sequence
@@ -18,6 +16,7 @@ import numpy as np
 
 from ..simulate.load import call_leg_id_of, expected_samples
 from ..simulate.schedule import Schedule, make_schedule
+from ._disk import emptied, quiet_directory
 from ._machine import busy_s, core_pair
 from ._processes import MeasuredProcess, MeasurementError
 
@@ -79,6 +78,7 @@ class Trial:
     finish_s: float  # from SIGTERM to the end: files finished, summary written
     summary: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     load: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # the generator's report
+    file_us: float = 0.0  # CPU that a new file took just before, where the files of this run went
 
     @property
     def exact(self) -> bool:
@@ -107,11 +107,11 @@ def run_trial(
     the load lasts. With ``cores`` it may use these, the generator's among them, and CPU time is that of all its
     processes.
 
-    The files of ``samples`` streams are compared with what was sent (None: of all, which only even loads allow).
-    Everything below ``work`` is removed. Raises MeasurementError.
+    The files of ``samples`` streams are compared with what was sent (None: of all, which only even loads allow). Then
+    they are emptied; their names stay below ``work``. Raises MeasurementError.
     """
     core, other = core_pair()
-    out = Path(tempfile.mkdtemp(dir=work))
+    out, file_us = quiet_directory(work)
     os.sync()  # what earlier trials left to the disk is not this one's
     commands = {
         "floor": [str(floor)],
@@ -135,7 +135,7 @@ def run_trial(
         datagrams, dropped, lost, missing, summary = _figures(ended.output)
         wrong = _count_wrong(out, load, sent["packets_a_stream"], samples) if receiver == "wav" else 0
     finally:
-        shutil.rmtree(out)
+        emptied(out)
     return Trial(
         receiver=receiver,
         sent=sent["sent"],
@@ -152,6 +152,7 @@ def run_trial(
         finish_s=ended.finish_s,
         summary=summary,
         load=sent,
+        file_us=file_us,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Final
 
+from ._disk import files_note
 from ._outcome import Outcome, spread
 from ._settings import Settings
 from ._trial import Load, Trial, run_trial
@@ -48,6 +49,7 @@ def measure(settings: Settings) -> Outcome:
         )
         outcome.data[receiver] = {"trials": [[t.as_dict() for t in pair] for pair in pairs]}
         outcome.wrong += [f"{receiver}, run {n // 2 + 1}: not exact" for n, t in enumerate(both) if not t.exact]
+    outcome.notes.append(files_note([t.file_us for pair in found["wav"] for t in pair]))
     outcome.notes.append(
         "CPU µs/stream: what packets at the cost of the longer run do not account for in the shorter one"
     )

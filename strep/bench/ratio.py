@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Final
 
+from ._disk import files_note
 from ._machine import build_floor
 from ._outcome import Outcome, spread
 from ._settings import Settings
@@ -45,6 +46,7 @@ def measure(settings: Settings) -> Outcome:
         )
         outcome.data[name] = {"trials": [t.as_dict() for t in group], "ratios": ratios}
         outcome.wrong += [f"{name}, run {n + 1}: not everything came right" for n, t in enumerate(group) if not t.exact]
+    outcome.notes.append(files_note([t.file_us for t in trials["wav"]]))
     if "floor" not in trials:
         outcome.notes.append("no C compiler: no floor to compare with (apt install gcc)")
     if any(t.generator_was_the_limit for group in trials.values() for t in group):

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,9 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 _NAME_BYTES: Final = 200  # of a name; file systems take 255, and ".part.wav" and numbers come behind it
 _NAMES_TRIED: Final = 1000  # for a directory
 _BY_DESCRIPTOR: Final = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
+# one call, and no exception where there is nothing
+_ACCESS: Final = os.access in os.supports_dir_fd and os.access in os.supports_follow_symlinks
+_LOOK_S: Final = 0.1  # between two looks whether the root is still where it was
 _FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _NOREPLACE: Final = 1  # renameat2: never over something else
 _UNSUPPORTED: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
@@ -53,6 +57,7 @@ class Folders:
         self._file_mode = file_mode
         self._directory_mode = directory_mode
         self._root_fd = -1
+        self._looked_s = 0.0  # for the root, monotonic
         self._fds: OrderedDict[str, int] = OrderedDict()
         self.blocked = 0  # directories that got another name because something else has theirs
 
@@ -60,7 +65,7 @@ class Folders:
         """See that there is a directory of that name, or of that name and a number; returns its name."""
         if name in self._fds and self._is_there(name):
             return name
-        self._check_root()
+        self._check_root(again=False)
         for number in range(1, _NAMES_TRIED):
             called = name if number == 1 else f"{name}-{number}"
             self._drop(called)
@@ -81,7 +86,10 @@ class Folders:
         return os.open(name, flags | _FLAGS, self._file_mode, dir_fd=self._fd(folder))
 
     def there(self, folder: str, name: str) -> bool:
-        """Whether something has that name, even a broken link."""
+        """Whether something has that name, even a broken link. What cannot be told counts as no: nothing is ever put
+        over something else."""
+        if _BY_DESCRIPTOR and _ACCESS:
+            return os.access(name, os.F_OK, dir_fd=self._fd(folder), follow_symlinks=False)
         try:
             if _BY_DESCRIPTOR:
                 os.stat(name, dir_fd=self._fd(folder), follow_symlinks=False)
@@ -134,12 +142,17 @@ class Folders:
 
     # --- directories that are open --------------------------------------------------------------------------------
 
-    def _check_root(self) -> None:
-        """Open the root; make it if it is not there, or has been deleted."""
+    def _check_root(self, *, again: bool = True) -> None:
+        """Open the root; make it if it is not there, or has been deleted. ``again``: even if it was looked for just
+        now."""
         if not _BY_DESCRIPTOR:
             self._root.mkdir(self._directory_mode, parents=True, exist_ok=True)
             return
+        now = time.monotonic()
         if self._root_fd >= 0:
+            if not again and now - self._looked_s < _LOOK_S:
+                return
+            self._looked_s = now
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.stat(self._root), os.fstat(self._root_fd)):
                     return
@@ -164,7 +177,11 @@ class Folders:
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
             return
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, self._directory_mode, dir_fd=self._root_fd)
+            try:
+                os.mkdir(name, self._directory_mode, dir_fd=self._root_fd)
+            except FileNotFoundError:  # the root has just been deleted
+                self._check_root()
+                os.mkdir(name, self._directory_mode, dir_fd=self._root_fd)
         self._fd(name)
 
     def _fd(self, name: str) -> int:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from strep import ConfigurationError
 from strep._edge.pcap import PcapReader
 from strep._model.exceptions import StrepError
-from strep.bench import WORKLOADS, WRITING, Settings, pairs, run_workload, search, stages
+from strep.bench import WORKLOADS, WRITING, Settings, _disk, pairs, run_workload, search, stages
 from strep.bench._disk import file_system_of
 from strep.bench._histogram import Histogram
 from strep.bench._outcome import Outcome, spread
@@ -149,6 +149,35 @@ def test_files_go_to_the_working_directory_unless_told_otherwise(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigurationError, match="--out"):
         _ = Settings(directory=tmp_path / "missing").place
+
+
+def test_a_trial_gets_the_cheapest_part_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = iter([300.0, 90.0, 200.0, 59.0, 1.0])
+    monkeypatch.setattr(_disk, "cost_of_a_file_us", lambda directory, parent: next(costs))
+    directory, cost = _disk.quiet_directory(tmp_path)
+    assert (cost, directory.parent, len(list(tmp_path.iterdir()))) == (59.0, tmp_path, 4)
+    costs = iter([300.0, 90.0, *[200.0] * 6])
+    directory, cost = _disk.quiet_directory(tmp_path)
+    assert (cost, list(costs)) == (90.0, [])
+    assert "took 50 µs of CPU before the trials, 90 at most; more" in _disk.files_note([cost, 50.0, 50.0])
+    assert "wait" not in _disk.files_note([59.0])
+
+
+def test_what_a_file_costs_is_tried_without_leaving_anything_there(tmp_path: Path) -> None:
+    directory = tmp_path / "there"
+    directory.mkdir()
+    assert 0.5 < _disk.cost_of_a_file_us(directory, tmp_path) < 10_000
+    assert list(directory.iterdir()) == []
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 64
+
+
+def test_emptied_files_keep_their_names(tmp_path: Path) -> None:
+    (tmp_path / "call").mkdir()
+    (tmp_path / "call" / "a.wav").write_bytes(b"sound")
+    (tmp_path / "leg.json").write_bytes(b"{}")
+    _disk.emptied(tmp_path)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
+    assert sizes == {"a.wav": 0, "leg.json": 0}
 
 
 def test_what_writes_names_its_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,4 +383,6 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     assert outcome.wrong == []
     assert [len(row) for row in outcome.rows] == [len(pairs.COLUMNS)] * 2
     json.dumps(outcome.as_dict())
-    assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"]
+    assert sum(path.stat().st_size for path in left) == 0
+    assert sum(path.suffix == ".wav" for path in left) == (12 if mode == "wav" else 0)

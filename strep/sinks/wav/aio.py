@@ -66,13 +66,12 @@ class ManyWrites:
         bytes were written or a negative errno."""
         return self._write_all(_PWRITE, fd, address, length, offset)
 
-    def write_pairs(self, fd: I64, address: npt.NDArray[np.uint64], length: I64, offset: I64) -> I64:
-        """As :meth:`write`, of two pieces that follow each other in the file: ``address`` and ``length`` (n, 2)."""
-        pieces = np.empty((len(fd), 2, 2), np.uint64)  # struct iovec
-        pieces[:, :, 0] = address
-        pieces[:, :, 1] = length
-        begin = pieces.ctypes.data + 32 * np.arange(len(fd), dtype=np.uint64)
-        return self._write_all(_PWRITEV, fd, begin, np.full(len(fd), 2, np.int64), offset)
+    def write_pieces(self, fd: I64, pieces: npt.NDArray[np.uint64], count: I64, offset: I64) -> I64:
+        """As :meth:`write`, of pieces that follow each other in the file: addresses and lengths, uint64 (n, k, 2), of
+        which the first ``count`` of each row are written."""
+        step = pieces.strides[0]  # struct iovec after struct iovec
+        begin = np.uint64(pieces.ctypes.data) + np.uint64(step) * np.arange(len(fd), dtype=np.uint64)
+        return self._write_all(_PWRITEV, fd, begin, count, offset)
 
     def _write_all(self, code: int, fd: I64, buffer: npt.NDArray[np.uint64], size: I64, offset: I64) -> I64:
         results = np.empty(len(fd), np.int64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -35,24 +35,30 @@ _U32: Final = struct.Struct("<I")
 MAX_HEADER_BYTES: Final = 94  # of the longest header
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WavFormat:
-    """Encoding of a file: "pcm16", "PCMU" or "PCMA"."""
+    """Encoding of a file: "pcm16", "PCMU" or "PCMA". :meth:`of` gives the same object for the same format, which knows
+    already what else there is to know."""
 
     encoding: str
     rate: int
     channels: int
 
-    @property
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(encoding: str, rate: int, channels: int) -> WavFormat:
+        return WavFormat(encoding, rate, channels)
+
+    @cached_property
     def frame_bytes(self) -> int:
         return self.channels * (2 if self.encoding == "pcm16" else 1)
 
-    @property
+    @cached_property
     def silence(self) -> int:
         """The byte that is silence."""
         return silence_byte(self.encoding)
 
-    @property
+    @cached_property
     def header_bytes(self) -> int:
         return 80 if self.encoding == "pcm16" else 94
 
@@ -61,13 +67,17 @@ class WavFormat:
         size = self.header_bytes
         if size + data_bytes > _LARGEST_U32:
             return self._whole_header(data_bytes)
-        header = bytearray(_empty_header(self))
+        header = bytearray(self._empty_header)
         # a chunk of odd size is followed by a byte that its size does not count
         _U32.pack_into(header, 4, size - 8 + data_bytes + data_bytes % 2)
         _U32.pack_into(header, size - 4, data_bytes)
         if self.encoding != "pcm16":
             _U32.pack_into(header, size - 12, data_bytes // self.frame_bytes)  # the fact chunk stands before "data"
         return bytes(header)
+
+    @cached_property
+    def _empty_header(self) -> bytes:
+        return self._whole_header(0)
 
     def _whole_header(self, data_bytes: int) -> bytes:
         tag = {"pcm16": _PCM, "PCMU": _MULAW, "PCMA": _ALAW}[self.encoding]
@@ -128,11 +138,6 @@ class WavFormat:
         for at, values in fields.items():
             out[:, at : at + 4] = values.astype("<u4").view(np.uint8).reshape(-1, 4)
         return out
-
-
-@lru_cache(maxsize=64)
-def _empty_header(format_: WavFormat) -> bytes:
-    return format_._whole_header(0)
 
 
 class WavFile:

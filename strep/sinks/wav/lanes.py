@@ -34,12 +34,13 @@ _WRITE_S: Final = 0.45  # between two writes; batches come every 0.1 s, or 0.3 s
 _REST_S: Final = 0.3  # of a stream's samples: more does not wait for a block to be full
 _MOST_S: Final = 0.9  # of a stream's samples: more does not wait, however fast they come
 _LATE_S: Final = 0.7  # what waits is written so long after the last write, whatever comes
+_HEADER, _FRAME, _FILLS, _REST, _MOST = range(5)  # what is known of a format, in bytes: see _facts
 _RIFF_LIMIT: Final = 0xFFFF_0000  # bytes of samples; longer files become RF64, which is not for here
 
 
 class WavLanes:
     """By stream row: descriptor (-1: no lane), bytes of samples with those that wait, and according to the header on
-    disk, format.
+    disk, format. What formats say is looked up by their number.
 
     ``evicted``: whether there are more files than may be open, so that a descriptor may be another file's by now.
     """
@@ -48,6 +49,7 @@ class WavLanes:
         self._evicted = evicted
         self._writes = writes
         self._formats: list[WavFormat] = []
+        self._facts = np.zeros((5, 1), np.int64)  # of each format: see _fact
         self.wrote = False  # whether the last call wrote anything
         self._fd = np.full(0, -1, np.int64)
         self._tails = Tails()
@@ -68,13 +70,8 @@ class WavLanes:
             ("_end", np.int64),
             ("_header_end", np.int64),
             ("_written_at", np.float64),
-            ("_header_bytes", np.int64),
-            ("_frame", np.int64),
-            ("_fills", np.bool_),
             ("_kind", np.int64),
             ("_last", np.int64),
-            ("_rest_bytes", np.int64),
-            ("_most_bytes", np.int64),
         ):
             new = np.zeros(rows, dtype)
             if old:
@@ -87,13 +84,8 @@ class WavLanes:
         self._end: I64
         self._header_end: I64
         self._written_at: npt.NDArray[np.float64]
-        self._header_bytes: I64
-        self._frame: I64
-        self._fills: npt.NDArray[np.bool_]
-        self._kind: I64  # row of _formats
+        self._kind: I64  # place in _formats
         self._last: I64  # a row's last block in a batch
-        self._rest_bytes: I64  # of _REST_S
-        self._most_bytes: I64  # of _MOST_S, but no more than there is room for
 
     @property
     def lagging(self) -> bool:
@@ -105,7 +97,7 @@ class WavLanes:
         """How many frames were taken and are not in the files yet."""
         held = self._tails.held
         rows = np.flatnonzero(held)
-        return int((held[rows] // self._frame[rows]).sum())
+        return int((held[rows] // self._fact(_FRAME, rows)).sum())
 
     def adopt(self, row: int, file: WavFile) -> None:
         """Give this row a file that is open."""
@@ -116,28 +108,34 @@ class WavLanes:
         self._end[row] = file.end
         self._header_end[row] = file.header_end
         self._written_at[row] = file.header_written_at
-        byte_rate = file.format.rate * file.format.frame_bytes
-        self._rest_bytes[row] = _REST_S * byte_rate
-        self._most_bytes[row] = min(_MOST_S * byte_rate, TAIL_BYTES)
-        self._header_bytes[row] = file.format.header_bytes
-        self._frame[row] = file.format.frame_bytes
-        self._fills[row] = bool(file.format.silence)
         if fast and file.rest:
             self._end[row] += len(file.rest)
             self._tails.put(row, file.rest)
             file.rest = b""
         if file.format not in self._formats:
             self._formats.append(file.format)
+            self._facts = np.array([_facts(one) for one in self._formats], np.int64).T.copy()
         self._kind[row] = self._formats.index(file.format)
+
+    def _fact(self, fact: int, row: I64) -> I64:
+        """One of _facts, of the formats of these rows."""
+        known: I64 = self._facts[fact].take(self._kind.take(row))
+        return known
 
     def release(self, row: int, file: WavFile) -> bool:
         """Take the file from this row: something else is to be done with it, or its stream has ended. False: it is in
         none."""
-        if row >= len(self._fd) or self._fd[row] < 0:
+        if not self.tell(row, file):
             return False
         self._fd[row] = -1
-        file.end = int(self._end[row] - self._tails.held[row])
         file.rest = self._tails.take(row)
+        return True
+
+    def tell(self, row: int, file: WavFile) -> bool:
+        """Tell the file of this row how far it was written. False: it is in none."""
+        if row >= len(self._fd) or self._fd[row] < 0:
+            return False
+        file.end = int(self._end[row] - self._tails.held[row])
         file.header_end = int(self._header_end[row])
         file.header_written_at = float(self._written_at[row])
         return True
@@ -153,13 +151,13 @@ class WavLanes:
             self._grow(max(2 * len(self._fd), int(row.max()) + 1))
         data = batch.payload if native else batch.samples.view(np.uint8)
         begin = batch.payload_offset if native else 2 * batch.offset
-        at = batch.position * self._frame.take(row)
+        at = batch.position * self._fact(_FRAME, row)
         length = np.diff(begin)
         fd = self._fd.take(row)
         fast = (fd >= 0) & (at + length < _RIFF_LIMIT)
         if native:
             # gaps must be filled with silence; L16 has another byte order on the wire
-            fast &= self._fills.take(row) & (at <= self._end.take(row))
+            fast &= (self._fact(_FILLS, row) > 0) & (at <= self._end.take(row))
             if batch.transcoded is not None:
                 fast &= ~batch.transcoded
             if not fast.all():
@@ -202,7 +200,7 @@ class WavLanes:
         """One block a row, where the last one ended."""
         end = self._end.take(row) + length
         waiting = self._tails.held.take(row) + length
-        due = (now - self._written_at.take(row) >= _WRITE_S) | (waiting > self._most_bytes.take(row))
+        due = (now - self._written_at.take(row) >= _WRITE_S) | (waiting > self._fact(_MOST, row))
         good = ~due
         if not due.all():
             few = np.flatnonzero(good)
@@ -217,20 +215,18 @@ class WavLanes:
     def _write_due(self, row: I64, fd: I64, data: U8, first: I64, length: I64, now: float) -> Mask:
         """Write what waits, and blocks behind it up to where a block of the file system ends."""
         held = self._tails.held.take(row)
-        stop = self._header_bytes.take(row) + self._end.take(row) + length
+        stop = self._fact(_HEADER, row) + self._end.take(row) + length
         rest = stop % FILE_BLOCK_BYTES
-        rest[(rest > length) | (rest >= held + length) | (rest > self._rest_bytes.take(row))] = 0
-        address, size = np.empty((len(row), 2), np.uint64), np.empty((len(row), 2), np.int64)
-        address[:, 0] = self._tails.address(row)
-        address[:, 1] = np.uint64(data.ctypes.data) + first.astype(np.uint64)
-        size[:, 0] = held
-        size[:, 1] = length - rest
+        rest[(rest > length) | (rest >= held + length) | (rest > self._fact(_REST, row))] = 0
         both = held + length - rest
-        good: Mask = self._writes.write_pairs(fd, address, size, stop - rest - both) == both
+        address = np.uint64(data.ctypes.data) + first.astype(np.uint64)
+        pieces, count = self._tails.pieces(row, address, length - rest)
+        good: Mask = self._writes.write_pieces(fd, pieces, count, stop - rest - both) == both
         self.wrote |= bool(good.any())
         if not good.all():
             row, rest, first, length = row[good], rest[good], first[good], length[good]
-        self._tails.replace(row, data, first + length - rest, rest)
+        self._tails.clear(row)
+        self._tails.append(row, data, first + length - rest, rest)
         self._written_at[row] = now
         return good
 
@@ -239,7 +235,7 @@ class WavLanes:
         self._write_tails(np.unique(row))
         address = np.uint64(data.ctypes.data) + first.astype(np.uint64)
         ready = self._tails.held.take(row) == 0
-        good: Mask = self._writes.write(fd, address, length, at + self._header_bytes.take(row)) == length
+        good: Mask = self._writes.write(fd, address, length, at + self._fact(_HEADER, row)) == length
         self.wrote |= bool(good.any())
         good &= ready
         np.maximum.at(self._end, row[good], (at + length)[good])
@@ -252,9 +248,9 @@ class WavLanes:
         if not rows.size:
             return
         held = self._tails.held.take(rows)
-        at = self._header_bytes.take(rows) + self._end.take(rows) - held
-        done = self._writes.write(self._fd.take(rows), self._tails.address(rows), held, at)
-        self._tails.held[rows[done == held]] = 0
+        at = self._fact(_HEADER, rows) + self._end.take(rows) - held
+        done = self._writes.write_pieces(self._fd.take(rows), *self._tails.pieces(rows), at)
+        self._tails.clear(rows[done == held])
 
     def _write_headers(self, rows: I64, now: float) -> None:
         """Rewrite the headers of these lanes."""
@@ -285,3 +281,11 @@ class WavLanes:
 
     def close(self) -> None:
         self._writes.close()
+
+
+def _facts(format_: WavFormat) -> tuple[int, int, int, int, int]:
+    """Bytes of the header and of a frame; whether gaps must be filled; bytes of _REST_S, and of _MOST_S, but no more
+    than there is room for."""
+    byte_rate = format_.rate * format_.frame_bytes
+    most = min(int(_MOST_S * byte_rate), TAIL_BYTES)
+    return format_.header_bytes, format_.frame_bytes, int(bool(format_.silence)), int(_REST_S * byte_rate), most

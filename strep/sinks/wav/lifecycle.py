@@ -220,7 +220,7 @@ class FileLifecycle:
         stream = pending.stream
         if self._legs is not None:
             return self._legs.begin(stream, pending.blocks[0].arrival_ns)
-        format_ = WavFormat(encoding_of(stream, self._native), self._rate or stream.sample_rate, stream.channels)
+        format_ = WavFormat.of(encoding_of(stream, self._native), self._rate or stream.sample_rate, stream.channels)
         file = self._tree.create(stream.leg_name, stream.stem, format_)
         if self._plain:
             try:

@@ -138,7 +138,7 @@ class LegFiles:
     ) -> _SharedFile:
         shared = self._shared.get(key)
         if shared is None:
-            format_ = WavFormat("pcm16", self._rate or stream.sample_rate, channels)
+            format_ = WavFormat.of("pcm16", self._rate or stream.sample_rate, channels)
             shared = self._shared[key] = _SharedFile(directory, stem, format_)
         return shared
 

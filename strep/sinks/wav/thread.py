@@ -22,7 +22,6 @@ __all__ = ["WriterThread"]
 
 _FILES_S: Final = 0.05  # for making and completing files between two batches: one turn
 _MORE_TURNS: Final = 7  # when no stream has a file yet
-_NICENESS: Final = 5  # the receiving thread goes first where both want the same core
 # shares of the time that there is for the end: until when what waits is written, until when files are completed, and
 # until when the thread is waited for
 _WRITING_SHARE: Final = 0.7
@@ -110,7 +109,6 @@ class WriterThread:
             on_fault=fault,
             between=self._between,
             finish=self._end,
-            niceness=_NICENESS,
         )
 
     # --- called by the receiver -----------------------------------------------------------------------------------

@@ -158,12 +158,13 @@ class FileUpkeep:
         self._next_checked = self._next_checked + _CHECKED_FILES if len(serials) == _CHECKED_FILES else 0
         for track in [self._tracks[serial] for serial in serials]:
             file, stream = track.file, track.stream
-            in_lane = self._lanes is not None and self._lanes.release(stream.index, file)
+            if self._lanes is not None:
+                self._lanes.tell(stream.index, file)
             try:
                 if file.retry_at or not self._tree.is_gone(file):
-                    if self._lanes is not None and in_lane:
-                        self._lanes.adopt(stream.index, file)
                     continue
+                if self._lanes is not None:
+                    self._lanes.release(stream.index, file)
                 lost = (file.end - file.checked) // file.format.frame_bytes
                 gone = FileNotFoundError(errno.ENOENT, "somebody has deleted a file that was being written")
                 self.failed(file, gone, now)

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,7 @@ class Broken:
             return write
 
         monkeypatch.setattr(os, "pwrite", one)
-        for name in ("write", "write_pairs"):
+        for name in ("write", "write_pieces"):
             monkeypatch.setattr(ManyWrites, name, several(getattr(ManyWrites, name)))
         monkeypatch.setattr(_lanes, "_WRITE_S", 0.0)  # nothing waits for more
         if not lanes:
@@ -297,6 +298,48 @@ def test_a_link_that_takes_a_directory_s_place_meanwhile(tmp_path: Path) -> None
         tree.finish(file)
     assert list(elsewhere.iterdir()) == []
     tree.close()
+
+
+def test_a_root_that_goes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once when it was deleted; 0.1 s later when it was moved away."""
+    now = [100.0]
+    monkeypatch.setattr(_folders.time, "monotonic", lambda: now[0])
+    root = tmp_path / "rec"
+    folders = Folders(root, keep=8)
+    folders.make("a")
+    shutil.rmtree(root)
+    assert folders.make("b") == "b"
+    assert [path.name for path in root.iterdir()] == ["b"]
+    root.rename(tmp_path / "old")
+    now[0] += 0.05
+    folders.make("c")
+    now[0] += 0.1
+    folders.make("d")
+    folders.close()
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["b", "c"]
+    assert [path.name for path in root.iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize("how", ["access", "stat"])
+def test_what_has_a_name_is_there_whatever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(_folders, "_ACCESS", how == "access")
+    folders = Folders(tmp_path, keep=8)
+    folders.make("call")
+    (tmp_path / "call" / "file").write_bytes(b"")
+    (tmp_path / "call" / "broken").symlink_to("nowhere")
+    found = [folders.there("call", name) for name in ("file", "broken", "none")]
+    folders.close()
+    assert found == [True, True, False]
+
+
+def test_the_writer_s_thread_is_as_nice_as_the_receiver_s(tmp_path: Path) -> None:
+    """A nicer one got no CPU beside three busy programs, and a third of the audio was lost."""
+    sink = WavSink(tmp_path)
+    writer = next(thread for thread in threading.enumerate() if thread.name == "strep-wav")
+    assert writer.native_id is not None
+    nice = [os.getpriority(os.PRIO_PROCESS, who) for who in (writer.native_id, threading.get_native_id())]
+    sink.close(5.0)
+    assert nice[0] == nice[1]
 
 
 def test_nothing_is_overwritten_that_comes_meanwhile(tmp_path: Path) -> None:
