@@ -30,14 +30,16 @@ _SCALE: Final = np.float32(1 / 32_768)  # of int16 samples, to [-1, 1)
 
 if TYPE_CHECKING:
     S = TypeVar("S", I16, F32, Samples, default=Samples, covariant=True)
-    _read_only = dataclass(frozen=True, slots=True)
+    from dataclasses import dataclass as _read_only
 else:
     S = TypeVar("S")
-    # read-only for type checkers alone: to be it at run time would cost a microsecond a frame
-    _read_only = dataclass(slots=True, eq=False)
+
+    def _read_only(frozen, slots):
+        # read-only for type checkers alone: to be it at run time would cost a microsecond a frame
+        return dataclass(slots=slots, eq=False)
 
 
-@_read_only
+@_read_only(frozen=True, slots=True)
 class Frame(Generic[S]):
     """``n`` samples in a row of one stream.
 

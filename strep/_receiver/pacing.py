@@ -79,10 +79,12 @@ class Pacing:
             groups = max(1, min(groups, release_ns // TICK_NS))
         return release_ns, groups
 
-    def whole_ticks(self, datagrams: int) -> bool:
-        """Whether the look after one that found so many datagrams should leave those of the present tick for the next
-        look, which then takes the tick whole."""
-        return datagrams >= _MUCH_DATAGRAMS and not self._iterated
+    def whole_ticks(self, datagrams: int, of_pairs: int = 0) -> bool:
+        """Whether the look after one that found so many datagrams, ``of_pairs`` of them in the ports of pairs, should
+        leave those of the present tick for the next look, which then takes the tick whole."""
+        if self._iterated:
+            return 0 < of_pairs == datagrams
+        return datagrams >= _MUCH_DATAGRAMS
 
     def pause_s(self, datagrams: int, now_ns: int, pairs: PairsLook | None = None) -> float:
         """How long to wait before looking again, after a look that found so many datagrams in sockets that all calls
@@ -90,9 +92,10 @@ class Pacing:
 
         A look at pairs costs a system call for each port that has something, however much that is.
         """
-        shortest_s = _SHORT_PAUSE_S if pairs is not None and pairs.datagrams and not datagrams else _SHORTEST_PAUSE_S
+        only_pairs = pairs is not None and pairs.datagrams > 0 and not datagrams
         if self._iterated:
-            return shortest_s
+            return _until_tick_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
+        shortest_s = _SHORT_PAUSE_S if only_pairs else _SHORTEST_PAUSE_S
         pause_s = _LONG_PAUSE_S
         if pairs is None or self._shared:
             pause_s = pause_s if self._long_pauses and datagrams < _LITTLE_DATAGRAMS else 0.0
@@ -103,11 +106,15 @@ class Pacing:
         few = datagrams + (0 if pairs is None else pairs.datagrams) < _MUCH_DATAGRAMS
         if self._prompt and self._latency_ns < 2 * TICK_NS and few:
             return shortest_s
-        # take each tick of the engine whole
-        return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
+        return _until_tick_s(now_ns)
 
     def _pairs_pause_s(self, pairs: PairsLook) -> float:
         """How long the ports of pairs may be left alone; 0: not beyond the tick."""
         if self._prompt or pairs.full:
             return 0.0
         return min(_LONG_PAUSE_S, pairs.buffer / _PORT_BYTES_A_S)
+
+
+def _until_tick_s(now_ns: int) -> float:
+    """Until the present tick of the engine can be taken whole."""
+    return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
