@@ -21,6 +21,7 @@ _LONG_PAUSE_S: Final = 0.1  # when little comes and nobody is in a hurry
 _LITTLE_DATAGRAMS: Final = 64  # fewer than this in a look is little,
 _MUCH_DATAGRAMS: Final = 128  # and from this on it is much
 _AFTER_TICK_NS: Final = 200_000  # a look comes so long after the tick that it is to take whole
+_BEFORE_TICK_NS: Final = 600_000  # about as long takes reading a hundred ports, of which some are read again then
 _LONG_PAUSE_BUFFER_BYTES: Final = 4 << 20  # with less granted, a sudden burst in a long pause might not fit
 _PORT_BYTES_A_S: Final = 8 << 20  # what may come to a pair's port at most, as the kernel counts it: 10,000 packets/s
 _MANY_STREAMS: Final = 500  # with more, releases are rarer and in groups
@@ -94,7 +95,7 @@ class Pacing:
         """
         only_pairs = pairs is not None and pairs.datagrams > 0 and not datagrams
         if self._iterated:
-            return _until_tick_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
+            return _until_read_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
         shortest_s = _SHORT_PAUSE_S if only_pairs else _SHORTEST_PAUSE_S
         pause_s = _LONG_PAUSE_S
         if pairs is None or self._shared:
@@ -118,3 +119,9 @@ class Pacing:
 def _until_tick_s(now_ns: int) -> float:
     """Until the present tick of the engine can be taken whole."""
     return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
+
+
+def _until_read_s(now_ns: int) -> float:
+    """Until the ports of pairs are to be read, so that the present tick is taken whole as soon as it ends."""
+    left_ns = TICK_NS - now_ns % TICK_NS
+    return (left_ns - _BEFORE_TICK_NS) / 1e9 if left_ns > 2 * _BEFORE_TICK_NS else _until_tick_s(now_ns)
