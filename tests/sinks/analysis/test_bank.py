@@ -262,6 +262,22 @@ def test_frames_cut_from_some_streams_at_a_time_are_the_same_and_stay_what_they_
             assert one[3] == other[3]
 
 
+@settings(max_examples=40, deadline=None)
+@given(traffic(), st.data())
+def test_a_part_of_a_batch_is_what_is_taken_of_it(case: tuple, data: st.DataObject) -> None:  # type: ignore[type-arg]
+    for parts in filter(None, case[0]):
+        batch = batch_of_blocks(parts)
+        begin = data.draw(st.integers(0, len(batch) - 1))
+        end = data.draw(st.integers(begin + 1, len(batch)))
+        part, taken = batch.part(begin, end), batch.take(np.arange(begin, end))
+        names = (*taken.__slots__, "samples", "mask")
+        arrays = [name for name in names if isinstance(getattr(taken, name), np.ndarray) and name[0] != "_"]
+        assert len(arrays) >= 14
+        for name in arrays:
+            np.testing.assert_array_equal(getattr(part, name), getattr(taken, name), err_msg=name)
+        assert list(part.streams) == list(taken.streams)
+
+
 def test_memory_is_used_again_when_nobody_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathered_frames, "_FEWEST_BLOCKS", 2)
     monkeypatch.setattr(gathered_frames, "_VALUES", 1)
