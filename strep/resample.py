@@ -122,10 +122,12 @@ class Resampler:
         if until <= self._samples_out:
             return np.zeros(self._shape(0), self._dtype)
         up, down = self._up, self._down
-        first = self._start * up // down
-        begin = self._samples_out + self._middle // down - first
         # each output is one dot product in a fixed order, so that cuts make no difference
-        out = _signal().upfirdn(self._taps, self._kept, up, down, axis=0)[begin : begin + until - self._samples_out]
+        if down == 1 and self._channels == 1:
+            out = self._between(until)
+        else:
+            begin = self._samples_out + self._middle // down - self._start * up // down
+            out = _signal().upfirdn(self._taps, self._kept, up, down, axis=0)[begin : begin + until - self._samples_out]
         self._samples_out = until
         lowest = -(-(until * down + self._middle - len(self._taps) + 1) // up)
         start = max(lowest // down * down, self._start)
@@ -134,6 +136,22 @@ class Resampler:
         if self._dtype == np.int16:
             return np.clip(np.rint(out), -32_768, 32_767).astype(np.int16)
         return out.astype(np.float32)
+
+    def _between(self, until: int) -> npt.NDArray[np.float64]:
+        """The output up to ``until`` at a multiple of the input's rate: input samples themselves, but for the filter's
+        gain (all its other taps are zeros of the sinc there), and ``up`` - 1 values behind each of them."""
+        up, kept, side = self._up, self._kept, _SIDE_SAMPLES
+        first, last = self._samples_out // up, (until - 1) // up
+        if (before := side - 1 - (first - self._start)) > 0:
+            kept = np.concatenate([np.zeros(before), kept])
+        begin = first - self._start + max(before, 0)  # where the first of these input samples stands in ``kept``
+        count = last + 1 - first
+        out = np.empty((count, up))
+        np.multiply(kept[begin : begin + count], self._taps[self._middle], out=out[:, 0])
+        around = kept[begin - side + 1 : begin + count + side]
+        for phase in range(1, up):
+            out[:, phase] = np.correlate(around, self._taps[phase::up][::-1], "valid")
+        return out.reshape(-1)[self._samples_out - first * up : until - first * up]
 
 
 def resample(samples: Samples, rate_in: int, rate_out: int) -> Any:

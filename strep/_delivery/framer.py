@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from .._model.exceptions import ConfigurationError
 from .._model.types import Gap, GapCause, Mask
 from ..resample import Resampler
 from .frame_size import frame_size
+from .pieces import Mark, Marks, Pieces
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # checkers know it; in typing it has no default before Python 3.13
@@ -26,13 +27,20 @@ I16 = npt.NDArray[np.int16]
 F32 = npt.NDArray[np.float32]
 Samples = I16 | F32
 
+_SCALE: Final = np.float32(1 / 32_768)  # of int16 samples, to [-1, 1)
+
 if TYPE_CHECKING:
     S = TypeVar("S", I16, F32, Samples, default=Samples, covariant=True)
+    from dataclasses import dataclass as _read_only
 else:
     S = TypeVar("S")
 
+    def _read_only(frozen, slots):
+        # read-only for type checkers alone: to be it at run time takes three times as long to make
+        return dataclass(slots=slots, eq=False)
 
-@dataclass(frozen=True, slots=True)
+
+@_read_only(frozen=True, slots=True)
 class Frame(Generic[S]):
     """``n`` samples in a row of one stream.
 
@@ -64,13 +72,6 @@ class Frame(Generic[S]):
         if samples.dtype != np.int16:
             samples = np.clip(np.rint(samples * np.float32(32_768)), -32_768, 32_767)
         return samples.astype("<i2").tobytes()
-
-
-@dataclass(slots=True)
-class _Mark:
-    position: int  # in input frames
-    timestamp: int
-    arrival_ns: int
 
 
 @dataclass(slots=True)
@@ -119,14 +120,15 @@ class Framer:
         self._rate_in = rate_in
         self._clock = clock_rate
         self._dtype = dtype
-        self._channels = channels
+        self._float = dtype == "float32"
+        self.channels = channels
         self._resampler = Resampler(rate_in, self.rate, channels=channels, dtype=dtype)
         self._pending: list[Samples] = []
         self._pending_size = 0
         self._next_in = 0  # next input frame to go into the resampler
         self._position = 0  # of the next frame
-        self._marks: deque[_Mark] = deque()
-        self._mark = _Mark(0, 0, 0)
+        self._marks: deque[Mark] = deque()
+        self._mark: Mark = (0, 0, 0)
         self._holes: deque[_Hole] = deque()
         self._spans: deque[_Span] = deque()
         self._left_out = 0
@@ -134,18 +136,20 @@ class Framer:
         self._begun = False
         # the resampler passes on what it gets, and frames do not overlap
         self._plain = self.rate == rate_in and self.hop == self.frame_size
+        self._at_rest = self._plain  # and nothing waits, so that a block may be a frame as it stands
         self._long = max(rate_in, -(-self.frame_size * rate_in // self.rate))  # gaps longer than this are jumped over
 
     def miss(self, frames: int) -> None:
         """``frames`` before the next block were thrown away: its gap includes them."""
         self._missed += frames * self.rate // self._rate_in
+        self._at_rest = False
 
     def push(
         self,
         samples: npt.NDArray[np.int16],
         position: int,
         cause: GapCause,
-        marks: list[tuple[int, int, int]],
+        marks: Marks,
         mask: npt.NDArray[np.uint8] | None = None,
     ) -> list[Frame]:
         """Take a block at ``position`` (input frames); what lies between it and the block before is a gap.
@@ -153,18 +157,6 @@ class Framer:
         ``marks``: per packet, (position, rtp_timestamp, arrival_ns). ``mask``: a value for each of ``samples``; None:
         all were received. Returns the frames that are complete.
         """
-        if mask is not None and (mask == Mask.RECEIVED).all():
-            mask = None
-        if (
-            self._plain
-            and position == self._next_in
-            and len(samples) == self.frame_size
-            and len(marks) == 1
-            and mask is None
-            and not (self._pending_size or self._holes or self._missed or self._marks or self._left_out or self._spans)
-        ):
-            # a packet is a frame: the usual case, which a shorter way pays for at 50,000 a second
-            return [self._whole(samples, marks[0])]
         out: list[Frame] = []
         if not self._begun:
             # a consumer that begins in mid-stream has no gap before that
@@ -179,28 +171,41 @@ class Framer:
             if gap > self._long:
                 out += self._jump(position)
             else:
-                self._feed(np.zeros((gap,) if self._channels == 1 else (gap, self._channels), np.int16))
+                self._feed(np.zeros((gap,) if self.channels == 1 else (gap, self.channels), np.int16))
             self._next_in = position
         if mask is not None:
             cuts = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(mask)]
             spans = (_Span(position + a, position + b, int(mask[a])) for a, b in pairwise(cuts))
             self._spans.extend(span for span in spans if span.mask != Mask.RECEIVED)
-        self._marks.extend(_Mark(*m) for m in marks)
+        self._marks.extend(marks)
         self._feed(samples)
         self._next_in += len(samples)
         out += self._cut()
+        self._at_rest = self._plain and not (
+            self._pending_size or self._holes or self._missed or self._marks or self._left_out or self._spans
+        )
         return out
 
-    def _whole(self, samples: npt.NDArray[np.int16], mark: tuple[int, int, int]) -> Frame:
-        values: Samples = samples
-        if self._dtype == "float32":
-            values = samples.astype(np.float32) / np.float32(32768.0)
+    def whole(self, pieces: Pieces, i: int, masked: bool) -> Frame | None:
+        """Take a block that is a frame as it stands: the usual case, which pays for a way of its own at 50,000 a
+        second. None, and nothing was taken: it is to be pushed. ``masked``: what was made up is to be told."""
+        if not self._at_rest:
+            return None
+        size = self.frame_size
+        position, frames, packets, begin, end, timestamp, arrival_ns = pieces.rows[i]
+        if position != self._next_in or frames != size or packets != 1 or (masked and pieces.made_up(i)):
+            return None
+        samples: Samples = pieces.samples[begin:end]
+        if self.channels > 1:
+            samples = samples.reshape(-1, self.channels)
+        if self._float:
+            samples = np.multiply(samples, _SCALE, dtype=np.float32)
         self._begun = True
-        self._mark = _Mark(*mark)
-        frame = Frame(values, self._position, mark[1], mark[2], None)
-        self._next_in += self.frame_size
-        self._position += self.frame_size
-        return frame
+        self._mark = (position, timestamp, arrival_ns)
+        at = self._position
+        self._position = at + size
+        self._next_in = position + size
+        return Frame(samples, at, timestamp, arrival_ns, None)
 
     def finish(self) -> list[Frame]:
         """The rest: complete frames and the last one, padded."""
@@ -213,11 +218,11 @@ class Framer:
         return out
 
     def _zeros(self, count: int) -> Samples:
-        return np.zeros((count,) if self._channels == 1 else (count, self._channels), self._dtype)
+        return np.zeros((count,) if self.channels == 1 else (count, self.channels), self._dtype)
 
     def _feed(self, samples: npt.NDArray[np.int16]) -> None:
-        if self._dtype == "float32":
-            self._append(self._resampler.process(samples.astype(np.float32) / np.float32(32768.0)))
+        if self._float:
+            self._append(self._resampler.process(np.multiply(samples, _SCALE, dtype=np.float32)))
         else:
             self._append(self._resampler.process(samples))
 
@@ -276,11 +281,11 @@ class Framer:
     def _frame(self, samples: Samples, padding: int) -> Frame:
         begin = self._position * self._rate_in // self.rate
         end = (self._position + self.frame_size) * self._rate_in // self.rate
-        while self._marks and self._marks[0].position <= begin:
+        while self._marks and self._marks[0][0] <= begin:
             self._mark = self._marks.popleft()
-        mark = self._mark
-        if not mark.arrival_ns and self._marks:
-            mark = self._marks[0]
+        marked, timestamp, arrival_ns = self._mark
+        if not arrival_ns and self._marks:
+            marked, timestamp, arrival_ns = self._marks[0]
         gap, cause = self._left_out, GapCause.NONE
         for hole in self._holes:
             if hole.begin >= end:
@@ -295,8 +300,8 @@ class Framer:
         frame = Frame(
             samples,
             self._position,
-            (mark.timestamp + (begin - mark.position) * self._clock // self._rate_in) & 0xFFFF_FFFF,
-            mark.arrival_ns,
+            (timestamp + (begin - marked) * self._clock // self._rate_in) & 0xFFFF_FFFF,
+            arrival_ns,
             Gap(gap, cause) if gap else None,
             self._missed,
             padding,

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from .._model.blocks import BlockBatch
 from .._model.report import StreamReport
@@ -18,7 +15,9 @@ from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incident, Incidents
 from ..sinks.base import BaseSink
 from .event_queue import Broadcast
-from .stream import MarkedBlock, Marks, Stream, StreamFeed
+from .feed import StreamFeed
+from .pieces import Pieces
+from .stream import Stream
 
 __all__ = ["StreamHub", "WatchKey", "Watcher"]
 
@@ -179,13 +178,14 @@ class StreamHub(BaseSink):
         if not self._live:
             return
         filled = batch.filled if self._concealing else batch
-        first = batch.packet_first.tolist()
-        plain = list(_with_marks(batch, first))
-        concealed = plain if filled is batch else list(_with_marks(filled, first))
-        for item, other in zip(plain, concealed, strict=True):
-            handle = self._live.get(item[0].stream.serial)
+        plain = Pieces(batch)
+        concealed = plain if filled is batch else Pieces(filled)
+        live = self._live
+        for i, stream in enumerate(batch.streams):
+            handle = live.get(stream.serial)
             if handle is not None:
-                handle.feed.put(item, other)
+                for subscription in handle.feed.subscriptions:
+                    subscription.put(concealed if subscription.conceals else plain, i)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
         self._tell_watchers(stream, lambda watcher: watcher.stream_ended(stream, report))
@@ -215,18 +215,3 @@ class StreamHub(BaseSink):
     def _hear(self, incident: Incident) -> None:
         if self._incidents.wanted and self._loop is not None:
             self._loop.call_soon_threadsafe(self._incidents.put, incident)
-
-
-def _with_marks(batch: BlockBatch, first: list[int]) -> Iterator[MarkedBlock]:
-    marks = _marks(batch)
-    for i, block in enumerate(batch):
-        yield block, marks[first[i] : first[i + 1]]
-
-
-def _marks(batch: BlockBatch) -> Marks:
-    """Of every packet of the batch: where its first frame stands in its stream, RTP timestamp, arrival."""
-    frames = batch.packet_frames
-    before: npt.NDArray[np.int64] = np.cumsum(frames) - frames
-    first = batch.packet_first[:-1]
-    at = before + np.repeat(batch.position - before[first], np.diff(batch.packet_first))
-    return list(zip(at.tolist(), batch.packet_rtp_timestamp.tolist(), batch.packet_arrival_ns.tolist(), strict=True))

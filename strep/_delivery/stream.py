@@ -4,128 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import replace
-from typing import Final, Literal, overload
+from typing import Literal, overload
 
 from .._model.blocks import Block
 from .._model.report import StreamReport
-from .._model.types import Codec, Direction, Gap, GapCause, Leg, StreamEvent, StreamInfo
+from .._model.types import Codec, Direction, GapCause, Leg, StreamEvent, StreamInfo
 from .._speech.cutter import Heard, UtteranceShape
 from .._speech.utterance import Utterance
 from ..resample import prepare
-from .event_queue import EventQueue
+from .feed import StreamFeed
 from .framer import F32, I16, Frame, Framer
 from .utterances import heard_in
 from .voices import Vad
 
-__all__ = ["MarkedBlock", "Marks", "Stream", "StreamFeed", "Subscription"]
-
-_EARLY_S: Final = 5.0  # of audio that is kept for the first consumer
-
-Marks = list[tuple[int, int, int]]  # of each packet: position of its first frame, RTP timestamp, arrival in ns
-MarkedBlock = tuple[Block, Marks]
-
-
-class Subscription:
-    """A bounded queue of blocks of one stream for one consumer. What does not fit pushes out the oldest.
-
-    ``limit_s`` is its room, in seconds of audio; ``conceals``: gaps are to be concealed.
-    """
-
-    def __init__(self, limit_s: float, conceals: bool = False) -> None:
-        self.limit_s = limit_s
-        self.conceals = conceals
-        self._blocks: deque[MarkedBlock] = deque()
-        self._frames = 0
-        self.missed = 0  # frames thrown away, not told yet
-        self._waiter: asyncio.Future[None] | None = None
-        self._ended = False
-
-    def put(self, block: Block, marks: Marks) -> None:
-        """Queue a block and its marks."""
-        self._frames += len(block.samples)
-        if self._blocks:
-            limit = self.limit_s * block.stream.sample_rate
-            while self._frames > limit and self._blocks:
-                old, _ = self._blocks.popleft()
-                self._frames -= len(old.samples)
-                self.missed += len(old.samples)
-        self._blocks.append((block, marks))
-        if self._waiter is not None:
-            self._wake()
-
-    def end(self) -> None:
-        """No more blocks will come. Those that wait can still be taken."""
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def get(self) -> tuple[Block, Marks, int] | None:
-        """The next block, its marks and the frames missed before it; None at the end."""
-        while not self._blocks:
-            if self._ended:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        block, marks = self._blocks.popleft()
-        self._frames -= len(block.samples)
-        missed, self.missed = self.missed, 0
-        return block, marks, missed
-
-
-class StreamFeed:
-    """What a :class:`Stream` is given: blocks for those who consume them, events, and the end. The hub writes, the
-    Stream reads.
-
-    ``conceal`` is told how many more (or fewer) consumers want gaps concealed.
-    """
-
-    def __init__(self, conceal: Callable[[int], object]) -> None:
-        self.ended = asyncio.Event()
-        self.final: StreamReport | None = None
-        self.events: EventQueue[StreamEvent] = EventQueue()
-        self._conceal = conceal
-        # until somebody consumes, the last seconds are kept for the first who does
-        self._early: Subscription | None = Subscription(_EARLY_S)
-        self._subscriptions = [self._early]
-
-    def put(self, plain: MarkedBlock, concealed: MarkedBlock) -> None:
-        """A block, as it is and with its gaps concealed; each consumer gets what it wants."""
-        for subscription in self._subscriptions:
-            subscription.put(*(concealed if subscription.conceals else plain))
-
-    def end(self, report: StreamReport) -> None:
-        """The stream has ended, with these figures."""
-        self.final = report
-        self.ended.set()
-        for subscription in self._subscriptions:
-            subscription.end()
-
-    def subscribe(self, queue_s: float, conceal: bool) -> Subscription:
-        """A queue for one more consumer: :meth:`unsubscribe` it."""
-        if conceal:
-            self._conceal(1)
-        if self._early is not None:
-            subscription, self._early = self._early, None
-            subscription.limit_s = queue_s
-            subscription.conceals = conceal
-            return subscription
-        subscription = Subscription(queue_s, conceal)
-        if self.ended.is_set():
-            subscription.end()
-        self._subscriptions.append(subscription)
-        return subscription
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        self._subscriptions.remove(subscription)
-        if subscription.conceals:
-            self._conceal(-1)
+__all__ = ["Stream"]
 
 
 class Stream:
@@ -186,12 +79,12 @@ class Stream:
         """
         subscription = self._feed.subscribe(queue_s, conceal)
         try:
-            while (item := await subscription.get()) is not None:
-                block, _, missed = item
-                if missed:
-                    gap = Gap(missed + (block.gap.samples if block.gap else 0), GapCause.OVERRUN)
-                    block = replace(block, gap=gap)
-                yield block
+            while not subscription.ended:
+                if not subscription:
+                    await subscription.wait()
+                    continue
+                missed, pieces, i = subscription.take()
+                yield pieces.block(i, missed)
         finally:
             self._feed.unsubscribe(subscription)
 
@@ -242,25 +135,35 @@ class Stream:
         subscription = self._feed.subscribe(queue_s, conceal)
         framer: Framer | None = None
         try:
-            while (item := await subscription.get()) is not None:
-                block, marks, missed = item
+            while not subscription.ended:
+                if not subscription:
+                    await subscription.wait()
+                    continue
+                missed, pieces, i = subscription.take()
                 if framer is None:
-                    codec = block.stream.codec
+                    stream = pieces.streams[i]
                     framer = Framer(
                         ms=ms,
                         n=n,
                         hop=hop,
-                        rate_in=block.stream.sample_rate,
-                        clock_rate=codec.clock_rate if codec else block.stream.sample_rate,
+                        rate_in=stream.sample_rate,
+                        clock_rate=stream.codec.clock_rate if stream.codec else stream.sample_rate,
                         rate=rate,
                         dtype=dtype,
-                        channels=block.stream.channels,
+                        channels=stream.channels,
                     )
-                cause = block.gap.cause if block.gap else GapCause.NONE
                 if missed:
                     framer.miss(missed)
-                    cause = GapCause.OVERRUN
-                for frame in framer.push(block.samples, block.position, cause, marks, block.mask if conceal else None):
+                elif (whole := framer.whole(pieces, i, conceal)) is not None:  # a packet is a frame: the usual case
+                    yield whole
+                    continue
+                for frame in framer.push(
+                    pieces.values(i, framer.channels),
+                    pieces.rows[i][0],
+                    GapCause.OVERRUN if missed else pieces.cause(i),
+                    pieces.marks(i),
+                    pieces.mask(i) if conceal and pieces.made_up(i) else None,
+                ):
                     yield frame
             if framer is not None:
                 for frame in framer.finish():

@@ -269,6 +269,41 @@ class BlockBatch:
         )
         return taken
 
+    def part(self, begin: int, end: int) -> BlockBatch:
+        """A batch of the blocks from ``begin`` to before ``end``, at least one, as they are, without what would conceal
+        their gaps. Its arrays are views. Asking for it decodes."""
+        first, last = int(self.packet_first[begin]), int(self.packet_first[end])
+        samples = self.samples[int(self.offset[begin]) : int(self.offset[end])]
+        mask = None
+        if not self.plain:
+            before = int(self.frames[:begin].sum())
+            mask = self.mask[before : before + int(self.frames[begin:end].sum())]
+        blocks, packets = slice(begin, end), slice(first, last)
+        bytes_ = self.payload_offset[begin : end + 1]
+        return BlockBatch(
+            streams=self.streams[blocks],
+            index=self.index[blocks],
+            position=self.position[blocks],
+            frames=self.frames[blocks],
+            gap_frames=self.gap_frames[blocks],
+            gap_cause=self.gap_cause[blocks],
+            rtp_timestamp=self.rtp_timestamp[blocks],
+            arrival_ns=self.arrival_ns[blocks],
+            time_ns=self.time_ns[blocks],
+            offset=self.offset[begin : end + 1] - self.offset[begin],
+            payload=self.payload[int(bytes_[0]) : int(bytes_[-1])],
+            payload_offset=bytes_ - bytes_[0],
+            packet_first=self.packet_first[begin : end + 1] - first,
+            packet_frames=self.packet_frames[packets],
+            packet_arrival_ns=self.packet_arrival_ns[packets],
+            packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
+            decode=lambda: samples,
+            packet_offset=None if self.packet_offset is None else self.packet_offset[first : last + 1] - bytes_[0],
+            transcoded=None if self.transcoded is None else self.transcoded[blocks],
+            noise={i - begin: payload for i, payload in self.noise.items() if begin <= i < end},
+            mask=mask,
+        )
+
     def without(self, serials: Container[int]) -> BlockBatch:
         """The batch without the blocks of some streams; the batch itself if it has none of theirs."""
         blocks = [i for i, stream in enumerate(self.streams) if stream.serial not in serials]

@@ -24,6 +24,7 @@ _VERY_MUCH_DATAGRAMS: Final = 1500  # and from this on it is so much that two ti
 _DATAGRAM_BYTES: Final = 1024  # as the kernel counts one, about,
 _PARTS_OF_BUFFER: Final = 4  # if what a look finds fills no more than this part of the buffer
 _AFTER_TICK_NS: Final = 200_000  # a look comes so long after the tick that it is to take whole
+_BEFORE_TICK_NS: Final = 600_000  # about as long takes reading a hundred ports, of which some are read again then
 _LONG_PAUSE_BUFFER_BYTES: Final = 4 << 20  # with less granted, a sudden burst in a long pause might not fit
 _PORT_BYTES_A_S: Final = 8 << 20  # what may come to a pair's port at most, as the kernel counts it: 10,000 packets/s
 _MANY_STREAMS: Final = 500  # with more, releases are rarer and in groups
@@ -83,10 +84,12 @@ class Pacing:
             groups = max(1, min(groups, release_ns // TICK_NS))
         return release_ns, groups
 
-    def whole_ticks(self, datagrams: int) -> bool:
-        """Whether the look after one that found so many datagrams should leave those of the present tick for the next
-        look, which then takes the tick whole."""
-        return datagrams >= _MUCH_DATAGRAMS and not self._iterated
+    def whole_ticks(self, datagrams: int, of_pairs: int = 0) -> bool:
+        """Whether the look after one that found so many datagrams, ``of_pairs`` of them in the ports of pairs, should
+        leave those of the present tick for the next look, which then takes the tick whole."""
+        if self._iterated:
+            return 0 < of_pairs == datagrams
+        return datagrams >= _MUCH_DATAGRAMS
 
     def pause_s(self, datagrams: int, now_ns: int, pairs: PairsLook | None = None) -> float:
         """How long to wait before looking again, after a look that found so many datagrams in sockets that all calls
@@ -94,9 +97,10 @@ class Pacing:
 
         A look at pairs costs a system call for each port that has something, however much that is.
         """
-        shortest_s = _SHORT_PAUSE_S if pairs is not None and pairs.datagrams and not datagrams else _SHORTEST_PAUSE_S
+        only_pairs = pairs is not None and pairs.datagrams > 0 and not datagrams
         if self._iterated:
-            return shortest_s
+            return _until_read_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
+        shortest_s = _SHORT_PAUSE_S if only_pairs else _SHORTEST_PAUSE_S
         pause_s = _LONG_PAUSE_S
         if pairs is None or self._shared:
             pause_s = pause_s if self._long_pauses and datagrams < _LITTLE_DATAGRAMS else 0.0
@@ -109,10 +113,21 @@ class Pacing:
             return shortest_s
         # take each tick of the engine whole: a look costs some 0.1 ms however much it finds
         ticks = 2 if datagrams in self._very_much and not self._prompt else 1
-        return (ticks * TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
+        return _until_tick_s(now_ns) + (ticks - 1) * TICK_NS / 1e9
 
     def _pairs_pause_s(self, pairs: PairsLook) -> float:
         """How long the ports of pairs may be left alone; 0: not beyond the tick."""
         if self._prompt or pairs.full:
             return 0.0
         return min(_LONG_PAUSE_S, pairs.buffer / _PORT_BYTES_A_S)
+
+
+def _until_tick_s(now_ns: int) -> float:
+    """Until the present tick of the engine can be taken whole."""
+    return (TICK_NS - now_ns % TICK_NS + _AFTER_TICK_NS) / 1e9
+
+
+def _until_read_s(now_ns: int) -> float:
+    """Until the ports of pairs are to be read, so that the present tick is taken whole as soon as it ends."""
+    left_ns = TICK_NS - now_ns % TICK_NS
+    return (left_ns - _BEFORE_TICK_NS) / 1e9 if left_ns > 2 * _BEFORE_TICK_NS else _until_tick_s(now_ns)

@@ -24,6 +24,7 @@ from .pacing import Pacing, PairsLook
 from .socket_troubles import SocketTroubles
 from .sockets import SocketSet
 from .watchdog import Watchdog
+from .whole_ticks import HeldBack
 
 __all__ = ["Pump"]
 
@@ -88,8 +89,9 @@ class Pump:
         self._asleep = False
         self._watched: set[int] = set()  # file descriptors, while it is asleep
         self._looks_in_vain = 0
-        self._datagrams = 0  # found by the last look
-        self._of_pairs = 0  # of them
+        self._datagrams = 0  # found by the last look, those that it held back too
+        self._of_pairs = 0  # of them, those of pairs
+        self._held_back = HeldBack()
         self._stopped = False
 
     def start(self) -> None:
@@ -100,9 +102,11 @@ class Pump:
         self.wake()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look no more. What has been read goes downstream."""
         self._stopped = True
         self._disarm()
+        if (rest := self._held_back.cut(None, None)) is not None:
+            self._downstream.take_all([rest], self._pacing.release(self._downstream.live_streams))
         self._watchdog.close()
 
     def wake(self) -> None:
@@ -145,16 +149,25 @@ class Pump:
 
     def _look(self) -> float | None:
         """Take what has come; returns how long to wait before the next look, None: until something comes."""
-        now_ns = self._now_ns()
-        tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._datagrams) else None
-        self._datagrams = count = self.drain(tick_ns)
-        if count or any(reader.held_back for reader in self._sockets.readers):
+        count = of_pairs = held_back = 0
+        whole_ticks = self._pacing.whole_ticks(self._datagrams, self._of_pairs)
+        tick_ns, before_ns = None, 0
+        while tick_ns != before_ns:
+            # a look that began before a tick's end, and ended behind it, takes that too
+            tick_ns = before_ns = self._now_ns() // TICK_NS * TICK_NS
+            count += self.drain(tick_ns if whole_ticks else None)
+            of_pairs += self._of_pairs
+            held_back = len(self._held_back)
+            if held_back:
+                before_ns = self._now_ns() // TICK_NS * TICK_NS
+        self._datagrams, self._of_pairs = count + held_back, of_pairs + held_back
+        if self._datagrams or any(reader.held_back for reader in self._sockets.readers):
             self._looks_in_vain = 0
         else:
             self._looks_in_vain += 1
             if self._looks_in_vain > 1:
                 return None
-        return self._pacing.pause_s(count - self._of_pairs, self._now_ns(), self._pairs_look())
+        return self._pacing.pause_s(self._datagrams - self._of_pairs, self._now_ns(), self._pairs_look())
 
     def _pairs_look(self) -> PairsLook | None:
         """What the last look found in the ports of pairs; None: there are no pairs."""
@@ -251,4 +264,4 @@ class Pump:
             tried.discard(port)
         for again in tried:
             troubles.went_well(again)
-        return batch
+        return self._held_back.cut(batch, before_ns)

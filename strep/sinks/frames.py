@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
-import numpy as np
-
 from .._model.exceptions import SinkError
 from .analysis.bank import FrameBank
 from .analysis.frame_batch import FrameBatch
+from .analysis.gathered_frames import FrameGatherer
 from .exclusion import FAILURES_UNTIL_QUARANTINE
 from .isolating import IsolatingSink
 
@@ -60,6 +59,7 @@ class FrameSink(IsolatingSink):
     ) -> None:
         super().__init__()
         self._bank = FrameBank(n, hop, rate, dtype, self.aside)
+        self._gatherer = FrameGatherer(self._bank)
         self._function = function
         self._on_started = on_started
         self._on_ended = on_ended
@@ -73,7 +73,7 @@ class FrameSink(IsolatingSink):
             self._on_started(stream)
 
     def _take(self, batch: BlockBatch) -> None:
-        self._give(self._bank.push(batch))
+        self._give(self._gatherer.push(batch))
 
     def _abandon(self, stream: StreamInfo) -> None:
         self._bank.reset(stream.index)
@@ -89,7 +89,6 @@ class FrameSink(IsolatingSink):
 
     def _give(self, batches: list[FrameBatch]) -> None:
         for frames in batches:
-            frames.samples = np.ascontiguousarray(frames.samples)
             if self._singly:
                 self._singly -= 1
                 for i in range(len(frames)):

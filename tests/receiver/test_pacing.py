@@ -92,12 +92,20 @@ def test_a_shared_socket_beside_pairs_is_looked_at_as_without_them(shared: int, 
     assert found == pytest.approx(longest)
 
 
-def test_who_iterates_pairs_waits_8_ms_at_most_and_2_when_others_come_too() -> None:
+def test_who_iterates_pairs_gets_each_tick_whole_and_waits_2_ms_when_others_come_too() -> None:
     pacing = Pacing(0, prompt=False, buffer=64 * MIB)
     pacing.iterate()
-    assert pacing.pause_s(0, 0, look(80)) == 0.008
+    # ports are read just before a tick's end, and once more behind it
+    assert pacing.pause_s(0, 3_000_000, look(80)) == pytest.approx(0.0064)
+    assert pacing.pause_s(0, 9_400_000, look(80)) == pytest.approx(0.0008)
+    assert pacing.pause_s(0, 9_999_999, look(1)) == pytest.approx(0.0002, abs=1e-6)
+    for now in range(0, 10_000_000, 50_000):
+        assert 0.0002 <= pacing.pause_s(0, now, look(80)) <= 0.0094
     assert pacing.pause_s(5, 0, look(80)) == 0.002
     assert pacing.pause_s(0, 0, look(0)) == 0.002
+    assert [pacing.whole_ticks(n, of_pairs) for n, of_pairs in ((0, 0), (80, 80), (80, 79), (500, 0))] == [
+        False, True, False, False
+    ]  # fmt: skip
     prompt = Pacing(5_000_000, prompt=True, buffer=0)
     assert max(prompt.pause_s(0, now, look(n)) for n in (0, 50, 5000) for now in (0, 1, 9_999_999)) <= 0.0102
     assert prompt.pause_s(0, 0, look(50)) == 0.008

@@ -71,6 +71,25 @@ class FrameBatch:
             pick=np.arange(len(self.row))[some] if self._pick is None else self._pick[some],
         )
 
+    def forget_samples(self) -> None:
+        """Hold no samples any more."""
+        self.samples, self._table = self.samples[:0].copy(), None
+
+    @staticmethod
+    def joined(batches: Sequence[FrameBatch], samples: Any2D) -> FrameBatch:
+        """Batches of different streams as one. ``samples``: all of theirs, one batch behind the other."""
+        first = batches[0]
+        return FrameBatch(
+            np.concatenate([batch.row for batch in batches]),
+            np.concatenate([batch.position for batch in batches]),
+            samples,
+            np.concatenate([batch.real for batch in batches]),
+            rate=first._rate,
+            origin_ns=np.concatenate([batch._origin_ns for batch in batches]),
+            infos=[stream for batch in batches for stream in batch.streams],
+            pick=None,
+        )
+
     def stream(self, i: int) -> StreamInfo:
         """The stream of the i-th frame."""
         return self._infos[i if self._pick is None else int(self._pick[i])]

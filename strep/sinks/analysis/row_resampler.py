@@ -54,7 +54,13 @@ class RowResampler:
         q = np.arange(self._periods * up)
         tap = q * down + middle - (np.arange(window)[:, None] - self._back) * up
         inside = (tap >= 0) & (tap < len(taps))
-        self._matrix = np.where(inside, taps[np.where(inside, tap, 0)], 0).astype(np.float32)
+        matrix = np.where(inside, taps[np.where(inside, tap, 0)], 0).astype(np.float32)
+        # where every input sample stands at the time of an output sample, this is it, but for the filter's gain: the
+        # other taps are zeros of the sinc
+        self._gain = np.float32(taps[middle]) if down == 1 else None
+        if self._gain is not None:
+            matrix = matrix[:, q % up != 0]
+        self._matrix = np.ascontiguousarray(matrix)
         self._inputs = _Inputs(kept=np.zeros((0, self._back + self._ahead + down), np.float32))
         self._inputs.grow(rows)
 
@@ -97,15 +103,29 @@ class RowResampler:
             stretches(flat, width)[np.arange(height) * wide + self._back + waiting] = dense
         step = flat.itemsize
         view = as_strided(table, (height, tiles, window), (wide * step, self._step * step, step))
-        out = np.empty((height * tiles, self._matrix.shape[1]), np.float32)
+        out = np.empty((height, tiles * self._periods * self.up), np.float32)
         rows = max(1, _CACHE_VALUES // (tiles * window))
         for begin in range(0, height, rows):
-            part = view[begin : begin + rows]
-            np.matmul(part.reshape(-1, window), self._matrix, out=out[begin * tiles : (begin + len(part)) * tiles])
+            self._fill(out[begin : begin + rows], view[begin : begin + rows], table[begin : begin + rows, self._back :])
         if lined_up and bool((take == most).all()):
             writes.add(inputs.kept, row, table[:, most : most + kept])
         else:
             writes.add(inputs.kept, row, stretches(flat, kept)[np.arange(height) * wide + take])
         writes.add(inputs.waiting, row, there - take)
         made = take // self.down * self.up
-        return out.reshape(height, -1)[:, : most // self.down * self.up], made
+        return out[:, : most // self.down * self.up], made
+
+    def _fill(self, out: F32, tiles: F32, now: F32) -> None:
+        """Fill (k, w') output samples. ``tiles``: (k, number, window) the input that each of them takes. ``now``: the
+        input from that sample on which stands at the time of the first output sample."""
+        flat = tiles.reshape(-1, tiles.shape[2])
+        if self._gain is None:
+            np.matmul(flat, self._matrix, out=out.reshape(len(flat), -1))
+            return
+        between = (flat @ self._matrix).reshape(len(out), -1, self.up - 1)
+        phases = out.reshape(between.shape[0], between.shape[1], self.up)
+        np.multiply(now[:, : between.shape[1]], self._gain, out=phases[:, :, 0])
+        if self.up == 2:
+            phases[:, :, 1] = between[:, :, 0]
+        else:
+            phases[:, :, 1:] = between

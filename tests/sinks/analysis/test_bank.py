@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from support import T0
 
 import strep
+from strep._model.blocks import BlockBatch
 from strep._model.types import Mask
 from strep.resample import resample
 from strep.sinks import FrameSink
+from strep.sinks.analysis import gathered_frames
 from strep.sinks.analysis.bank import FrameBank
 from strep.sinks.analysis.frame_batch import FrameBatch
+from strep.sinks.analysis.gathered_frames import FrameGatherer
 
 Frame = tuple[int, int, np.ndarray, float]  # position, time, samples, real
 
@@ -225,3 +228,74 @@ def test_the_sink_gives_what_the_bank_cuts_and_the_rest_at_the_end() -> None:
     np.testing.assert_array_equal(samples[0, :144], audio[0, 256:] / np.float32(32768))
     assert not samples[0, 144:].any()
     assert len(calls) == 3 + 2 + 3 * 2
+
+
+# --- cut from some streams at a time --------------------------------------------------------------------------------
+
+
+@settings(max_examples=usual_or_slow(60, 400), deadline=None)
+@given(traffic(), st.integers(1, 3))
+def test_frames_cut_from_some_streams_at_a_time_are_the_same_and_stay_what_they_are(case: tuple, blocks: int) -> None:  # type: ignore[type-arg]
+    batches, size, hop, rate, dtype = case
+    once, gatherer = FrameBank(size, hop, rate, dtype), FrameGatherer(FrameBank(size, hop, rate, dtype))
+    wanted: list[FrameBatch] = []
+    got: list[FrameBatch] = []
+    kept: list[np.ndarray] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gathered_frames, "_VALUES", 1)
+        patched.setattr(gathered_frames, "_FEWEST_BLOCKS", blocks)
+        for parts in batches:
+            if parts:
+                wanted += once.push(batch_of_blocks(parts))
+                some = gatherer.push(batch_of_blocks(parts))
+                assert all(frames.samples.flags.c_contiguous for frames in some)
+                got += some
+                kept += [frames.samples.copy() for frames in some]
+    for frames, samples in zip(got, kept, strict=True):
+        np.testing.assert_array_equal(frames.samples, samples)  # nothing was put over what somebody holds
+    a, b = collected(wanted, size), collected(got, size)
+    assert a.keys() == b.keys()
+    for serial in a:
+        assert [frame[:2] for frame in a[serial]] == [frame[:2] for frame in b[serial]]
+        for one, other in zip(a[serial], b[serial], strict=True):
+            np.testing.assert_allclose(one[2], other[2], atol=1 if dtype == "int16" else 2e-6)
+            assert one[3] == other[3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(traffic(), st.data())
+def test_a_part_of_a_batch_is_what_is_taken_of_it(case: tuple, data: st.DataObject) -> None:  # type: ignore[type-arg]
+    for parts in filter(None, case[0]):
+        batch = batch_of_blocks(parts)
+        begin = data.draw(st.integers(0, len(batch) - 1))
+        end = data.draw(st.integers(begin + 1, len(batch)))
+        part, taken = batch.part(begin, end), batch.take(np.arange(begin, end))
+        names = (*taken.__slots__, "samples", "mask")
+        arrays = [name for name in names if isinstance(getattr(taken, name), np.ndarray) and name[0] != "_"]
+        assert len(arrays) >= 14
+        for name in arrays:
+            np.testing.assert_array_equal(getattr(part, name), getattr(taken, name), err_msg=name)
+        assert list(part.streams) == list(taken.streams)
+
+
+def test_memory_is_used_again_when_nobody_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered_frames, "_FEWEST_BLOCKS", 2)
+    monkeypatch.setattr(gathered_frames, "_VALUES", 1)
+    gatherer = FrameGatherer(FrameBank(160))
+    seen: list[int] = []
+    held: list[np.ndarray] = []
+    for tick in range(6):
+        (frames,) = gatherer.push(_batch(tick))
+        seen.append(frames.samples.ctypes.data)
+        if tick < 3:
+            held.append(frames.samples[1:2])  # a view keeps it all
+        del frames
+    assert len(set(seen[:3])) == 3
+    assert len(set(seen[3:])) == 1
+    assert not set(seen[:3]) & set(seen[3:])
+    assert [int(view[0, 0] * 32_768) for view in held] == [1, 1001, 2001]
+
+
+def _batch(tick: int) -> BlockBatch:
+
+    return batch_of_blocks([Part(stream(n), 160 * tick, 0, np.full(160, 1000 * tick + n, np.int16)) for n in range(6)])
