@@ -67,6 +67,10 @@ class BaseSink:
     prompt: bool = True
     """False: blocks may come some 100 ms later than the latency asks for, which costs less."""
 
+    gather_ms: float = 0
+    """More than 0: the sink takes audio late, together with that of so many ms of arrival, which costs far less where
+    each batch costs much the same. Such sinks share a thread. It is looked at once, before anything else."""
+
     wants_audio: bool = True
     """False: :meth:`blocks` is not called. When no sink wants audio, none is made."""
 

@@ -38,6 +38,7 @@ class MutedSink(BaseSink):
         self.sinks = list(sinks)
         self._guarded = [GuardedSink(as_sink(sink)) for sink in sinks]
         self.prompt = any(guarded.prompt for guarded in self._guarded)
+        self.gather_ms = min(guarded.gather_ms for guarded in self._guarded)
         self.wants_audio = any(guarded.wants_audio for guarded in self._guarded)
         self._muter = key_muter()
 
