@@ -21,6 +21,7 @@ import numpy.typing as npt
 from .analysis.bank import FrameBank
 from .analysis.columns import Columns, column
 from .analysis.keys import HOP, RATE, WINDOW, KeyFinder
+from .analysis.window_runs import runs_of_windows
 from .exclusion import StreamExclusion
 from .held_audio import HeldAudio, Pieces
 
@@ -102,7 +103,7 @@ class KeyMuter:
 
     def __init__(self) -> None:
         self.aside = StreamExclusion("mute keys")
-        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside, apart=True)
         self._finder = KeyFinder(self.aside)
         self._streams = _Streams()
         self._held = HeldAudio()
@@ -193,8 +194,8 @@ class KeyMuter:
         self._finder.reset(row)
 
     def _listen(self, frames: Sequence[FrameBatch]) -> None:
-        for some in frames:
-            for keys in self.aside.frames(some, self._finder.find):
+        for run in runs_of_windows(frames, HOP):
+            for keys in self.aside.frames(run, self._finder.find):
                 for found in keys:
                     self._spans.setdefault(found.row, []).append((found.begin, found.end))
 

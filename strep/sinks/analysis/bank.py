@@ -61,6 +61,9 @@ class FrameBank:
     into batches (float32: up to rounding when it is resampled). Call :meth:`reset` when a stream begins in a row, and
     :meth:`flush` when it has ended. Not thread-safe.
 
+    ``apart``: frames of blocks of different lengths come in batches of their own, which lie side by side in memory
+    (:mod:`.window_runs`); otherwise as many as possible come together.
+
     When a push raises, nothing has changed. With ``aside`` a push does not raise for a stream's sake: the stream that
     made it raise is set aside, and its row is as new.
 
@@ -74,6 +77,8 @@ class FrameBank:
         rate: int = 8000,
         dtype: Literal["float32", "int16"] = "float32",
         aside: StreamExclusion | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         hop = size if hop is None else hop
         if size < 1 or not 1 <= hop <= size:
@@ -85,6 +90,7 @@ class FrameBank:
         self.size, self.hop, self.rate = size, hop, rate
         self.dtype = np.dtype(dtype)
         self._aside = aside
+        self._apart = apart
         self._inputs = _Inputs()
         self._cutter = FrameCutter(size, hop, self.dtype)
         self._missing = MissingSamples(size, hop, self._cutter.waiting)
@@ -243,7 +249,10 @@ class FrameBank:
                     dense, rows, valid = dense_table(mono.samples, start[chosen], width), row[chosen], n[chosen]
                 if rate != self.rate:
                     dense, valid = self._resamplers[rate].process(dense, rows, valid, writes)
-                self._cutter.cut(self._scaled(dense), rows, valid, chosen, pieces, writes)
+                mine: list[list[Piece]] = [] if self._apart else pieces
+                self._cutter.cut(self._scaled(dense), rows, valid, chosen, mine, writes)
+                if self._apart:
+                    pieces += mine
         if mono.unreceived is not None:
             self._count_missing(mono, blocks, mono.unreceived)
         writes.make()

@@ -15,6 +15,7 @@ from ..._model.types import StreamEvent
 from .analyzer import Analyzer
 from .bank import FrameBank
 from .keys import HOP, RATE, WINDOW, KeyFinder
+from .window_runs import runs_of_windows
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
@@ -96,7 +97,7 @@ class DtmfDetector(Analyzer):
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None, *, redact: bool = False) -> None:
         super().__init__(on_event)
         self.redact = redact
-        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside, apart=True)
         self._finder = KeyFinder(self.aside)
         self._logs: dict[int, _PressLog] = {}  # live, by row
         self._known: OrderedDict[int, _PressLog] = OrderedDict()  # by serial, ended ones too
@@ -125,8 +126,8 @@ class DtmfDetector(Analyzer):
         self._tell_all(events)
 
     def _listen(self, batches: list[FrameBatch]) -> None:
-        for frames in batches:
-            for found in self.aside.frames(frames, self._finder.find):
+        for run in runs_of_windows(batches, HOP):
+            for found in self.aside.frames(run, self._finder.find):
                 for key in found:
                     self._for(self._stream_in(key.row), self._note, key)
 

@@ -86,8 +86,8 @@ class SilentFrames(Columns):
 
     def _part(self, rows: I64) -> FramePieces:
         """What there is of the frames that are not complete."""
-        columns = (getattr(self, name)[rows] for name in ("number", "energy", "values", "seconds"))
-        return FramePieces(rows, *columns, np.ones(len(rows), np.bool_))
+        parts = (self.number[rows], self.energy[rows], self.values[rows], self.seconds[rows])
+        return FramePieces(rows, *parts, np.ones(len(rows), np.bool_))
 
     def _judge(self, frames: FramePieces) -> None:
         row, seconds = frames.row, frames.seconds
