@@ -39,7 +39,6 @@ __all__ = ["FrameBank"]
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
 
-_SCALE: Final = np.float32(1 / 32_768)  # of int16 samples, to [-1, 1)
 _FIRST_ROWS: Final = 64
 
 
@@ -250,7 +249,7 @@ class FrameBank:
                 if rate != self.rate:
                     dense, valid = self._resamplers[rate].process(dense, rows, valid, writes)
                 mine: list[list[Piece]] = [] if self._apart else pieces
-                self._cutter.cut(self._scaled(dense), rows, valid, chosen, mine, writes)
+                self._cutter.cut(self._in_scale(dense), rows, valid, chosen, mine, writes)
                 if self._apart:
                     pieces += mine
         if mono.unreceived is not None:
@@ -258,10 +257,11 @@ class FrameBank:
         writes.make()
         return [self._emit(same, mono.streams, blocks) for same in pieces]
 
-    def _scaled(self, dense: Any2D) -> Any2D:
-        if self.dtype == np.float32:
-            return np.multiply(dense, _SCALE, dtype=np.float32)
-        return dense if dense.dtype == np.int16 else np.clip(np.rint(dense), -32_768, 32_767).astype(np.int16)
+    def _in_scale(self, dense: Any2D) -> Any2D:
+        """In the scale of int16, and of that type if frames are."""
+        if self.dtype == np.float32 or dense.dtype == np.int16:
+            return dense
+        return np.clip(np.rint(dense), -32_768, 32_767).astype(np.int16)
 
     def _count_missing(self, mono: MonoBatch, blocks: I64 | None, unreceived: Unreceived) -> None:
         block, begin, end = unreceived
@@ -344,7 +344,7 @@ class FrameBank:
             writes = Assignments()
             dense, n = resampler.process(zeros, mine, np.full(len(mine), resampler.tail), writes)
             n = np.minimum(n, end[some] - waiting.begin.take(mine) - waiting.fill.take(mine))
-            self._cutter.cut(self._scaled(dense), mine, n, some, pieces, writes)
+            self._cutter.cut(self._in_scale(dense), mine, n, some, pieces, writes)
             writes.make()
         infos: list[StreamInfo] = inputs.info[row].tolist()
         out = [self._emit(same, infos, None) for same in pieces]
