@@ -11,7 +11,7 @@ from .._model.events import Ended, Event, Started
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incidents
 from .._threads.worker_queue import WorkerQueue
-from ..sinks.base import BaseSink, class_name
+from ..sinks.base import BaseSink, class_name, hears_events
 from ..sinks.guarded import GuardedSink
 
 __all__ = ["QUEUE_BYTES", "Lane", "size_of"]
@@ -35,6 +35,7 @@ class Lane:
     def __init__(self, sink: BaseSink, incidents: Incidents, lossless: bool) -> None:
         self.sink = sink
         self.wants_audio = sink.wants_audio
+        self.hears_events = hears_events(sink)
         self.guarded = GuardedSink(sink)
         self.guarded.report_to(incidents)
         self._timed_out: str | None = None
@@ -66,7 +67,7 @@ class Lane:
         return self.sink.concealment if self.wants_audio and self.failed is None else False
 
     def put(self, event: Event) -> None:
-        if self.failed is not None:
+        if self.failed is not None or (isinstance(event, StreamEvent) and not self.hears_events):
             return
         if self._queue is None:
             self._call(event)

@@ -13,6 +13,7 @@ from typing import Final
 
 from .._model.blocks import BlockBatch
 from .._model.events import Ended, Event
+from .._model.types import StreamEvent
 from .._threads.incidents import Incidents
 from .._threads.worker_queue import WorkerQueue
 from .gathering import Gathering
@@ -57,6 +58,8 @@ class LaneGroup:
 
     def put(self, event: Event) -> None:
         lanes = [lane for lane in self._lanes if lane.failed is None]
+        if isinstance(event, StreamEvent):
+            lanes = [lane for lane in lanes if lane.hears_events]
         if not lanes:
             return
         if isinstance(event, Ended):
@@ -102,5 +105,5 @@ class LaneGroup:
     def _hand_on(self, events: list[Event], lanes: list[Lane]) -> None:
         for event in events:
             for lane in lanes:
-                if lane.failed is None and (lane.wants_audio or not isinstance(event, BlockBatch)):
+                if lane.failed is None and (lane.hears_events or not isinstance(event, StreamEvent)):
                     lane.serve(event)

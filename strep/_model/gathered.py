@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .blocks import BlockBatch
 from .spans import copy_spans
+from .time import position_ns
+
+if TYPE_CHECKING:
+    from .types import StreamInfo
 
 __all__ = ["gathered"]
 
@@ -20,8 +24,8 @@ _OF_PACKETS: Final = ("packet_frames", "packet_arrival_ns", "packet_rtp_timestam
 
 
 def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
-    """The blocks of several batches as one: those of a stream are adjacent and in order, as BlockBatch has it; they are
-    cut as they were. No row may have been another stream's in between.
+    """The blocks of several batches as one: those of a stream are adjacent and in order, and one where they go on
+    without a gap, by the same clock. No row may have been another stream's in between.
 
     Samples are decoded when they are first asked for, and so are those with gaps concealed (``filled``): each of the
     batches once. What comfort noise was in force, and what decoders make up themselves, is not kept.
@@ -41,7 +45,6 @@ def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
     # the bytes of a batch may begin elsewhere than at 0, and have something between them
     payload_at = np.concatenate([b.payload_offset[:-1] + n for b, n in zip(batches, _sizes(batches), strict=True)])
     made["payload"] = _ordered(np.concatenate([b.payload for b in batches]), payload_at, length, order)
-    made["payload_offset"] = _offsets(length[order])
     if all(batch.packet_offset is not None for batch in batches):
         sizes = np.concatenate([np.diff(batch.packet_offset) for batch in batches if batch.packet_offset is not None])
         made["packet_offset"] = _offsets(sizes[packets])
@@ -68,11 +71,17 @@ def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
         in_order: npt.NDArray[np.int16] = _ordered(np.concatenate(samples), None, values, order)
         return in_order
 
+    first = np.flatnonzero(~_going_on([streams[i] for i in order.tolist()], index[order], made))
+    made["frames"] = np.add.reduceat(made["frames"], first)
+    made |= {name: made[name][first] for name in _COLUMNS if name != "frames"}
+    if "transcoded" in made:
+        made["transcoded"] = np.logical_or.reduceat(made["transcoded"], first)
     taken = BlockBatch(
-        streams=[streams[i] for i in order.tolist()],
-        index=index[order],
-        offset=_offsets(values[order]),
-        packet_first=_offsets(counts[order]),
+        streams=[streams[i] for i in order[first].tolist()],
+        index=index[order][first],
+        offset=_offsets(np.add.reduceat(values[order], first)),
+        payload_offset=_offsets(np.add.reduceat(length[order], first)),
+        packet_first=_offsets(np.add.reduceat(counts[order], first)),
         decode=decode,
         mask=mask,
         failed=failed,
@@ -80,6 +89,24 @@ def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
         **made,
     )
     return taken
+
+
+def _going_on(streams: Sequence[StreamInfo], row: I64, blocks: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """Whether each block goes on where the one before it ends: on the same timeline, by the same clock."""
+    position, frames, time_ns = blocks["position"], blocks["frames"], blocks["time_ns"]
+    goes_on = np.zeros(len(row), np.bool_)
+    goes_on[1:] = (row[1:] == row[:-1]) & (position[1:] == position[:-1] + frames[:-1])
+    at = np.flatnonzero(goes_on)
+    if not at.size:
+        return goes_on
+    begin = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+    of_row = np.array([streams[i].sample_rate for i in begin.tolist()], np.int64)
+    rate = np.repeat(of_row, np.diff(np.append(begin, len(row))))[at]
+    known = np.maximum(rate, 1)
+    one = int(known[0]) if bool((known == known[0]).all()) else known
+    apart_ns = position_ns(position[at], one) - position_ns(position[at - 1], one)
+    goes_on[at] = (rate > 0) & (time_ns[at] - time_ns[at - 1] == apart_ns)
+    return goes_on
 
 
 def _once(batches: Sequence[BlockBatch]) -> Callable[[], BlockBatch | None]:

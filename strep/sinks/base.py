@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .._model.types import StreamEvent, StreamInfo
     from .._threads.incidents import Incidents
 
-__all__ = ["HOOKS", "BaseSink", "Sink", "SinkAdapter", "as_sink", "class_name"]
+__all__ = ["HOOKS", "BaseSink", "Sink", "SinkAdapter", "as_sink", "class_name", "hears_events"]
 
 
 @runtime_checkable
@@ -165,6 +165,11 @@ for _name in HOOKS:
 def as_sink(sink: Sink) -> BaseSink:
     """The sink with all hooks: itself, if it is a BaseSink. To be called once, where a sink is handed in."""
     return sink if isinstance(sink, BaseSink) else SinkAdapter(sink)
+
+
+def hears_events(sink: BaseSink) -> bool:
+    """Whether it does anything when it is told of events."""
+    return isinstance(sink, SinkAdapter) or type(sink).event is not BaseSink.event
 
 
 def class_name(sink: BaseSink) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,6 +101,7 @@ class DtmfDetector(Analyzer):
         self._finder = KeyFinder(self.aside)
         self._logs: dict[int, _PressLog] = {}  # live, by row
         self._known: OrderedDict[int, _PressLog] = OrderedDict()  # by serial, ended ones too
+        self._found: list[InbandDigit] | None = None  # since they were last taken; None: nobody takes them
         self._waiting: set[int] = set()  # rows with digits that are not told yet
 
     def stream_started(self, stream: StreamInfo) -> None:
@@ -128,6 +129,8 @@ class DtmfDetector(Analyzer):
     def _listen(self, batches: list[FrameBatch]) -> None:
         for run in runs_of_windows(batches, HOP):
             for found in self.aside.frames(run, self._finder.find):
+                if self._found is not None:
+                    self._found += found
                 for key in found:
                     self._for(self._stream_in(key.row), self._note, key)
 
@@ -152,8 +155,11 @@ class DtmfDetector(Analyzer):
         row = stream.index
         with self._lock:
             self._listen(self._bank.flush(row))
-            for found in self._finder.end(row):
-                self._note(found)
+            found = self._finder.end(row)
+            if self._found is not None:
+                self._found += found
+            for key in found:
+                self._note(key)
             events = self._due(row, None)
             self._logs.pop(row, None)
             while len(self._known) - len(self._logs) > _ENDED_STREAMS_KEPT:
@@ -214,6 +220,22 @@ class DtmfDetector(Analyzer):
         if not log.waiting:
             self._waiting.discard(row)
         return [event for _, event in due]
+
+    # --- for those who take keys out of the same audio, in the same thread -------------------------------------------
+
+    def take_keys(self) -> list[InbandDigit]:
+        """The digits that were found since the last call, told or not; from the first call on."""
+        found, self._found = self._found or [], []
+        return found
+
+    def going(self, row: int) -> tuple[int, int] | None:
+        """Begin and end so far, in samples at 8 kHz, of a digit that is sure and still goes on in a row."""
+        return self._finder.going(row)
+
+    @property
+    def busy(self) -> Set[int]:
+        """The rows in which a digit goes on, or may."""
+        return self._finder.busy
 
     # --- what it knows ----------------------------------------------------------------------------------------------
 

@@ -59,6 +59,9 @@ _SURE_WINDOWS: Final = 7  # so many with any fit as well: a long digit in noise
 _DEVIATION: Final = 0.025  # of a frequency from nominal
 _TWIST_DB: Final = (-8.5, 4.5)  # half a decibel for noise
 _MIN_SQUARED: Final = 10 ** ((-36.0 - DBM0_OF_FULL_SCALE) / 10)  # squared amplitude of a tone: -36 dBm0
+_LEAST_ENERGY: Final = (
+    0.13 * WINDOW * _MIN_SQUARED
+)  # of a window with tones that are strong: they hold twice it at most
 _HARMONIC: Final = 10 ** (-15 / 10)  # of a tone's power, at most
 _SHORTEST: Final = 280  # samples, 35 ms: 40 must be a digit, 23 must not
 _BRIDGE: Final = 240  # samples, 30 ms: interruptions up to this long do not end a digit
@@ -220,31 +223,39 @@ class KeyFinder:
             self._aside.put(run.stream(i), error)
 
     def _powers(self, run: WindowRun) -> tuple[F32, F32, tuple[I64, I64]]:
-        """The power of each window at the eight frequencies, (8, k, count); its energy, (k, count); and which windows
-        may hold a digit: their rows and numbers."""
+        """The power of each window at the eight frequencies, (8, k, count), where it matters; its energy, (k, count);
+        and which windows may hold a digit: their rows and numbers."""
         k, count = len(run), run.count
         power, energy = np.empty((8, k, count), np.float32), np.empty((k, count), np.float32)
-        strong = np.empty((k, count), np.bool_)
+        strong, quiet = np.zeros((k, count), np.bool_), np.ones(k, np.bool_)
+        busy = self._state.busy.take(run.row)
         step = max(1, _CACHE_SAMPLES // ((count + 1) * HOP))
         for begin in range(0, k, step):
             end = min(begin + step, k)
-            halves = np.ascontiguousarray(run.hops(begin, end)).reshape(-1, HOP)
+            view = run.hops(begin, end)
+            of_halves = np.vecdot(view, view)
+            its_energy = np.add(of_halves[:, :-1], of_halves[:, 1:], out=energy[begin:end])
+            loud = np.flatnonzero((its_energy.max(1) >= _LEAST_ENERGY) | busy[begin:end])
+            quiet[begin:end][loud] = False
+            if not loud.size:
+                continue
+            halves = view[loud].reshape(-1, HOP)
             product = self._basis @ halves.T
             # each half is the first of a window, and the second of the one before; the last of a row begins none
             both = product[:16]
             both[:, :-1] += product[16:, 1:]
             np.square(both, out=both)
-            its_power = np.add(both[:8], both[8:], out=both[:8])
-            loudest = its_power[:4].max(0)
-            loudest += its_power[4:].max(0)
-            its_energy = np.vecdot(halves, halves)
-            its_energy[:-1] += its_energy[1:]
-            of_rows = (end - begin, count + 1)
-            power[:, begin:end] = its_power.reshape(8, *of_rows)[..., :-1]
-            energy[begin:end] = its_energy.reshape(of_rows)[:, :-1]
-            least = _SHARE * np.maximum(its_energy, WINDOW * _MIN_SQUARED)
-            strong[begin:end] = (loudest >= least).reshape(of_rows)[:, :-1]
-        return power, energy, np.nonzero(strong)
+            its_power = np.add(both[:8], both[8:], out=both[:8]).reshape(8, len(loud), count + 1)[..., :-1]
+            power[:, begin + loud] = its_power
+            loudest = its_power[:4].max(0) + its_power[4:].max(0)
+            strong[begin + loud] = loudest >= _SHARE * np.maximum(its_energy[loud], WINDOW * _MIN_SQUARED)
+        if still := np.flatnonzero(quiet).tolist():  # of these only the last window may matter, to the next one
+            last = run.frames[-1].samples[still]
+            product = self._basis[:16] @ last[:, :HOP].T + self._basis[16:] @ last[:, HOP:].T
+            np.square(product, out=product)
+            power[:, still, -1] = product[:8] + product[8:]
+        at, number = np.nonzero(strong)
+        return power, energy, (at, number)
 
     def _judge(self, at: I64, samples: F32, power: F32, energy: F32) -> _DigitWindows:
         """The careful look at windows that may hold a digit."""

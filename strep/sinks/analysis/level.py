@@ -205,43 +205,43 @@ class LevelMeter(Analyzer):
         frames, position, row = batch.frames[full], batch.position[full], batch.index[full]
         rate = self._sums.rate.take(row)
         one_rate = int(rate[0]) if bool((rate == rate[0]).all()) else 0
-        k, n = len(start), int(values[0])
         size = max(1, round(one_rate / FRAMES_PER_S))
         envelope: Envelope | None = None
-        if (
-            one_rate
-            and n % size == 0
-            and n <= _CACHE_SAMPLES
-            and k * n == len(samples)
-            and bool((values == n).all() and (frames == n).all() and (position % size == 0).all())
-        ):
-            many = n // size
-            table = samples.reshape(k, n)
+        if one_rate and not (frames % size).any() and not (position % size).any() and bool((frames == values).all()):
+            # whole frames, one behind the other whatever blocks they are of
+            table = samples.reshape(-1, size)
+            many = len(table)
             # float32 keeps sums of squares of a frame to 7 digits, at half the memory traffic
-            squares, total, peak = np.empty(k * many, np.float32), np.empty(k, np.float32), np.empty(k, np.int64)
-            ones = np.ones(n, np.float32)
+            squares, sums, tops = (np.empty(many, np.float32) for _ in range(3))
+            ones = np.ones(size, np.float32)
             if self._active is not None:
                 envelope = Envelope.of(table, one_rate)
-            for begin in range(0, k, _CACHE_SAMPLES // n):
-                part = table[begin : begin + _CACHE_SAMPLES // n]
+            step = max(1, _CACHE_SAMPLES // size)
+            for begin in range(0, many, step):
+                part = table[begin : begin + step]
                 x = self._scratch[: part.size].reshape(part.shape)
                 np.copyto(x, part)
-                each = x.reshape(-1, size)
-                np.vecdot(each, each, out=squares[begin * many : begin * many + len(each)])
-                np.matmul(x, ones, out=total[begin : begin + len(part)])
+                here = slice(begin, begin + len(part))
+                np.vecdot(x, x, out=squares[here])
+                np.matmul(x, ones, out=sums[here])
                 np.abs(x, out=x)
-                peak[begin : begin + len(part)] = x.max(axis=1)
+                x.max(axis=1, out=tops[here])
                 if envelope is not None:
                     envelope.add(x, begin)
+            count = frames // size
+            first = np.cumsum(count) - count
+            number = np.arange(many)
+            number += np.repeat(position // size - first, count)
             of_frames = squares.astype(np.float64)
-            energy = of_frames.reshape(k, many).sum(axis=1)
+            energy, total = np.add.reduceat(of_frames, first), np.add.reduceat(sums, first)
+            peak = np.maximum.reduceat(tops, first).astype(np.int64)
             pieces = FramePieces(
-                np.repeat(row, many),
-                ((position // size)[:, None] + np.arange(many)).reshape(-1),
+                np.repeat(row, count),
+                number,
                 of_frames,
-                np.full(k * many, size),
-                np.full(k * many, size / one_rate),
-                np.ones(k * many, np.bool_),
+                np.full(many, size),
+                np.full(many, size / one_rate),
+                np.ones(many, np.bool_),
             )
         else:
             total = np.add.reduceat(samples, start, dtype=np.float32)
