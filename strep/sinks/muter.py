@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from .._model.blocks import BlockBatch
     from .._model.types import StreamInfo
-    from .analysis.keys import InbandDigit
     from .exclusion import StreamExclusion
+    from .key_source import KeySource
 
-__all__ = ["KeySource", "Muter", "key_muter"]
-
-
-class KeySource(Protocol):
-    """Who has looked for keys in the same audio already: :class:`strep.sinks.DtmfDetector`."""
-
-    def take_keys(self) -> list[InbandDigit]:
-        """The digits that were found since the last call; from the first call on."""
-
-    def going(self, row: int) -> tuple[int, int] | None:
-        """Begin and end so far, in samples at 8 kHz, of a digit that is sure and still goes on in a row."""
-
-    @property
-    def busy(self) -> Set[int]:
-        """The rows in which a digit goes on, or may."""
+__all__ = ["Muter", "key_muter"]
 
 
 class Muter(Protocol):

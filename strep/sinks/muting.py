@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .._model.types import StreamInfo
     from .analysis.frame_batch import FrameBatch
     from .analysis.keys import InbandDigit
-    from .muter import KeySource
+    from .key_source import KeySource
 
 __all__ = ["HELD_S", "KeyMuter"]
 
