@@ -257,3 +257,29 @@ def test_what_analyzers_find_does_not_depend_on_what_is_gathered(gather_ms: floa
             assert one["dtmf"] == other["dtmf"]
             for name, value in one["level"].items():
                 assert other["level"][name] == pytest.approx(value, abs=0.011), name
+
+
+@pytest.mark.parametrize("cut", [160, 480, 3200])
+def test_turns_and_one_way_audio_end_at_the_same_time_however_audio_is_cut(cut: int) -> None:
+    rng = np.random.default_rng(8)
+    t = np.arange(9 * 8000) / 8000
+    # a pause that is just too short to end a turn; and a direction that is mute for seven seconds
+    talks = [((t > 0.5) & (t < 2)) | ((t > 2.98) & (t < 6)), (t > 7.1) & (t < 8)]
+    noise = [20.0, 0.0]
+    audio = [
+        np.rint(rng.normal(0, 3000, len(t)) * on + rng.normal(0, 1, len(t)) * some).astype(np.int16)
+        for on, some in zip(talks, noise, strict=True)
+    ]
+    events: list[StreamEvent] = []
+    meter, infos = SpeechMeter(on_event=events.append), [leg_of(n) for n in range(2)]
+    for info in infos:
+        meter.stream_started(info)
+    for at in range(0, len(t), cut):
+        both = zip(infos, audio, strict=True)
+        meter.blocks(batch_of_blocks([Part(info, at, 0, samples[at : at + cut]) for info, samples in both]))
+    for info in infos:
+        meter.stream_ended(info, None)  # type: ignore[arg-type]
+    ended = [(e.stream.index, round(e.duration_s, 2)) for e in events if e.data == {"ongoing": False, "cause": "mute"}]
+    assert ended == [(0, 7.12)]  # the end of the first frame in which the other one is heard
+    turns = [(e.position, round(e.duration_s, 2)) for e in events if e.kind == "turn" and not e.stream.index]
+    assert turns == [(4000, 5.5)]
