@@ -20,6 +20,7 @@ from .._threads.incidents import Incidents
 from ..sinks.base import BaseSink
 from .conceal import Concealer
 from .lane import Lane
+from .lane_group import LaneGroup
 from .ordered_work import OrderedWork
 
 __all__ = ["Dispatcher"]
@@ -55,6 +56,10 @@ class Dispatcher:
         self._order = OrderedWork()
         self._redact = redact
         self._lanes = [Lane(sink, self.incidents, lossless) for sink in sinks]
+        together = [lane for lane in self._lanes if lane.gather_ms]
+        self._ways: list[Lane | LaneGroup] = [lane for lane in self._lanes if not lane.gather_ms]
+        if together:
+            self._ways.append(LaneGroup(together, self.incidents, lossless))
         for lane in self._lanes:
             lane.guarded.connect(self.publish)
         self.ended: Archive[StreamReport] = Archive(_KEPT_REPORTS)
@@ -80,11 +85,11 @@ class Dispatcher:
         if isinstance(event, StreamEvent):
             self.publish(event)
             return
-        if isinstance(event, BlockBatch) and any(lane.conceals for lane in self._lanes):
+        if isinstance(event, BlockBatch) and any(way.conceals for way in self._ways):
             event.fill = self._order.add(partial(self._fill, event))
-        for lane in self._lanes:
-            if lane.wants_audio or not isinstance(event, BlockBatch):
-                lane.put(event)
+        for way in self._ways:
+            if way.wants_audio or not isinstance(event, BlockBatch):
+                way.put(event)
         if isinstance(event, Ended):
             self.ended.add(event.stream.serial, event.report)
 
@@ -103,8 +108,8 @@ class Dispatcher:
         """Tell every sink of an event; from any thread."""
         if self._redact:
             event = redacted(event)
-        for lane in self._lanes:
-            lane.put(event)
+        for way in self._ways:
+            way.put(event)
 
     def settle(self) -> None:
         """Wait until sinks that write behind have room again (replays: nothing may be dropped)."""

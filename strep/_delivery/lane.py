@@ -1,4 +1,4 @@
-"""One sink's way: its events in order, from a thread of its own unless it never blocks."""
+"""One sink's way: its events in order, from a thread of its own unless it never blocks, or shares one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from .._model.events import Ended, Event, Started
 from .._model.types import StreamEvent, StreamInfo
 from .._threads.incidents import Incidents
 from .._threads.worker_queue import WorkerQueue
-from ..sinks.base import BaseSink, class_name
+from ..sinks.base import BaseSink, class_name, hears_events
 from ..sinks.guarded import GuardedSink
 
-__all__ = ["Lane"]
+__all__ = ["QUEUE_BYTES", "Lane", "size_of"]
 
-_QUEUE_BYTES: Final = 64 << 20  # of audio that may wait for a sink, encoded and decoded
+QUEUE_BYTES: Final = 64 << 20  # of audio that may wait for a sink, encoded and decoded
+
+
+def size_of(event: Event) -> int:
+    """How much of a queue an event takes, in bytes: audio encoded and decoded (of packed codecs the second is far
+    larger)."""
+    return event.payload.nbytes + 2 * int(event.offset[-1]) if isinstance(event, BlockBatch) else 0
 
 
 class Lane:
-    """One sink: called in place if it never blocks (``inline``), otherwise from a thread of its own.
+    """One sink: called in place if it never blocks (``inline``), otherwise from a thread of its own, or that of a
+    :class:`.lane_group.LaneGroup` if it lets audio gather (``gather_ms``).
 
     ``lossless``: when the sink is slow, :meth:`put` waits instead of losing audio.
     """
@@ -28,6 +35,7 @@ class Lane:
     def __init__(self, sink: BaseSink, incidents: Incidents, lossless: bool) -> None:
         self.sink = sink
         self.wants_audio = sink.wants_audio
+        self.hears_events = hears_events(sink)
         self.guarded = GuardedSink(sink)
         self.guarded.report_to(incidents)
         self._timed_out: str | None = None
@@ -35,13 +43,19 @@ class Lane:
         self._lossless = lossless
         self._untold: set[int] = set()  # serials of streams whose end waits in the queue
         self._queue: WorkerQueue[Event] | None = None
-        if not sink.inline:
+        self._shared = False  # the queue is one of several lanes
+        if not sink.inline and not self.gather_ms:
             self._queue = WorkerQueue(
-                self._work,
+                self.serve,
                 name=f"strep-{class_name(sink)}",
-                limit=_QUEUE_BYTES,
+                limit=QUEUE_BYTES,
                 on_fault=partial(incidents.fault, "dispatch"),
             )
+
+    @property
+    def gather_ms(self) -> float:
+        """Of a sink that takes audio with others; 0: of any other."""
+        return 0 if self.sink.inline or not self.wants_audio else self.sink.gather_ms
 
     @property
     def failed(self) -> str | None:
@@ -53,27 +67,37 @@ class Lane:
         return self.sink.concealment if self.wants_audio and self.failed is None else False
 
     def put(self, event: Event) -> None:
-        if self.failed is not None:
+        if self.failed is not None or (isinstance(event, StreamEvent) and not self.hears_events):
             return
         if self._queue is None:
             self._call(event)
             return
-        size = 0
-        if isinstance(event, BlockBatch):  # encoded and decoded: of packed codecs the second is far larger
-            size = event.payload.nbytes + 2 * int(event.offset[-1])
-        elif isinstance(event, Ended):
-            self._untold.add(event.stream.serial)
-        taken = self._queue.put(event, size, wait=self._lossless)
+        if isinstance(event, Ended):
+            self.expect(event)
+        taken = self._queue.put(event, size_of(event), wait=self._lossless)
         if not taken and isinstance(event, BlockBatch) and self.failed is None:
-            self._overrun += int(event.frames.sum())
+            self.lose(event)
 
-    def _work(self, event: Event) -> None:
+    def join(self, queue: WorkerQueue[Event]) -> None:
+        """For its group: whose thread calls :meth:`serve`."""
+        self._queue, self._shared = queue, True
+
+    def expect(self, event: Ended) -> None:
+        """This will be told, but is not yet."""
+        self._untold.add(event.stream.serial)
+
+    def lose(self, batch: BlockBatch) -> None:
+        """There is no room for this."""
+        self._overrun += int(batch.frames.sum())
+
+    def serve(self, event: Event) -> None:
+        """Give the sink an event, in its thread."""
         try:
             self._call(event)
         finally:
             if isinstance(event, Ended):
                 self._untold.discard(event.stream.serial)
-            if self.failed is not None and self._queue is not None:
+            if self.failed is not None and self._queue is not None and not self._shared:
                 self._queue.abandon()
 
     def _call(self, event: Event) -> None:

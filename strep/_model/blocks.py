@@ -194,6 +194,11 @@ class BlockBatch:
         return self._mask
 
     @property
+    def known_mask(self) -> npt.NDArray[np.uint8] | None:
+        """``mask``, where it is known without decoding: of a batch with made-up samples; None: of no other."""
+        return self._mask
+
+    @property
     def failed(self) -> Collection[int]:
         """Indices of packets that could not be decoded: their samples are zeros."""
         if self._samples is None:

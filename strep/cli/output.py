@@ -150,11 +150,11 @@ class Output:
             "quality": QualityMeter,
             "spectrum": lambda: Spectrum(seconds=0),
         }
-        analyzers: dict[str, Sink] = {name: makers[name]() for name in self.analyzers}
+        analyzers: dict[str, Any] = {name: makers[name]() for name in self.analyzers}
         if "dtmf" in analyzers:
             # the statistics of speech are of audio without the keys
             of_speech = [analyzers.pop(name) for name in ("level", "speech", "spectrum") if name in analyzers]
-            made += [MutedSink(of_speech)] if of_speech else []
+            made += [MutedSink(of_speech, analyzers.pop("dtmf"))] if of_speech else []
         return made + list(analyzers.values())
 
 

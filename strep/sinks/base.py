@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .._model.types import StreamEvent, StreamInfo
     from .._threads.incidents import Incidents
 
-__all__ = ["HOOKS", "BaseSink", "Sink", "SinkAdapter", "as_sink", "class_name"]
+__all__ = ["HOOKS", "BaseSink", "Sink", "SinkAdapter", "as_sink", "class_name", "hears_events"]
 
 
 @runtime_checkable
@@ -66,6 +66,10 @@ class BaseSink:
 
     prompt: bool = True
     """False: blocks may come some 100 ms later than the latency asks for, which costs less."""
+
+    gather_ms: float = 0
+    """More than 0: the sink takes audio late, together with that of so many ms of arrival, which costs far less where
+    each batch costs much the same. Such sinks share a thread. It is looked at once, before anything else."""
 
     wants_audio: bool = True
     """False: :meth:`blocks` is not called. When no sink wants audio, none is made."""
@@ -161,6 +165,11 @@ for _name in HOOKS:
 def as_sink(sink: Sink) -> BaseSink:
     """The sink with all hooks: itself, if it is a BaseSink. To be called once, where a sink is handed in."""
     return sink if isinstance(sink, BaseSink) else SinkAdapter(sink)
+
+
+def hears_events(sink: BaseSink) -> bool:
+    """Whether it does anything when it is told of events."""
+    return isinstance(sink, SinkAdapter) or type(sink).event is not BaseSink.event
 
 
 def class_name(sink: BaseSink) -> str:

@@ -47,6 +47,7 @@ class GuardedSink(BaseSink):
         self.inline = sink.inline
         self.wants_audio = sink.wants_audio
         self.prompt = sink.prompt
+        self.gather_ms = sink.gather_ms
         self.repeatable = sink.repeatable
         self.failed: str | None = None
         self.aside = StreamExclusion(f"sink {self.kind}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._model.exceptions import ConfigurationError
-from .base import BaseSink, as_sink
+from .base import BaseSink, as_sink, hears_events
 from .guarded import GuardedSink
 from .muter import key_muter
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .._model.report import StreamReport
     from .._model.types import StreamEvent, StreamInfo
     from .._threads.incidents import Incidents
+    from .analysis.dtmf import DtmfDetector
     from .base import Sink
 
 __all__ = ["MutedSink"]
@@ -24,7 +25,9 @@ __all__ = ["MutedSink"]
 
 class MutedSink(BaseSink):
     """Passes on to ``sinks`` what it gets, 0.1 s later and with DTMF digits in the audio set to zero, so that keys do
-    not change figures of speech and level. Digits are looked for once for all sinks (2 µs for 20 ms of audio).
+    not change figures of speech and level. Digits are looked for once for all sinks.
+
+    ``detector``  who tells of the same keys: it gets audio as it is, and what it finds need not be looked for again
 
     The sinks share a thread, and all get gaps concealed when one of them wants that. When one raises, it costs the
     others nothing. Sinks that keep encoded bytes cannot be muted. Raises ConfigurationError if there are no sinks.
@@ -32,14 +35,20 @@ class MutedSink(BaseSink):
 
     kind = "muted"
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Sink], detector: DtmfDetector | None = None) -> None:
         if not sinks:
             raise ConfigurationError("MutedSink needs sinks to give audio to: MutedSink([SpeechMeter()])")
-        self.sinks = list(sinks)
-        self._guarded = [GuardedSink(as_sink(sink)) for sink in sinks]
+        self.sinks: list[Sink] = list(sinks)
+        self._muted = [GuardedSink(as_sink(sink)) for sink in sinks]
+        self._detector = None if detector is None else GuardedSink(detector)
+        self._guarded = list(self._muted)
+        if detector is not None and self._detector is not None:
+            self.sinks.insert(0, detector)
+            self._guarded.insert(0, self._detector)  # first: it is asked what it found
         self.prompt = any(guarded.prompt for guarded in self._guarded)
+        self.gather_ms = min(guarded.gather_ms for guarded in self._guarded)
         self.wants_audio = any(guarded.wants_audio for guarded in self._guarded)
-        self._muter = key_muter()
+        self._muter = key_muter(detector)
 
     @property
     def concealment(self) -> bool:  # type: ignore[override]  # sinks may change their minds
@@ -59,22 +68,27 @@ class MutedSink(BaseSink):
             guarded.stream_started(stream)
 
     def blocks(self, batch: BlockBatch) -> None:
+        if self._detector is not None:
+            self._detector.blocks(batch)
         self._hand_on(self._muter.process(batch))
 
     def _hand_on(self, batch: BlockBatch | None) -> None:
         if batch is not None and len(batch):
-            for guarded in self._guarded:
+            for guarded in self._muted:
                 if guarded.wants_audio:
                     guarded.blocks(batch)
 
     def stream_ended(self, stream: StreamInfo, report: StreamReport) -> None:
+        if self._detector is not None:
+            self._detector.stream_ended(stream, report)
         self._hand_on(self._muter.end(stream))
-        for guarded in self._guarded:
+        for guarded in self._muted:
             guarded.stream_ended(stream, report)
 
     def event(self, event: StreamEvent) -> None:
         for guarded in self._guarded:
-            guarded.event(event)
+            if hears_events(guarded.sink):
+                guarded.event(event)
 
     def settled(self, stream: StreamInfo) -> bool:
         return all(guarded.settled(stream) for guarded in self._guarded)

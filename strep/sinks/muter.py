@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .._model.blocks import BlockBatch
     from .._model.types import StreamInfo
     from .exclusion import StreamExclusion
+    from .key_source import KeySource
 
 __all__ = ["Muter", "key_muter"]
 
@@ -30,8 +31,8 @@ class Muter(Protocol):
         """What is still held back of a stream that has ended."""
 
 
-def key_muter() -> Muter:
-    """A new one."""
+def key_muter(keys: KeySource | None = None) -> Muter:
+    """A new one. ``keys``: who finds them, in each batch before this is given it; None: it does so itself."""
     from .muting import KeyMuter
 
-    return KeyMuter()
+    return KeyMuter(keys)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from .analysis.bank import FrameBank
 from .analysis.columns import Columns, column
 from .analysis.keys import HOP, RATE, WINDOW, KeyFinder
+from .analysis.window_runs import runs_of_windows
 from .exclusion import StreamExclusion
 from .held_audio import HeldAudio, Pieces
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .._model.blocks import BlockBatch
     from .._model.types import StreamInfo
     from .analysis.frame_batch import FrameBatch
+    from .analysis.keys import InbandDigit
+    from .key_source import KeySource
 
 __all__ = ["HELD_S", "KeyMuter"]
 
@@ -96,14 +99,21 @@ class KeyMuter:
     When looking for keys in a stream raises, the stream is set aside: nothing more of it is let through, not even what
     was held back.
 
+    ``keys``: who has looked for keys in each batch before it comes here, and in streams before their end; None: that is
+    done here.
+
     ``muted_frames``  sample frames zeroed so far
     ``aside``         streams that were set aside, and the frames that this has cost
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keys: KeySource | None = None) -> None:
         self.aside = StreamExclusion("mute keys")
-        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside, apart=True)
         self._finder = KeyFinder(self.aside)
+        self._found_elsewhere = keys
+        self._keys: KeySource | KeyFinder = self._finder if keys is None else keys
+        if keys is not None:
+            keys.take_keys()
         self._streams = _Streams()
         self._held = HeldAudio()
         self._spans: dict[int, list[Span]] = {}  # by row
@@ -117,7 +127,10 @@ class KeyMuter:
             return None
         row, known = batch.index, self._streams
         serial = self._learn(batch)
-        self._listen(self._bank.push(batch))
+        if self._found_elsewhere is None:
+            self._listen(self._bank.push(batch))
+        else:
+            self._note(self._found_elsewhere.take_keys())
         fresh = Pieces.of(batch, serial, known.channels[row], known.rate[row], known.clock[row])
         rows = row[np.r_[True, row[1:] != row[:-1]]]
         known.wanted[rows] = True
@@ -172,8 +185,11 @@ class KeyMuter:
         row, known, free = stream.index, self._streams, None
         if row < known.rows and known.serial[row] == stream.serial:
             try:
-                self._listen(self._bank.flush(row))
-                self._spans.setdefault(row, []).extend((f.begin, f.end) for f in self._finder.end(row))
+                if self._found_elsewhere is None:
+                    self._listen(self._bank.flush(row))
+                    self._note(self._finder.end(row))
+                else:
+                    self._note(self._found_elsewhere.take_keys())
             except Exception as error:
                 self.aside.put(stream, error)
             known.wanted[row] = True
@@ -193,10 +209,13 @@ class KeyMuter:
         self._finder.reset(row)
 
     def _listen(self, frames: Sequence[FrameBatch]) -> None:
-        for some in frames:
-            for keys in self.aside.frames(some, self._finder.find):
-                for found in keys:
-                    self._spans.setdefault(found.row, []).append((found.begin, found.end))
+        for run in runs_of_windows(frames, HOP):
+            for keys in self.aside.frames(run, self._finder.find):
+                self._note(keys)
+
+    def _note(self, keys: Sequence[InbandDigit]) -> None:
+        for found in keys:
+            self._spans.setdefault(found.row, []).append((found.begin, found.end))
 
     def _release(self, ready: _Ready) -> _Released:
         """Divide what there is of streams into what may go and what is held. Changes nothing else."""
@@ -213,7 +232,7 @@ class KeyMuter:
         held = pieces.sections(at[stay], going[stay], frames[stay] - going[stay])
         spans: dict[int, list[Span]] = {}
         muted = 0
-        if with_keys := self._spans.keys() | self._finder.busy:
+        if with_keys := self._spans.keys() | self._keys.busy:
             begins = np.cumsum(free.frames * free.channels) - free.frames * free.channels
             rows = ready.row
             for n in np.flatnonzero(np.isin(rows, list(with_keys))).tolist():
@@ -222,7 +241,7 @@ class KeyMuter:
                 if row in self._spans:
                     limit = int(cut[n]) * RATE
                     spans[row] = [s for s in digits if (s[1] + _MARGIN_SAMPLES) * int(rate[n]) > limit]
-                present = self._finder.going(row)
+                present = self._keys.going(row)
                 if present is not None:
                     digits.append((present[0], present[1] + HOP))
                 if digits:

@@ -347,6 +347,8 @@ def test_samples_that_cannot_be_made_are_no_fault_of_those_who_want_them(events:
         SpeechMeter(), DtmfDetector(), ToneDetector(), Spectrum(), CallbackSink(lambda block: None),
         FrameSink(lambda frames: None), MutedSink([LevelMeter()]),
     ]  # fmt: skip
+    for sink in sinks:
+        sink.gather_ms = 0  # each batch by itself
     dispatcher, _, told = run(given, *sinks)
     lost = int(broken.frames.sum())
     for report in dispatcher.reports()[:-1]:
@@ -509,7 +511,9 @@ def test_of_a_stream_that_is_set_aside_from_the_beginning_each_frame_counts(
     events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tones_module, "find_tones", Poison(tones_module.find_tones, in_frames, 0))
-    dispatcher, _, _ = run(events, ToneDetector())
+    detector = ToneDetector()
+    detector.gather_ms = 0  # each batch by itself
+    dispatcher, _, _ = run(events, detector)
     # what the sink was given of that stream, from the batch on that completed a first window of 400 samples
     concealer = Concealer()
     filled = [concealer.fill(e) for e in events if isinstance(e, BlockBatch)]

@@ -32,7 +32,8 @@ EVENT = StreamEvent(STREAM, "x", 0, 0, 0.0)
 METHODS = [name for name in HOOKS if isfunction(getattr(BaseSink, name))]
 ATTRIBUTES = [name for name in HOOKS if name not in METHODS]
 VALUES: dict[str, Any] = {  # other ones than BaseSink's
-    "kind": "inner", "inline": True, "prompt": False, "wants_audio": False, "repeatable": True, "concealment": True,
+    "kind": "inner", "inline": True, "prompt": False, "gather_ms": 50.0, "wants_audio": False, "repeatable": True,
+    "concealment": True,
 }  # fmt: skip
 ANSWERS: dict[str, Any] = {
     "settled": False,

@@ -229,7 +229,7 @@ class HangingClose(Hanging):
 def test_sinks_that_are_slow_raise_or_hang_cost_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(strep._delivery.lane, "_QUEUE_BYTES", 60_000)
+    monkeypatch.setattr(strep._delivery.lane, "QUEUE_BYTES", 60_000)
     datagrams = [packet(k, call=leg_id(n)) for k in range(400) for n in range(4)]
 
     async def main(folder: Path, sinks: list[Any]) -> tuple[strep.Receiver, float]:

@@ -27,17 +27,21 @@ class Analyzer(IsolatingSink):
     :meth:`figures`   what stands in a stream's entry of ``summary.json`` when it has ended, under one key
 
     Constructors take what the analyzer measures first, then ``on_event``, then options by keyword; all of them have
-    defaults. ``on_event(event)`` gets a :class:`strep.StreamEvent`, in the analyzer's own thread. When it raises, that
+    defaults. ``on_event(event)`` gets a :class:`strep.StreamEvent`, in the analyzers' thread. When it raises, that
     is counted as a fault and costs nothing but this one call.
 
-    Analyzers get audio with gaps concealed, from a thread of their own, unless their text says otherwise. They are
-    thread-safe. When a stream makes an analyzer raise, that stream is set aside and the others go on.
+    Analyzers get audio with gaps concealed, unless their text says otherwise, from a thread that all of them share.
+    ``gather_ms`` is how much of it comes at once, in ms of arrival: what they find is the same whatever it is, but is
+    told so much later, and costs less. Set it before the receiver is made: ``meter.gather_ms = 50``; with 0
+    the analyzer gets each batch as it comes, in a thread of its own. They are thread-safe. When a stream makes an
+    analyzer raise, that stream is set aside and the others go on.
     """
 
     kind = "analyzer"
     event_kinds: ClassVar[tuple[str, ...]] = ()  # StreamEvent.kind of the events that it tells
     concealment: bool | Literal["later"] = True
     prompt = False
+    gather_ms = 200.0
 
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None) -> None:
         super().__init__()

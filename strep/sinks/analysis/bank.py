@@ -26,6 +26,7 @@ from .dense import Unreceived, dense_table, length_groups, mono_samples, unrecei
 from .frame_batch import FrameBatch
 from .frame_cutter import FrameCutter, Piece
 from .missing_samples import MissingSamples
+from .mono_batch import MonoBatch
 from .row_resampler import RowResampler
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ __all__ = ["FrameBank"]
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
 
-_SCALE: Final = np.float32(1 / 32_768)  # of int16 samples, to [-1, 1)
 _FIRST_ROWS: Final = 64
 
 
@@ -60,6 +60,9 @@ class FrameBank:
     into batches (float32: up to rounding when it is resampled). Call :meth:`reset` when a stream begins in a row, and
     :meth:`flush` when it has ended. Not thread-safe.
 
+    ``apart``: frames of blocks of different lengths come in batches of their own, which lie side by side in memory
+    (:mod:`.window_runs`); otherwise as many as possible come together.
+
     When a push raises, nothing has changed. With ``aside`` a push does not raise for a stream's sake: the stream that
     made it raise is set aside, and its row is as new.
 
@@ -73,6 +76,8 @@ class FrameBank:
         rate: int = 8000,
         dtype: Literal["float32", "int16"] = "float32",
         aside: StreamExclusion | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         hop = size if hop is None else hop
         if size < 1 or not 1 <= hop <= size:
@@ -84,6 +89,7 @@ class FrameBank:
         self.size, self.hop, self.rate = size, hop, rate
         self.dtype = np.dtype(dtype)
         self._aside = aside
+        self._apart = apart
         self._inputs = _Inputs()
         self._cutter = FrameCutter(size, hop, self.dtype)
         self._missing = MissingSamples(size, hop, self._cutter.waiting)
@@ -144,9 +150,10 @@ class FrameBank:
             self._push(batch.take(np.arange(middle)), None, out)
             self._push(batch.take(np.arange(middle, len(batch))), None, out)
             return
-        mono = _MonoBatch(batch, samples, offset[:-1], unreceived)
-        row, frames = batch.index, batch.frames
+        mono = MonoBatch.of(batch, samples, offset[:-1], unreceived, self._continuing(batch))
+        row, frames = mono.row, mono.frames
         if blocks is not None:
+            blocks = blocks if mono.part is None else np.unique(mono.part[blocks])
             row, frames = row[blocks], frames[blocks]
         if int(frames.min()) > 0 and bool((row[1:] != row[:-1]).all()):
             self._try_round(mono, blocks, out)
@@ -158,20 +165,36 @@ class FrameBank:
         for number in range(int(rank.max()) + 1):
             chosen = np.flatnonzero((rank == number) & (frames > 0))
             if chosen.size and self._aside is not None and self._aside.fresh:
-                chosen = chosen[[batch.streams[i] not in self._aside for i in chosen.tolist()]]
+                of = chosen if blocks is None else blocks[chosen]
+                chosen = chosen[[mono.streams[i] not in self._aside for i in of.tolist()]]
             if chosen.size:
                 self._try_round(mono, chosen if blocks is None else blocks[chosen], out)
 
-    def _try_round(self, mono: _MonoBatch, blocks: I64 | None, out: list[FrameBatch]) -> None:
+    def _continuing(self, batch: BlockBatch) -> npt.NDArray[np.bool_]:
+        """Which blocks go on where the one before them ends, bool (m,): on the same timeline and clock."""
+        row = batch.index
+        goes_on = np.zeros(len(row), np.bool_)
+        goes_on[1:] = (row[1:] == row[:-1]) & (batch.position[1:] == batch.position[:-1] + batch.frames[:-1])
+        if goes_on.any():
+            at = np.flatnonzero(goes_on)
+            rate = self._inputs.rate.take(row[at])
+            for i in np.flatnonzero(rate == 0).tolist():
+                rate[i] = batch.streams[int(at[i])].sample_rate or self.rate
+            one = int(rate[0]) if bool((rate == rate[0]).all()) else rate
+            apart = position_ns(batch.position[at], one) - position_ns(batch.position[at - 1], one)
+            goes_on[at] = batch.time_ns[at] - batch.time_ns[at - 1] == apart
+        return goes_on
+
+    def _try_round(self, mono: MonoBatch, blocks: I64 | None, out: list[FrameBatch]) -> None:
         """One round without the streams that make it raise."""
         try:
             out += self._round(mono, blocks)
         except Exception as error:
             if self._aside is None:
                 raise
-            blocks = np.arange(len(mono.batch)) if blocks is None else blocks
+            blocks = np.arange(len(mono.row)) if blocks is None else blocks
             if len(blocks) == 1:
-                self._give_up(mono.batch.streams[int(blocks[0])], error)
+                self._give_up(mono.streams[int(blocks[0])], error)
                 return
             middle = len(blocks) // 2
             for part in (blocks[:middle], blocks[middle:]):
@@ -184,10 +207,9 @@ class FrameBank:
 
     # --- a round: one block a stream at most ------------------------------------------------------------------------
 
-    def _round(self, mono: _MonoBatch, blocks: I64 | None) -> list[FrameBatch]:
+    def _round(self, mono: MonoBatch, blocks: I64 | None) -> list[FrameBatch]:
         """Take blocks of different streams (None: all of the batch). What raises has changed nothing."""
-        batch = mono.batch
-        row, position = batch.index, batch.position
+        row, position = mono.row, mono.position
         if blocks is not None:
             row, position = row[blocks], position[blocks]
         broken = np.flatnonzero(self._inputs.next.take(row) != position)
@@ -197,16 +219,16 @@ class FrameBank:
         rows = row[broken]
         saved = self._save(rows)
         try:
-            out = self._break(rows, position[broken], [batch.streams[i] for i in at.tolist()])
+            out = self._break(rows, position[broken], [mono.streams[i] for i in at.tolist()])
             return out + self._continue(mono, blocks)
         except Exception:
             self._restore(rows, saved)
             raise
 
-    def _continue(self, mono: _MonoBatch, blocks: I64 | None) -> list[FrameBatch]:
+    def _continue(self, mono: MonoBatch, blocks: I64 | None) -> list[FrameBatch]:
         """Take blocks that continue where the last ones of their streams ended."""
-        batch, inputs = mono.batch, self._inputs
-        row, position, n, time_ns, start = batch.index, batch.position, batch.frames, batch.time_ns, mono.start
+        inputs = self._inputs
+        row, position, n, time_ns, start = mono.row, mono.position, mono.frames, mono.time_ns, mono.start
         if blocks is not None:
             row, position, n, time_ns, start = (a[blocks] for a in (row, position, n, time_ns, start))
         rate_in = inputs.rate.take(row)
@@ -226,24 +248,28 @@ class FrameBank:
                     dense, rows, valid = dense_table(mono.samples, start[chosen], width), row[chosen], n[chosen]
                 if rate != self.rate:
                     dense, valid = self._resamplers[rate].process(dense, rows, valid, writes)
-                self._cutter.cut(self._scaled(dense), rows, valid, chosen, pieces, writes)
+                mine: list[list[Piece]] = [] if self._apart else pieces
+                self._cutter.cut(self._in_scale(dense), rows, valid, chosen, mine, writes)
+                if self._apart:
+                    pieces += mine
         if mono.unreceived is not None:
-            self._count_missing(batch, blocks, mono.unreceived)
+            self._count_missing(mono, blocks, mono.unreceived)
         writes.make()
-        return [self._emit(same, batch.streams, blocks) for same in pieces]
+        return [self._emit(same, mono.streams, blocks) for same in pieces]
 
-    def _scaled(self, dense: Any2D) -> Any2D:
-        if self.dtype == np.float32:
-            return np.multiply(dense, _SCALE, dtype=np.float32)
-        return dense if dense.dtype == np.int16 else np.clip(np.rint(dense), -32_768, 32_767).astype(np.int16)
+    def _in_scale(self, dense: Any2D) -> Any2D:
+        """In the scale of int16, and of that type if frames are."""
+        if self.dtype == np.float32 or dense.dtype == np.int16:
+            return dense
+        return np.clip(np.rint(dense), -32_768, 32_767).astype(np.int16)
 
-    def _count_missing(self, batch: BlockBatch, blocks: I64 | None, unreceived: Unreceived) -> None:
+    def _count_missing(self, mono: MonoBatch, blocks: I64 | None, unreceived: Unreceived) -> None:
         block, begin, end = unreceived
         if blocks is not None:
             mine = np.isin(block, blocks)
             block, begin, end = block[mine], begin[mine], end[mine]
-        row = batch.index[block]
-        position = batch.position[block]
+        row = mono.row[block]
+        position = mono.position[block]
         up, down = self._inputs.up.take(row), self._inputs.down.take(row)
         self._missing.add(row, -(-(position + begin) * up // down), -(-(position + end) * up // down))
 
@@ -318,7 +344,7 @@ class FrameBank:
             writes = Assignments()
             dense, n = resampler.process(zeros, mine, np.full(len(mine), resampler.tail), writes)
             n = np.minimum(n, end[some] - waiting.begin.take(mine) - waiting.fill.take(mine))
-            self._cutter.cut(self._scaled(dense), mine, n, some, pieces, writes)
+            self._cutter.cut(self._in_scale(dense), mine, n, some, pieces, writes)
             writes.make()
         infos: list[StreamInfo] = inputs.info[row].tolist()
         out = [self._emit(same, infos, None) for same in pieces]
@@ -346,16 +372,6 @@ class FrameBank:
         self._missing.restore(row, saved.missing)
         for rate, inputs in saved.resamplers.items():
             self._resamplers[rate].restore(row, inputs)
-
-
-@dataclass(frozen=True, slots=True)
-class _MonoBatch:
-    """A batch, its samples mixed to mono, where each block's samples start, and which samples were not received."""
-
-    batch: BlockBatch
-    samples: npt.NDArray[Any]
-    start: I64
-    unreceived: Unreceived | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ class _Hearing(Columns):
     talk_ns: I64 = column(np.int64)  # the end of the last frame of speech
     theirs_ns: I64 = column(np.int64)  # the same of the other direction, when that has ended
     audible_ns: I64 = column(np.int64)  # the end of the last frame above ``_AUDIBLE_DBFS``
+    # the end of the first frame, and of the first audible one, since such frames come without a long pause
+    last_since_ns: I64 = column(np.int64)
+    audible_since_ns: I64 = column(np.int64)
     turn_ns: I64 = column(np.int64)  # the end of a turn that may go on
     dead_since_ns: I64 = column(np.int64)  # the beginning of the dead air that goes on
     talk_frames: I64 = column(np.int64)
@@ -52,19 +55,28 @@ class DialogueMonitor:
     """Follows the dialogues of all call legs, frame by frame, and makes events of what it finds.
 
     ``frame_ns``: how long a frame of the detector is · ``one_way_s``: None to not look for one-way audio ·
-    ``for_one(stream, work, *arguments)`` does work for one stream, and sets that stream aside if the work raises.
+    ``sure_frames``: so many frames of speech make a segment · ``for_one(stream, work, *arguments)`` does work for one
+    stream, and sets that stream aside if the work raises.
 
     Call :meth:`mark`, :meth:`hear`, :meth:`open` and :meth:`close` for each batch of frames, then :meth:`watch` once a
     batch of blocks, then take :attr:`events`.
     """
 
     def __init__(
-        self, rules: Rules, one_way_s: float | None, frame_ns: int, for_one: Callable[..., None], rows: int = 64
+        self,
+        rules: Rules,
+        one_way_s: float | None,
+        frame_ns: int,
+        for_one: Callable[..., None],
+        rows: int = 64,
+        *,
+        sure_frames: int = 0,
     ) -> None:
         self._rules = rules
         self._pause_ns, self._dead_ns = round(rules.pause_s * SECOND_NS), round(rules.dead_air_s * SECOND_NS)
         self._one_way_ns = None if one_way_s is None else round(one_way_s * SECOND_NS)
         self._frame_ns = frame_ns
+        self._sure_ns = sure_frames * frame_ns
         self._for = for_one
         self._dialogues: dict[Any, Dialogue] = {}  # live ones, by StreamInfo.pair
         self._ended: OrderedDict[int, Party] = OrderedDict()  # by serial
@@ -110,8 +122,13 @@ class DialogueMonitor:
 
     def mark(self, rows: Rows, end_ns: I64) -> I64:
         """Frames of these rows came. Returns the indices of those that are their streams' first."""
-        fresh = self.hearing.last_ns[rows] == 0  # not by begin_ns: the other direction may have told that already
-        self.hearing.last_ns[rows] = end_ns
+        hearing = self.hearing
+        last_ns = hearing.last_ns[rows]
+        again = end_ns - last_ns >= _ALIVE_NS
+        if again.any():
+            hearing.last_since_ns[rows] = np.where(again, end_ns, hearing.last_since_ns[rows])
+        fresh = last_ns == 0  # not by begin_ns: the other direction may have told that already
+        hearing.last_ns[rows] = end_ns
         return np.flatnonzero(fresh) if fresh.any() else _NOTHING
 
     def begin(self, stream: StreamInfo, time_ns: int) -> None:
@@ -130,7 +147,11 @@ class DialogueMonitor:
     def hear(self, rows: Rows, end_ns: I64, level: F32, active: Bools) -> None:
         """What is heard in frames: their level in dBFS, and whether they are speech."""
         hearing = self.hearing
-        hearing.audible_ns[rows] = np.where(level > _AUDIBLE_DBFS, end_ns, hearing.audible_ns[rows])
+        audible, audible_ns = level > _AUDIBLE_DBFS, hearing.audible_ns[rows]
+        again = audible & (end_ns - audible_ns >= _ALIVE_NS)
+        if again.any():
+            hearing.audible_since_ns[rows] = np.where(again, end_ns, hearing.audible_since_ns[rows])
+        hearing.audible_ns[rows] = np.where(audible, end_ns, audible_ns)
         hearing.talk_ns[rows] = np.where(active, end_ns, hearing.talk_ns[rows])
         hearing.talk_frames[rows] += active
 
@@ -203,7 +224,9 @@ class DialogueMonitor:
             row = rows = row[now > 0]
             now = hearing.last_ns[rows]
         turn = hearing.turn_ns[rows]
-        for i in np.flatnonzero((turn > 0) & (now - turn >= self._pause_ns) & ~talking[rows]).tolist():
+        # a segment that begins just before the pause is long enough is known a little later, and goes on with the turn
+        over = (turn > 0) & (now - turn >= self._pause_ns + self._sure_ns) & ~talking[rows]
+        for i in np.flatnonzero(over).tolist():
             party = self._party[row[i]]
             if party is not None:
                 self._for(party.stream, self._end_turn, party)
@@ -268,7 +291,12 @@ class DialogueMonitor:
             if party is None:
                 continue
             if well[i]:
-                self._for(party.stream, self._end_one_way, party, int(alive[i]))
+                # when it was heard first, however many frames have come since
+                came_again = party.one_way_cause == "missing" and bool(spoke[i])
+                since_ns = int((hearing.last_since_ns if came_again else hearing.audible_since_ns)[peer[i]])
+                begun_ns = party.one_way_ns or 0
+                heard_ns = since_ns if begun_ns < since_ns <= alive[i] else int(alive[i])
+                self._for(party.stream, self._end_one_way, party, heard_ns)
                 continue
             missing = not paired[i] or now[i] - hearing.last_ns[peer[i]] >= _ALIVE_NS
             cause = "missing" if missing else "mute"

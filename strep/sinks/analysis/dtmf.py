@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from ..._model.types import StreamEvent
 from .analyzer import Analyzer
 from .bank import FrameBank
 from .keys import HOP, RATE, WINDOW, KeyFinder
+from .window_runs import runs_of_windows
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
@@ -96,10 +97,11 @@ class DtmfDetector(Analyzer):
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None, *, redact: bool = False) -> None:
         super().__init__(on_event)
         self.redact = redact
-        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside, apart=True)
         self._finder = KeyFinder(self.aside)
         self._logs: dict[int, _PressLog] = {}  # live, by row
         self._known: OrderedDict[int, _PressLog] = OrderedDict()  # by serial, ended ones too
+        self._found: list[InbandDigit] | None = None  # since they were last taken; None: nobody takes them
         self._waiting: set[int] = set()  # rows with digits that are not told yet
 
     def stream_started(self, stream: StreamInfo) -> None:
@@ -125,8 +127,10 @@ class DtmfDetector(Analyzer):
         self._tell_all(events)
 
     def _listen(self, batches: list[FrameBatch]) -> None:
-        for frames in batches:
-            for found in self.aside.frames(frames, self._finder.find):
+        for run in runs_of_windows(batches, HOP):
+            for found in self.aside.frames(run, self._finder.find):
+                if self._found is not None:
+                    self._found += found
                 for key in found:
                     self._for(self._stream_in(key.row), self._note, key)
 
@@ -151,8 +155,11 @@ class DtmfDetector(Analyzer):
         row = stream.index
         with self._lock:
             self._listen(self._bank.flush(row))
-            for found in self._finder.end(row):
-                self._note(found)
+            found = self._finder.end(row)
+            if self._found is not None:
+                self._found += found
+            for key in found:
+                self._note(key)
             events = self._due(row, None)
             self._logs.pop(row, None)
             while len(self._known) - len(self._logs) > _ENDED_STREAMS_KEPT:
@@ -213,6 +220,22 @@ class DtmfDetector(Analyzer):
         if not log.waiting:
             self._waiting.discard(row)
         return [event for _, event in due]
+
+    # --- for those who take keys out of the same audio, in the same thread -------------------------------------------
+
+    def take_keys(self) -> list[InbandDigit]:
+        """The digits that were found since the last call, told or not; from the first call on."""
+        found, self._found = self._found or [], []
+        return found
+
+    def going(self, row: int) -> tuple[int, int] | None:
+        """Begin and end so far, in samples at 8 kHz, of a digit that is sure and still goes on in a row."""
+        return self._finder.going(row)
+
+    @property
+    def busy(self) -> Set[int]:
+        """The rows in which a digit goes on, or may."""
+        return self._finder.busy
 
     # --- what it knows ----------------------------------------------------------------------------------------------
 

@@ -95,6 +95,11 @@ class FrameBatch:
         return self._infos[i if self._pick is None else int(self._pick[i])]
 
     @property
+    def place(self) -> tuple[Any2D | None, int]:
+        """The matrix that the samples are columns of, and the first one of these; None: they are a copy."""
+        return self._table, self._left
+
+    @property
     def time_ns(self) -> I64:
         """When each frame begins, in ns on the receiver's clock, int64 (k,)."""
         return self._origin_ns + position_ns(self.position, self._rate)

@@ -21,6 +21,7 @@ __all__ = ["BEFORE_ALL", "FrameCutter", "Piece", "WaitingSamples"]
 I64 = npt.NDArray[np.int64]
 Any2D = npt.NDArray[Any]
 
+_SCALE: Final = np.float32(1 / 32_768)  # of int16 samples, to [-1, 1)
 BEFORE_ALL: Final = -(1 << 60)  # a position before all others
 
 
@@ -71,7 +72,8 @@ class FrameCutter:
     def cut(
         self, dense: Any2D, row: I64, n: I64, chosen: I64 | None, pieces: list[list[Piece]], writes: Assignments
     ) -> None:
-        """Lay rows of new samples (k, w), of which ``n`` (k,) are valid, behind what waits, and cut frames.
+        """Lay rows of new samples (k, w), in the scale of int16, of which ``n`` (k,) are valid, behind what waits, and
+        cut frames.
 
         The j-th frames of the rows are added to ``pieces[j]``, what is to be remembered to ``writes``. ``chosen``:
         indices of the rows' blocks (None: all blocks as they stand).
@@ -89,10 +91,13 @@ class FrameCutter:
             table = flat[: height * wide].reshape(height, wide)
             here = min(max(0, int(fill.max())), size)
             table[:, pad : pad + here] = waiting.pending[row, :here]
-            if width:
-                stretches(flat, width)[np.arange(height) * wide + pad + fill] = dense
+            at = pad + fill
+            if width and bool((at == at[0]).all()):
+                self._lay(dense, table[:, int(at[0]) : int(at[0]) + width])
+            elif width:
+                stretches(flat, width)[np.arange(height) * wide + at] = self._lay(dense)
         else:
-            table = dense
+            table = self._lay(dense)
         there = fill + n
         count = np.maximum((there - size) // hop + 1, 0)
         most = int(count.max())
@@ -131,6 +136,15 @@ class FrameCutter:
                 some, last = row[cut], last[cut]
             writes.add(waiting.last, some, last)
             writes.add(waiting.covered, some, last + size)
+
+    def _lay(self, dense: Any2D, out: Any2D | None = None) -> Any2D:
+        """New samples as frames have them: float32 in [-1, 1), or as they are."""
+        if self.dtype == np.float32:
+            return np.multiply(dense, _SCALE, out=out, dtype=np.float32)
+        if out is None:
+            return dense
+        out[:] = dense
+        return out
 
     def finish(self, row: I64) -> Piece | None:
         """The frames that have begun, padded with zeros; None when nothing waits that was not in a frame yet."""

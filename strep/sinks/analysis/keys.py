@@ -23,8 +23,9 @@ Levels are in dBm0, see :mod:`.dbm0`. State: ten numbers a row, and an object fo
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,7 +36,7 @@ from .dbm0 import DBM0_OF_FULL_SCALE, dbm0_of_amplitude
 
 if TYPE_CHECKING:
     from ..exclusion import StreamExclusion
-    from .frame_batch import FrameBatch
+    from .window_runs import WindowRun
 
 __all__ = ["HOP", "RATE", "WINDOW", "InbandDigit", "KeyFinder"]
 
@@ -58,6 +59,9 @@ _SURE_WINDOWS: Final = 7  # so many with any fit as well: a long digit in noise
 _DEVIATION: Final = 0.025  # of a frequency from nominal
 _TWIST_DB: Final = (-8.5, 4.5)  # half a decibel for noise
 _MIN_SQUARED: Final = 10 ** ((-36.0 - DBM0_OF_FULL_SCALE) / 10)  # squared amplitude of a tone: -36 dBm0
+_LEAST_ENERGY: Final = (
+    0.13 * WINDOW * _MIN_SQUARED
+)  # of a window with tones that are strong: they hold twice it at most
 _HARMONIC: Final = 10 ** (-15 / 10)  # of a tone's power, at most
 _SHORTEST: Final = 280  # samples, 35 ms: 40 must be a digit, 23 must not
 _BRIDGE: Final = 240  # samples, 30 ms: interruptions up to this long do not end a digit
@@ -65,6 +69,7 @@ _PART: Final = 112  # samples: the tapered beginning and end of a window, whose 
 _LAG: Final = WINDOW - _PART  # samples from the beginning of the one to that of the other
 _LEAST_HELD: Final = 0.8  # of its last window a digit holds at least this share: no window with less is a hit
 _ROOM_AT_FIRST: Final = 64  # rows
+_CACHE_SAMPLES: Final = 60_000  # gone through at once: they stay in the processor's cache
 _FROM_MIDDLE: Final = np.arange(WINDOW, dtype=np.float32) - np.float32((WINDOW - 1) / 2)  # samples
 
 
@@ -104,7 +109,7 @@ class _DigitRun:
 
 @dataclass(slots=True)
 class _DigitWindows:
-    """Windows that hold a digit: their indices among the frames, and of each its key, fit and squared amplitudes."""
+    """Windows that hold a digit: their indices among the candidates; of each its key, fit and squared amplitudes."""
 
     at: I64
     key: I64
@@ -122,7 +127,7 @@ class _LastWindow(Columns):
 
 
 class KeyFinder:
-    """Takes frames of WINDOW samples every HOP at RATE, float32, and gives digits.
+    """Takes windows of WINDOW samples every HOP at RATE, float32, and gives digits.
 
     A digit is told when 30 ms have passed since its end; :meth:`going` tells of one that has not ended, once it is
     sure: 60 ms after its beginning at the latest. What :meth:`find` raises has changed nothing; a stream whose own
@@ -145,7 +150,7 @@ class KeyFinder:
         self._runs.pop(row, None)
 
     def end(self, row: int) -> list[InbandDigit]:
-        """The row's stream has ended (its last frames have been eaten)."""
+        """The row's stream has ended (its last windows have been taken)."""
         run = self._runs.get(row)
         found = [self._found(row, run)] if run is not None and run.is_key else []
         self.reset(row)
@@ -165,38 +170,92 @@ class KeyFinder:
         """How far a row's audio has come: the end of its last window, in samples at 8 kHz."""
         return int(self._state.position[row]) + WINDOW
 
-    def find(self, frames: FrameBatch) -> list[InbandDigit]:
-        """Digits that these frames complete."""
-        row, position = frames.row, frames.position
+    def find(self, run: WindowRun) -> list[InbandDigit]:
+        """Digits that these windows complete."""
+        row, count = run.row, run.count
         if not len(row):
             return []
-        self._state.make_room(max(_ROOM_AT_FIRST - 1, int(row.max())))
-        samples: F32 = frames.samples
-        product = samples @ self._basis
-        np.square(product, out=product)
-        power: F32 = product[:, :8] + product[:, 8:]
-        energy = np.einsum("ij,ij->i", samples, samples)
-        strong = power[:, :4].max(1) + power[:, 4:].max(1) >= _SHARE * np.maximum(energy, WINDOW * _MIN_SQUARED)
-        at = np.flatnonzero(strong)
-        hits = self._judge(at, samples[at], power[at], energy[at]) if at.size else None
-        self.windows += len(row)
+        state = self._state
+        state.make_room(max(_ROOM_AT_FIRST - 1, int(row.max())))
+        power, energy, (at, number) = self._powers(run)
+        hits = None
+        if at.size:
+            windows = run.windows()[at, number]
+            hits = self._judge(np.arange(len(at)), windows, power[:, at, number].T, energy[at, number])
+        self.windows += len(row) * count
         found: list[InbandDigit] = []
-        busy = self._state.busy.take(row)
-        if hits is not None and hits.at.size:
-            busy[hits.at] = False
-            for n, i in enumerate(hits.at.tolist()):
-                try:
-                    self._hit(int(row[i]), int(position[i]), int(frames.time_ns[i]), hits, n, power[i], found)
-                except Exception as error:
-                    self._aside.put(frames.stream(i), error)
-        for i in np.flatnonzero(busy).tolist():
-            try:
-                self._miss(int(row[i]), int(position[i]), power[i], found)
-            except Exception as error:
-                self._aside.put(frames.stream(i), error)
-        self._state.power[row] = power
-        self._state.position[row] = position
+        eventful: dict[int, list[int]] = {}  # by number of the window: which of the hits are in it
+        if hits is not None:
+            for n, candidate in enumerate(hits.at.tolist()):
+                eventful.setdefault(int(number[candidate]), []).append(n)
+        busy = state.busy.take(row)
+        some_busy = bool(busy.any())
+        for j in range(count) if eventful or some_busy else ():
+            its = eventful.get(j)
+            if its is None and not some_busy:
+                continue
+            position, time_ns = run.frames[j].position, run.frames[j].time_ns
+            where = [] if its is None or hits is None else at[hits.at[its]].tolist()
+            concerned = np.union1d(np.flatnonzero(busy), np.array(where, np.int64)) if some_busy else where
+            if j:  # what the windows before these had
+                state.power[row[concerned]] = power[:, concerned, j - 1].T
+                state.position[row[concerned]] = run.frames[j - 1].position[concerned]
+            for n, i in zip(its or (), where, strict=True):
+                busy[i] = False
+                if hits is not None:
+                    work = partial(self._hit, int(row[i]), int(position[i]), int(time_ns[i]), hits, n, power[:, i, j])
+                    self._apart(run, i, work, found)
+            for i in np.flatnonzero(busy).tolist():
+                self._apart(run, i, partial(self._miss, int(row[i]), int(position[i]), power[:, i, j]), found)
+            busy = state.busy.take(row)
+            some_busy = bool(busy.any())
+        state.power[row] = power[..., -1].T
+        state.position[row] = run.frames[-1].position
         return found
+
+    def _apart(
+        self, run: WindowRun, i: int, work: Callable[[list[InbandDigit]], None], found: list[InbandDigit]
+    ) -> None:
+        """Do work for one stream, which is set aside if it raises."""
+        try:
+            work(found)
+        except Exception as error:
+            self._aside.put(run.stream(i), error)
+
+    def _powers(self, run: WindowRun) -> tuple[F32, F32, tuple[I64, I64]]:
+        """The power of each window at the eight frequencies, (8, k, count), where it matters; its energy, (k, count);
+        and which windows may hold a digit: their rows and numbers."""
+        k, count = len(run), run.count
+        power, energy = np.empty((8, k, count), np.float32), np.empty((k, count), np.float32)
+        strong, quiet = np.zeros((k, count), np.bool_), np.ones(k, np.bool_)
+        busy = self._state.busy.take(run.row)
+        step = max(1, _CACHE_SAMPLES // ((count + 1) * HOP))
+        for begin in range(0, k, step):
+            end = min(begin + step, k)
+            view = run.hops(begin, end)
+            of_halves = np.vecdot(view, view)
+            its_energy = np.add(of_halves[:, :-1], of_halves[:, 1:], out=energy[begin:end])
+            loud = np.flatnonzero((its_energy.max(1) >= _LEAST_ENERGY) | busy[begin:end])
+            quiet[begin:end][loud] = False
+            if not loud.size:
+                continue
+            halves = view[loud].reshape(-1, HOP)
+            product = self._basis @ halves.T
+            # each half is the first of a window, and the second of the one before; the last of a row begins none
+            both = product[:16]
+            both[:, :-1] += product[16:, 1:]
+            np.square(both, out=both)
+            its_power = np.add(both[:8], both[8:], out=both[:8]).reshape(8, len(loud), count + 1)[..., :-1]
+            power[:, begin + loud] = its_power
+            loudest = its_power[:4].max(0) + its_power[4:].max(0)
+            strong[begin + loud] = loudest >= _SHARE * np.maximum(its_energy[loud], WINDOW * _MIN_SQUARED)
+        if still := np.flatnonzero(quiet).tolist():  # of these only the last window may matter, to the next one
+            last = run.frames[-1].samples[still]
+            product = self._basis[:16] @ last[:, :HOP].T + self._basis[16:] @ last[:, HOP:].T
+            np.square(product, out=product)
+            power[:, still, -1] = product[:8] + product[8:]
+        at, number = np.nonzero(strong)
+        return power, energy, (at, number)
 
     def _judge(self, at: I64, samples: F32, power: F32, energy: F32) -> _DigitWindows:
         """The careful look at windows that may hold a digit."""
@@ -297,10 +356,12 @@ def _pair(power: F32, key: int) -> float:
 
 
 def _goertzel() -> F32:
-    """(160, 16): cosines and sines, scaled so that the squares' sum is the energy that a tone there has."""
+    """(32, 80): cosines and sines over the first half of a window, then over the second one, scaled so that the sum of
+    the squares is the energy that a tone there has."""
     angle = 2 * np.pi * np.arange(WINDOW)[:, None] * _FREQUENCIES / RATE
     both = np.concatenate([np.cos(angle), np.sin(angle)], 1)
-    return np.asarray(both * math.sqrt(2 / WINDOW), np.float32)
+    both *= math.sqrt(2 / WINDOW)
+    return np.ascontiguousarray(np.concatenate([both[:HOP], both[HOP:]], 1).T, np.float32)
 
 
 def _tapered_parts() -> F32:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from .analyzer import Analyzer
 from .bank import FrameBank
 from .columns import Columns, column
 from .p56 import ActiveLevel, Envelope
+from .silence import FRAMES_PER_S, FramePieces, SilentFrames
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
@@ -43,9 +44,9 @@ class Levels:
     ``rms_dbfs``, ``peak_dbfs``  of everything received
     ``last_rms_dbfs``            of the last block
     ``clipped``                  samples at full scale, that is at the largest value of the codec
-    ``silent_s``                 seconds of silent blocks in all
-    ``silence_now_s``            seconds of the present run of silent blocks; 0: the last one was not silent
-    ``active_s``                 seconds of all other blocks
+    ``silent_s``                 seconds of silent frames in all: of 20 ms, however audio was cut into blocks
+    ``silence_now_s``            seconds of the present run of silent frames; 0: the last one was not silent
+    ``active_s``                 seconds of all other frames
     ``dc_offset``                the mean; full scale is 1
     ``speech_dbfs``              the active speech level of ITU-T P.56 (method B); -120: no speech
     ``activity``                 the share of time in which speech was active, 0 to 1
@@ -74,26 +75,35 @@ class _Sums(Columns):
     values: I64 = column(np.int64)  # how many samples, those of all channels
     peak: I64 = column(np.int64)  # the largest magnitude
     clipped: I64 = column(np.int64)
-    silent_s: F64 = column(np.float64)
-    active_s: F64 = column(np.float64)
     last_dbfs: F64 = column(np.float64)  # of the last block
-    now_s: F64 = column(np.float64)  # the present run of silence
+
+
+class _Measured(NamedTuple):
+    """What a batch's blocks have: sums of squares, sums, samples, largest magnitudes and samples at the limit, (n,);
+    what all of them add to the envelope, if they are of the same whole frames; and their frames."""
+
+    energy: F64
+    total: F64
+    values: I64
+    peak: I64
+    clipped: I64
+    envelope: Envelope | None
+    frames: FramePieces
 
 
 class LevelMeter(Analyzer):
     """Measures level, clipping and silence of every stream.
 
-    ``silence_dbfs``  blocks whose RMS is below are silent
+    ``silence_dbfs``  frames of 20 ms whose RMS is below are silent
     ``on_event``      taken as by all analyzers; a level meter tells no events
     ``active_level``  False leaves the active speech level out, which is half of the work
 
     :meth:`arrays` gives all streams as columns, :meth:`snapshot` one as :class:`Levels`. Figures of a stream, under
     ``"level"``: those of :class:`Levels` but the momentary ones (``last_rms_dbfs``, ``silence_now_s``). Gets audio as
-    it was received, nothing concealed, in the event loop's thread. Thread-safe.
+    it was received, nothing concealed. Thread-safe.
     """
 
     kind = "level"
-    inline = True
     concealment = False
 
     def __init__(
@@ -104,22 +114,25 @@ class LevelMeter(Analyzer):
         active_level: bool = True,
     ) -> None:
         super().__init__(on_event)
-        self._silence_dbfs = silence_dbfs
         self._sums = _Sums(_FIRST_ROWS)
+        self._silence = SilentFrames(_FIRST_ROWS, _FULL_SCALE**2 * 10 ** (silence_dbfs / 10))
         self._active = ActiveLevel(_FIRST_ROWS) if active_level else None
         self._banks: dict[int, FrameBank] = {}  # by sample rate
         self._final: OrderedDict[int, Levels] = OrderedDict()  # of streams that ended, by serial
         self._scratch = np.zeros(_CACHE_SAMPLES, np.float32)
 
     def _make_room(self, row: int) -> None:
-        if self._sums.make_room(row) and self._active is not None:
-            self._active.grow(self._sums.rows)
+        if self._sums.make_room(row):
+            self._silence.grow(self._sums.rows)
+            if self._active is not None:
+                self._active.grow(self._sums.rows)
 
     def stream_started(self, stream: StreamInfo) -> None:
         with self._lock:
             self._make_room(stream.index)
             self._sums.reset(stream.index)
             self._sums.serial[stream.index] = stream.serial
+            self._silence.reset(stream.index)
             if self._active is not None:
                 self._active.reset(stream.index)
             for bank in self._banks.values():
@@ -140,6 +153,8 @@ class LevelMeter(Analyzer):
             if self._active is not None:
                 for rate, bank in self._banks.items():
                     self._active.push(bank.flush(stream.index), rate, self.aside)
+            if self._holds(stream):
+                self._silence.finish(stream.index)
         levels = self.snapshot(stream)
         if levels is not None:
             self._final[stream.serial] = levels
@@ -162,86 +177,79 @@ class LevelMeter(Analyzer):
         row = batch.index[full]
         self._learn(batch, full)
         limit = self._sums.limit.take(row)
-        values = np.diff(offset)[full]
-        energy, total, peak, clipped, envelope = self._measure(batch, offset[:-1][full], values, limit)
-        rms = _dbfs(np.sqrt(energy / values))
-        silent = rms < self._silence_dbfs
-        seconds = batch.frames[full] / self._sums.rate.take(row)
+        found = self._measure(batch, full, limit)
         with self._lock:
             sums = self._sums
             if bool((row[1:] != row[:-1]).all()):  # blocks of a stream are adjacent: each has one
-                sums.energy[row] += energy
-                sums.total[row] += total
-                sums.values[row] += values
-                sums.peak[row] = np.maximum(sums.peak[row], peak)
-                sums.clipped[row] += clipped
-                sums.silent_s[row] += seconds * silent
-                sums.active_s[row] += seconds * ~silent
-                sums.now_s[row] = (sums.now_s[row] + seconds) * silent
+                sums.energy[row] += found.energy
+                sums.total[row] += found.total
+                sums.values[row] += found.values
+                sums.peak[row] = np.maximum(sums.peak[row], found.peak)
+                sums.clipped[row] += found.clipped
             else:
-                np.add.at(sums.energy, row, energy)
-                np.add.at(sums.total, row, total)
-                np.add.at(sums.values, row, values)
-                np.maximum.at(sums.peak, row, peak)
-                np.add.at(sums.clipped, row, clipped)
-                np.add.at(sums.silent_s, row, seconds * silent)
-                np.add.at(sums.active_s, row, seconds * ~silent)
-                self._run_on(row, silent, seconds)
-            sums.last_dbfs[row] = rms  # of several blocks of a stream the last stays
-        return True, envelope
+                start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+                rows = row[start]
+                sums.energy[rows] += np.add.reduceat(found.energy, start)
+                sums.total[rows] += np.add.reduceat(found.total, start)
+                sums.values[rows] += np.add.reduceat(found.values, start)
+                sums.peak[rows] = np.maximum(sums.peak[rows], np.maximum.reduceat(found.peak, start))
+                sums.clipped[rows] += np.add.reduceat(found.clipped, start)
+            sums.last_dbfs[row] = _dbfs(np.sqrt(found.energy / found.values))  # of several blocks the last stays
+            self._silence.add(found.frames)
+        return True, found.envelope
 
-    def _run_on(self, row: I64, silent: npt.NDArray[np.bool_], seconds: F64) -> None:
-        """The present run of silence, where a stream has several blocks."""
-        order = np.arange(len(row))
-        start = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
-        loud = np.maximum.reduceat(np.where(silent, -1, order), start)  # the last one that is not silent
-        after = order > np.repeat(loud, np.diff(np.r_[start, len(row)]))
-        now = self._sums.now_s
-        now[row[start]] = now[row[start]] * (loud < 0) + np.add.reduceat(seconds * after, start)
-
-    def _measure(
-        self, batch: BlockBatch, start: I64, values: I64, limit: I64
-    ) -> tuple[F64, F64, I64, I64, Envelope | None]:
-        """Of each block: sum of squares, sum, largest magnitude, samples at the limit; and of the whole batch what it
-        adds to the envelope, where all blocks are of the same whole frames."""
-        samples = batch.samples
-        k, n = len(start), int(values[0])
+    def _measure(self, batch: BlockBatch, full: I64, limit: I64) -> _Measured:
+        """``full``: the indices of blocks that are not empty; ``limit``: the largest sample of each."""
+        samples, start = batch.samples, batch.offset[:-1][full]
+        values = np.diff(batch.offset)[full]
+        frames, position, row = batch.frames[full], batch.position[full], batch.index[full]
+        rate = self._sums.rate.take(row)
+        one_rate = int(rate[0]) if bool((rate == rate[0]).all()) else 0
+        size = max(1, round(one_rate / FRAMES_PER_S))
         envelope: Envelope | None = None
-        # float32 keeps sums of squares of a block to 7 digits, at half the memory traffic
-        energy, total = np.zeros(k, np.float32), np.zeros(k, np.float32)
-        clipped = np.zeros(k, np.int64)
-        if k * n == len(samples) and n <= _CACHE_SAMPLES and bool((values == n).all()):
-            table = samples.reshape(k, n)
-            peak = np.empty(k, np.int64)
-            ones = np.ones(n, np.float32)
-            rate = self._sums.rate[batch.index]
-            if self._active is not None and bool((rate == rate[0]).all()):
-                envelope = Envelope.of(table, int(rate[0]))
-            for begin in range(0, k, _CACHE_SAMPLES // n):
-                part = table[begin : begin + _CACHE_SAMPLES // n]
+        if one_rate and not (frames % size).any() and not (position % size).any() and bool((frames == values).all()):
+            # whole frames, one behind the other whatever blocks they are of
+            table = samples.reshape(-1, size)
+            many = len(table)
+            # float32 keeps sums of squares of a frame to 7 digits, at half the memory traffic
+            squares, sums, tops = (np.empty(many, np.float32) for _ in range(3))
+            ones = np.ones(size, np.float32)
+            if self._active is not None:
+                envelope = Envelope.of(table, one_rate)
+            step = max(1, _CACHE_SAMPLES // size)
+            for begin in range(0, many, step):
+                part = table[begin : begin + step]
                 x = self._scratch[: part.size].reshape(part.shape)
                 np.copyto(x, part)
                 here = slice(begin, begin + len(part))
-                np.vecdot(x, x, out=energy[here])
-                np.matmul(x, ones, out=total[here])
-                peak[here] = np.abs(part).view(np.uint16).max(axis=1)  # |-32,768| is 32,768
+                np.vecdot(x, x, out=squares[here])
+                np.matmul(x, ones, out=sums[here])
+                np.abs(x, out=x)
+                x.max(axis=1, out=tops[here])
                 if envelope is not None:
-                    np.abs(x, out=x)
                     envelope.add(x, begin)
+            count = frames // size
+            first = np.cumsum(count) - count
+            number = np.arange(many)
+            number += np.repeat(position // size - first, count)
+            of_frames = squares.astype(np.float64)
+            energy, total = np.add.reduceat(of_frames, first), np.add.reduceat(sums, first)
+            peak = np.maximum.reduceat(tops, first).astype(np.int64)
+            pieces = FramePieces(
+                np.repeat(row, count),
+                number,
+                of_frames,
+                np.full(many, size),
+                np.full(many, size / one_rate),
+                np.ones(many, np.bool_),
+            )
         else:
-            energy = np.add.reduceat(np.square(samples, dtype=np.float32), start)
             total = np.add.reduceat(samples, start, dtype=np.float32)
-            magnitude = np.abs(samples.astype(np.int32))
-            peak = np.maximum.reduceat(magnitude, start).astype(np.int64)
-        loud = np.flatnonzero(peak >= limit)
-        if loud.size > _LOUD_BLOCKS:
-            magnitude = np.abs(samples.astype(np.int32))
-            clipped = np.add.reduceat(magnitude >= np.repeat(limit, values), start, dtype=np.int64)
-        else:
-            for i in loud.tolist():
-                magnitude = np.abs(samples[start[i] : start[i] + values[i]].astype(np.int32))
-                clipped[i] = np.count_nonzero(magnitude >= limit[i])
-        return energy.astype(np.float64), total.astype(np.float64), peak, clipped, envelope
+            peak = np.maximum.reduceat(np.abs(samples.astype(np.int32)), start).astype(np.int64)
+            pieces, first = _pieces(samples, row, position, frames, start, values // frames, rate)
+            energy = np.add.reduceat(pieces.energy, first)
+        clipped = _clipped(samples, start, values, peak, limit)
+        return _Measured(energy, total.astype(np.float64), values, peak, clipped, envelope, pieces)
 
     def _listen(self, active: ActiveLevel, batch: BlockBatch, envelope: Envelope | None) -> None:
         rate = self._sums.rate.take(batch.index)
@@ -285,9 +293,9 @@ class LevelMeter(Analyzer):
             "peak_dbfs": _dbfs(sums.peak[rows].astype(np.float64)),
             "last_rms_dbfs": np.where(values > 0, sums.last_dbfs[rows], _FLOOR_DBFS),
             "clipped": sums.clipped[rows],
-            "silent_s": sums.silent_s[rows],
-            "silence_now_s": sums.now_s[rows],
-            "active_s": sums.active_s[rows],
+            "silent_s": self._silence.silent_s[rows],
+            "silence_now_s": self._silence.now_s[rows],
+            "active_s": self._silence.active_s[rows],
             "dc_offset": sums.total[rows] / np.maximum(values, 1) / _FULL_SCALE,
             "speech_dbfs": speech,
             "activity": activity,
@@ -309,6 +317,44 @@ class LevelMeter(Analyzer):
         fine = ("dc_offset", "activity")
         named = asdict(levels).items()
         return {"level": {n: round(v, 4 if n in fine else 2) for n, v in named if n not in momentary}}
+
+
+def _pieces(
+    samples: npt.NDArray[np.int16], row: I64, position: I64, frames: I64, start: I64, channels: I64, rate: I64
+) -> tuple[FramePieces, I64]:
+    """The parts of frames that blocks of any length are; and the first one of each block."""
+    size = np.maximum(np.rint(rate / FRAMES_PER_S).astype(np.int64), 1)
+    number = position // size
+    count = (position + frames - 1) // size - number + 1
+    first = np.cumsum(count) - count
+    of = np.repeat(np.arange(len(row)), count)
+    number = number[of] + np.arange(len(of)) - first[of]
+    begin = np.maximum(number * size[of] - position[of], 0)
+    end = np.minimum((number + 1) * size[of] - position[of], frames[of])
+    energy = np.add.reduceat(np.square(samples, dtype=np.float32), start[of] + begin * channels[of])
+    length = end - begin
+    pieces = FramePieces(
+        row[of],
+        number,
+        energy.astype(np.float64),
+        length * channels[of],
+        length / rate[of],
+        position[of] + end == (number + 1) * size[of],
+    )
+    return pieces, first
+
+
+def _clipped(samples: npt.NDArray[np.int16], start: I64, values: I64, peak: I64, limit: I64) -> I64:
+    """How many samples of each block are at the limit."""
+    clipped = np.zeros(len(start), np.int64)
+    loud = np.flatnonzero(peak >= limit)
+    if loud.size > _LOUD_BLOCKS:
+        magnitude = np.abs(samples.astype(np.int32))
+        return np.add.reduceat(magnitude >= np.repeat(limit, values), start, dtype=np.int64)
+    for i in loud.tolist():
+        magnitude = np.abs(samples[start[i] : start[i] + values[i]].astype(np.int32))
+        clipped[i] = np.count_nonzero(magnitude >= limit[i])
+    return clipped
 
 
 def _dbfs(amplitude: F64) -> F64:

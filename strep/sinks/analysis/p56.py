@@ -85,9 +85,14 @@ class Envelope:
         np.matmul(frames, self._scan, out=self.values[at : at + len(frames)])
 
     def covers(self, samples: npt.NDArray[Any]) -> bool:
-        """Whether these are the table's samples, in its order."""
+        """Whether these are the table's samples, in its order, in rows of any length."""
         table = self.table
-        return samples.shape == table.shape and samples.__array_interface__ == table.__array_interface__
+        return (
+            samples.size == table.size
+            and samples.dtype == table.dtype
+            and samples.flags.c_contiguous
+            and samples.__array_interface__["data"] == table.__array_interface__["data"]
+        )
 
 
 class _EnvelopeState(Columns):

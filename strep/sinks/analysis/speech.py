@@ -90,7 +90,8 @@ class SpeechMeter(Analyzer):
         self._frame_ns = detector.size * SECOND_NS // detector.rate
         self._scratch = np.zeros(_FRAMES_IN_CACHE * detector.size, np.float32)
         self._segmenter = Segmenter(detector.start, detector.hangover, detector.size)
-        self._monitor = DialogueMonitor(Rules(pause_s, yield_s, dead_air_s), one_way_s, self._frame_ns, self._for)
+        rules = Rules(pause_s, yield_s, dead_air_s)
+        self._monitor = DialogueMonitor(rules, one_way_s, self._frame_ns, self._for, sure_frames=detector.start)
         self._detector.grow(self._monitor.rows)
         self._segmenter.grow(self._monitor.rows)
 

@@ -9,7 +9,7 @@ others, those with one peak are single tones, their frequency interpolated betwe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .dbm0 import DBM0_OF_FULL_SCALE
 
 if TYPE_CHECKING:
-    from .frame_batch import FrameBatch
+    from .window_runs import WindowRun
 
 __all__ = ["HOP", "PAIRS", "RATE", "WINDOW", "TonalWindows", "find_tones", "prepare"]
 
@@ -35,6 +35,7 @@ _TWO_PEAKS_SHARE: Final = 0.85  # of the energy, within two bins of two peaks
 _PAIR_FIT: Final = 0.9  # of the energy, that a pair by least squares must hold
 _PAIR_TWIST: Final = 10 ** (8 / 10)  # 8 dB: ratio of the powers of the two tones, at most
 _ONE_PEAK_SHARE: Final = 0.93  # of the energy, within two bins of one peak
+_AT_ONCE: Final = 200  # windows that are transformed at once: they stay in the processor's cache
 _DETUNINGS: Final = (0.99, 0.995, 1.0, 1.005, 1.01)  # factors by which pairs are tried off their frequencies
 
 
@@ -42,8 +43,9 @@ _DETUNINGS: Final = (0.99, 0.995, 1.0, 1.005, 1.01)  # factors by which pairs ar
 class TonalWindows:
     """The windows that are tones, as columns (n,), and the power of all windows.
 
-    ``power``      float32 (k,): mean square of every frame, tone or not
-    ``at``         int64: indices of the tones among the frames
+    ``power``      float32 (k, count): mean square of every window, tone or not
+    ``at``         int64: whose each of the tones is, an index of the run's rows
+    ``number``     int64: which of its windows, ascending
     ``pair``       int64: index into PAIRS; -1: a single tone
     ``frequency``  float32: of a single tone, Hz
     ``purity``     float32: share of the energy that is these tones, 0 to 1
@@ -51,6 +53,7 @@ class TonalWindows:
 
     power: F32
     at: I64
+    number: I64
     pair: I64
     frequency: F32
     purity: F32
@@ -61,29 +64,23 @@ def prepare() -> None:
     import scipy.fft  # noqa: F401  # not where nobody listens for tones
 
 
-def find_tones(frames: FrameBatch) -> TonalWindows:
-    """Look at frames of WINDOW samples every HOP at RATE, float32."""
-    from scipy.fft import rfft  # several transforms at once: five times numpy's speed
-
-    samples: F32 = frames.samples
-    power = np.einsum("ij,ij->i", samples, samples) / np.float32(WINDOW)
-    at = np.flatnonzero(power >= _MIN_POWER)
-    chosen = samples[at]
-    spectrum = rfft(chosen * _TAPER)
-    energy = np.square(spectrum.real) + np.square(spectrum.imag)
-    energy[:, :2] = 0
-    total = np.maximum(energy.sum(1), 1e-12)
-    first = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
-    rows = np.arange(len(at))
-    around = rows[:, None], first[:, None] + np.arange(-2, 3)
-    peak = energy[around]
-    one = peak.sum(1) / total
-    energy[around] = 0
-    second = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
-    two = energy[rows[:, None], second[:, None] + np.arange(-2, 3)].sum(1) / total
-    few = np.flatnonzero(one + two >= _TWO_PEAKS_SHARE)
-    at, chosen, one, first, peak = at[few], chosen[few], one[few], first[few], peak[few]
-    pair, fit = _pairs(chosen)
+def find_tones(run: WindowRun) -> TonalWindows:
+    """Look at windows of WINDOW samples every HOP at RATE, float32."""
+    k, count = len(run), run.count
+    halves = np.empty((k, count + 1), np.float32)
+    np.vecdot(run.hops(), run.hops(), out=halves)
+    power = halves[:, :-1] + halves[:, 1:]
+    power *= np.float32(1 / WINDOW)
+    number, at = np.nonzero(power.T >= _MIN_POWER)
+    windows = run.windows()
+    found = [_few_peaks(windows[at[n : n + _AT_ONCE], number[n : n + _AT_ONCE]]) for n in range(0, len(at), _AT_ONCE)]
+    few = np.concatenate([one.at + n * _AT_ONCE for n, one in enumerate(found)]) if found else np.zeros(0, np.int64)
+    if not few.size:
+        none = np.zeros(0, np.float32)
+        return TonalWindows(power, few, few, few, none, none)
+    at, number = at[few], number[few]
+    one, first, peak = (np.concatenate(parts) for parts in zip(*((f.one, f.first, f.peak) for f in found), strict=True))
+    pair, fit = _pairs(windows[at, number])
     single = (pair < 0) & (one >= _ONE_PEAK_SHARE)
     # Hann taper: of the two largest values' ratio r, the peak is (2r - 1) / (r + 1) bins towards the second
     amplitude = np.sqrt(peak)
@@ -96,10 +93,42 @@ def find_tones(frames: FrameBatch) -> TonalWindows:
     return TonalWindows(
         power=power,
         at=at[tones],
+        number=number[tones],
         pair=pair[tones],
         frequency=frequency[tones].astype(np.float32),
         purity=purity[tones].astype(np.float32),
     )
+
+
+class _FewPeaks(NamedTuple):
+    """Windows with their energy around two peaks at most, (n,): their indices; the share of the energy around the
+    largest one; its bin; and the energies of the five bins around it, (n, 5)."""
+
+    at: I64
+    one: F32
+    first: I64
+    peak: F32
+
+
+def _few_peaks(windows: F32) -> _FewPeaks:
+    """``windows``: (n, WINDOW)"""
+    from scipy.fft import rfft  # several transforms at once: far faster than numpy's
+
+    parts = rfft(windows * _TAPER, overwrite_x=True).view(np.float32)
+    np.square(parts, out=parts)
+    energy = parts[:, ::2] + parts[:, 1::2]
+    energy[:, :2] = 0
+    total = np.maximum(energy @ _ONES, np.float32(1e-12))
+    first = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
+    rows = np.arange(len(windows))
+    around = rows[:, None], first[:, None] + _AROUND
+    peak = energy[around]
+    one = peak.sum(1) / total
+    energy[around] = 0
+    second = np.clip(energy.argmax(1), 2, energy.shape[1] - 3)
+    two = energy[rows[:, None], second[:, None] + _AROUND].sum(1) / total
+    few = np.flatnonzero(one + two >= _TWO_PEAKS_SHARE)
+    return _FewPeaks(few, one[few], first[few], peak[few])
 
 
 def _pairs(samples: F32) -> tuple[I64, F32]:
@@ -132,5 +161,7 @@ def _make_models() -> tuple[F32, F32]:
     return np.concatenate(models, 1).astype(np.float32), np.concatenate(inverses, 1).astype(np.float32)
 
 
+_AROUND: Final = np.arange(-2, 3)
+_ONES: Final = np.ones(WINDOW // 2 + 1, np.float32)
 _TAPER: Final = np.hanning(WINDOW + 1)[:-1].astype(np.float32)
 _MODELS, _INVERSES = _make_models()

@@ -22,12 +22,14 @@ from .dbm0 import dbm0_of_power
 from .tonal import HOP, PAIRS, RATE, WINDOW, find_tones, prepare
 from .tone_burst import ToneBurst, ToneWindow
 from .tone_cadences import CADENCES, CONTINUOUS_TONES, Cadence, is_single_burst_of_a_cadence, is_special_information
+from .window_runs import runs_of_windows
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
     from ..._model.report import StreamReport
     from ..._model.types import StreamInfo
     from .frame_batch import FrameBatch
+    from .window_runs import WindowRun
 
 __all__ = ["ToneDetector"]
 
@@ -109,7 +111,7 @@ class ToneDetector(Analyzer):
     def __init__(self, on_event: Callable[[StreamEvent], object] | None = None) -> None:
         super().__init__(on_event)
         prepare()
-        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside)
+        self._bank = FrameBank(WINDOW, HOP, RATE, aside=self.aside, apart=True)
         self._streams: dict[int, _StreamTones] = {}  # live, by row
         self._ended: OrderedDict[int, dict[str, Any]] = OrderedDict()  # figures by serial
         self._powers = _Powers(64)
@@ -126,8 +128,7 @@ class ToneDetector(Analyzer):
 
     def _take(self, batch: BlockBatch) -> None:
         with self._lock:
-            for frames in self._bank.push(batch):
-                self.aside.frames(frames, self._eat)
+            self._hear(self._bank.push(batch))
         self._tell_all(self._take_events())
 
     def _abandon(self, stream: StreamInfo) -> None:
@@ -147,8 +148,7 @@ class ToneDetector(Analyzer):
             tones = self._streams.get(stream.index)
             if tones is None or tones.stream.serial != stream.serial:
                 return
-            for frames in self._bank.flush(stream.index):
-                self.aside.frames(frames, self._eat)
+            self._hear(self._bank.flush(stream.index))
             if tones.burst is not None:
                 self._close(tones)
             if tones.beep is not None:
@@ -186,21 +186,41 @@ class ToneDetector(Analyzer):
 
     # --- bursts -----------------------------------------------------------------------------------------------------
 
-    def _eat(self, frames: FrameBatch) -> None:
-        found = find_tones(frames)
-        busy = self._powers.busy.take(frames.row)
-        busy[found.at] = False
+    def _hear(self, batches: list[FrameBatch]) -> None:
+        for run in runs_of_windows(batches, HOP):
+            self.aside.frames(run, self._eat)
+
+    def _eat(self, run: WindowRun) -> None:
+        found = find_tones(run)
+        row, powers = run.row, self._powers
+        busy = powers.busy.take(row)
+        tones_at = np.searchsorted(found.number, np.arange(run.count + 1)).tolist()
         columns = found.at.tolist(), found.pair.tolist(), found.frequency.tolist(), found.purity.tolist()
-        for i, pair, frequency, purity in zip(*columns, strict=True):
-            tones = self._streams.get(int(frames.row[i]))
-            if tones is not None:
-                position, time_ns, power = int(frames.position[i]), int(frames.time_ns[i]), float(found.power[i])
-                window = ToneWindow(position, time_ns, pair, frequency, purity, power)
-                self._for(tones.stream, self._hear_tone, tones, window)
-        for i in np.flatnonzero(busy).tolist():
-            tones = self._streams[int(frames.row[i])]
-            self._for(tones.stream, self._after, tones, int(frames.position[i]), float(found.power[i]))
-        self._powers.before[frames.row, frames.position // HOP % 3] = found.power
+        entries = list(zip(*columns, strict=True))
+        some_busy = bool(busy.any())
+        for j in range(run.count) if entries or some_busy else ():
+            its = entries[tones_at[j] : tones_at[j + 1]]
+            if not its and not some_busy:
+                continue
+            frames = run.frames[j]
+            concerned = np.union1d(np.flatnonzero(busy), np.array([i for i, *_ in its], np.int64))
+            for before in range(max(0, j - 3), j):  # what the windows before these had
+                positions = run.frames[before].position[concerned]
+                powers.before[row[concerned], positions // HOP % 3] = found.power[concerned, before]
+            for i, pair, frequency, purity in its:
+                busy[i] = False
+                tones = self._streams.get(int(row[i]))
+                if tones is not None:
+                    position, time_ns, power = int(frames.position[i]), int(frames.time_ns[i]), float(found.power[i, j])
+                    window = ToneWindow(position, time_ns, pair, frequency, purity, power)
+                    self._for(tones.stream, self._hear_tone, tones, window)
+            for i in np.flatnonzero(busy).tolist():
+                tones = self._streams[int(row[i])]
+                self._for(tones.stream, self._after, tones, int(frames.position[i]), float(found.power[i, j]))
+            busy = powers.busy.take(row)
+            some_busy = bool(busy.any())
+        for j in range(max(0, run.count - 3), run.count):
+            powers.before[row, run.frames[j].position // HOP % 3] = found.power[:, j]
 
     def _hear_tone(self, tones: _StreamTones, window: ToneWindow) -> None:
         self._tone(tones, window)
