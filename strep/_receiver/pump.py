@@ -90,6 +90,7 @@ class Pump:
         self._looks_in_vain = 0
         self._datagrams = 0  # found by the last look
         self._of_pairs = 0  # of them
+        self._looked_ns = now_ns()  # when the last look began
         self._stopped = False
 
     def start(self) -> None:
@@ -146,6 +147,7 @@ class Pump:
     def _look(self) -> float | None:
         """Take what has come; returns how long to wait before the next look, None: until something comes."""
         now_ns = self._now_ns()
+        since_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
         tick_ns = now_ns // TICK_NS * TICK_NS if self._pacing.whole_ticks(self._datagrams) else None
         self._datagrams = count = self.drain(tick_ns)
         if count or any(reader.held_back for reader in self._sockets.readers):
@@ -154,12 +156,14 @@ class Pump:
             self._looks_in_vain += 1
             if self._looks_in_vain > 1:
                 return None
-        return self._pacing.pause_s(count - self._of_pairs, self._now_ns(), self._pairs_look())
+        return self._pacing.pause_s(count - self._of_pairs, self._now_ns(), self._pairs_look(since_ns))
 
-    def _pairs_look(self) -> PairsLook | None:
-        """What the last look found in the ports of pairs; None: there are no pairs."""
+    def _pairs_look(self, since_ns: int) -> PairsLook | None:
+        """What the last look, so long after the one before, found in the ports of pairs; None: there are no pairs."""
         group, buffer = self._sockets.group, self._sockets.pair_buffer
-        return PairsLook(self._of_pairs, group.full, buffer) if group is not None and buffer else None
+        if group is None or not buffer:
+            return None
+        return PairsLook(self._of_pairs, group.full, buffer, group.rows, since_ns)
 
     # --- sleeping -------------------------------------------------------------------------------------------------
 

@@ -70,8 +70,8 @@ class Admission:
             yield from self._refuse(refused, "streams", proofs.take(slice(len(proofs) - refused, len(proofs))))
             proofs = proofs.take(slice(0, len(proofs) - refused))
         granted = self._state.registry.expected(proofs.hi, proofs.lo, proofs.tag)
-        asking = np.flatnonzero(~granted)
-        granted[asking] = self._limits.grant(SourcePins.hosts(proofs.source[asking]).tolist(), self._tick_ns)
+        rest = np.flatnonzero(~granted)
+        granted[rest] = self._limits.grant(SourcePins.hosts(proofs.source[rest]).tolist(), self._tick_ns)
         if not granted.all():
             others = np.flatnonzero(~granted)
             yield from self._refuse(others.size, "source", proofs.take(others))
