@@ -62,7 +62,7 @@ async def _run(kind: str, calls: int, mode: str, path: str) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     arrivals = Arrivals()
-    options: dict[str, Any] = {"sinks": [WavSink(path)] if mode == "wav" else [], "max_streams": 2 * calls + 100}
+    options: dict[str, Any] = {"sinks": [WavSink(path)] if mode == "wav" else []}
     if mode == "iterate":
         options["latency_ms"] = 0.0
     receiver, addresses, memory = await _listen(kind, calls, **options)

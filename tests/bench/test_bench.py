@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -347,7 +349,8 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     outcome = Outcome("pairs", "as tests do", pairs.COLUMNS)
     for kind, group in trials.items():
         pairs._row(outcome, kind, 3, mode, load, group, trials["target"])
-        ((trial, late),) = group
+        (found,) = group
+        trial, late = found.trial, found.late_ms
         assert (trial.sent, trial.datagrams, trial.lost, trial.wrong) == (450, 450, 0, 0)
         assert len(trial.summary["streams"]) == 6
         assert len(late) == (2 if mode == "iterate" else 0)
@@ -355,3 +358,26 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     assert [len(row) for row in outcome.rows] == [len(pairs.COLUMNS)] * 2
     json.dumps(outcome.as_dict())
     assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []
+    if mode == "wav":
+        _pauses_of_the_generator_are_no_fault(pairs._Run(trials["pairs"][0].trial, [], None), load)
+
+
+def _pauses_of_the_generator_are_no_fault(run: pairs._Run, load: Load) -> None:
+    trial = replace(run.trial, behind_ms_max=20.0, wrong=2)
+    stalled, lossy = replace(trial, behind_ms_max=400.0), replace(trial, behind_ms_max=400.0, lost=1)
+    for one, wrong, notes in ((trial, 1, 0), (stalled, 0, 1), (lossy, 1, 0)):
+        outcome = Outcome("pairs", "as tests do", pairs.COLUMNS)
+        group = [replace(run, trial=one)]
+        pairs._row(outcome, "pairs", 3, "wav", load, group, group)
+        assert (len(outcome.wrong), len(outcome.notes)) == (wrong, notes)
+
+
+def test_cpu_while_it_runs_is_without_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(100))
+    monkeypatch.setattr("strep.bench.pairs.time.monotonic", lambda: next(times) / 2)
+    running = pairs._Running()
+    spent = iter([*(k / 2 for k in range(7)), *(3 + k / 50 for k in range(1, 8))])
+    for number in range(14):
+        running.look(SimpleNamespace(cpu_s=lambda: next(spent)))  # type: ignore[arg-type]
+        assert (running.share is None) == (number < 8)  # three looks behind 3 s
+    assert running.share == pytest.approx(4.0)
