@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import wave
@@ -360,6 +362,15 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     assert [path for path in tmp_path.iterdir() if path.suffix != ".log"] == []
     if mode == "wav":
         _pauses_of_the_generator_are_no_fault(pairs._Run(trials["pairs"][0].trial, [], None), load)
+
+
+def test_pairs_are_recorded_although_some_port_is_taken(tmp_path: Path) -> None:
+    """The receiver that found no ports has closed its sinks: the next one has others."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        with contextlib.suppress(OSError):  # then somebody else has it
+            other.bind(("127.0.0.1", 20_003))
+        trial = pairs._run("pairs", 3, "wav", Load(6, 300.0, 1.0), tmp_path).trial
+    assert (trial.datagrams, trial.lost, trial.missing, trial.wrong) == (300, 0, 0, 0)
 
 
 def _pauses_of_the_generator_are_no_fault(run: pairs._Run, load: Load) -> None:
