@@ -21,6 +21,7 @@ class SocketGroup:
 
     def __init__(self, bind: Callable[[UdpAddress, int], UdpSocket], now_ns: Callable[[], int], *, watching: bool):
         self.emptied_ns = now_ns()
+        self.rows = 4096
         self._now_ns = now_ns
         self.full = False
         self._bind = bind

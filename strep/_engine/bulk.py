@@ -15,7 +15,7 @@ from .packets import Packets
 from .playout import Playout
 from .redundancy import Redundancy
 from .state import StreamState
-from .streams.slots import Bodies
+from .streams.slots import SLOTS, Bodies
 
 __all__ = ["BulkInsertion", "worthwhile"]
 
@@ -128,8 +128,10 @@ class BulkInsertion:
         except Exception as error:
             there = containment.isolate("insert", error, row, arrive, packets=True)
         self._state.reception.questions.clear()  # streams in question are not taken here
-        # what came earlier in this tick may fill more than half of the slots
-        self._playout.send_ready(np.unique(row))
+        rows = np.unique(row)
+        crowded = self._ring.run(rows) > SLOTS - _PACKETS_A_ROUND  # with what came earlier in this tick
+        if np.count_nonzero(crowded):
+            self._playout.send_ready(rows[crowded])
         for low in range(0, int(rank.max()) + 1, _PACKETS_A_ROUND):
             part = np.flatnonzero(there & (rank >= low) & (rank < low + _PACKETS_A_ROUND))
             if containment.aside and (sound := containment.sound(row[part])) is not None:

@@ -18,6 +18,8 @@ __all__ = ["Pacing", "PairsLook"]
 _SHORTEST_PAUSE_S: Final = 0.002
 _SHORT_PAUSE_S: Final = 0.008  # instead, when all that came came to pairs: each port costs a system call a look
 _LONG_PAUSE_S: Final = 0.1  # when little comes and nobody is in a hurry
+_PAIRS_PAUSE_S: Final = 0.2  # instead for pairs, however much comes
+_PAIRS_DATAGRAMS: Final = 20_000  # are read in a look at most: more do not stay in the CPU's caches
 _LITTLE_DATAGRAMS: Final = 64  # fewer than this in a look is little,
 _MUCH_DATAGRAMS: Final = 128  # and from this on it is much
 _VERY_MUCH_DATAGRAMS: Final = 1500  # and from this on it is so much that two ticks are taken together,
@@ -26,7 +28,7 @@ _PARTS_OF_BUFFER: Final = 4  # if what a look finds fills no more than this part
 _AFTER_TICK_NS: Final = 200_000  # a look comes so long after the tick that it is to take whole
 _BEFORE_TICK_NS: Final = 600_000  # about as long takes reading a hundred ports, of which some are read again then
 _LONG_PAUSE_BUFFER_BYTES: Final = 4 << 20  # with less granted, a sudden burst in a long pause might not fit
-_PORT_BYTES_A_S: Final = 8 << 20  # what may come to a pair's port at most, as the kernel counts it: 10,000 packets/s
+_PORT_BYTES_A_S: Final = 2 << 20  # what may come to a pair's port at most, as the kernel counts it: 2,700 packets/s
 _MANY_STREAMS: Final = 500  # with more, releases are rarer and in groups
 _RELEASE_NS: Final = 100_000_000
 _RELEASE_MANY_NS: Final = 300_000_000  # less than 20 packets take, after which they leave anyway
@@ -36,11 +38,14 @@ _RELEASE_MANY_GROUPS: Final = 6
 @dataclass(frozen=True, slots=True)
 class PairsLook:
     """What a look found in the ports of pairs: how many ``datagrams``, and whether there was more (``full``);
-    ``buffer``: the smallest granted receive buffer of such a port, in bytes."""
+    ``buffer``: the smallest granted receive buffer of such a port, in bytes; ``rows``: how many datagrams are read in
+    one go at most; ``since_ns``: how long ago the look before was."""
 
     datagrams: int
     full: bool
     buffer: int
+    rows: int
+    since_ns: int
 
 
 class Pacing:
@@ -101,9 +106,9 @@ class Pacing:
         if self._iterated:
             return _until_read_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
         shortest_s = _SHORT_PAUSE_S if only_pairs else _SHORTEST_PAUSE_S
-        pause_s = _LONG_PAUSE_S
+        pause_s = _PAIRS_PAUSE_S
         if pairs is None or self._shared:
-            pause_s = pause_s if self._long_pauses and datagrams < _LITTLE_DATAGRAMS else 0.0
+            pause_s = _LONG_PAUSE_S if self._long_pauses and datagrams < _LITTLE_DATAGRAMS else 0.0
         if pairs is not None:
             pause_s = min(pause_s, self._pairs_pause_s(pairs))
         if pause_s > TICK_NS / 1e9:
@@ -119,7 +124,10 @@ class Pacing:
         """How long the ports of pairs may be left alone; 0: not beyond the tick."""
         if self._prompt or pairs.full:
             return 0.0
-        return min(_LONG_PAUSE_S, pairs.buffer / _PORT_BYTES_A_S)
+        # what comes meanwhile is to be read in one go: only then it is taken in order
+        most = min(pairs.rows * 3 // 4, _PAIRS_DATAGRAMS)
+        so_many_s = most * pairs.since_ns / 1e9 / max(pairs.datagrams, 1)
+        return min(_PAIRS_PAUSE_S, pairs.buffer / _PORT_BYTES_A_S, so_many_s)
 
 
 def _until_tick_s(now_ns: int) -> float:

@@ -92,6 +92,7 @@ class Pump:
         self._datagrams = 0  # found by the last look, those that it held back too
         self._of_pairs = 0  # of them, those of pairs
         self._held_back = HeldBack()
+        self._looked_ns = now_ns()  # when the last look began
         self._stopped = False
 
     def start(self) -> None:
@@ -149,6 +150,8 @@ class Pump:
 
     def _look(self) -> float | None:
         """Take what has come; returns how long to wait before the next look, None: until something comes."""
+        now_ns = self._now_ns()
+        since_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
         count = of_pairs = held_back = 0
         whole_ticks = self._pacing.whole_ticks(self._datagrams, self._of_pairs)
         tick_ns, before_ns = None, 0
@@ -167,12 +170,14 @@ class Pump:
             self._looks_in_vain += 1
             if self._looks_in_vain > 1:
                 return None
-        return self._pacing.pause_s(self._datagrams - self._of_pairs, self._now_ns(), self._pairs_look())
+        return self._pacing.pause_s(self._datagrams - self._of_pairs, self._now_ns(), self._pairs_look(since_ns))
 
-    def _pairs_look(self) -> PairsLook | None:
-        """What the last look found in the ports of pairs; None: there are no pairs."""
+    def _pairs_look(self, since_ns: int) -> PairsLook | None:
+        """What the last look, so long after the one before, found in the ports of pairs; None: there are no pairs."""
         group, buffer = self._sockets.group, self._sockets.pair_buffer
-        return PairsLook(self._of_pairs, group.full, buffer) if group is not None and buffer else None
+        if group is None or not buffer:
+            return None
+        return PairsLook(self._of_pairs, group.full, buffer, group.rows, since_ns)
 
     # --- sleeping -------------------------------------------------------------------------------------------------
 
@@ -264,4 +269,5 @@ class Pump:
             tried.discard(port)
         for again in tried:
             troubles.went_well(again)
-        return self._held_back.cut(batch, before_ns)
+        holds = self._pacing.iterated and self._sockets.pairs_apart
+        return self._held_back.cut(batch, before_ns if holds else None)

@@ -13,6 +13,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,23 +22,28 @@ from .._receiver.receiver import Receiver
 from .._workers.event_loop import loop_factory
 from ..simulate.load import call_leg_id_of
 from ..sinks import WavSink
+from ..sinks.base import Sink
 from ._listen import Arrivals, iterate, say_listening
 
 __all__ = ["main"]
 
 _FIRST_PORTS: Final = (20_000, 24_100, 28_200, 12_000)  # below those that the system gives away
 _KIB_A_PAGE: Final = 4
+_FINISH_S: Final = 20.0  # for thousands of files, whoever else uses the disk
 
 
-async def _listen(kind: str, calls: int, **options: Any) -> tuple[Receiver, list[str], float]:
-    """A receiver that listens, its addresses, and how many KiB each pair took."""
+async def _listen(
+    kind: str, calls: int, sinks: Callable[[], list[Sink]], **options: Any
+) -> tuple[Receiver, list[str], float]:
+    """A receiver that listens, its addresses, and how many KiB each pair took. ``sinks`` makes sinks: a receiver that
+    finds no ports closes its own."""
     if kind == "target":
-        receiver = Receiver("127.0.0.1:0", **options)
+        receiver = Receiver("127.0.0.1:0", sinks=sinks(), **options)
         await receiver.start()
         return receiver, [socket.address for socket in receiver.sockets], 0.0
     problem: BindError | None = None
     for first in _FIRST_PORTS:
-        receiver = Receiver(pairs=f"udp:127.0.0.1:{first}-{first + 2 * calls - 1}", **options)
+        receiver = Receiver(pairs=f"udp:127.0.0.1:{first}-{first + 2 * calls - 1}", sinks=sinks(), **options)
         await receiver.start()
         before = _resident_kib()
         try:
@@ -61,16 +67,16 @@ async def _run(kind: str, calls: int, mode: str, path: str) -> int:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     arrivals = Arrivals()
-    options: dict[str, Any] = {"sinks": [WavSink(path)] if mode == "wav" else [], "max_streams": 2 * calls + 100}
-    if mode == "iterate":
-        options["latency_ms"] = 0.0
-    receiver, addresses, memory = await _listen(kind, calls, **options)
+    options: dict[str, Any] = {"latency_ms": 0.0} if mode == "iterate" else {}
+    receiver, addresses, memory = await _listen(
+        kind, calls, lambda: [WavSink(path)] if mode == "wav" else [], **options
+    )
     async with asyncio.TaskGroup() as tasks:
         if mode == "iterate":
             tasks.create_task(iterate(receiver, arrivals))
         say_listening(addresses[:1])
         await stop.wait()
-        await receiver.stop()
+        await receiver.stop(_FINISH_S)
     if mode == "iterate":
         arrivals.save(path)
     print(json.dumps({"event": "summary", **receiver.summary(), "kib_a_pair": memory}))

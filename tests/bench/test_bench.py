@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -376,7 +380,8 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     outcome = Outcome("pairs", "as tests do", pairs.COLUMNS)
     for kind, group in trials.items():
         pairs._row(outcome, kind, 3, mode, load, group, trials["target"])
-        ((trial, late),) = group
+        (found,) = group
+        trial, late = found.trial, found.late_ms
         assert (trial.sent, trial.datagrams, trial.lost, trial.wrong) == (450, 450, 0, 0)
         assert len(trial.summary["streams"]) == 6
         assert len(late) == (2 if mode == "iterate" else 0)
@@ -386,3 +391,35 @@ def test_pairs_are_measured_beside_target_mode_and_exact(mode: str, tmp_path: Pa
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"]
     assert sum(path.stat().st_size for path in left) == 0
     assert sum(path.suffix == ".wav" for path in left) == (12 if mode == "wav" else 0)
+    if mode == "wav":
+        _pauses_of_the_generator_are_no_fault(pairs._Run(trials["pairs"][0].trial, [], None), load)
+
+
+def test_pairs_are_recorded_although_some_port_is_taken(tmp_path: Path) -> None:
+    """The receiver that found no ports has closed its sinks: the next one has others."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        with contextlib.suppress(OSError):  # then somebody else has it
+            other.bind(("127.0.0.1", 20_003))
+        trial = pairs._run("pairs", 3, "wav", Load(6, 300.0, 1.0), tmp_path).trial
+    assert (trial.datagrams, trial.lost, trial.missing, trial.wrong) == (300, 0, 0, 0)
+
+
+def _pauses_of_the_generator_are_no_fault(run: pairs._Run, load: Load) -> None:
+    trial = replace(run.trial, behind_ms_max=20.0, wrong=2)
+    stalled, lossy = replace(trial, behind_ms_max=400.0), replace(trial, behind_ms_max=400.0, lost=1)
+    for one, wrong, notes in ((trial, 1, 0), (stalled, 0, 1), (lossy, 1, 0)):
+        outcome = Outcome("pairs", "as tests do", pairs.COLUMNS)
+        group = [replace(run, trial=one)]
+        pairs._row(outcome, "pairs", 3, "wav", load, group, group)
+        assert (len(outcome.wrong), len(outcome.notes)) == (wrong, notes)
+
+
+def test_cpu_while_it_runs_is_without_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(100))
+    monkeypatch.setattr("strep.bench.pairs.time.monotonic", lambda: next(times) / 2)
+    running = pairs._Running()
+    spent = iter([*(k / 2 for k in range(7)), *(3 + k / 50 for k in range(1, 8))])
+    for number in range(14):
+        running.look(SimpleNamespace(cpu_s=lambda: next(spent)))  # type: ignore[arg-type]
+        assert (running.share is None) == (number < 8)  # three looks behind 3 s
+    assert running.share == pytest.approx(4.0)

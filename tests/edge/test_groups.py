@@ -38,12 +38,12 @@ SIZES = st.sampled_from([0, 1, 12, 172, 196, 320, 321, 1400, 2048, 2049, 9000, 6
 class Ports:
     """A group with some ports, a plain socket that sends to them, and what came of it."""
 
-    def __init__(self, kind: str, count: int, rows: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, kind: str, count: int, rows: int | None, host: str = "127.0.0.1") -> None:
         clock = SteadyClock()
         self.group: Any = (
             MmsgGroup(clock, Spill(), watching=True, rows=rows)
             if kind == "recvmmsg"
-            else PortableGroup(clock, watching=True, rows=rows)
+            else PortableGroup(clock, watching=True, rows=rows or 1024)
         )
         self.plain = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
@@ -97,7 +97,7 @@ class Ports:
 
 
 @contextlib.contextmanager
-def ports(kind: str, count: int, rows: int = 64, host: str = "127.0.0.1") -> Iterator[Ports]:
+def ports(kind: str, count: int, rows: int | None = 64, host: str = "127.0.0.1") -> Iterator[Ports]:
     them = Ports(kind, count, rows, host)
     try:
         yield them
@@ -150,6 +150,31 @@ def test_a_flooded_port_takes_nothing_from_the_others(kind: str) -> None:
             assert len(them.got[flooded.local_port]) <= 4 * (turns := turns + 1)  # a quarter of the table a turn
         assert turns <= 40  # 88 datagrams, 10 of each: three rounds of 9 ports, of at most 16 rows a turn
         assert them.group.full
+        them.receive_all()
+        assert them.got == them.sent
+
+
+@pytest.mark.skipif(not recvmmsg_available(), reason="no recvmmsg here")
+@pytest.mark.parametrize("memory", [True, False])
+def test_more_ports_have_more_rows_if_there_is_memory(memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ports("recvmmsg", 150, rows=None) as them:
+        for port in them.ports:
+            them.send(port, b"first")
+        assert them.receive() == 150
+        assert them.group.rows == 4096
+        for _ in range(150):
+            them.open()
+        if not memory:
+
+            def refuse(*arguments: object, **options: object) -> None:
+                raise MemoryError
+
+            monkeypatch.setattr("strep._edge.udp.recvmmsg_group.MessageTable", refuse)
+        for k in range(15):
+            for port in them.ports:
+                them.send(port, b"%05d" % k)
+        assert them.receive() == (4500 if memory else 4096)
+        assert them.group.rows == (8192 if memory else 4096)  # 16 a port, as a power of two
         them.receive_all()
         assert them.got == them.sent
 

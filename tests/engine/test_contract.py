@@ -6,7 +6,7 @@ import doctest
 from dataclasses import fields
 
 import pytest
-from support import MS, T0, Arrival, batch_of, packet, steady
+from support import MS, T0, Arrival, batch_of, leg_id, packet, steady
 
 from strep._engine.engine import Engine
 from strep._engine.release import Release
@@ -64,3 +64,20 @@ def test_defaults_are_those_of_a_replay() -> None:
     assert {f.name: f.default for f in fields(Release)} == {
         "within_ns": 200 * MS, "groups": 1, "prompt": True, "audio": True, "payloads": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("look_ms", [103, 197])
+def test_a_look_at_many_ticks_makes_one_batch(look_ms: int) -> None:
+    """What came in the tick in which the look before ended leaves with what comes after it."""
+    arrivals = [
+        Arrival(T0 + (20 * k + n) * MS, packet(k, ssrc=n, call=leg_id(n))) for k in range(100) for n in range(20)
+    ]
+    engine = Engine(release=Release(100 * MS, prompt=False))
+    batches = []
+    for begin_ms in range(0, 2000, look_ms):
+        part = [a for a in arrivals if begin_ms <= (a.ns - T0) // MS < begin_ms + look_ms]
+        events = engine.receive(batch_of(part)) + engine.advance(T0 + (begin_ms + look_ms - 2) * MS)
+        batches.append(sum(isinstance(event, BlockBatch) for event in events))
+    engine.flush()
+    assert sum(batches) <= 1.25 * len(batches)  # now and then a release falls into a look's first tick
+    assert engine.totals().delivered == 2000

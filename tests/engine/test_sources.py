@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from depth import usual_or_slow
@@ -13,6 +15,7 @@ from strep._engine.engine import Engine, EngineConfig
 from strep._engine.release import Release
 from strep._engine.sources.limits import AdmissionLimits
 from strep._engine.sources.pinning import SourcePins
+from strep._engine.sources.port_keys import PortBinding, PortKeys, PortRole
 from strep._engine.streams import reception as reception_module
 from strep._engine.streams.reception import Reception
 from strep._model.events import Event, Limited, Notice
@@ -390,6 +393,45 @@ def test_one_address_begins_so_many_streams_and_no_more() -> None:
     assert sum(limits.grant([3] * 2000, T0 + 100 * MS)) == 300  # all together 1,000, and then 2,000 a second
     assert sum(limits.grant(list(range(10, 9000)), T0 + 10_000 * MS)) == 1000
     assert len(limits._sources) == 4096
+
+
+@pytest.mark.parametrize("known_by", ["named pairs", "pairs", "allowed legs"])
+def test_all_calls_of_one_host_begin_at_once_where_nobody_can_invent_them(known_by: str) -> None:
+    calls = 450  # of max_streams 1,000: 400 more streams than one host may begin at once, and a tick brings all of them
+    legs = [leg_id(100 + call) for call in range(calls)]
+    config = EngineConfig(max_streams=1000)
+    if known_by == "allowed legs":
+        config = replace(config, call_legs=frozenset(leg.int for leg in legs))
+    else:
+        roles = ((10_000, PortRole.RX), (10_001, PortRole.TX))
+        bindings = {
+            port + 2 * call: PortBinding(role, 10_000 + 2 * call, legs[call] if known_by == "named pairs" else None)
+            for call in range(calls)
+            for port, role in roles
+        }
+        config = replace(config, bindings=bindings)
+    arrivals = [
+        Arrival(
+            T0 + 20 * MS * k + 1000 * (2 * call + way),
+            packet(k, ssrc=2 * call + way, call=legs[call] if known_by == "allowed legs" else None, direction=way),
+            local_port=10_000 + 2 * call + way,
+        )
+        for k in range(5)
+        for call in range(calls)
+        for way in (0, 1)
+    ]
+    result = run(arrivals, config=config, cuts=[1000, 2100])
+    assert len(result.started) == 2 * calls
+    assert (result.totals.streams_refused, result.totals.rejected) == (0, 0)
+    assert {len(audio) for audio in result.audio.values()} == {5 * 160}
+
+
+def test_ports_that_are_given_back_let_no_more_streams_in_than_others() -> None:
+    ports = PortKeys({9002: PortBinding(PortRole.RX, 9002, LEG), 9003: PortBinding(PortRole.TX, 9002, LEG)})
+    leg = (np.array([LEG.int >> 64], np.uint64), np.array([LEG.int & 0xFFFF_FFFF_FFFF_FFFF], np.uint64))
+    for unbound, expected in (([], True), ([9002, 9002], True), ([9003], False), ([9003], False)):
+        ports.unbind(unbound)
+        assert ports.are_of_ports(*leg, np.zeros(1, np.uint64)).tolist() == [expected]
 
 
 def _collect(engine: Engine, arrivals: list[Arrival], kind: type) -> list[Event]:

@@ -68,19 +68,41 @@ def test_payloads_of_many_streams_are_not_kept_for_nobody() -> None:
     assert pacing.release(10).prompt
 
 
-def look(datagrams: int, full: bool = False, buffer: int = 2 * MIB) -> PairsLook:
-    return PairsLook(datagrams, full, buffer)
+def look(
+    datagrams: int, full: bool = False, buffer: int = 2 * MIB, rows: int = 32_768, since_ns: int = 200_000_000
+) -> PairsLook:
+    return PairsLook(datagrams, full, buffer, rows, since_ns)
 
 
-@pytest.mark.parametrize("datagrams", [0, 1, 1000, 100_000])
+@pytest.mark.parametrize("datagrams", [0, 1, 1000, 20_000])
 def test_pairs_wait_long_however_much_comes_when_nobody_is_in_a_hurry(datagrams: int) -> None:
     """It comes to many ports, and a look costs a system call for each of them."""
     pacing = Pacing(200_000_000, prompt=False, buffer=0)
-    assert pacing.pause_s(0, 123_456_789, look(datagrams)) == 0.1
+    assert pacing.pause_s(0, 123_456_789, look(datagrams)) == 0.2
     assert pacing.pause_s(0, 3_000_000, look(datagrams, full=True)) == pytest.approx(0.0072)  # there is more
-    # 10,000 packets/s fit into each port's buffer meanwhile, as the kernel counts their bytes
-    assert pacing.pause_s(0, 0, look(datagrams, buffer=425_984)) == pytest.approx(0.0508, abs=1e-4)
+    # 2,700 packets/s fit into each port's buffer meanwhile, as the kernel counts their bytes (768 a packet)
+    assert pacing.pause_s(0, 0, look(datagrams, buffer=425_984)) == 0.2
+    assert pacing.pause_s(0, 0, look(datagrams, buffer=212_992)) == pytest.approx(0.1016, abs=1e-4)
     assert pacing.pause_s(0, 3_000_000, look(datagrams, buffer=2304)) == pytest.approx(0.0072)
+
+
+@pytest.mark.parametrize(
+    ("datagrams", "since_ms", "rows", "pause_s"),
+    [
+        (40_000, 200, 32_768, 0.1),  # 2,000 pairs: 200,000 packets/s, of which 20,000 are read in a look
+        (20_000, 100, 32_768, 0.1),
+        (10_000, 200, 16_384, 0.2),  # 500 pairs
+        (1000, 100, 1024, 0.0768),  # three quarters of a small table
+        (1_000_000, 100, 32_768, 0.01),  # then whole ticks
+        (8000, 10_000, 32_768, 0.2),  # after a pause without media
+    ],
+)
+def test_a_look_at_pairs_finds_no_more_than_is_read_in_one_go(
+    datagrams: int, since_ms: int, rows: int, pause_s: float
+) -> None:
+    pacing = Pacing(200_000_000, prompt=False, buffer=0)
+    found = look(datagrams, rows=rows, since_ns=since_ms * 1_000_000)
+    assert pacing.pause_s(0, 200_000, found) == pytest.approx(pause_s)
 
 
 @pytest.mark.parametrize(

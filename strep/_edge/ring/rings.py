@@ -14,7 +14,7 @@ from ..udp.address import UdpAddress
 from ..udp.base import Port
 from ..udp.clock import SteadyClock
 from .expression import sniffing_program
-from .frames import SniffDecoder
+from .frames import BATCH_FRAMES, SniffDecoder
 from .guard import GuardPort
 from .layout import ALL, IPV4, IPV6, IpVersion
 from .machine import LocalAddresses, interfaces_of, named_interfaces
@@ -59,6 +59,7 @@ class Rings:
         self.full = False
         self.emptied_ns = clock.now_ns()
         """What had come by then has been received."""
+        self.rows = BATCH_FRAMES
         self.role = "ring" if sniff is None else "sniff"
         self.skipped: Counter[str] = Counter()
         """What came and is no usable datagram of ours, by cause."""

@@ -108,9 +108,11 @@ class PortGroup(Reader, Protocol):
     """Ports that come and go, and are read together. A port that cannot be read keeps no other from being read.
 
     ``emptied_ns``  what had come to any of them by then has been received, on the clock of ``arrival_ns``.
+    ``rows``        how many datagrams a batch has at most.
     """
 
     emptied_ns: int
+    rows: int
 
     def open(self, address: UdpAddress, receive_buffer: int) -> Port:
         """Bind a port. It is not read before :meth:`add`. Raises BindError, ConfigurationError."""

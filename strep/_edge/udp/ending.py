@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -70,16 +72,28 @@ def _count_singly(sock: socket.socket, until_s: float) -> int:
 
 
 def _count_many(sock: socket.socket, until_s: float) -> int:
-    """The messages have no buffers, so the kernel copies nothing."""
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         return _count_singly(sock, until_s)
-    receive = ctypes.CDLL(None, use_errno=True).recvmmsg
-    receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
-    messages = np.zeros((_COUNTED_A_CALL, _MSGHDR_BYTES), np.uint8)
+    take = _taking()
     count = 0
     while time.monotonic() < until_s:
-        found = receive(sock.fileno(), messages.ctypes.data, _COUNTED_A_CALL, _MSG_DONTWAIT | _MSG_TRUNC, None)
+        found = take(sock.fileno())
         if found <= 0:
             break
         count += found
     return count
+
+
+@functools.cache  # there may be thousands of sockets
+def _taking() -> Callable[[int], int]:
+    """Takes up to 1,024 datagrams from a socket, by its file descriptor; returns how many, or below 0. The messages
+    have no buffers, so the kernel copies nothing; what it notes in them nobody reads."""
+    receive = ctypes.CDLL(None, use_errno=True).recvmmsg
+    receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+    messages = np.zeros((_COUNTED_A_CALL, _MSGHDR_BYTES), np.uint8)
+    at, flags = messages.ctypes.data, _MSG_DONTWAIT | _MSG_TRUNC
+
+    def take(number: int, kept: object = messages) -> int:
+        return int(receive(number, at, _COUNTED_A_CALL, flags, None))
+
+    return take

@@ -73,7 +73,7 @@ class SharedGroup(Generic[P]):
     def __init__(self, rows: int, clock: SteadyClock, *, watching: bool) -> None:
         self.full = False
         self.emptied_ns = clock.now_ns()
-        self._rows = rows
+        self.rows = rows
         self._clock = clock
         self._stamps = ManyStamps(clock)
         self._entries: dict[int, _Entry[P]] = {}  # by file descriptor

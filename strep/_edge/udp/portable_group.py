@@ -37,7 +37,7 @@ class PortableGroup(SharedGroup[PortablePort]):
         return in_order(self._table.batch(self._table.stamps(0, count)), self._sorted) if count else None
 
     def _begin(self) -> int:
-        return self._rows
+        return self.rows
 
     def _fill_next(self, number: int, at: int, most: int) -> int:
         return self._entries[number].port.fill(most)

@@ -6,6 +6,7 @@ import socket
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..._model.datagrams import ROW_BYTES, DatagramBatch
 from ..._model.exceptions import ConfigurationError
@@ -21,6 +22,8 @@ from .stamps import stamp_datagrams
 __all__ = ["MmsgGroup"]
 
 _ROWS: Final = 4096
+_MOST_ROWS: Final = 32_768
+_ROWS_A_PORT: Final = 16  # what comes to one of a call in a third of a second
 
 
 class MmsgPort(BoundPort):
@@ -34,25 +37,42 @@ class MmsgPort(BoundPort):
 
 
 class MmsgGroup(SharedGroup[MmsgPort]):
-    """``recvmmsg``: one system call for each port that has something. All ports are of one address family."""
+    """``recvmmsg``: one system call for each port that has something. All ports are of one address family. The more
+    ports there are, the more rows the table has: what comes to all of them between two looks; but not with ``rows``."""
 
-    def __init__(self, clock: SteadyClock, spill: Spill, *, watching: bool, rows: int = _ROWS) -> None:
-        super().__init__(rows, clock, watching=watching)
+    def __init__(self, clock: SteadyClock, spill: Spill, *, watching: bool, rows: int | None = None) -> None:
+        super().__init__(_ROWS if rows is None else rows, clock, watching=watching)
         self._spill = spill
         self._family: socket.AddressFamily | None = None
         self._table: MessageTable
-        self._sorted = aligned_slab(rows, DENSE_BYTES)
+        self._sorted: npt.NDArray[np.uint8]
+        self._most_rows = _MOST_ROWS if rows is None else rows
 
     def open(self, address: UdpAddress, receive_buffer: int) -> MmsgPort:
         if self._family is None:
             self._family = address.family
-            self._table = MessageTable(self._rows, self._spill, ipv6=address.family == socket.AF_INET6)
-            self._fill = self._table.fill
+            self._make_table(self.rows)
         if address.family != self._family:
             raise ConfigurationError(f"udp:{address}: ports of pairs are of one address family, give them one host")
         return MmsgPort(address, receive_buffer=receive_buffer, clock=self._clock)
 
+    def _make_table(self, rows: int) -> None:
+        self._table = MessageTable(rows, self._spill, ipv6=self._family == socket.AF_INET6)
+        self._sorted = aligned_slab(rows, DENSE_BYTES)
+        self._fill = self._table.fill
+        self.rows = rows
+
+    def _grow(self, rows: int) -> None:
+        """More rows, all of them free. Without memory for them, more looks read what comes."""
+        try:
+            self._make_table(rows)
+        except (OSError, MemoryError):
+            self._most_rows = self.rows
+
     def _begin(self) -> int:
+        wanted = min(len(self._entries) * _ROWS_A_PORT, self._most_rows)
+        if wanted > self.rows:
+            self._grow(1 << (wanted - 1).bit_length())
         self._table.begin()
         return self._table.most
 

@@ -29,7 +29,7 @@ __all__ = ["Admission", "first_of_each_stream"]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
-_STREAMS_A_TICK: Final = 256  # new ones: a flood of pairs costs a bounded time
+_STREAMS_A_TICK: Final = 256  # new ones that somebody may have invented: a flood of pairs costs a bounded time
 _SHARED_PORTS_A_TICK: Final = 8  # new sources on ports that rx and tx share, which are looked at one by one
 _EVICTABLE_SILENCE_NS: Final = 200_000_000  # after which a stream of a few packets may be evicted
 _TOLD_AGAIN_NS: Final = 10 * SECOND_NS  # that a limit is reached
@@ -55,10 +55,12 @@ class Admission:
     def admit(self, proofs: Proofs, *, apart: bool = False) -> Iterator[Decision]:
         """Sources of unknown streams have proved themselves. Those that are too many now stay on probation, and end
         there or prove themselves again. ``apart``: they become siblings of streams of their port and SSRC."""
-        proofs = proofs.take(slice(0, _STREAMS_A_TICK - self._admitted))
+        expected = self._state.registry.expected(proofs.hi, proofs.lo, proofs.tag)
+        asking = np.cumsum(~expected)
+        proofs = proofs.take(np.flatnonzero(expected | (asking <= _STREAMS_A_TICK - self._admitted)))
         if not len(proofs):
             return
-        self._admitted += len(proofs)
+        self._admitted += min(int(asking[-1]), _STREAMS_A_TICK - self._admitted)
         first = first_of_each_stream((proofs.source if apart else proofs.hi, proofs.lo, proofs.tag))
         if len(first) < len(proofs):
             proofs = proofs.take(first)  # a stream's other sources prove themselves again, as those that change it
@@ -67,7 +69,9 @@ class Admission:
             self.without_room += refused
             yield from self._refuse(refused, "streams", proofs.take(slice(len(proofs) - refused, len(proofs))))
             proofs = proofs.take(slice(0, len(proofs) - refused))
-        granted = np.array(self._limits.grant(SourcePins.hosts(proofs.source).tolist(), self._tick_ns), np.bool_)
+        granted = self._state.registry.expected(proofs.hi, proofs.lo, proofs.tag)
+        rest = np.flatnonzero(~granted)
+        granted[rest] = self._limits.grant(SourcePins.hosts(proofs.source[rest]).tolist(), self._tick_ns)
         if not granted.all():
             others = np.flatnonzero(~granted)
             yield from self._refuse(others.size, "source", proofs.take(others))

@@ -49,6 +49,7 @@ class PortKeys:
         self.call_legs: dict[int, uuid.UUID | None] = {}  # by pair
         self.pair_names: dict[int, str] = {}  # by pair: the name that both directions of an unnamed leg share
         self._bindings: dict[int, PortBinding] = {}  # by port
+        self._legs: dict[tuple[int, int], set[int]] = {}  # by hi and lo of a named leg: its ports of one direction each
         self._hi = np.zeros(_PORTS, np.uint64)
         self._lo = np.arange(_PORTS, dtype=np.uint64)
         self._tag = np.full(_PORTS, KIND_AUTO << KIND_SHIFT, np.uint64)
@@ -73,6 +74,7 @@ class PortKeys:
             if binding.call_leg_id is not None:
                 kind = KIND_CALL_LEG
                 hi, lo = divmod(binding.call_leg_id.int, 1 << 64)
+                self._legs.setdefault((hi, lo), set()).add(port)
         self._hi[port], self._lo[port], self._tag[port] = hi, lo, direction | kind << KIND_SHIFT
         self._by_ssrc[port] = kind == KIND_SHARED
 
@@ -83,6 +85,11 @@ class PortKeys:
             if binding is not None:
                 self.call_legs.pop(binding.pair, None)
                 self.pair_names.pop(binding.pair, None)
+                leg = int(self._hi[port]), int(self._lo[port])
+                if port in (ports_of_leg := self._legs.get(leg, set())):
+                    ports_of_leg.remove(port)
+                    if not ports_of_leg:
+                        del self._legs[leg]
                 self._hi[port], self._lo[port], self._tag[port] = 0, port, KIND_AUTO << KIND_SHIFT
                 self._by_ssrc[port] = 1
 
@@ -98,3 +105,12 @@ class PortKeys:
         if destination is not None:
             lo |= np.where(kind_of(tag) == KIND_AUTO, destination, 0)
         return self._hi.take(port), lo, tag
+
+    def are_of_ports(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.bool_]:
+        """Of keys, which are of legs that have ports of their own, one for each direction, bool (n,)."""
+        kind = kind_of(tag)
+        found: npt.NDArray[np.bool_] = kind == KIND_BOUND
+        if self._legs:
+            for i in np.flatnonzero(kind == KIND_CALL_LEG).tolist():
+                found[i] = (int(hi[i]), int(lo[i])) in self._legs
+        return found

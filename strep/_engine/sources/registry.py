@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..._model.addresses import format_address
 from ..._model.types import Direction, Leg, StreamInfo
 from .announcements import Announcements
-from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Key, kind_of_tag
+from .keys import KIND_AUTO, KIND_BOUND, KIND_CALL_LEG, KIND_SHARED, Key, kind_of, kind_of_tag
 from .port_keys import PortBinding, PortKeys
 
 __all__ = ["Registry"]
@@ -65,6 +65,14 @@ class Registry:
     def legs_are_known(self) -> bool:
         """Whether nobody can have streams of legs that he invented."""
         return self.announcements is not None or self._call_legs is not None
+
+    def expected(self, hi: U64, lo: U64, tag: U64) -> npt.NDArray[np.bool_]:
+        """Of keys of new streams, which nobody can invent, bool (n,): there are only as many as ports of pairs and
+        legs that are known."""
+        expected = self._ports.are_of_ports(hi, lo, tag)
+        if self.legs_are_known:
+            expected |= kind_of(tag) == KIND_CALL_LEG
+        return expected
 
     @property
     def room(self) -> int:
