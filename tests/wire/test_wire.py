@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def zlib_shard(leg: str) -> int:
 def _infos(data: bytes) -> list[bytes]:
     columns = unpack(data).columns
     ends = columns["stream_info_offset"].tolist() if columns else []
-    return [columns["stream_info"].tobytes()[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [columns["stream_info"].tobytes()[a:b] for a, b in pairwise(ends)]
 
 
 @settings(max_examples=usual_or_slow(30, 400), deadline=None)
@@ -186,9 +187,8 @@ def test_whatever_is_lost_or_told_twice_is_a_gap_or_left_out(data: st.DataObject
             heard.read(message.data)
             if i in twice:
                 heard.read(message.data)
-        for event in other.read(message.data, 0.0):
-            if isinstance(event, BlockBatch) and i not in lost:
-                kept.append(event)
+        events = other.read(message.data, 0.0)
+        kept += [event for event in events if isinstance(event, BlockBatch) and i not in lost]
     told = heard.audio()
     came = {key: [] for key in whole}
     for batch in kept:
@@ -220,7 +220,7 @@ def test_messages_are_never_larger_than_they_may_be(most_bytes: int) -> None:
     writer = WireWriter("a", 2, most_bytes=most_bytes)
     for _ in range(1000):
         writer.event(StreamEvent(result.started[0], "tone", 1, T0, 0.0, {"text": "ü" * 100}))
-    messages = [m for m in written(result, writer, cuts=10**6)]
+    messages = written(result, writer, cuts=10**6)
     assert len(messages) > 10
     assert max(len(m.data) for m in messages) <= most_bytes
     heard = Heard()
