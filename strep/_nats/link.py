@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from .._model.exceptions import MissingExtraError
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.js import JetStreamContext
 
-__all__ = ["Link", "import_nats"]
+__all__ = ["Link", "end_tasks", "import_nats"]
 
 _CONNECTING_S: Final = 5.0
 _AGAIN_S: Final = 0.25
@@ -32,6 +32,16 @@ def import_nats() -> Any:
     except ImportError as error:
         raise MissingExtraError(f"the client of NATS is not installed: {install('nats')}") from error
     return nats
+
+
+async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait until they have ended. ``asyncio.wait_for`` of Python 3.11, which the client uses, forgets
+    that it was cancelled if what it waited for comes at the same time: then they are told again."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
 
 
 class Link:

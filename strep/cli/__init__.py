@@ -29,6 +29,10 @@ _COMMANDS: Final = {
     "doctor": ("doctor", "Check port, buffers, system calls, clock and disk."),
     "fork": ("fork", "Start and stop forking a call's media."),
     "inspect": ("replay", "Show the streams in a capture FILE with loss and jitter."),
+    "listen": (
+        "listen",
+        "Record streams that other machines publish to NATS; write WAV files and summary.json to --out.",
+    ),
     "plot": (
         "plot",
         "Draw each call leg of a capture DIR: waveforms, spectrograms, losses, talk, keys, MOS.",

@@ -18,7 +18,7 @@ from .._model.events import Ended, Event, Started
 from .._model.exceptions import ConfigurationError, WireError
 from .._model.report import StreamReport, Totals, summary_of
 from .._model.types import StreamEvent, StreamInfo
-from .._nats.link import Link, import_nats
+from .._nats.link import Link, end_tasks, import_nats
 from .._nats.names import Subjects, checked_name, checked_servers, shards_of, stream_name
 from .._threads.incidents import Incident, Incidents
 from ..sinks.base import Sink, as_sink
@@ -150,9 +150,7 @@ class Receiver:
         if self._link is None or self._stopped:
             return
         self._stopped = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await end_tasks(self._tasks)
         await self._close(list(self._shards), done=True)
         self._handle(self._reader.end("closed"))
         self._hub.finish()

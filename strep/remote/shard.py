@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from .._nats.link import Link, import_nats
+from .._nats.link import Link, end_tasks, import_nats
 
 __all__ = ["ShardConsumer"]
 
@@ -168,8 +168,7 @@ class ShardConsumer:
 
     async def close(self, *, done: bool) -> None:
         """Hear no more. ``done``: what was heard is finished, and whoever is next begins behind it."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end_tasks([self._task])
         await self._unsubscribe()
         if done:
             await self._acknowledge(float("inf"))

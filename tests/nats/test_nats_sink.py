@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from broker import Broker, broker
 from live import hashes, listening, send_paced, until
-from support import packet
+from support import leg_id, packet
 
 import strep
 from strep import remote
@@ -62,7 +62,7 @@ def who(stream: strep.StreamInfo) -> tuple[object, ...]:
 def datagrams(count: int, legs: int = LEGS, first: int = 0) -> list[bytes]:
     """Both directions of some legs; every thirtieth packet is lost."""
     return [
-        packet(k, call=_leg(leg), direction=direction, ssrc=2 * leg + direction + 1)
+        packet(k, call=leg_id(leg), direction=direction, ssrc=2 * leg + direction + 1)
         for k in range(first, first + count)
         for leg in range(legs)
         for direction in (0, 1)
@@ -70,10 +70,8 @@ def datagrams(count: int, legs: int = LEGS, first: int = 0) -> list[bytes]:
     ]
 
 
-def _leg(number: int) -> object:
-    from support import leg_id
-
-    return leg_id(number)
+def receiving(sinks: list[BaseSink], drain_s: float) -> strep.Receiver:
+    return strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=sinks, drain_s=drain_s)
 
 
 async def heard_all(receiver: remote.Receiver, streams: int, seconds: float = 60) -> None:
@@ -86,16 +84,16 @@ async def test_a_listener_s_files_are_those_of_who_received(tmp_path: Path, payl
     with broker(tmp_path / "broker") as server:
         here, sink, there = WavSink(tmp_path / "here"), NatsSink(server.url, payload=payload), Audit()
         async with remote.Receiver(server.url, sinks=[WavSink(tmp_path / "there"), there]) as listener:
-            async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[here, sink], drain_s=5) as receiver:
+            async with receiving([here, sink], 5) as receiver:
                 await send_paced(listening(receiver), datagrams(100), 300)
             await heard_all(listener, 2 * LEGS)
+            figures = listener.figures()
         assert sink.report()["dropped_frames"] == 0
         assert hashes(tmp_path / "there") == hashes(tmp_path / "here")
         assert len(hashes(tmp_path / "here")) == 2 * LEGS
         assert (there.wrong, there.overrun) == ([], 0)
         mine = {who(r.stream): r.as_dict() for r in receiver.reports()}
         assert {who(r.stream): r.as_dict() for r in listener.reports()} == mine
-        figures = listener.figures()
         assert (figures.lost, figures.refused, figures.shards) == (0, {}, 64)
         assert figures.messages == sink.report()["messages"]
         assert figures.messages < len(datagrams(100)) / 2
@@ -109,7 +107,7 @@ async def test_frames_events_and_streams_are_as_of_a_receiver(tmp_path: Path) ->
         told: list[strep.StreamEvent] = []
 
         async def consume(stream: strep.Stream) -> None:
-            async for frame in stream.frames(frame_ms=20):
+            async for frame in stream.frames(ms=20):
                 frames[who(stream.info)] = frames.get(who(stream.info), 0) + len(frame.samples)
 
         async with remote.Receiver(server.url, group="asr", sinks=[DtmfDetector()]) as listener:
@@ -124,13 +122,18 @@ async def test_frames_events_and_streams_are_as_of_a_receiver(tmp_path: Path) ->
                     told.append(event)  # noqa: PERF401  # as they come
 
             tasks = [asyncio.create_task(listen()), asyncio.create_task(hear())]
-            async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[NatsSink(server.url, shards=4)], drain_s=5) as receiver:
-                keys = [packet(k, payload_type=101, timestamp=16_000, payload=bytes([5, 10 | (k > 104) << 7, 0, 160 * 0 + 200]))
-                        for k in range(100, 108)]  # fmt: skip
+            async with receiving([NatsSink(server.url, shards=4)], 5) as receiver:
+                payloads = [bytes([5, 10 | (k > 104) << 7, 0, 200]) for k in range(100, 108)]
+                keys = [
+                    packet(100 + i, payload_type=101, timestamp=16_000, payload=payload)
+                    for i, payload in enumerate(payloads)
+                ]
                 await send_paced(listening(receiver), [*datagrams(100, legs=1), *keys], 40)
             await heard_all(listener, 2)
         await asyncio.wait(tasks, timeout=10)
-        assert {key: n // 160 for key, n in frames.items()} == {who(r.stream): r.samples // 160 for r in receiver.reports()}
+        assert {key: n // 160 for key, n in frames.items()} == {
+            who(r.stream): r.samples // 160 for r in receiver.reports()
+        }
         assert [(event.kind, event.data["digit"]) for event in told] == [("dtmf", "5")]
 
 
@@ -150,7 +153,7 @@ async def outage(tmp_path: Path, gone_s: float, packets: int, legs: int) -> None
         sink, audit = NatsSink(server.url), Audit()
         async with remote.Receiver(server.url, sinks=[WavSink(tmp_path / "there"), audit]) as listener:
             sinks = [WavSink(tmp_path / "here"), sink]
-            async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=sinks, drain_s=20) as receiver:
+            async with receiving(sinks, 20) as receiver:
                 target = listening(receiver)
                 await send_paced(target, datagrams(packets // 4, legs), 2 * legs)
                 await until(lambda: listener.live_streams == 2 * legs)
@@ -174,7 +177,7 @@ async def test_a_broker_that_lost_all_is_published_to_and_heard_again(tmp_path: 
     with broker(tmp_path / "broker") as server:
         sink, audit, here = NatsSink(server.url, storage="memory"), Audit(), Audit()
         async with remote.Receiver(server.url, sinks=[audit]) as listener:
-            async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[here, sink], drain_s=20) as receiver:
+            async with receiving([here, sink], 20) as receiver:
                 target = listening(receiver)
                 await send_paced(target, datagrams(100), 2 * LEGS)
                 await until(lambda: listener.live_streams == 2 * LEGS)
@@ -208,10 +211,10 @@ async def test_what_finds_no_room_is_a_gap_and_counted_and_ends_are_told(tmp_pat
     server = Broker(tmp_path / "broker")
     sink, audit, here = NatsSink(server.url, spool_bytes=1 << 20), Audit(), Audit()
     async with remote.Receiver(server.url, sinks=[audit]) as listener:
-        async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[here, sink], drain_s=20) as receiver:
+        async with receiving([here, sink], 20) as receiver:
             await send_paced(listening(receiver), datagrams(400), 4 * LEGS)
             await until(lambda: sink.report()["dropped_messages"] > 100)
-            assert "no connection" in sink.report()["problem"] or sink.report()["problem"] is None
+            assert "connection" in sink.report()["problem"]
             assert sink.report()["waiting_bytes"] <= 2 << 20
             await asyncio.to_thread(server.start)
             await until(lambda: sink.report()["waiting_bytes"] == 0)
@@ -242,11 +245,9 @@ async def test_a_full_store_is_waited_for(tmp_path: Path) -> None:
     with broker(tmp_path / "broker") as server:
         client = await nats.connect(server.url)
         context = client.jetstream()
-        await context.add_stream(
-            name="strep", subjects=["strep.8.*"], max_bytes=400_000, discard="new", storage="file"
-        )
+        await context.add_stream(name="strep", subjects=["strep.8.*"], max_bytes=400_000, discard="new", storage="file")
         sink, here, audit = NatsSink(server.url, shards=8), Audit(), Audit()
-        async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[here, sink], drain_s=10) as receiver:
+        async with receiving([here, sink], 10) as receiver:
             await send_paced(listening(receiver), datagrams(200), 4 * LEGS)
             await until(lambda: "maximum bytes exceeded" in str(sink.report()["problem"]))
             assert sink.report()["dropped_frames"] == 0
@@ -272,7 +273,7 @@ async def test_a_store_that_discards_the_old_makes_gaps_for_who_is_late(tmp_path
         client = await nats.connect(server.url)
         await client.jetstream().add_stream(name="strep", subjects=["strep.8.*"], max_bytes=400_000, storage="file")
         sink, here, audit = NatsSink(server.url, shards=8), Audit(), Audit()
-        async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[here, sink], drain_s=10) as receiver:
+        async with receiving([here, sink], 10) as receiver:
             await send_paced(listening(receiver), datagrams(200), 4 * LEGS)
         async with remote.Receiver(server.url, sinks=[audit]) as listener:
             await heard_all(listener, 1)
@@ -307,10 +308,10 @@ def test_wrong_arguments_say_what_is_right(options: dict[str, object], text: str
 async def test_another_number_of_shards_on_one_subject_is_told(tmp_path: Path) -> None:
     with broker(tmp_path / "broker") as server:
         first, second = NatsSink(server.url, shards=4), NatsSink(server.url, shards=8)
-        async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[first], drain_s=0) as receiver:
+        async with receiving([first], 0) as receiver:
             await send_paced(listening(receiver), datagrams(20), 100)
             await until(lambda: first.report()["messages"])
-        async with strep.Receiver("udp:127.0.0.1:0", transport="recvmmsg", sinks=[second], drain_s=0) as receiver:
+        async with receiving([second], 0) as receiver:
             await send_paced(listening(receiver), datagrams(20), 100)
             await until(lambda: "give shards=4" in str(second.report()["problem"]))
             with contextlib.suppress(TimeoutError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from ..._nats.link import Link, import_nats
+from ..._nats.link import Link, end_tasks, import_nats
 from ..._nats.names import Subjects, shards_of
 from ...wire import MAJOR, MINOR, WireMessage
 from .spool import Spool
@@ -74,13 +74,18 @@ class Publisher:
         self.again = 0  # times that a message was sent once more
         self.dropped_messages = 0
         self.last_s = 0.0  # monotonic, when a message was stored
-        self.problem: str | None = None
+        self._problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="strep-nats", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is published at the moment."""
+        return self._problem or (self._link.problem if self._link is not None else None)
 
     @property
     def connections(self) -> int:
@@ -112,8 +117,7 @@ class Publisher:
             while self._active and time.monotonic() < self._deadline_s:
                 await asyncio.wait(self._active.values(), timeout=0.05)
         finally:
-            for task in [connecting, *self._active.values()]:
-                task.cancel()
+            await end_tasks([connecting, *self._active.values()])
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(0.2):
                     await self._link.close()
@@ -168,7 +172,7 @@ class Publisher:
         """Whether the broker has stored it."""
         errors, jetstream_errors = self._nats.errors, self._nats.js.errors
         if 0 < self.room < len(message.data):  # the bound is another than when it was made
-            self.problem = f"messages of {len(message.data)} bytes: the server takes {self.room}, raise max_payload"
+            self._problem = f"messages of {len(message.data)} bytes: the server takes {self.room}, raise max_payload"
             self.dropped_messages += 1
             self._dropped(message)
             return True
@@ -185,15 +189,15 @@ class Publisher:
             )
         except jetstream_errors.NoStreamResponseError:
             self._ready = False  # a broker with streams in memory was started again
-            self.problem = "the stream is gone, and is made again"
+            self._problem = "the stream is gone, and is made again"
             return False
         except (errors.Error, OSError, TimeoutError, asyncio.InvalidStateError) as error:
-            self.problem = f"NATS does not store messages: {_told(error)}"
+            self._problem = f"NATS does not store messages: {_told(error)}"
             return False
         self.published += 1
         self.published_bytes += len(message.data)
         self.last_s = time.monotonic()
-        self.problem = None
+        self._problem = None
         return True
 
     async def _stream(self) -> Any:

@@ -164,11 +164,10 @@ class NatsSink(BaseSink):
         ``again`` counts messages that were sent once more, ``connections`` those to the broker; ``dropped_messages``
         found no room, ``dropped_records`` are events that found none."""
         publisher = self._publisher
-        link_problem = publisher is not None and publisher.problem
         return {
             "kind": self.kind,
             "failed": None,
-            "problem": link_problem or None,
+            "problem": publisher.problem if publisher else None,
             "dropped_frames": self.dropped_frames,
             "dropped_messages": publisher.dropped_messages if publisher else 0,
             "dropped_records": self._writer.dropped_records,
