@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.js import JetStreamContext
 
-__all__ = ["Link", "end_tasks", "import_nats"]
+__all__ = ["Link", "end_tasks", "import_nats", "loop_factory"]
 
 _CONNECTING_S: Final = 5.0
 _AGAIN_S: Final = 0.25
@@ -32,6 +32,15 @@ def import_nats() -> Any:
     except ImportError as error:
         raise MissingExtraError(f"the client of NATS is not installed: {install('nats')}") from error
     return nats
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Makes loops of uvloop, which copy less of what they send; None, asyncio's own, where it is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:

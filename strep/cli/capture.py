@@ -27,7 +27,6 @@ from .events import EventSink, EventWriter, emit, events_lost, write_incidents
 from .exit_codes import EXIT_SINK
 from .found import Found, every_sink
 from .limits import hide_key
-from .lock import DirectoryLock
 from .options import (
     http_address,
     leg_options,
@@ -39,12 +38,12 @@ from .options import (
     values_of,
 )
 from .output import Output, nats_options, output_options
-from .results import check_writable, keep_summary, sink_failed, undecodable, wrote
+from .results import keep_summary, locked, sink_failed, undecodable, wrote
 from .running import console, favor_receiving, run_async, stop_on_signals
 from .tables import stream_table, totals_line
 from .workers import WorkerSinks
 
-__all__ = ["CaptureOptions", "capture", "locked", "run_capture"]
+__all__ = ["CaptureOptions", "capture", "run_capture"]
 
 _WAY: Final = "strep capture"
 _DEFAULT_LISTEN: Final = "0.0.0.0:9000"
@@ -103,14 +102,6 @@ def capture(**options: Any) -> None:
     settings = settings_of(_WAY, options)
     with locked(own.out):
         sys.exit(run_async(lambda: run_capture(settings, output, own)))
-
-
-def locked(out: Path | None, command: str = "capture") -> contextlib.AbstractContextManager[object]:
-    """The directory as ours alone. Raises ConfigurationError."""
-    if out is None:
-        return contextlib.nullcontext()
-    check_writable(out)
-    return DirectoryLock(out, command)
 
 
 async def run_capture(settings: Settings, output: Output, own: CaptureOptions) -> int:

@@ -13,12 +13,11 @@ import click
 from rich.console import Console
 
 from ..remote import Receiver
-from .capture import locked
 from .events import EventSink, EventWriter, emit, events_lost, write_incidents
 from .exit_codes import EXIT_SINK
 from .options import values_of
 from .output import Output, output_options
-from .results import keep_summary, sink_failed, wrote
+from .results import keep_summary, locked, sink_failed, wrote
 from .running import console, favor_receiving, run_async, stop_on_signals
 
 __all__ = ["listen"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -30,13 +31,13 @@ def block_bytes(part: Part) -> I64:
     return size
 
 
-def cut_long_blocks(part: Part, most: int, rate: I64) -> Part:
-    """The same blocks, those of more than ``most`` bytes cut into such as are not, if their packets allow it. ``rate``
-    int64 (m,): sample frames per second."""
+def cut_long_blocks(part: Part, most: int, rates: Callable[[I64], I64]) -> Part:
+    """The same blocks, those of more than ``most`` bytes cut into such as are not, if their packets allow it. ``rates``
+    tells the sample frames per second of slots."""
     size = block_bytes(part)
     if not len(size) or int(size.max()) <= most:
         return part
-    columns, packets = part.columns, part.packets
+    columns, packets, rate = part.columns, part.packets, rates(part.slot)
     first = np.append(0, np.cumsum(packets))
     frames = np.append(0, np.cumsum(part.packet_columns["packet_frames"]))
     pieces = np.minimum(np.maximum(-(-size // max(most, 1)) * 2, 1), np.maximum(packets, 1))

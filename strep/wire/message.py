@@ -125,11 +125,12 @@ def _columns(listed: object, body: memoryview, body_bytes: int) -> dict[str, npt
         if not isinstance(one, list) or len(one) < 3 or not isinstance(one[0], str) or not isinstance(one[1], str):
             raise WireError("a column is none: [name, type, count]")
         name, dtype, count = one[0], one[1], integer(one[2], "a count", 0, body_bytes)
-        width = _width(dtype)
+        known = COLUMNS.get(name)
+        width = _width(dtype) if known is None or known.dtype != dtype else int(dtype[2:])
         if at + width * count > body_bytes:
             raise WireError(f"column {name[:40]!r} ends behind the message")
-        if name in COLUMNS:
-            if dtype != COLUMNS[name].dtype or name in found:
+        if known is not None:
+            if dtype != known.dtype or name in found:
                 raise WireError(f"column {name!r} is of type {dtype[:10]!r}, or there twice")
             found[name] = np.frombuffer(body, dtype, count, at)
         at += padded(width * count)

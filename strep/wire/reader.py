@@ -15,9 +15,10 @@ from .._model.blocks import BlockBatch
 from .._model.events import Ended, Event, Started
 from .._model.exceptions import WireError
 from .._model.report import StreamReport
-from .._model.types import Codec, GapCause, StreamInfo
+from .._model.types import Codec, StreamInfo
 from .message import Message, unpack
 from .nouns import as_object, event_of, info_of, integer, parsed_json, report_of, update
+from .progress import Progress
 
 __all__ = ["ReaderFigures", "WireReader"]
 
@@ -51,6 +52,21 @@ class _Writer:
     number: int
     heard_s: float
     streams: dict[int, _Live] = field(default_factory=dict)  # by the sender's serial
+    table: _Table | None = None  # of its last message
+
+
+class _Table:
+    """The streams of a message: ``told`` is what it says of them. None: there are too many streams."""
+
+    def __init__(self, told: tuple[bytes, bytes], lives: list[_Live | None]) -> None:
+        self.told = told
+        self.infos: list[Any] = [None if live is None else live.info for live in lives]
+        codecs: list[Codec | None] = [None if info is None else info.codec for info in self.infos]
+        self.codecs = codecs
+        self.row = np.array([-1 if info is None else info.index for info in self.infos], np.int64)
+        self.width = np.array([0 if codec is None else _TABLED.get(codec.name, 0) for codec in codecs], np.int64)
+        self.channels = np.array([0 if codec is None else codec.channels for codec in codecs], np.int64)
+        self.nobody = np.array([codec is None for codec in codecs], np.bool_)
 
 
 @dataclass(slots=True)
@@ -58,10 +74,6 @@ class _Live:
     info: StreamInfo
     serial: int  # the sender's
     told: bytes  # the JSON of ``info``
-    next: int = -1  # position behind the last frame; -1: none came
-    packets: int = 0
-    gap_frames: int = 0
-    last_arrival_ns: int = 0
 
 
 class WireReader:
@@ -78,6 +90,7 @@ class WireReader:
         self.figures = ReaderFigures()
         self._max_streams = max_streams
         self._writers: OrderedDict[tuple[str, int], _Writer] = OrderedDict()
+        self._progress = Progress()
         self._serial = 0
         self._rows: list[int] = []
         self._row = 0
@@ -94,9 +107,10 @@ class WireReader:
         report = StreamReport.empty(stream, "")
         live = self._by_serial.get(stream.serial)
         if live is not None:
-            report.packets_received = report.packets_expected = live.packets
-            report.samples, report.gap_samples = max(live.next, 0), live.gap_frames
-            report.last_arrival_ns = live.last_arrival_ns
+            row, known = stream.index, self._progress
+            report.packets_received = report.packets_expected = int(known.packets[row])
+            report.samples, report.gap_samples = max(int(known.next[row]), 0), int(known.gap_frames[row])
+            report.last_arrival_ns = int(known.last_arrival_ns[row])
             report.sources = 1
         return report
 
@@ -150,8 +164,8 @@ class WireReader:
             gone = self._gone.get((message.sender, serial))
             live = None if gone is not None else self._live(writer, serial, told)
             info = gone if live is None else live.info
-            if kind == "started" and live is not None and live.next < 0:
-                live.next = 0  # heard from its first frame on: what is missing before the next is a gap
+            if kind == "started" and live is not None:
+                self._progress.expect_all(live.info.index)
             if kind == "event" and info is not None:
                 happened.append(event_of(as_object(record.get("event"), "an event"), info))
             elif kind == "ended" and live is not None:
@@ -167,25 +181,30 @@ class WireReader:
                 self._forget(message.sender, writer, live)
                 yield event
 
-    def _table(self, message: Message, writer: _Writer) -> list[_Live | None]:
-        if not message.columns:
-            return []
-        serials = message.columns["stream_serial"].tolist()
-        ends = message.columns["stream_info_offset"].tolist()
-        infos = message.columns["stream_info"].tobytes()
-        table: list[_Live | None] = []
-        for serial, a, b in zip(serials, ends, ends[1:], strict=False):
-            told = infos[a:b]
+    def _table(self, message: Message, writer: _Writer) -> _Table | None:
+        columns = message.columns
+        if not columns:
+            return None
+        infos = columns["stream_info"].tobytes()
+        told = columns["stream_serial"].tobytes() + columns["stream_info_offset"].tobytes(), infos
+        if writer.table is not None and writer.table.told == told:
+            return writer.table
+        ends = columns["stream_info_offset"].tolist()
+        lives: list[_Live | None] = []
+        for serial, a, b in zip(columns["stream_serial"].tolist(), ends, ends[1:], strict=False):
+            one = infos[a:b]
             live = writer.streams.get(serial)
-            if live is None or live.told != told:
-                live = self._live(writer, serial, parsed_json(told, "a stream"))
+            if live is None or live.told != one:
+                live = self._live(writer, serial, parsed_json(one, "a stream"))
                 if live is not None:
-                    live.told = told
-            table.append(live)
+                    live.told = one
+            lives.append(live)
+        table = writer.table = _Table(told, lives)
         return table
 
     def _live(self, writer: _Writer, serial: int, told: dict[str, Any]) -> _Live | None:
         live = writer.streams.get(serial)
+        writer.table = None
         if live is not None:
             update(live.info, info_of(told, live.info.index, live.info.serial))
             return live
@@ -202,11 +221,13 @@ class WireReader:
         self._row = max(self._row, row + 1)
         self._serial += 1
         live = writer.streams[serial] = self._by_serial[info.serial] = _Live(info, serial, b"")
+        self._progress.begin(row)
         self._began.append(Started(info))
         return live
 
     def _forget(self, sender: str, writer: _Writer, live: _Live) -> None:
         del writer.streams[live.serial]
+        writer.table = None
         del self._by_serial[live.info.serial]
         self._rows.append(live.info.index)
         self._gone[sender, live.serial] = live.info
@@ -215,27 +236,26 @@ class WireReader:
 
     # --- blocks ---------------------------------------------------------------------------------------------------
 
-    def _batch(self, message: Message, table: list[_Live | None]) -> BlockBatch | None:
+    def _batch(self, message: Message, table: _Table | None) -> BlockBatch | None:
         """The blocks of a message, those that nobody wants left out, gaps as they are here."""
         columns = message.columns
-        if not columns or not message.blocks:
+        if table is None or not message.blocks:
             return None
         of = columns["stream"]
-        lives = [table[i] for i in of.tolist()]
-        codecs = [None if live is None else live.info.codec for live in table]
-        decoder = _Decoding(columns, codecs)
-        gap_frames, gap_cause = columns["gap_frames"].copy(), columns["gap_cause"].copy()
-        keep = np.ones(len(lives), np.bool_)
-        self._join(columns, lives, gap_frames, gap_cause, keep)
+        decoder = _Decoding(columns, table)
+        row = table.row[of]
+        joined = self._progress.join(row, columns)
+        self.figures.lost_frames += joined.lost_frames
+        self.figures.doubled_frames += joined.doubled_frames
         transcoded = columns.get("transcoded")
         same: dict[str, Any] = {name: columns[name] for name in _KEPT}
         noise = _by_block(columns, "noise")
         fill = _by_block(columns, "fill")
         batch = BlockBatch(
-            streams=[_NOBODY if live is None else live.info for live in lives],
-            index=np.array([-1 if live is None else live.info.index for live in table], np.int64)[of],
-            gap_frames=gap_frames,
-            gap_cause=gap_cause,
+            streams=list(map(table.infos.__getitem__, of.tolist())),
+            index=row,
+            gap_frames=joined.gap_frames,
+            gap_cause=joined.gap_cause,
             **same,
             decode=decoder.samples,
             packet_offset=columns.get("packet_offset"),
@@ -244,38 +264,10 @@ class WireReader:
             noise={i: made.tobytes() for i, made in noise.items()},
             mask=columns.get("mask"),
         )
-        if not keep.all():
-            kept = np.flatnonzero(keep)
+        if joined.keep is not None and not joined.keep.all():
+            kept = np.flatnonzero(joined.keep)
             return batch.take(kept) if len(kept) else None
         return batch
-
-    def _join(
-        self, columns: dict[str, Any], lives: list[_Live | None], gap_frames: I64, gap_cause: Any, keep: Any
-    ) -> None:
-        """Give each block the gap that is before it here. Blocks of one stream are in order."""
-        first = columns["packet_first"].tolist()
-        rows = zip(
-            columns["position"].tolist(), columns["frames"].tolist(), columns["gap_frames"].tolist(), lives, strict=True
-        )
-        arrival = columns["packet_arrival_ns"]
-        for i, (position, frames, gap, live) in enumerate(rows):
-            if live is None:
-                keep[i] = False
-                continue
-            if live.next >= 0 and position - gap != live.next:
-                missing = position - live.next
-                if missing < 0:  # told before
-                    keep[i] = False
-                    self.figures.doubled_frames += frames
-                    continue
-                self.figures.lost_frames += max(missing - gap, 0)
-                gap = gap_frames[i] = missing
-                gap_cause[i] = GapCause.OVERRUN if missing else GapCause.NONE
-            live.next = position + frames
-            live.gap_frames += gap
-            live.packets += first[i + 1] - first[i]
-            if first[i + 1] > first[i]:
-                live.last_arrival_ns = int(arrival[first[i + 1] - 1])
 
     # --- ends that nobody tells -----------------------------------------------------------------------------------
 
@@ -306,7 +298,6 @@ _KEPT: Final = (
     "position", "frames", "rtp_timestamp", "arrival_ns", "time_ns", "offset", "payload", "payload_offset",
     "packet_first", "packet_frames", "packet_arrival_ns", "packet_rtp_timestamp",
 )  # fmt: skip
-_NOBODY: Any = None  # in place of a stream whose blocks are left out before anybody sees them
 
 
 def _by_block(columns: dict[str, npt.NDArray[Any]], what: str) -> dict[int, npt.NDArray[Any]]:
@@ -321,19 +312,16 @@ class _Decoding:
     """Samples of a message's blocks. Raises WireError if it has bytes that no table decodes, or not as many as the
     blocks say; later it raises nothing."""
 
-    def __init__(self, columns: dict[str, npt.NDArray[Any]], codecs: list[Codec | None]) -> None:
+    def __init__(self, columns: dict[str, npt.NDArray[Any]], table: _Table) -> None:
         of, decoded = columns["stream"], columns.get("decoded")
         self._columns = columns
-        self._codecs = codecs
-        self._native = np.ones(len(of), np.bool_) if decoded is None else decoded == 0
-        width = np.array([0 if codec is None else _TABLED.get(codec.name, 0) for codec in codecs], np.int64)
-        channels = np.array([0 if codec is None else codec.channels for codec in codecs], np.int64)[of]
-        values = np.diff(columns["offset"])
-        nobody = np.array([codec is None for codec in codecs])[of]
-        if bool(((values != columns["frames"] * channels) & ~nobody).any()):
+        self._codecs = table.codecs
+        native = self._native = np.ones(len(of), np.bool_) if decoded is None else decoded == 0
+        values, somebody = np.diff(columns["offset"]), ~table.nobody[of]
+        if bool(((values != columns["frames"] * table.channels[of]) & somebody).any()):
             raise WireError("blocks have other samples than their frames and channels")
-        bytes_ = np.diff(columns["payload_offset"])
-        if bool((self._native & ((bytes_ != values * width[of]) | (width[of] == 0)) & ~nobody).any()):
+        bytes_, width = np.diff(columns["payload_offset"]), table.width[of]
+        if bool((native & ((bytes_ != values * width) | (width == 0)) & somebody).any()):
             raise WireError("blocks have bytes that are not their samples")
 
     def samples(self) -> npt.NDArray[np.int16]:

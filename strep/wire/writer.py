@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -27,9 +26,9 @@ __all__ = ["WireMessage", "WireWriter", "shard_of"]
 I64 = npt.NDArray[np.int64]
 
 _TABLED: Final = frozenset(("PCMU", "PCMA", "L16"))  # codecs whose samples a table makes of each byte
-_SERIAL: Final = attrgetter("serial")
 _BEFORE_BLOCKS: Final = 4096  # bytes of a message beside its blocks, streams and records
 _MOST_RECORDS: Final = 200_000  # that wait: of events beyond it the oldest go
+_REFRESH_TICKS: Final = 8  # within which it is seen that something of a stream has changed
 _LEAST_BYTES: Final = 65_536
 
 
@@ -75,9 +74,13 @@ class WireWriter:
         self._slots: dict[int, int] = {}  # by serial
         self._free: list[int] = []
         self._streams: list[StreamInfo | None] = []
-        self._told: list[tuple[Any, bytes]] = []  # by slot: what may change of a stream, and its JSON as of then
-        self._shard = self._key = np.zeros(0, np.int64)
-        self._frame_bytes, self._channels = np.full(0, -1, np.int64), np.ones(0, np.int64)
+        self._states: list[Any] = []  # by slot: what may change of a stream, as of its JSON in ``_infos``
+        self._infos: list[bytes] = []
+        self._ticks = 0
+        # by slot
+        self._shard, self._key, self._serial, self._info_bytes = (np.zeros(0, np.int64) for _ in range(4))
+        self._frame_bytes, self._channels = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._slot_of_row = np.zeros(0, np.int64)  # -1: nobody's
         self.dropped_records = 0
 
     @property
@@ -98,15 +101,17 @@ class WireWriter:
 
     def ended(self, stream: StreamInfo, report: StreamReport) -> None:
         """No more blocks of this stream will come. What parts have of it still must be told first."""
-        self._record(self._slot(stream), "ended", stream, {"report": report_as_json(report)})
+        slot = self._slot(stream)
+        self._refresh(slot)
+        self._slot_of_row[stream.index] = -1  # the row may be another's soon
+        self._record(slot, "ended", stream, {"report": report_as_json(report)})
 
     def forget(self, streams: Iterable[StreamInfo]) -> None:
         """These have ended, and all that was to be told of them has been."""
         for stream in streams:
             slot = self._slots.pop(stream.serial, None)
             if slot is not None:
-                self._streams[slot] = None
-                self._told[slot] = (None, b"")
+                self._streams[slot] = self._states[slot] = None
                 self._free.append(slot)
 
     def _record(self, slot: int, what: str, stream: StreamInfo, more: dict[str, Any]) -> None:
@@ -134,10 +139,9 @@ class WireWriter:
 
     def part(self, batch: BlockBatch) -> Part:
         """A batch, to be told by :meth:`messages`. Raises what decoding raises."""
-        slots = self._slots
-        try:
-            slot = np.array([slots[serial] for serial in map(_SERIAL, batch.streams)], np.int64)
-        except KeyError:
+        rows = self._slot_of_row
+        slot = rows[batch.index] if len(batch) and int(batch.index.max()) < len(rows) else np.full(1, -1)
+        if int(slot.min(initial=0)) < 0:
             slot = np.array([self._slot(stream) for stream in batch.streams], np.int64)
         frame_bytes = self._frame_bytes[slot]
         if int(frame_bytes.min(initial=0)) < 0:
@@ -149,24 +153,29 @@ class WireWriter:
     def _slot(self, stream: StreamInfo) -> int:
         slot = self._slots.get(stream.serial)
         if slot is not None:
+            self._slot_of_row[stream.index] = slot
             return slot
         if not self._free:
             have = len(self._streams)
             more = max(256, have)
-            self._shard, self._key = (
-                np.append(column, np.zeros(more, np.int64)) for column in (self._shard, self._key)
-            )
-            self._frame_bytes = np.append(self._frame_bytes, np.full(more, -1, np.int64))
-            self._channels = np.append(self._channels, np.ones(more, np.int64))
+            for name in ("_shard", "_key", "_serial", "_info_bytes", "_frame_bytes", "_channels"):
+                setattr(self, name, np.append(getattr(self, name), np.zeros(more, np.int64)))
             self._streams += [None] * more
-            self._told += [(None, b"")] * more
+            self._states += [None] * more
+            self._infos += [b"{}"] * more
             self._free = list(range(have + more - 1, have - 1, -1))
         slot = self._free.pop()
         self._streams[slot] = stream
         self._shard[slot] = shard_of(stream, self.shards)
         self._key[slot] = self._shard[slot] << 32 | slot
+        self._serial[slot] = stream.serial
         self._frame_bytes[slot] = -1  # not known yet, as the codec may not be
         self._slots[stream.serial] = slot
+        if stream.index >= len(self._slot_of_row):
+            more = max(256, 2 * stream.index - len(self._slot_of_row))
+            self._slot_of_row = np.append(self._slot_of_row, np.full(more, -1, np.int64))
+        self._slot_of_row[stream.index] = slot
+        self._refresh(slot)
         return slot
 
     def _learn(self, slot: int) -> None:
@@ -175,19 +184,20 @@ class WireWriter:
             codec = stream.codec
             self._channels[slot] = codec.channels
             self._frame_bytes[slot] = codec.frame_bytes if codec.name in _TABLED else 0
+        self._refresh(slot)
 
-    def _info(self, slot: int) -> bytes:
+    def _refresh(self, slot: int) -> None:
         stream = self._streams[slot]
         if stream is None:
-            return b"{}"
+            return
         state = (
             stream.codec, stream.origin_ns, stream.codec_guessed, stream.encrypted, stream.clock_rate,
             len(stream.ssrcs), len(stream.notes),
         )  # fmt: skip
-        told = self._told[slot]
-        if told[0] != state:
-            told = self._told[slot] = state, packed_json(info_as_json(stream)).encode()
-        return told[1]
+        if self._states[slot] != state:
+            self._states[slot] = state
+            self._infos[slot] = packed_json(info_as_json(stream)).encode()
+            self._info_bytes[slot] = len(self._infos[slot])
 
     # --- messages -------------------------------------------------------------------------------------------------
 
@@ -196,10 +206,12 @@ class WireWriter:
         there is nothing, so that readers know that this writer lives."""
         made: list[WireMessage] = []
         records, self._records, self._waiting = self._records, {}, 0
+        self._ticks += 1
+        for slot in range(self._ticks % _REFRESH_TICKS, len(self._streams), _REFRESH_TICKS):
+            self._refresh(slot)
         if parts:
             part = joined_in_order(parts, self._key)
-            rate = np.array([0 if s is None else s.sample_rate for s in self._streams], np.int64)[part.slot]
-            part = cut_long_blocks(part, self.most_bytes // 2, rate)
+            part = cut_long_blocks(part, self.most_bytes // 2, self._rates)
             made += self._of_blocks(part, records, time_ns)
         told = {message.shard for message in made}
         for shard in range(self.shards) if beat else list(records):
@@ -231,12 +243,13 @@ class WireWriter:
         shard = self._shard[part.slot]
         new = np.append(True, part.slot[1:] != part.slot[:-1])  # where another stream begins
         starts = np.flatnonzero(new)
-        infos = [self._info(slot) for slot in part.slot[starts].tolist()]
+        of = part.slot[starts]
+        infos = list(map(self._infos.__getitem__, of.tolist()))
         size = block_bytes(part)
-        size[starts] += np.fromiter(map(len, infos), np.int64, len(infos)) + 16
+        size[starts] += self._info_bytes[of] + 16
         ends = np.cumsum(size)
         nth = np.cumsum(new) - 1
-        cut = _Cutter(part, nth, infos, self._serials(part.slot[starts]))
+        cut = _Cutter(part, nth, infos, self._serial[of])
         edges = [*np.flatnonzero(np.append(True, shard[1:] != shard[:-1])).tolist(), len(shard)]
         made: list[WireMessage] = []
         for a, b in pairwise(edges):
@@ -257,8 +270,8 @@ class WireWriter:
                 records[mine] = texts
         return made
 
-    def _serials(self, slots: I64) -> I64:
-        return np.array([-1 if (s := self._streams[slot]) is None else s.serial for slot in slots.tolist()], np.int64)
+    def _rates(self, slots: I64) -> I64:
+        return np.array([0 if (s := self._streams[i]) is None else s.sample_rate for i in slots.tolist()], np.int64)
 
     def _message(
         self, shard: int, time_ns: int, texts: list[str], columns: dict[str, npt.NDArray[Any]], frames: int

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from ..._nats.link import Link, end_tasks, import_nats
+from ..._nats.link import Link, end_tasks, import_nats, loop_factory
 from ..._nats.names import Subjects, shards_of
 from ...wire import MAJOR, MINOR, WireMessage
 from .spool import Spool
@@ -102,7 +102,8 @@ class Publisher:
     # --- the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        asyncio.run(self._main())
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(self._main())
 
     async def _main(self) -> None:
         self._link = Link(self._servers, f"strep {self._sender[:8]}", self._options)

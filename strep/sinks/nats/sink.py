@@ -62,7 +62,7 @@ class NatsSink(BaseSink):
         *,
         shards: int = 64,
         payload: Literal["native", "pcm16"] = "native",
-        tick_s: float = 0.1,
+        tick_s: float = 0.2,
         spool_bytes: int = 256 << 20,
         max_age_s: float = 300.0,
         max_bytes: int = 8 << 30,
@@ -76,7 +76,7 @@ class NatsSink(BaseSink):
         if storage not in ("file", "memory"):
             raise ConfigurationError(f'storage {storage!r}: "file" or "memory"')
         if not 0.01 <= tick_s <= 2:
-            raise ConfigurationError(f"tick_s {tick_s:g}: 0.01 to 2 s, for example 0.1")
+            raise ConfigurationError(f"tick_s {tick_s:g}: 0.01 to 2 s, for example 0.2")
         if spool_bytes < 1 << 20 or max_bytes < 1 << 20:
             raise ConfigurationError("spool_bytes and max_bytes: 1 MiB (1 << 20) or more")
         if not 1 <= max_age_s <= 30 * 86_400 or not 1 <= replicas <= 5:
