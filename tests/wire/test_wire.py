@@ -12,31 +12,15 @@ import pytest
 from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import T0, Result, run
+from support import T0, run
 from traffic import traffic
+from wire_messages import written
 
 from strep._model.blocks import BlockBatch
 from strep._model.events import Ended, Event, Started
 from strep._model.types import StreamEvent
-from strep.wire import MAJOR, WireError, WireMessage, WireReader, WireWriter, shard_of, unpack
+from strep.wire import MAJOR, WireError, WireReader, WireWriter, shard_of, unpack
 from strep.wire.layout import PRELUDE
-
-
-def written(
-    result: Result, writer: WireWriter, cuts: int = 3, events: bool = True, beat: bool = False
-) -> list[WireMessage]:
-    """What a run made, as messages: of ``cuts`` batches at a time."""
-    made: list[WireMessage] = []
-    for stream in result.started:
-        writer.started(stream)
-    for at in range(0, len(result.batches), cuts):
-        parts = [writer.part(batch) for batch in result.batches[at : at + cuts]]
-        if events and at == 0:
-            writer.event(StreamEvent(result.started[0], "speech", 160, T0, 0.5, {"level": np.float64(-20.5)}))
-        made += writer.messages(parts, T0, beat=beat)
-    for report in result.reports:
-        writer.ended(report.stream, report)
-    return made + writer.messages([], T0)
 
 
 class Heard:
