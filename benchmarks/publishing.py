@@ -121,10 +121,10 @@ def main() -> None:
             ticks = os.sysconf("SC_CLK_TCK")
             fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
             broker = (int(fields[11]) + int(fields[12])) / ticks / packets * 1e6
+            rate, bytes_ = report["messages"] / options.seconds, report["bytes"] / packets
             print(
-                f"publishing {options.streams} streams, {packets / options.seconds:,.0f} packets/s: {cost:.3f} us a packet "
-                f"({report['messages'] / options.seconds:,.0f} messages/s, {report['bytes'] / packets:.0f} bytes a packet); "
-                f"the broker's own: {broker:.3f} us"
+                f"publishing {options.streams} streams, {packets / options.seconds:,.0f} packets/s: {cost:.3f} us a "
+                f"packet ({rate:,.0f} messages/s, {bytes_:.0f} bytes a packet); the broker's own: {broker:.3f} us"
             )
             for name, sinks in (("nothing", []), ("WAV files", [WavSink(Path(folder) / "out")])):
                 cpu, wall = asyncio.run(hear(url, name.replace(" ", "-"), list(sinks), len(streams), packets))

@@ -143,7 +143,8 @@ class Link:
             self._lost()
 
     async def _on_error(self, error: Exception) -> None:
-        self.problem = f"NATS: {str(error) or type(error).__name__}" if not self.connected else self.problem
+        if not self.connected:
+            self.problem = f"no connection to NATS: {str(error) or type(error).__name__}"
 
     async def close(self) -> None:
         """Close the connection."""

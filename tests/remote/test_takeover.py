@@ -23,6 +23,7 @@ import strep
 from strep.remote.roster import Roster
 from strep.sinks import NatsSink, Sink, WavSink
 
+pytestmark = pytest.mark.realtime
 LEGS = 16
 SHARDS = 8
 
@@ -169,7 +170,7 @@ async def test_strep_capture_publishes_and_strep_listen_records_the_same(tmp_pat
     here, there = tmp_path / "here", tmp_path / "there"
     with broker(tmp_path / "broker") as server, listening_to(server.url, there) as processes:
         command = ["capture", "--listen", "127.0.0.1:0", "--nats", server.url, "--shortest", "0", "--out", str(here)]
-        capture = subprocess.Popen([*STREP, *command, "--json"], stdout=subprocess.PIPE, text=True)
+        capture = subprocess.Popen([*STREP, *command, "--json"], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
         try:
             assert capture.stdout is not None
             event = json.loads(capture.stdout.readline())

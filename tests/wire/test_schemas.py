@@ -84,15 +84,8 @@ def test_summaries_and_events(tmp_path: Path) -> None:
     writer.write(batch_of(arrivals))
     writer.close()
     told = Told()
-    sinks = [
-        WavSink(tmp_path / "out"),
-        told,
-        LevelMeter(),
-        SpeechMeter(),
-        DtmfDetector(),
-        ToneDetector(),
-        QualityMeter(),
-    ]
+    analyzers = [LevelMeter(), SpeechMeter(), DtmfDetector(), ToneDetector(), QualityMeter()]
+    sinks = [WavSink(tmp_path / "out"), told, *analyzers]
     summary = json.loads(json.dumps(strep.replay(tmp_path / "a.pcap", sinks=sinks).summary()))
     VALIDATORS["summary"].validate(summary)
     assert any(stream["files"] for stream in summary["streams"])
