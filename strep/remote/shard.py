@@ -52,6 +52,7 @@ class ShardConsumer:
         self._client: Any = None
         self._created: Any = None  # when the stream was
         self._from: int | None = None  # stream sequence of what is to be heard next; None: see _begin
+        self._before = claim  # of the reader whose place it takes
         self._delivered = 0
         self._kept: deque[tuple[float, int, str]] = deque()  # heard, not acknowledged: when, sequence, reply
         self._last_s = time.monotonic()
@@ -92,7 +93,7 @@ class ShardConsumer:
         self._created = info.created
         if self._from is None:
             self._from = await self._begin(context, info)
-        for claim in range(max(self.claim - _CLAIMS, 0), self.claim + 1):
+        for claim in {self._before, self.claim}:
             with contextlib.suppress(self._nats.js.errors.NotFoundError):
                 await context.delete_consumer(self._stream, self._durable(claim))
         self._kept.clear()
@@ -128,6 +129,7 @@ class ShardConsumer:
         for claim in range(self.claim - 1, max(self.claim - _CLAIMS, 0) - 1, -1):
             with contextlib.suppress(self._nats.js.errors.NotFoundError):
                 last = await context.consumer_info(self._stream, self._durable(claim))
+                self._before = claim
                 return max(int(last.ack_floor.stream_seq) + 1, int(last.config.opt_start_seq or 1))
         return int(stream.state.last_seq) + 1 if self._new_only else 1
 

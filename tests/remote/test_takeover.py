@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from broker import broker
 from commands import STREP, strep_command
 from live import hashes, listening, send_paced, until
+from places import ROOT
 from support import leg_id, packet
 
 import strep
@@ -191,6 +193,28 @@ async def test_strep_capture_publishes_and_strep_listen_records_the_same(tmp_pat
     assert len(hashes(here)) == 2 * LEGS
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (here, there)]
     assert summaries[0]["streams"] == sorted(summaries[1]["streams"], key=lambda s: summaries[0]["streams"].index(s))
+
+
+async def test_the_example_hears_frames_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    example = str(ROOT / "examples" / "remote_frames.py")
+    with broker(tmp_path / "broker") as server:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, example, server.url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        try:
+            assert (await asyncio.wait_for(process.stdout.readline(), 60)).startswith(b"listening to nats://")
+            async with receiving(NatsSink(server.url, shards=SHARDS)) as receiver:
+                await send_paced(listening(receiver), datagrams(0, 50), 4 * LEGS)
+            told = [(await asyncio.wait_for(process.stdout.readline(), 60)).decode() for _ in range(2 * LEGS)]
+            process.send_signal(signal.SIGTERM)
+            _, err = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+    assert all(line.endswith("bound: 1.00 s, 0 ms of them missing\n") for line in told), told
 
 
 @pytest.mark.parametrize("options", [["--nats", "http://x"], ["--nats", "x", "--group", "a b"]])
