@@ -27,6 +27,7 @@ from strep import remote
 from strep._model.blocks import BlockBatch
 from strep._model.report import StreamReport
 from strep._model.types import Codec, Direction, Leg, StreamInfo
+from strep._nats.link import loop_factory
 from strep._threads.incidents import Incidents
 from strep.sinks import BaseSink, NatsSink, Sink, WavSink
 
@@ -127,7 +128,8 @@ def main() -> None:
                 f"packet ({rate:,.0f} messages/s, {bytes_:.0f} bytes a packet); the broker's own: {broker:.3f} us"
             )
             for name, sinks in (("nothing", []), ("WAV files", [WavSink(Path(folder) / "out")])):
-                cpu, wall = asyncio.run(hear(url, name.replace(" ", "-"), list(sinks), len(streams), packets))
+                with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                    cpu, wall = runner.run(hear(url, name.replace(" ", "-"), list(sinks), len(streams), packets))
                 print(
                     f"hearing, to {name}: {cpu / packets * 1e6:.3f} us a packet, {wall:.1f} s for {options.seconds:g} s"
                 )

@@ -74,6 +74,7 @@ class _Live:
     info: StreamInfo
     serial: int  # the sender's
     told: bytes  # the JSON of ``info``
+    meant: dict[str, Any]  # and what it says
 
 
 class WireReader:
@@ -204,9 +205,12 @@ class WireReader:
 
     def _live(self, writer: _Writer, serial: int, told: dict[str, Any]) -> _Live | None:
         live = writer.streams.get(serial)
+        if live is not None and live.meant == told:
+            return live
         writer.table = None
         if live is not None:
             update(live.info, info_of(told, live.info.index, live.info.serial))
+            live.meant = told
             return live
         if len(self._by_serial) >= self._max_streams:
             self.figures.refused["streams"] += 1
@@ -220,7 +224,7 @@ class WireReader:
             raise
         self._row = max(self._row, row + 1)
         self._serial += 1
-        live = writer.streams[serial] = self._by_serial[info.serial] = _Live(info, serial, b"")
+        live = writer.streams[serial] = self._by_serial[info.serial] = _Live(info, serial, b"", told)
         self._progress.begin(row)
         self._began.append(Started(info))
         return live
