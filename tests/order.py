@@ -25,6 +25,8 @@ TOGETHER = {
     "edge/ring/test_cable.py": "cable",
     "test_examples.py": "examples",
     "test_answering.py": "telnyx",
+    "remote/test_takeover.py": "nats",
+    "nats/test_nats_sink.py": "nats",
     "sinks/wav/test_drift.py": "an hour",
     "delivery/test_set_aside.py": "eight streams",
     "sinks/analysis/test_tones.py": "voices",

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 from live import samples_of, until
 from ports import free_port
 
+from strep.schemas import schema
 from strep.standin import Call, StandIn, WebhookFaults
 
 KEY = "KEY0189_serve_canary"
+_SUMMARY = jsonschema.Draft202012Validator(schema("summary"))
+_LEG = jsonschema.Draft202012Validator(schema("leg"))
 
 
 def stand_in(port: int, **options: Any) -> StandIn:
@@ -71,10 +75,14 @@ class Daemon:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.out / "summary.json").read_text())
+        found: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
+        _SUMMARY.validate(found)
+        return found
 
     def leg(self, call: Call, name: str = "leg.json") -> dict[str, Any]:
-        return json.loads((self.out / str(call.call_leg_id) / name).read_text())
+        found: dict[str, Any] = json.loads((self.out / str(call.call_leg_id) / name).read_text())
+        _LEG.validate(found)
+        return found
 
 
 @asynccontextmanager

@@ -24,7 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_speech": {*MODEL, "resample"},
     "_engine": {*MODEL, "_parser", "_codecs"},
     "_edge": MODEL,
-    "sinks": {*MODEL, "_threads", "_codecs", "_speech", "resample", "quality"},
+    "wire": {*MODEL, "_codecs"},
+    "_nats": MODEL,
+    "schemas": set(),
+    "sinks": {*MODEL, "_threads", "_codecs", "_speech", "resample", "quality", "wire", "_nats"},
     "_delivery": {*MODEL, "_threads", "_codecs", "_speech", "resample", "sinks.base", "sinks.guarded"},
     "_receiver": {*MODEL, "_threads", "_edge", "_codecs", "_engine", "_delivery", "sinks.base"},
     "_workers": {*MODEL, "_threads", "_edge", "_receiver", "_delivery", "sinks"},
@@ -35,10 +38,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": {*MODEL, "_receiver", "control", "sinks"},
     "integrations": {*MODEL, "_delivery", "_speech", "resample"},
     "plot": {*MODEL, "_codecs", "sinks"},
+    "remote": {*MODEL, "_threads", "_delivery", "sinks.base", "wire", "_nats"},
     "metrics": {*MODEL, "_receiver", "_workers", "control"},
 }
 EVERYTHING = {"bench", "cli", "__init__", "__main__", "_version"}
-PURE = {"_model", "_parser", "_codecs", "_engine", "_speech", "quality", "resample"}
+PURE = {"_model", "_parser", "_codecs", "_engine", "_speech", "quality", "resample", "wire"}
 OUTER_WORLD = {
     "asyncio", "click", "httpx", "os", "rich", "select", "signal", "socket", "subprocess", "threading", "time",
     "uvloop",

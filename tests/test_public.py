@@ -41,8 +41,8 @@ def test_the_public_names() -> None:
     }  # fmt: skip
     assert set(strep.sinks.__all__) == {
         "ArraySink", "ArrayView", "BaseSink", "BatchCallbackSink", "CallbackSink", "DtmfDetector", "FrameBatch",
-        "FrameSink", "LevelMeter", "Levels", "MutedSink", "QualityMeter", "Sink", "Spectrogram", "Spectrum",
-        "SpeechMeter", "ToneDetector", "VoiceBatch", "VoiceSink", "WavSink",
+        "FrameSink", "LevelMeter", "Levels", "MutedSink", "NatsSink", "QualityMeter", "Sink", "Spectrogram",
+        "Spectrum", "SpeechMeter", "ToneDetector", "VoiceBatch", "VoiceSink", "WavSink",
     }  # fmt: skip
     assert set(strep.simulate.__all__) == {
         "Impairments", "SimulationReport", "StreamTruth", "Traffic", "make_traffic", "play", "simulate",

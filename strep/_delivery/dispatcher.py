@@ -111,6 +111,11 @@ class Dispatcher:
         for way in self._ways:
             way.put(event)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a sink is so far behind that whoever can wait should."""
+        return any(lane.crowded for lane in self._lanes)
+
     def settle(self) -> None:
         """Wait until sinks that write behind have room again (replays: nothing may be dropped)."""
         for lane in self._lanes:

@@ -62,6 +62,11 @@ class Lane:
         return self.guarded.failed or self._timed_out
 
     @property
+    def crowded(self) -> bool:
+        """Whether more than half of what may wait for the sink does."""
+        return self.failed is None and self._queue is not None and self._queue.size > _QUEUE_BYTES // 2
+
+    @property
     def conceals(self) -> bool | str:
         """What the sink wants now; a sink may change its mind."""
         return self.sink.concealment if self.wants_audio and self.failed is None else False

@@ -55,6 +55,8 @@ class BlockBatch:
                          It goes with the position for 10 s, then steps by what the sender's clock has drifted; no block
                          reaches over such a step
       ``transcoded``     bool: not all bytes of ``payload`` are in the stream's codec. None: of no block
+      ``mixed``          bool: not all packets came in the stream's codec, so ``payload`` may decode to other samples
+                         than ``samples``. None: of no block
     Per block and one more, int64 (m+1,), where each begins and the last one ends:
       ``offset``         block i has the values ``samples[offset[i]:offset[i+1]]``, channels interleaved
       ``payload_offset`` and the bytes ``payload[payload_offset[i]:payload_offset[i+1]]``
@@ -93,6 +95,7 @@ class BlockBatch:
         "gap_cause",
         "gap_frames",
         "index",
+        "mixed",
         "noise",
         "offset",
         "packet_arrival_ns",
@@ -131,6 +134,7 @@ class BlockBatch:
         decode: Callable[[], npt.NDArray[np.int16]],
         packet_offset: npt.NDArray[np.int64] | None = None,
         transcoded: npt.NDArray[np.bool_] | None = None,
+        mixed: npt.NDArray[np.bool_] | None = None,
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None,
         noise: dict[int, bytes] | None = None,
         mask: npt.NDArray[np.uint8] | None = None,
@@ -162,6 +166,7 @@ class BlockBatch:
         self._mask = mask
         self._failed = failed
         self.transcoded = transcoded
+        self.mixed = mixed
         self._own_fill = own_fill
         self.noise = noise or {}
         self.fill = fill  # returns None for the batch itself, which would otherwise hold itself
@@ -267,6 +272,7 @@ class BlockBatch:
             decode=samples,
             packet_offset=None if self.packet_offset is None else _offsets(np.diff(self.packet_offset)[packets]),
             transcoded=None if self.transcoded is None else self.transcoded[blocks],
+            mixed=None if self.mixed is None else self.mixed[blocks],
             own_fill=None if self._own_fill is None else own_fill,
             noise={place[block]: payload for block, payload in self.noise.items() if block in place},
             mask=mask,
@@ -358,15 +364,15 @@ def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
     columns |= {name: ragged(name) for name in ("offset", "payload_offset", "packet_first")}
     if all(batch.packet_offset is not None for batch in batches):
         columns["packet_offset"] = ragged("packet_offset")
-    transcoded = None
-    if any(batch.transcoded is not None for batch in batches):
-        each = [np.zeros(len(b), np.bool_) if b.transcoded is None else b.transcoded for b in batches]
-        transcoded = np.concatenate(each)
+    for name in ("transcoded", "mixed"):
+        if any(getattr(batch, name) is not None for batch in batches):
+            each = [getattr(batch, name) for batch in batches]
+            filled = [np.zeros(len(b), np.bool_) if f is None else f for b, f in zip(batches, each, strict=True)]
+            columns[name] = np.concatenate(filled)
     return BlockBatch(
         streams=[stream for batch in batches for stream in batch.streams],
         **columns,
         decode=lambda: end_to_end("samples"),
-        transcoded=transcoded,
         mask=None if all(batch.plain for batch in batches) else end_to_end("mask"),
     )
 

@@ -7,6 +7,7 @@ StrepError
 ├── BindError (also OSError)               a socket cannot be bound or set up
 ├── CaptureFileError (also ValueError)     no capture file, or an unusable one
 ├── MissingExtraError (also ImportError)   names the extra that installs what is missing
+├── WireError (also ValueError)            bytes that are no message of strep.wire, or of a version not known here
 └── SinkError                              raised by sinks: they cannot go on
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "ParseError",
     "SinkError",
     "StrepError",
+    "WireError",
 ]
 
 
@@ -57,6 +59,10 @@ class CaptureFileError(StrepError, ValueError):
 
 class MissingExtraError(StrepError, ImportError):
     """A feature needs an optional dependency; the message has the install command."""
+
+
+class WireError(StrepError, ValueError):
+    """Bytes are no message of :mod:`strep.wire`, or one of a version that is not known here."""
 
 
 class SinkError(StrepError):

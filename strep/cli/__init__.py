@@ -32,6 +32,10 @@ _COMMANDS: Final = {
     "fork": ("fork", "Start and stop forking a call's media."),
     "hush": ("audio", "End what is spoken or played to the party of a call."),
     "inspect": ("replay", "Show the streams in a capture FILE with loss and jitter."),
+    "listen": (
+        "listen",
+        "Record streams that other machines publish to NATS; write WAV files and summary.json to --out.",
+    ),
     "play": ("audio", "Play the WAV or MP3 file at URL to the party of a call."),
     "plot": (
         "plot",

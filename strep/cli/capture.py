@@ -27,7 +27,6 @@ from .events import EventSink, EventWriter, emit, events_lost, write_incidents
 from .exit_codes import EXIT_SINK
 from .found import Found, every_sink
 from .limits import hide_key
-from .lock import DirectoryLock
 from .options import (
     http_address,
     leg_options,
@@ -38,8 +37,8 @@ from .options import (
     stream_options,
     values_of,
 )
-from .output import Output, output_options
-from .results import check_writable, keep_summary, sink_failed, undecodable, wrote
+from .output import Output, nats_options, output_options
+from .results import keep_summary, locked, sink_failed, undecodable, wrote
 from .running import console, favor_receiving, run_async, stop_on_signals
 from .tables import stream_table, totals_line
 from .workers import WorkerSinks
@@ -76,6 +75,7 @@ class CaptureOptions:
 )
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
 @output_options
+@nats_options
 @leg_options(_WAY)
 @stream_options(_WAY)
 @pcap_option(_WAY)
@@ -100,16 +100,8 @@ def capture(**options: Any) -> None:
     output = values_of(Output, options)
     output.warm_up()
     settings = settings_of(_WAY, options)
-    with _locked(own.out):
+    with locked(own.out):
         sys.exit(run_async(lambda: run_capture(settings, output, own)))
-
-
-def _locked(out: Path | None) -> contextlib.AbstractContextManager[object]:
-    """The directory as ours alone. Raises ConfigurationError."""
-    if out is None:
-        return contextlib.nullcontext()
-    check_writable(out)
-    return DirectoryLock(out, "capture")
 
 
 async def run_capture(settings: Settings, output: Output, own: CaptureOptions) -> int:

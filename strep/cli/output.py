@@ -21,6 +21,7 @@ from ..sinks import (
     DtmfDetector,
     LevelMeter,
     MutedSink,
+    NatsSink,
     QualityMeter,
     Sink,
     Spectrum,
@@ -30,7 +31,7 @@ from ..sinks import (
 )
 from .options import decorated, redact_option
 
-__all__ = ["ANALYZERS", "Output", "output_options"]
+__all__ = ["ANALYZERS", "Output", "nats_options", "output_options"]
 
 ANALYZERS: Final = ("level", "speech", "dtmf", "tones", "quality", "spectrum")
 
@@ -65,6 +66,20 @@ def output_options() -> list[Any]:
     ]  # fmt: skip
 
 
+@decorated
+def nats_options() -> list[Any]:
+    """Whether streams are published for other machines."""
+    return [
+        click.option("--nats", metavar="URL",
+                     help="Publish all streams to this NATS server (JetStream), like nats://127.0.0.1:4222, for `strep "
+                     "listen` on other machines. Several with commas."),
+        click.option("--nats-subject", metavar="NAME", default="strep", show_default=True,
+                     help="Subject, and stream, that they are published to."),
+        click.option("--nats-payload", type=click.Choice(["native", "pcm16"]), default="native", show_default=True,
+                     help="Bytes as they came where that is enough (G.711, L16), or 16-bit PCM of all."),
+    ]  # fmt: skip
+
+
 def _set_umask(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
     """Takes effect at once, for the whole process and its workers."""
     if text is None:
@@ -95,6 +110,9 @@ class Output:
     vad: Any
     redact: bool
     umask: int | None = None
+    nats: str | None = None
+    nats_subject: str = "strep"
+    nats_payload: Any = "native"
     # no options: commands give them that know sessions from elsewhere, and share out file descriptors
     session_of: Callable[[StreamInfo], str | None] | None = None
     max_open_files: int | None = None
@@ -140,8 +158,10 @@ class Output:
         )
 
     def sinks(self, directory: Path | None) -> list[Sink]:
-        """The sink of files, if there is a directory for them, and the analyzers."""
+        """The sink of files, if there is a directory for them, that of NATS if there is a server, and the analyzers."""
         made: list[Sink] = [] if directory is None else [self.wav(directory)]
+        if self.nats is not None:
+            made.append(NatsSink(self.nats, self.nats_subject, payload=self.nats_payload))
         makers: dict[str, Any] = {
             "level": LevelMeter,
             "dtmf": lambda: DtmfDetector(redact=self.redact),

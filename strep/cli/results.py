@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from rich.console import Console
 
 from .._model.exceptions import ConfigurationError
 from .._receiver.summary import write_summary
+from .lock import DirectoryLock
 
-__all__ = ["check_writable", "keep_summary", "sink_failed", "undecodable", "wrote"]
+__all__ = ["check_writable", "keep_summary", "locked", "sink_failed", "undecodable", "wrote"]
 
 
 def check_writable(out: Path) -> None:
@@ -22,6 +24,14 @@ def check_writable(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigurationError(f"--out {out}: {error.strerror}; choose a directory that can be written") from error
+
+
+def locked(out: Path | None, command: str = "capture") -> contextlib.AbstractContextManager[object]:
+    """The directory as ours alone. Raises ConfigurationError."""
+    if out is None:
+        return contextlib.nullcontext()
+    check_writable(out)
+    return DirectoryLock(out, command)
 
 
 def keep_summary(err: Console, out: Path, summary: dict[str, Any]) -> Path | None:

@@ -31,7 +31,7 @@ from .key_check import check_key
 from .limits import Descriptors, hide_key
 from .lock import DirectoryLock
 from .options import pcap_option, port_options, settings_of, socket_options, stream_options, values_of
-from .output import Output, output_options
+from .output import Output, nats_options, output_options
 from .results import check_writable, sink_failed
 from .running import console, favor_receiving, run_async, stop_on_signals
 from .serve_options import ServeOptions, public_key, serve_options
@@ -69,6 +69,7 @@ _ADMIN_SHARE: Final = 16  # of connections: those who ask for health and figures
 @port_options(_WAY)
 @serve_options
 @output_options
+@nats_options
 @stream_options(_WAY)
 @pcap_option(_WAY)
 @socket_options(_WAY)

@@ -12,6 +12,7 @@ from .base import BaseSink, Sink
 from .callback import BatchCallbackSink, CallbackSink
 from .frames import FrameSink
 from .muted import MutedSink
+from .nats.sink import NatsSink
 from .voices import VoiceBatch, VoiceSink
 from .wav.sink import WavSink
 
@@ -27,6 +28,7 @@ __all__ = [
     "LevelMeter",
     "Levels",
     "MutedSink",
+    "NatsSink",
     "QualityMeter",
     "Sink",
     "Spectrogram",

@@ -233,6 +233,7 @@ class Outlet:
         work: Callable[[], PacketSamples]
         own_fill: Callable[[], dict[int, npt.NDArray[np.int16]]] | None = None
         transcoded: npt.NDArray[np.bool_] | None = None
+        mixed: npt.NDArray[np.bool_] | None = None
         if decoder.is_plain(placed.codec, stream_codec):
             payload, begin = gather(state.ring, placed, decoder.frame_bytes, None)
             work = partial(decoder.decode_plain, int(placed.codec[0]), payload, begin)
@@ -254,6 +255,7 @@ class Outlet:
             payload, begin, other = decoder.transcode(payload, begin, placed, stream_codec, careful)
             if other is not None:
                 transcoded = np.logical_or.reduceat(other, first[:-1])
+            mixed = np.logical_or.reduceat(placed.codec != stream_codec, first[:-1])
         failed: dict[int, Exception] = {}
         decode = partial(self._samples, work, failed, streams, first)
         offset = np.zeros(len(first), np.int64)
@@ -278,6 +280,7 @@ class Outlet:
             packet_offset=begin,
             decode=decode,
             transcoded=transcoded,
+            mixed=mixed,
             own_fill=own_fill,
             noise=noise,
             failed=failed,

@@ -1,0 +1,1 @@
+"""Streams to other machines, through NATS."""
