@@ -64,7 +64,7 @@ class Lane:
     @property
     def crowded(self) -> bool:
         """Whether more than half of what may wait for the sink does."""
-        return self.failed is None and self._queue is not None and self._queue.size > _QUEUE_BYTES // 2
+        return self.failed is None and self._queue is not None and self._queue.size > QUEUE_BYTES // 2
 
     @property
     def conceals(self) -> bool | str:
