@@ -47,6 +47,10 @@ _EXTRAS: Final = {
     "metrics": ("prometheus_client", "uvicorn"),
     "plot": ("matplotlib",),
     "serve": ("uvicorn", "cryptography"),
+    "livekit": ("livekit",),
+    "nats": ("nats",),
+    "pipecat": ("pipecat",),
+    "postgresql": ("psycopg",),
     "vad": ("onnxruntime",),
 }
 

@@ -74,9 +74,11 @@ class StrepInputTransport(BaseInputTransport):
     ) -> None:
         params = params or TransportParams(audio_in_enabled=True)
         if not params.audio_in_enabled:
-            raise ConfigurationError("audio_in_enabled=False: a stream has nothing but audio to push; make it True")
+            raise ConfigurationError("params without audio_in_enabled: a stream has nothing but audio to push")
         if params.audio_in_channels != 1:
-            raise ConfigurationError(f"audio_in_channels={params.audio_in_channels}: a stream is pushed as one channel")
+            raise ConfigurationError(
+                f"params with {params.audio_in_channels} channels: a stream is pushed as one channel"
+            )
         if vad not in (None, "energy", "silero"):
             raise ConfigurationError(f"vad {vad!r}: 'energy', 'silero' or None")
         super().__init__(params, **options)

@@ -119,7 +119,9 @@ def test_what_is_done_by_itself() -> None:
     async def cancel() -> None:
         raise asyncio.CancelledError
 
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.default_int_handler, signal.SIG_DFL]
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(number, handler)  # whatever a loop of another test has left
     assert run_until_stopped(value()) == 7
     with pytest.raises(strep.ConfigurationError):
         run_until_stopped(fail())
