@@ -46,7 +46,7 @@ _EXTRAS: Final = {
     "codecs": ("av",),
     "metrics": ("prometheus_client", "uvicorn"),
     "plot": ("matplotlib",),
-    "serve": ("uvicorn", "cryptography"),
+    "serve": ("uvicorn", "cryptography", "sqlalchemy"),
     "livekit": ("livekit",),
     "nats": ("nats",),
     "pipecat": ("pipecat",),
