@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py [NAME[@STREAMS] ...] [--streams N] [--duration S] [--rounds N] [--json FILE]
 
-A NAME is one of the peers or of strep-monitor, strep-wav, strep-headed-wav; with @STREAMS it gets that many streams.
+A NAME is one of the peers or of strep-monitor, strep-wav, strep-ring-monitor, strep-ring-wav, strep-headed-wav; with
+@STREAMS it gets that many streams.
 Without one all are measured, and strep's with 4,000 streams as well.
 """
 
@@ -26,6 +27,7 @@ from peers.registry import PEERS, Missing, Peer, Setting
 from report import print_table
 
 from strep import StrepError
+from strep._edge.ring.packet_socket import ring_problem
 from strep.bench import machine
 from strep.bench._machine import core_pair
 from strep.bench._processes import MeasuredProcess, ProcessEnd
@@ -49,6 +51,20 @@ def _strep_version(setting: Setting) -> str:
     return f"strep {here.strep}, Python {here.python}, numpy {here.numpy}"
 
 
+def _strep_ring(setting: Setting) -> list[str]:
+    return [*_strep(setting), "--transport", "ring"]
+
+
+def _strep_ring_wav(setting: Setting) -> list[str]:
+    return [*_strep_wav(setting), "--transport", "ring"]
+
+
+def _strep_ring_version(setting: Setting) -> str:
+    if (problem := ring_problem()) is not None:
+        raise Missing(problem)
+    return _strep_version(setting)
+
+
 OURS: Final = {
     "strep-monitor": Peer(
         "order",
@@ -61,6 +77,12 @@ OURS: Final = {
         "strep capture --out: the same, and a WAV a stream and summary.json; one port",
         _strep_wav,
         _strep_version,
+    ),
+    "strep-ring-monitor": Peer(
+        "order", "as strep-monitor, over a packet ring (CAP_NET_RAW)", _strep_ring, _strep_ring_version
+    ),
+    "strep-ring-wav": Peer(
+        "record", "as strep-wav, over a packet ring (CAP_NET_RAW)", _strep_ring_wav, _strep_ring_version
     ),
     "strep-headed-wav": Peer(
         "record", "the same with the STREP header before each packet (for information)", _strep_wav, _strep_version
