@@ -91,7 +91,11 @@ class _Commands(click.Group):
             formatter.write_dl(rows)
 
 
-@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "STREP"},
+)
 @click.version_option(__version__, prog_name="strep")
 def cli() -> None:
     """Receive forked call media (STREP and plain RTP) and record, replay, inspect, simulate or measure it."""

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,10 +22,11 @@ from rich.console import Console
 
 from .._edge.http import HttpLimits, HttpServer
 from .._edge.udp.address import UdpAddress, parse_address
-from .._model.exceptions import ConfigurationError, MissingExtraError
+from .._model.exceptions import ConfigurationError, MissingExtraError, StrepError
 from .._receiver.receiver import Receiver
 from .._receiver.settings import Settings
 from .._receiver.summary import losses
+from .config import config_options, reloader, shown_config
 from .events import EventSink, EventWriter, events_lost, write_incidents
 from .exit_codes import EXIT_API, EXIT_SINK
 from .key_check import check_key
@@ -36,6 +38,7 @@ from .results import check_writable, sink_failed
 from .running import console, favor_receiving, run_async, stop_on_signals
 from .serve_options import ServeOptions, public_key, serve_options
 from .tables import totals_line
+from .words import in_options
 
 if TYPE_CHECKING:
     from ..catalogue import CatalogueWriter
@@ -61,11 +64,13 @@ _LAST_INCIDENTS_S: Final = 1.0
 _LAST_LEGS_S: Final = 5.0  # for the catalogue to be written
 _EVENTS_A_PAGE: Final = 250
 _EVENT_PAGES: Final = 4  # of the API's log of a call
+_RELOADED: Final = ("only_answered", "record_legs", "min_free_mib")  # by SIGHUP
 _ANY_PORT: Final = 9  # stands for one that is not known yet
 _ADMIN_SHARE: Final = 16  # of connections: those who ask for health and figures are few, and no strangers
 
 
 @click.command()
+@config_options
 @port_options(_WAY)
 @serve_options
 @output_options
@@ -74,15 +79,20 @@ _ADMIN_SHARE: Final = 16  # of connections: those who ask for health and figures
 @pcap_option(_WAY)
 @socket_options(_WAY)
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
-def serve(as_json: bool, **options: Any) -> None:
+@click.pass_context
+def serve(context: click.Context, /, as_json: bool, show_config: bool, **options: Any) -> None:
     """Take webhooks, fork each call to this machine, record it, and close its files when it is hung up.
 
     TELNYX_API_KEY and TELNYX_PUBLIC_KEY come from the environment, TELNYX_BASE_URL too where there is one. Ends on
-    SIGTERM and SIGINT: stops its forks, finishes all files. Needs the extra serve; /metrics the extra metrics.
+    SIGTERM and SIGINT: stops its forks, finishes all files. SIGHUP reads --config again. Needs the extra serve;
+    /metrics the extra metrics.
     """  # fmt: skip
+    if show_config:
+        click.echo(shown_config(context), nl=False)
+        return
     favor_receiving()
     hide_key()
-    plan = _plan_of(options, as_json=as_json)
+    plan = replace(_plan_of(options, as_json=as_json), reload=reloader(context))
     sys.exit(run_async(lambda: _serve(plan)))
 
 
@@ -97,6 +107,7 @@ class _Plan:
     descriptors: Descriptors
     public_key: str
     as_json: bool
+    reload: Callable[[], dict[str, Any]] | None = None  # reads the file of options again
 
 
 def _plan_of(options: dict[str, Any], *, as_json: bool) -> _Plan:
@@ -171,6 +182,7 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
             control.forks.webhook(event)
             recorder.on_event(event)
 
+        _reload_on_hangup(plan, health, err)
         hooks = webhook_app(plan.public_key, on_webhook)
         metrics = _metrics(receiver, control, hooks.counts, recorder, lambda: _connections(servers))
         servers += _servers(plan, hooks, health, metrics)
@@ -242,6 +254,31 @@ async def _record_calls(plan: _Plan, since_ns: int) -> int:
     if refusals:
         return EXIT_API
     return EXIT_SINK if unread or not kept or events_lost() or sink_failed(last["sinks"]) else 0
+
+
+def _reload_on_hangup(plan: _Plan, health: Health, err: Console) -> None:
+    """With a file of options, SIGHUP reads it again; what cannot be changed while it runs is named."""
+    if plan.reload is None or sys.platform == "win32":
+        return
+    read, own = plan.reload, plan.own
+
+    def reload() -> None:
+        nonlocal own
+        try:
+            new = values_of(ServeOptions, read())
+        except StrepError as error:
+            err.print(f"the configuration stays as it is: {in_options(str(error))}", style="red", soft_wrap=True)
+            return
+        changed = [one.name for one in fields(ServeOptions) if getattr(new, one.name) != getattr(own, one.name)]
+        plan.book.set_rules(only_answered=new.only_answered, record_legs=new.record_legs)
+        health.min_free_bytes = new.min_free_bytes
+        own = replace(own, **{name: getattr(new, name) for name in _RELOADED})
+        done = [name for name in changed if name in _RELOADED]
+        err.print(f"configuration read again: {', '.join(done) or 'nothing'} changed", soft_wrap=True)
+        if rest := [name for name in changed if name not in _RELOADED]:
+            err.print(f"changed too, and in force after a restart only: {', '.join(rest)}", style="red", soft_wrap=True)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _servers(plan: _Plan, hooks: Any, health: Health, metrics: Any) -> list[HttpServer]:

@@ -76,9 +76,7 @@ class StrepInputTransport(BaseInputTransport):
         if not params.audio_in_enabled:
             raise ConfigurationError("params without audio_in_enabled: a stream has nothing but audio to push")
         if params.audio_in_channels != 1:
-            raise ConfigurationError(
-                f"params with {params.audio_in_channels} channels: a stream is pushed as one"
-            )
+            raise ConfigurationError(f"params with {params.audio_in_channels} channels: a stream is pushed as one")
         if vad not in (None, "energy", "silero"):
             raise ConfigurationError(f"vad {vad!r}: 'energy', 'silero' or None")
         super().__init__(params, **options)

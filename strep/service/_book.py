@@ -41,6 +41,11 @@ class CallBook:
     def __len__(self) -> int:
         return len(self._states)
 
+    def set_rules(self, *, only_answered: bool, record_legs: RecordLegs) -> None:
+        """From now on other calls are wanted; those that are being recorded go on."""
+        self._only_answered = only_answered
+        self._record_legs = record_legs
+
     def take(self, event: WebhookEvent, now_s: float) -> CallState | None:
         """The call's state with this event; None: nobody knows whose it is (yet)."""
         leg = event.call_leg_id

@@ -33,7 +33,8 @@ class Health:
         self._receiver = receiver
         self._directory = directory
         self._forks = forks
-        self._min_free = min_free_bytes
+        self.min_free_bytes = min_free_bytes
+        """With less on the disk it is not well."""
         self._clock = clock
         self._free: int | None = None
         self._disk_error: str | None = "not looked at yet"
@@ -57,8 +58,8 @@ class Health:
             problems.append("not serving: starting, or about to end")
         if self._disk_error is not None:
             problems.append(f"disk: {self._disk_error}")
-        elif self._free is not None and self._free < self._min_free:
-            problems.append(f"disk: {self._free >> 20} MiB free, less than {self._min_free >> 20} MiB")
+        elif self._free is not None and self._free < self.min_free_bytes:
+            problems.append(f"disk: {self._free >> 20} MiB free, less than {self.min_free_bytes >> 20} MiB")
         behind_s = self._clock() - self._beat_s
         if behind_s > _LONGEST_LOOK_S:
             problems.append(f"no look at the disk came back for {behind_s:.0f} s")
@@ -75,5 +76,5 @@ class Health:
                 "faults": receiver.totals().faults,
             },
             "forks": dict(self._forks()),
-            "disk": {"free_bytes": self._free, "min_free_bytes": self._min_free},
+            "disk": {"free_bytes": self._free, "min_free_bytes": self.min_free_bytes},
         }
