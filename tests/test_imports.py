@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "catalogue": MODEL,
     "service": {*MODEL, "_receiver", "control", "sinks"},
     "integrations": {*MODEL, "_delivery", "_speech", "resample"},
-    "plot": {*MODEL, "_codecs", "sinks"},
+    "plot": {*MODEL, "_codecs", "resample", "sinks"},
     "remote": {*MODEL, "_threads", "_delivery", "sinks.base", "wire", "_nats"},
     "metrics": {*MODEL, "_receiver", "_workers", "control"},
 }

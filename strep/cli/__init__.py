@@ -46,6 +46,10 @@ _COMMANDS: Final = {
         "replay",
         "Run a capture FILE through the receiver, as fast as it goes; write WAV files and summary.json to --out.",
     ),
+    "report": (
+        "report",
+        "Write a capture DIR as one HTML file: players, waveforms, spectrograms, losses, talk, keys, MOS.",
+    ),
     "serve": (
         "serve",
         "Take webhooks, fork each call to this machine, record it, and close its files when it is hung up.",

@@ -16,7 +16,10 @@ from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._model.extras import install
 from .recorded import RecordedLeg, RecordedStream, Span, columns_of, legs_of, spectra_of
 
-__all__ = ["draw_leg", "plot_directory"]
+__all__ = ["LEFT", "RIGHT", "draw_leg", "need_matplotlib", "plot_directory"]
+
+LEFT: Final = 0.075  # where the time axis begins and ends, as shares of the picture's width
+RIGHT: Final = 0.885
 
 _DIRECTIONS: Final = ("inbound", "outbound")
 _COLORS: Final = {"inbound": "#0f6f86", "outbound": "#5aa9a8"}
@@ -69,7 +72,7 @@ def plot_directory(
     """
     if format not in ("png", "svg", "pdf"):
         raise ConfigurationError(f"format {format!r}: png, svg or pdf")
-    _need_matplotlib()
+    need_matplotlib()
     folder = Path(directory)
     legs = legs_of(folder)
     written: list[Path] = []
@@ -89,7 +92,8 @@ def plot_directory(
     return written
 
 
-def _need_matplotlib() -> None:
+def need_matplotlib() -> None:
+    """Raises MissingExtraError if it is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -117,7 +121,7 @@ def draw_leg(leg: RecordedLeg, path: Path) -> None:
         figure = Figure(figsize=(12, 1.25 + 1.05 * total), dpi=130, facecolor="white")
         top, bottom = 1 - 0.72 / figure.get_figheight(), 0.48 / figure.get_figheight()
         grid = {"height_ratios": [height for _, height in rows], "hspace": 0.13}
-        grid |= {"left": 0.075, "right": 0.885, "top": top, "bottom": bottom}
+        grid |= {"left": LEFT, "right": RIGHT, "top": top, "bottom": bottom}
         axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0]
         for axis, (kind, _) in zip(axes, rows, strict=True):
             for side in ("top", "right"):
@@ -163,12 +167,12 @@ def _head(figure: Any, leg: RecordedLeg) -> None:
     high = figure.get_figheight()
     codecs = list(dict.fromkeys(t.codec for t in leg.streams))
     began = f"{datetime.fromtimestamp(leg.began_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC" if leg.began_ns else ""
-    figure.text(0.075, 1 - 0.30 / high, f"Call leg {leg.leg}", fontsize=13, fontweight="bold", va="center")
-    figure.text(0.075, 1 - 0.53 / high, leg.name, fontsize=8.5, color=_FAINT, va="center")
-    figure.text(0.885, 1 - 0.30 / high, "  ·  ".join(codecs), fontsize=9, ha="right", va="center")
+    figure.text(LEFT, 1 - 0.30 / high, f"Call leg {leg.leg}", fontsize=13, fontweight="bold", va="center")
+    figure.text(LEFT, 1 - 0.53 / high, leg.name, fontsize=8.5, color=_FAINT, va="center")
+    figure.text(RIGHT, 1 - 0.30 / high, "  ·  ".join(codecs), fontsize=9, ha="right", va="center")
     length = _clock(round(leg.duration_s, 1))
     right = "  ·  ".join(part for part in (began, length) if part)
-    figure.text(0.885, 1 - 0.53 / high, right, fontsize=8.5, color=_FAINT, ha="right", va="center")
+    figure.text(RIGHT, 1 - 0.53 / high, right, fontsize=8.5, color=_FAINT, ha="right", va="center")
 
 
 def _name(axis: Any, direction: str, y: float) -> None:

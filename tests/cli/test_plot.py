@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from strep._receiver.summary import write_summary
 from strep.plot import recorded
 from strep.plot.plot import plot_directory, steps
 from strep.plot.recorded import columns_of, legs_of, spectra_of
+from strep.plot.report import report_directory
 from strep.service._json_files import write_json
 from strep.sinks import QualityMeter, WavSink
 
@@ -282,3 +286,46 @@ def test_the_command(tmp_path: Path) -> None:
     assert missing.returncode == 3
     assert "no summary.json" in missing.stderr
     assert run(tmp_path / "nowhere").returncode == 2
+
+
+def test_a_report_is_one_file_with_the_audio_in_it(tmp_path: Path) -> None:
+    record(tmp_path)
+    path = tmp_path / "report.html"
+    assert report_directory(tmp_path, path) == 1
+    page = path.read_text("utf-8")
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing is fetched from elsewhere
+    assert "default-src 'none'" in page
+    (picture,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    (encoded,) = re.findall(r'src="data:audio/wav;base64,([^"]+)"', page)
+    with wave.open(io.BytesIO(base64.b64decode(encoded))) as file:
+        assert (file.getnchannels(), file.getframerate()) == (2, 8000)
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    np.testing.assert_array_equal(samples[: len(INBOUND), 0], INBOUND)
+    begin = LATER_MS * 8
+    np.testing.assert_array_equal(samples[begin : begin + 200 * 160, 1], heard(200, 50))
+    assert not samples[:begin, 1].any()
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", page)
+    rows = [cells[k : k + 10] for k in range(0, len(cells), 10)]
+    assert rows[0][:5] == ["direction", "codec", "seconds", "packets", "lost"]
+    assert rows[1][:5] == ["inbound", "PCMU/8000", "8.00", "395", "5 (1.2%)"]
+    assert rows[2][:5] == ["outbound", "PCMU/8000", "4.00", "200", "0"]
+    assert rows[2][8] == "5"
+    assert report_directory(tmp_path, path, legs=frozenset({str(leg_id(0))})) == 1
+    with pytest.raises(ConfigurationError, match="none of these call legs: nobody"):
+        report_directory(tmp_path, path, legs=frozenset({"nobody"}))
+    with pytest.raises(ConfigurationError, match="choose a file that can be written"):
+        report_directory(tmp_path, tmp_path / "no" / "report.html")
+
+
+def test_a_report_tells_what_serve_knows_and_escapes_it(tmp_path: Path) -> None:
+    summary = record(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    evil = "<script>alert(1)</script>"
+    told = {"call_leg_id": str(leg_id(0)), "leg": "a", "from": evil, "to": "+4930", "error": f'"{evil}', "streams": []}
+    write_json(tmp_path / str(leg_id(0)), "leg", {**told, "streams": summary["streams"]})
+    report_directory(tmp_path, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert evil not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; → +4930" in page
+    assert page.count("<script>") == 1
