@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+from .._delivery.call_leg import CallLeg, CallLegs
 from .._delivery.dispatcher import Dispatcher
 from .._delivery.hub import StreamHub
 from .._delivery.stream import Stream
@@ -106,6 +107,7 @@ class Receiver:
         self._reader = WireReader()
         self._hub = StreamHub(self._report_live)
         self._dispatcher = Dispatcher([])
+        self._legs: CallLegs | None = None
         self._link: Link | None = None
         self._lease: Lease | None = None
         self._shards: dict[int, ShardConsumer] = {}
@@ -278,6 +280,13 @@ class Receiver:
         """Streams as they are heard (those that live already come first); ends when the receiver stops."""
         self._hub.iterate(self._reader.live())
         return self._hub.streams()
+
+    def legs(self) -> AsyncIterator[CallLeg]:
+        """Call legs, each with both of its directions; as of :class:`strep.Receiver`. A leg's directions are of one
+        shard, so one member of the group hears both."""
+        if self._legs is None:
+            self._legs = CallLegs(aiter(self))
+        return self._legs
 
     def events(self) -> AsyncIterator[StreamEvent]:
         """What happens in all streams, found where they were received or by sinks here. Ends with the receiver."""
