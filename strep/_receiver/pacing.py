@@ -17,14 +17,13 @@ __all__ = ["Pacing", "PairsLook"]
 
 _SHORTEST_PAUSE_S: Final = 0.002
 _SHORT_PAUSE_S: Final = 0.008  # instead, when all that came came to pairs: each port costs a system call a look
-_LONG_PAUSE_S: Final = 0.1  # when little comes and nobody is in a hurry
+_LONG_PAUSE_S: Final = 0.1  # at most, when nobody is in a hurry
 _PAIRS_PAUSE_S: Final = 0.2  # instead for pairs, however much comes
 _PAIRS_DATAGRAMS: Final = 20_000  # are read in a look at most: more do not stay in the CPU's caches
-_LITTLE_DATAGRAMS: Final = 64  # fewer than this in a look is little,
-_MUCH_DATAGRAMS: Final = 128  # and from this on it is much
-_VERY_MUCH_DATAGRAMS: Final = 1500  # and from this on it is so much that two ticks are taken together,
+_MUCH_DATAGRAMS: Final = 128  # from this on in a look it is much
+_LOOK_DATAGRAMS: Final = 5000  # are to be found in a look at shared sockets: more do not make it cheaper for each,
 _DATAGRAM_BYTES: Final = 1024  # as the kernel counts one, about,
-_PARTS_OF_BUFFER: Final = 4  # if what a look finds fills no more than this part of the buffer
+_PARTS_OF_BUFFER: Final = 4  # and they fill no more than this part of the buffer
 _AFTER_TICK_NS: Final = 200_000  # a look comes so long after the tick that it is to take whole
 _BEFORE_TICK_NS: Final = 600_000  # about as long takes reading a hundred ports, of which some are read again then
 _LONG_PAUSE_BUFFER_BYTES: Final = 4 << 20  # with less granted, a sudden burst in a long pause might not fit
@@ -57,7 +56,7 @@ class Pacing:
         self._prompt = prompt
         self._audio = audio
         self._shared = buffer > 0
-        self._very_much = range(_VERY_MUCH_DATAGRAMS, buffer // _DATAGRAM_BYTES // _PARTS_OF_BUFFER)
+        self._most = min(_LOOK_DATAGRAMS, buffer // _DATAGRAM_BYTES // _PARTS_OF_BUFFER)
         self._long_pauses = not prompt and buffer >= _LONG_PAUSE_BUFFER_BYTES
         self._iterated = False
 
@@ -96,29 +95,32 @@ class Pacing:
             return 0 < of_pairs == datagrams
         return datagrams >= _MUCH_DATAGRAMS
 
-    def pause_s(self, datagrams: int, now_ns: int, pairs: PairsLook | None = None) -> float:
+    def pause_s(self, datagrams: int, now_ns: int, pairs: PairsLook | None = None, since_ns: int = TICK_NS) -> float:
         """How long to wait before looking again, after a look that found so many datagrams in sockets that all calls
-        share; ``pairs``: what it found in those of pairs, if there are any.
+        share, ``since_ns`` after the look before; ``pairs``: what it found in those of pairs, if there are any.
 
-        A look at pairs costs a system call for each port that has something, however much that is.
+        A look at pairs costs a system call for each port that has something, however much that is; and the engine some
+        hundred steps for each look, so nobody looks more often than somebody is in a hurry for it.
         """
         only_pairs = pairs is not None and pairs.datagrams > 0 and not datagrams
         if self._iterated:
             return _until_read_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
-        shortest_s = _SHORT_PAUSE_S if only_pairs else _SHORTEST_PAUSE_S
-        pause_s = _PAIRS_PAUSE_S
-        if pairs is None or self._shared:
-            pause_s = _LONG_PAUSE_S if self._long_pauses and datagrams < _LITTLE_DATAGRAMS else 0.0
-        if pairs is not None:
-            pause_s = min(pause_s, self._pairs_pause_s(pairs))
-        if pause_s > TICK_NS / 1e9:
+        shared_s = self._shared_pause_s(datagrams, since_ns) if pairs is None or self._shared else _PAIRS_PAUSE_S
+        pause_s = shared_s if pairs is None else min(shared_s, self._pairs_pause_s(pairs))
+        if pairs is not None and pause_s > TICK_NS / 1e9:
             return pause_s
         few = datagrams + (0 if pairs is None else pairs.datagrams) < _MUCH_DATAGRAMS
         if self._prompt and self._latency_ns < 2 * TICK_NS and few:
-            return shortest_s
-        # take each tick of the engine whole: a look costs some 0.1 ms however much it finds
-        ticks = 2 if datagrams in self._very_much and not self._prompt else 1
-        return _until_tick_s(now_ns) + (ticks - 1) * TICK_NS / 1e9
+            return _SHORT_PAUSE_S if only_pairs else _SHORTEST_PAUSE_S
+        # take each tick of the engine whole
+        further = max(int(pause_s * 1e9) // TICK_NS - 1, 0)
+        return _until_tick_s(now_ns) + further * TICK_NS / 1e9
+
+    def _shared_pause_s(self, datagrams: int, since_ns: int) -> float:
+        """How long sockets that all calls share may be left alone; 0: not beyond the tick."""
+        if not self._long_pauses:
+            return 0.0
+        return min(_LONG_PAUSE_S, self._most * since_ns / 1e9 / max(datagrams, 1))
 
     def _pairs_pause_s(self, pairs: PairsLook) -> float:
         """How long the ports of pairs may be left alone; 0: not beyond the tick."""

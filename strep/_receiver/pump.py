@@ -170,7 +170,8 @@ class Pump:
             self._looks_in_vain += 1
             if self._looks_in_vain > 1:
                 return None
-        return self._pacing.pause_s(self._datagrams - self._of_pairs, self._now_ns(), self._pairs_look(since_ns))
+        pairs = self._pairs_look(since_ns)
+        return self._pacing.pause_s(self._datagrams - self._of_pairs, self._now_ns(), pairs, since_ns)
 
     def _pairs_look(self, since_ns: int) -> PairsLook | None:
         """What the last look, so long after the one before, found in the ports of pairs; None: there are no pairs."""

@@ -10,6 +10,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -62,6 +63,9 @@ def reloader(context: click.Context) -> Callable[[], dict[str, Any]] | None:
             name = str(option.name)
             if context.get_parameter_source(name) in (ParameterSource.DEFAULT_MAP, ParameterSource.DEFAULT):
                 given = found[name] if name in found else option.get_default(context)
+                if given is None or isinstance(given, Enum):  # click's sign for what has no default
+                    values[name] = () if option.multiple else None
+                    continue
                 try:
                     values[name] = option.type_cast_value(context, given)
                 except click.BadParameter as error:

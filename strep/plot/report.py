@@ -42,7 +42,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: 
 th, td { text-align: right; padding: .15rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 td.bad, p.bad { color: var(--alarm); font-weight: 600 }
-figure { margin: .6rem 0; position: relative; cursor: crosshair } figure img { width: 100%; display: block; background: #fff }
+figure { margin: .6rem 0; position: relative; cursor: crosshair }
+figure img { width: 100%; display: block; background: #fff }
 figure i { position: absolute; top: 0; bottom: 0; width: 2px; background: #e4572e; left: -9px; pointer-events: none }
 audio { width: 100%; margin: .4rem 0 } nav a { margin-right: 1rem; word-break: break-all }
 """
@@ -80,7 +81,9 @@ def report_directory(
     folder, path = Path(directory), Path(out)
     wanted = [leg for leg in legs_of(folder) if legs is None or leg.name in legs]
     if not wanted:
-        raise ConfigurationError(f"{folder} has none of these call legs: {', '.join(sorted(legs or ())) or 'it is empty'}")
+        raise ConfigurationError(
+            f"{folder} has none of these call legs: {', '.join(sorted(legs or ())) or 'it is empty'}"
+        )
     try:
         with path.open("w", encoding="utf-8") as file:
             for part in report_page(folder, wanted, progress or (lambda done, total: None)):
@@ -229,7 +232,7 @@ def _table(leg: RecordedLeg) -> str:
             _figure(level, ".1f"), _figure(talk, ".1f"), keys, _figure(mos, ".2f"),
         ]  # fmt: skip
         bad = {4: bool(lost), 9: isinstance(mos, int | float) and mos < 3.6}
-        shown = (f'<td{" class=bad" * bad.get(n, False)}>{html.escape(cell)}</td>' for n, cell in enumerate(cells))
+        shown = (f"<td{' class=bad' * bad.get(n, False)}>{html.escape(cell)}</td>" for n, cell in enumerate(cells))
         rows.append(f"<tr>{''.join(shown)}</tr>")
     heads = "".join(f'<th scope="col">{head}</th>' for head in _HEADS)
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

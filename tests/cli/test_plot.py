@@ -308,8 +308,8 @@ def test_a_report_is_one_file_with_the_audio_in_it(tmp_path: Path) -> None:
     cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", page)
     rows = [cells[k : k + 10] for k in range(0, len(cells), 10)]
     assert rows[0][:5] == ["direction", "codec", "seconds", "packets", "lost"]
-    assert rows[1][:5] == ["inbound", "PCMU/8000", "8.00", "395", "5 (1.2%)"]
-    assert rows[2][:5] == ["outbound", "PCMU/8000", "4.00", "200", "0"]
+    assert rows[1][:5] == ["inbound", "PCMU 8 kHz", "8.00", "395", "5 (1.2%)"]
+    assert rows[2][:5] == ["outbound", "PCMU 8 kHz", "4.00", "200", "0"]
     assert rows[2][8] == "5"
     assert report_directory(tmp_path, path, legs=frozenset({str(leg_id(0))})) == 1
     with pytest.raises(ConfigurationError, match="none of these call legs: nobody"):

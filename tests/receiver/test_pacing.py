@@ -29,25 +29,40 @@ def test_a_prompt_sink_waits_no_longer_than_the_latency(streams: int, latency_ms
         assert pacing.pause_s(datagrams, 123_456_789) <= 0.0102
 
 
-@pytest.mark.parametrize(("buffer", "longest"), [(MIB, 0.0102), (64 * MIB, 0.1)])
+@pytest.mark.parametrize(("buffer", "longest"), [(MIB, 0.0102), (64 * MIB, 0.1002)])
 def test_files_and_nobody_have_time_but_a_small_buffer_has_not(buffer: int, longest: float) -> None:
     pacing = Pacing(0, prompt=False, buffer=buffer)
     assert max(pacing.pause_s(n, now) for n in (0, 10, 100, 9999) for now in (0, 9_999_999)) == pytest.approx(longest)
-    assert pacing.pause_s(1499, 9_000_000) == pytest.approx(0.0012)
     assert of(pacing.release(10)) == (100_000_000, 1)
     assert of(pacing.release(5000)) == (300_000_000, 6)
 
 
-def test_very_much_is_taken_two_ticks_at_a_time_if_there_is_room_and_nobody_is_in_a_hurry() -> None:
-    """A datagram counts for 1 KiB, and what a look finds may fill a quarter of the buffer."""
+@pytest.mark.parametrize(
+    ("datagrams", "since_ms", "buffer", "ticks"),
+    [
+        (0, 10, 64 * MIB, 10),
+        (100, 10, 64 * MIB, 10),  # 10,000 packets/s
+        (1000, 100, 64 * MIB, 10),
+        (1000, 10, 64 * MIB, 5),  # 100,000 packets/s
+        (2500, 10, 64 * MIB, 2),
+        (5000, 20, 64 * MIB, 2),
+        (5001, 10, 64 * MIB, 1),
+        (1000, 10, 16 * MIB, 4),  # a datagram counts for 1 KiB, and what a look finds may fill a quarter of the buffer
+        (1000, 10, 4 * MIB, 1),
+        (1, 10, 3 * MIB, 1),
+        (100_000, 10, 64 * MIB, 1),
+        (1, 60_000, 64 * MIB, 10),  # after a pause without media
+    ],
+)
+def test_a_look_finds_some_thousands_if_there_is_room_and_nobody_is_in_a_hurry(
+    datagrams: int, since_ms: int, buffer: int, ticks: int
+) -> None:
+    def pause(*, prompt: bool = False) -> float:
+        pacing = Pacing(200_000_000, prompt=prompt, buffer=buffer)
+        return pacing.pause_s(datagrams, 9_000_000, since_ns=since_ms * 1_000_000)
 
-    def pause(datagrams: int, *, prompt: bool = False, buffer: int = 64 * MIB) -> float:
-        return Pacing(200_000_000, prompt=prompt, buffer=buffer).pause_s(datagrams, 9_000_000)
-
-    one, two = pytest.approx(0.0012), pytest.approx(0.0112)
-    assert (pause(1499), pause(1500), pause(16_383), pause(16_384)) == (one, two, two, one)
-    assert pause(5000, prompt=True) == one
-    assert (pause(4000, buffer=16 * MIB), pause(4096, buffer=16 * MIB), pause(1500, buffer=MIB)) == (two, one, one)
+    assert pause() == pytest.approx(0.0012 + 0.01 * (ticks - 1))
+    assert pause(prompt=True) == pytest.approx(0.0012)
 
 
 def test_an_iteration_waits_for_nothing() -> None:
@@ -106,7 +121,8 @@ def test_a_look_at_pairs_finds_no_more_than_is_read_in_one_go(
 
 
 @pytest.mark.parametrize(
-    ("shared", "datagrams", "longest"), [(MIB, 0, 0.0102), (64 * MIB, 0, 0.1), (64 * MIB, 200, 0.0102)]
+    ("shared", "datagrams", "longest"),
+    [(MIB, 0, 0.0102), (64 * MIB, 0, 0.1), (64 * MIB, 1000, 0.05), (64 * MIB, 9999, 0.0102)],
 )
 def test_a_shared_socket_beside_pairs_is_looked_at_as_without_them(shared: int, datagrams: int, longest: float) -> None:
     pacing = Pacing(200_000_000, prompt=False, buffer=shared)
