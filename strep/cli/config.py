@@ -62,7 +62,7 @@ def reloader(context: click.Context) -> Callable[[], dict[str, Any]] | None:
         for option in _options(context.command).values():
             name = str(option.name)
             if context.get_parameter_source(name) in (ParameterSource.DEFAULT_MAP, ParameterSource.DEFAULT):
-                given = found[name] if name in found else option.get_default(context)
+                given = found.get(name, option.default)  # what the old file said is no default
                 if given is None or isinstance(given, Enum):  # click's sign for what has no default
                     values[name] = () if option.multiple else None
                     continue
