@@ -19,7 +19,7 @@ from strep._edge.pcap.opening import _needs
 from strep._model import extras
 from strep.control.webhooks import PublicKey
 from strep.metrics import collector
-from strep.plot.plot import _need_matplotlib
+from strep.plot.plot import need_matplotlib
 from strep.sinks.analysis.vad import _session
 
 OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -73,7 +73,7 @@ def test_who_runs_it_from_its_source_installs_from_there(monkeypatch: pytest.Mon
         (["uvicorn"], "metrics", lambda: HttpServer(None, "127.0.0.1", 0, extra="metrics")),
         (["cryptography"], "serve", lambda: PublicKey("A" * 43 + "=")),
         (["onnxruntime"], "vad", _session),
-        (["matplotlib", "matplotlib.figure"], "plot", _need_matplotlib),
+        (["matplotlib", "matplotlib.figure"], "plot", need_matplotlib),
     ],
 )
 def test_every_feature_says_what_it_needs(
