@@ -23,7 +23,6 @@ __all__ = ["Watchdog"]
 _log = logging.getLogger("strep")
 
 _LOOK_EVERY_S: Final = 0.25
-_LOOK_EVERY_S_ASLEEP: Final = 1.0  # while the pump sleeps and nothing waits: a wake-up costs what an idle machine saves
 _STALLED_NS: Final = 1_000_000_000  # media wait for so long and are not read
 
 
@@ -96,12 +95,9 @@ class Watchdog:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        asleep = False
-        while not self._end.wait(_LOOK_EVERY_S_ASLEEP if asleep else _LOOK_EVERY_S):
+        while not self._end.wait(_LOOK_EVERY_S):
             try:
-                before = self._seen_ns
                 self.look()
-                asleep = self._seen_ns == before and self._since_ns is None
             except Exception as error:
                 self._incidents.fault("watchdog", error)
 
