@@ -53,6 +53,14 @@ def test_linear_audio_of_every_rate_and_length(rate: int, ms: int) -> None:
     assert first_guess(packets) == Codec("L16", rate, rate, 1, 2)
 
 
+def test_a_first_packet_that_is_late_does_not_decide() -> None:
+    """40 ms of 24 kHz, the first packet 25 ms late: not 30 ms of 32 kHz."""
+    for late in range(0, 40, 5):
+        packets = observed(960, 1920, 40, late=[float(late), *[0.0] * (PACKETS_TO_GIVE_UP - 1)], lost=set())
+        for count in range(PACKETS_TO_GUESS, len(packets) + 1):
+            assert first_guess(packets[:count]) in (None, Codec("L16", 24_000, 24_000, 1, 2))
+
+
 @given(st.sampled_from(RATES), st.data())
 def test_linear_audio_is_never_taken_for_another_rate(rate: int, data: st.DataObject) -> None:
     """Each packet may be late by a whole packet, some are lost; also when all come at once: then nothing is guessed."""

@@ -128,15 +128,19 @@ def _companded(seen: Sequence[Observation]) -> Codec | None:
 
 def _rate(seen: Sequence[Observation], step: int, rates: Sequence[int]) -> int | None:
     """The rate at which packets last a usual time, and as long as it took them to come."""
-    ticks = (seen[-1].timestamp - seen[0].timestamp) & 0xFFFF_FFFF
-    elapsed_ns = seen[-1].arrival_ns - seen[0].arrival_ns
     for rate in rates:
-        lasts_ns = ticks * SECOND_NS // rate
         usual = step * 1000 % rate == 0 and step * 1000 // rate in _PACKETS_MS
-        if usual and abs(elapsed_ns - lasts_ns) <= _TOLERANCE * lasts_ns:
+        # also without the first packet, or the last one: a single one that is late does not decide
+        if usual and all(_lasts(part, rate) for part in (seen, seen[1:], seen[:-1])):
             even = _come_evenly(seen, rate)
             return rate if even or len(seen) >= _PACKETS_IF_UNEVEN else None
     return None
+
+
+def _lasts(seen: Sequence[Observation], rate: int) -> bool:
+    """Whether packets took as long to come as they last at this rate, about."""
+    lasts_ns = ((seen[-1].timestamp - seen[0].timestamp) & 0xFFFF_FFFF) * SECOND_NS // rate
+    return abs(seen[-1].arrival_ns - seen[0].arrival_ns - lasts_ns) <= _TOLERANCE * lasts_ns
 
 
 def _come_evenly(seen: Sequence[Observation], rate: int) -> bool:
