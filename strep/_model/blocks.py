@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .spans import begins_of, offsets_of, runs_of
 from .types import Gap, GapCause, Mask, StreamInfo
 
 __all__ = ["Block", "BlockBatch", "joined"]
@@ -230,17 +231,17 @@ class BlockBatch:
         """A batch of some of the blocks. ``blocks``: their indices, ascending. Samples are decoded when somebody asks
         for them, together with those of the whole batch."""
         first, per_block = self.packet_first, np.diff(self.packet_first)
-        packets = _runs(first[:-1][blocks], per_block[blocks])
+        packets = runs_of(first[:-1][blocks], per_block[blocks])
         place = {block: i for i, block in enumerate(blocks.tolist())}
         mask = self._mask
         if mask is not None:
-            mask = mask[_runs((np.cumsum(self.frames) - self.frames)[blocks], self.frames[blocks])]
+            mask = mask[runs_of(begins_of(self.frames)[blocks], self.frames[blocks])]
         values, size = self.offset[:-1][blocks], np.diff(self.offset)[blocks]
         bytes_at, bytes_ = self.payload_offset[:-1][blocks], np.diff(self.payload_offset)[blocks]
 
         def samples() -> npt.NDArray[np.int16]:
             try:
-                return self.samples[_runs(values, size)]
+                return self.samples[runs_of(values, size)]
             except Exception:
                 taken.error = self.error
                 raise
@@ -262,15 +263,15 @@ class BlockBatch:
             rtp_timestamp=self.rtp_timestamp[blocks],
             arrival_ns=self.arrival_ns[blocks],
             time_ns=self.time_ns[blocks],
-            offset=_offsets(size),
-            payload=self.payload[_runs(bytes_at, bytes_)],
-            payload_offset=_offsets(bytes_),
-            packet_first=_offsets(per_block[blocks]),
+            offset=offsets_of(size),
+            payload=self.payload[runs_of(bytes_at, bytes_)],
+            payload_offset=offsets_of(bytes_),
+            packet_first=offsets_of(per_block[blocks]),
             packet_frames=self.packet_frames[packets],
             packet_arrival_ns=self.packet_arrival_ns[packets],
             packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
             decode=samples,
-            packet_offset=None if self.packet_offset is None else _offsets(np.diff(self.packet_offset)[packets]),
+            packet_offset=None if self.packet_offset is None else offsets_of(np.diff(self.packet_offset)[packets]),
             transcoded=None if self.transcoded is None else self.transcoded[blocks],
             mixed=None if self.mixed is None else self.mixed[blocks],
             own_fill=None if self._own_fill is None else own_fill,
@@ -354,7 +355,7 @@ def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
         return np.concatenate([getattr(batch, name) for batch in batches])
 
     def ragged(name: str) -> npt.NDArray[np.int64]:
-        return _offsets(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
+        return offsets_of(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
 
     names = (
         "index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns", "payload",
@@ -375,17 +376,3 @@ def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
         decode=lambda: end_to_end("samples"),
         mask=None if all(batch.plain for batch in batches) else end_to_end("mask"),
     )
-
-
-def _runs(begin: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices of runs of values, one run after the other, int64 (sum of length,)."""
-    to: npt.NDArray[np.int64] = np.cumsum(length)
-    index: npt.NDArray[np.int64] = np.arange(int(to[-1]) if len(to) else 0)
-    index += np.repeat(begin - (to - length), length)
-    return index
-
-
-def _offsets(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    offset = np.zeros(len(length) + 1, np.int64)
-    np.cumsum(length, out=offset[1:])
-    return offset

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .blocks import BlockBatch
-from .spans import copy_spans
+from .spans import begins_of, offsets_of, runs_of, stretches
 from .time import position_ns
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
     }
     streams = [stream for batch in batches for stream in batch.streams]
     counts = np.concatenate([np.diff(batch.packet_first) for batch in batches])
-    packets = _runs(_begins(counts)[order], counts[order])
+    packets = runs_of(begins_of(counts)[order], counts[order])
     made |= {name: np.concatenate([getattr(batch, name) for batch in batches])[packets] for name in _OF_PACKETS}
     length = np.concatenate([np.diff(batch.payload_offset) for batch in batches])
     # the bytes of a batch may begin elsewhere than at 0, and have something between them
@@ -47,7 +47,7 @@ def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
     made["payload"] = _ordered(np.concatenate([b.payload for b in batches]), payload_at, length, order)
     if all(batch.packet_offset is not None for batch in batches):
         sizes = np.concatenate([np.diff(batch.packet_offset) for batch in batches if batch.packet_offset is not None])
-        made["packet_offset"] = _offsets(sizes[packets])
+        made["packet_offset"] = offsets_of(sizes[packets])
     if any(batch.transcoded is not None for batch in batches):
         each = [np.zeros(len(b), np.bool_) if b.transcoded is None else b.transcoded for b in batches]
         made["transcoded"] = np.concatenate(each)[order]
@@ -79,9 +79,9 @@ def gathered(batches: Sequence[BlockBatch]) -> BlockBatch:
     taken = BlockBatch(
         streams=[streams[i] for i in order[first].tolist()],
         index=index[order][first],
-        offset=_offsets(np.add.reduceat(values[order], first)),
-        payload_offset=_offsets(np.add.reduceat(length[order], first)),
-        packet_first=_offsets(np.add.reduceat(counts[order], first)),
+        offset=offsets_of(np.add.reduceat(values[order], first)),
+        payload_offset=offsets_of(np.add.reduceat(length[order], first)),
+        packet_first=offsets_of(np.add.reduceat(counts[order], first)),
         decode=decode,
         mask=mask,
         failed=failed,
@@ -125,32 +125,10 @@ def _once(batches: Sequence[BlockBatch]) -> Callable[[], BlockBatch | None]:
 
 def _ordered(flat: npt.NDArray[Any], begin: I64 | None, length: I64, order: I64) -> Any:
     """Stretches of a flat array, in another order. ``begin`` None: they stand one behind the other."""
-    begin = _begins(length) if begin is None else begin
-    begin, length = begin[order], length[order]
-    size = flat.itemsize
-    out = np.empty(int(length.sum()), flat.dtype)
-    copy_spans(out.view(np.uint8), _begins(length) * size, flat.view(np.uint8), begin * size, length * size)
-    return out
+    begin = begins_of(length) if begin is None else begin
+    return stretches(flat, begin[order], length[order])
 
 
 def _sizes(batches: Sequence[BlockBatch]) -> list[int]:
     """Where each batch's payload begins in all of them end to end."""
     return [0, *np.cumsum([len(batch.payload) for batch in batches[:-1]]).tolist()]
-
-
-def _begins(length: I64) -> I64:
-    ends: I64 = np.cumsum(length)
-    return ends - length
-
-
-def _offsets(length: I64) -> I64:
-    offset = np.zeros(len(length) + 1, np.int64)
-    np.cumsum(length, out=offset[1:])
-    return offset
-
-
-def _runs(begin: I64, length: I64) -> I64:
-    """Indices of runs of values, one run after the other."""
-    out: I64 = np.arange(int(length.sum()))
-    out += np.repeat(begin - _begins(length), length)
-    return out

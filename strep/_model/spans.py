@@ -1,13 +1,13 @@
-"""Copies of many pieces of one buffer into another, of any lengths, without an index for each byte."""
+"""Pieces of flat arrays: where they are, and copies of many of them, of any lengths, without an index for each byte."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["copy_spans", "spans"]
+__all__ = ["begins_of", "copy_spans", "offsets_of", "runs_of", "spans", "stretches"]
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -17,6 +17,35 @@ _LONG_BYTES: Final = (
     512  # a piece, from which on it is copied alone: that is faster than an index for each of its bytes
 )
 _INDEXED_BYTES: Final = 1 << 20  # for so many there is an index at a time: a bound on memory
+
+
+def begins_of(length: I64) -> I64:
+    """Where each of pieces that stand end to end begins, int64 (n,)."""
+    ends: I64 = np.cumsum(length)
+    return ends - length
+
+
+def offsets_of(length: I64) -> I64:
+    """Where each of pieces that stand end to end begins, and where the last one ends, int64 (n + 1,)."""
+    offset = np.zeros(len(length) + 1, np.int64)
+    np.cumsum(length, out=offset[1:])
+    return offset
+
+
+def runs_of(begin: I64, length: I64) -> I64:
+    """Indices of all values of pieces, one piece after the other, int64 (sum of length,)."""
+    index: I64 = np.arange(int(length.sum()))
+    index += np.repeat(begin - begins_of(length), length)
+    return index
+
+
+def stretches(flat: npt.NDArray[Any], begin: I64, length: I64) -> Any:
+    """Pieces of a flat array, end to end: a copy of its dtype, (sum of length,)."""
+    size = flat.itemsize
+    out = np.empty(int(length.sum()), flat.dtype)
+    data = np.ascontiguousarray(flat).view(np.uint8)
+    copy_spans(out.view(np.uint8), begins_of(length) * size, data, begin * size, length * size)
+    return out
 
 
 def copy_spans(out: U8, out_at: I64, data: U8, data_at: I64, length: npt.NDArray[np.integer]) -> None:

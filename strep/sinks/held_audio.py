@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.blocks import BlockBatch
-from .._model.spans import copy_spans
+from .._model.spans import begins_of, stretches
 from .._model.types import Mask
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class Pieces:
         """Copies: of each piece ``at`` the sample frames from ``skip`` on, ``frames`` of them."""
         columns = {name: getattr(self, name)[at] for name in _COLUMNS}
         channels, rate = columns["channels"], columns["rate"]
-        begins = _begins(self.frames * self.channels)[at] + skip * channels
-        samples = _gathered(self.samples, begins, frames * channels)
+        begins = begins_of(self.frames * self.channels)[at] + skip * channels
+        samples = stretches(self.samples, begins, frames * channels)
         mask = self.mask
         if mask is not None:
-            mask = _gathered(mask, _begins(self.frames)[at] + skip, frames)
+            mask = stretches(mask, begins_of(self.frames)[at] + skip, frames)
         columns["frames"] = frames
         if skip.any():
             within = skip > 0
@@ -159,17 +159,3 @@ class HeldAudio:
             live = np.flatnonzero(serial[part.row] == part.serial)
             found |= zip(part.serial[live].tolist(), part.streams[live].tolist(), strict=True)
         return list(found.values())
-
-
-def _begins(length: I64) -> I64:
-    ends: I64 = np.cumsum(length)
-    return ends - length
-
-
-def _gathered(flat: npt.NDArray[Any], begins: I64, length: I64) -> npt.NDArray[Any]:
-    """Stretches of a flat array, one after the other."""
-    size = flat.itemsize
-    out = np.empty(int(length.sum()), flat.dtype)
-    data = np.ascontiguousarray(flat).view(np.uint8)
-    copy_spans(out.view(np.uint8), _begins(length) * size, data, begins * size, length * size)
-    return out

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.blocks import BlockBatch
-from .._model.spans import copy_spans
+from .._model.spans import begins_of, runs_of, stretches
 from .._model.types import Mask
 from .layout import COLUMNS
 
@@ -73,7 +73,7 @@ def part_of(batch: BlockBatch, slot: I64, frame_bytes: I64, channels: I64, nativ
     if decoded.any():
         samples = batch.samples
         if not decoded.all():
-            samples = _pieces(samples, batch.offset[:-1][decoded], values[decoded])
+            samples = stretches(samples, batch.offset[:-1][decoded], values[decoded])
         mask = None if batch.plain else batch.mask
         fill = batch.own_fill
     transcoded = np.zeros(len(batch), np.bool_) if batch.transcoded is None else batch.transcoded
@@ -143,7 +143,7 @@ def _received(part: Part) -> U8:
 
 def _taken(whole: Part, order: npt.NDArray[np.intp]) -> Part:
     packets = whole.packets
-    at = _runs(_begins(packets)[order], packets[order])
+    at = runs_of(begins_of(packets)[order], packets[order])
     frames = whole.columns["frames"]
     in_samples = np.where(whole.decoded, whole.values, 0)
     place = {block: i for i, block in enumerate(order.tolist())} if whole.noise or whole.fill else {}
@@ -155,33 +155,12 @@ def _taken(whole: Part, order: npt.NDArray[np.intp]) -> Part:
         values=whole.values[order],
         bytes_=whole.bytes_[order],
         packets=packets[order],
-        payload=_pieces(whole.payload, _begins(whole.bytes_)[order], whole.bytes_[order]),
+        payload=stretches(whole.payload, begins_of(whole.bytes_)[order], whole.bytes_[order]),
         decoded=whole.decoded[order],
         transcoded=whole.transcoded[order],
-        samples=_pieces(whole.samples, _begins(in_samples)[order], in_samples[order]),
-        mask=None if whole.mask is None else _pieces(whole.mask, _begins(frames)[order], frames[order]),
+        samples=stretches(whole.samples, begins_of(in_samples)[order], in_samples[order]),
+        mask=None if whole.mask is None else stretches(whole.mask, begins_of(frames)[order], frames[order]),
         packet_bytes=None if whole.packet_bytes is None else whole.packet_bytes[at],
         noise={place[block]: made for block, made in whole.noise.items()},
         fill={place[block]: made for block, made in whole.fill.items()},
     )
-
-
-def _begins(length: I64) -> I64:
-    begins: I64 = np.cumsum(length) - length
-    return begins
-
-
-def _runs(begin: I64, length: I64) -> I64:
-    index: I64 = np.arange(int(length.sum()))
-    index += np.repeat(begin - _begins(length), length)
-    return index
-
-
-def _pieces(flat: npt.NDArray[Any], begin: I64, length: I64) -> npt.NDArray[Any]:
-    """Stretches of a flat array, end to end."""
-    size = flat.itemsize
-    out = np.empty(int(length.sum()), flat.dtype)
-    if out.size:
-        data = np.ascontiguousarray(flat).view(np.uint8)
-        copy_spans(out.view(np.uint8), _begins(length) * size, data, begin * size, length * size)
-    return out
