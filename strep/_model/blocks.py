@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,11 @@ from .spans import begins_of, offsets_of, runs_of
 from .types import Gap, GapCause, Mask, StreamInfo
 
 __all__ = ["Block", "BlockBatch", "joined"]
+
+_PER_BLOCK: Final = (
+    "index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns"
+)  # fmt: skip
+_PER_PACKET: Final = ("packet_frames", "packet_arrival_ns", "packet_rtp_timestamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,29 +260,17 @@ class BlockBatch:
 
         taken = BlockBatch(
             streams=[self.streams[i] for i in blocks.tolist()],
-            index=self.index[blocks],
-            position=self.position[blocks],
-            frames=self.frames[blocks],
-            gap_frames=self.gap_frames[blocks],
-            gap_cause=self.gap_cause[blocks],
-            rtp_timestamp=self.rtp_timestamp[blocks],
-            arrival_ns=self.arrival_ns[blocks],
-            time_ns=self.time_ns[blocks],
             offset=offsets_of(size),
             payload=self.payload[runs_of(bytes_at, bytes_)],
             payload_offset=offsets_of(bytes_),
             packet_first=offsets_of(per_block[blocks]),
-            packet_frames=self.packet_frames[packets],
-            packet_arrival_ns=self.packet_arrival_ns[packets],
-            packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
             decode=samples,
             packet_offset=None if self.packet_offset is None else offsets_of(np.diff(self.packet_offset)[packets]),
-            transcoded=None if self.transcoded is None else self.transcoded[blocks],
-            mixed=None if self.mixed is None else self.mixed[blocks],
             own_fill=None if self._own_fill is None else own_fill,
             noise={place[block]: payload for block, payload in self.noise.items() if block in place},
             mask=mask,
             fill=None if self.fill is None else fill,
+            **self._columns_of(blocks, packets),
         )
         return taken
 
@@ -294,27 +287,27 @@ class BlockBatch:
         bytes_ = self.payload_offset[begin : end + 1]
         return BlockBatch(
             streams=self.streams[blocks],
-            index=self.index[blocks],
-            position=self.position[blocks],
-            frames=self.frames[blocks],
-            gap_frames=self.gap_frames[blocks],
-            gap_cause=self.gap_cause[blocks],
-            rtp_timestamp=self.rtp_timestamp[blocks],
-            arrival_ns=self.arrival_ns[blocks],
-            time_ns=self.time_ns[blocks],
             offset=self.offset[begin : end + 1] - self.offset[begin],
             payload=self.payload[int(bytes_[0]) : int(bytes_[-1])],
             payload_offset=bytes_ - bytes_[0],
             packet_first=self.packet_first[begin : end + 1] - first,
-            packet_frames=self.packet_frames[packets],
-            packet_arrival_ns=self.packet_arrival_ns[packets],
-            packet_rtp_timestamp=self.packet_rtp_timestamp[packets],
             decode=lambda: samples,
             packet_offset=None if self.packet_offset is None else self.packet_offset[first : last + 1] - bytes_[0],
-            transcoded=None if self.transcoded is None else self.transcoded[blocks],
             noise={i - begin: payload for i, payload in self.noise.items() if begin <= i < end},
             mask=mask,
+            **self._columns_of(blocks, packets),
         )
+
+    def _columns_of(
+        self, blocks: npt.NDArray[np.intp] | slice, packets: npt.NDArray[np.int64] | slice
+    ) -> dict[str, Any]:
+        """What is told of some blocks and their packets, a value each: arguments for a batch of them."""
+        return {
+            **{name: getattr(self, name)[blocks] for name in _PER_BLOCK},
+            **{name: getattr(self, name)[packets] for name in _PER_PACKET},
+            "transcoded": None if self.transcoded is None else self.transcoded[blocks],
+            "mixed": None if self.mixed is None else self.mixed[blocks],
+        }
 
     def without(self, serials: Container[int]) -> BlockBatch:
         """The batch without the blocks of some streams; the batch itself if it has none of theirs."""
@@ -357,11 +350,7 @@ def joined(batches: Sequence[BlockBatch]) -> BlockBatch:
     def ragged(name: str) -> npt.NDArray[np.int64]:
         return offsets_of(np.concatenate([np.diff(getattr(batch, name)) for batch in batches]))
 
-    names = (
-        "index", "position", "frames", "gap_frames", "gap_cause", "rtp_timestamp", "arrival_ns", "time_ns", "payload",
-        "packet_frames", "packet_arrival_ns", "packet_rtp_timestamp",
-    )  # fmt: skip
-    columns: dict[str, Any] = {name: end_to_end(name) for name in names}
+    columns: dict[str, Any] = {name: end_to_end(name) for name in ("payload", *_PER_BLOCK, *_PER_PACKET)}
     columns |= {name: ragged(name) for name in ("offset", "payload_offset", "packet_first")}
     if all(batch.packet_offset is not None for batch in batches):
         columns["packet_offset"] = ragged("packet_offset")
