@@ -17,10 +17,10 @@ from strep._codecs.facts import codec_facts, parse_codec
 from strep._edge.http import HttpServer
 from strep._edge.pcap.opening import _needs
 from strep._model import extras
+from strep._speech.silero import session
 from strep.control.webhooks import PublicKey
 from strep.metrics import collector
 from strep.plot.plot import need_matplotlib
-from strep.sinks.analysis.vad import _session
 
 OPTIONAL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 USERS = sorted(set(OPTIONAL) - {"test", "lint", "docs"})
@@ -72,7 +72,7 @@ def test_who_runs_it_from_its_source_installs_from_there(monkeypatch: pytest.Mon
         (["uvicorn"], "serve", lambda: HttpServer(None, "127.0.0.1", 0)),
         (["uvicorn"], "metrics", lambda: HttpServer(None, "127.0.0.1", 0, extra="metrics")),
         (["cryptography"], "serve", lambda: PublicKey("A" * 43 + "=")),
-        (["onnxruntime"], "vad", _session),
+        (["onnxruntime"], "vad", session),
         (["matplotlib", "matplotlib.figure"], "plot", need_matplotlib),
     ],
 )

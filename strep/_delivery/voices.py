@@ -9,17 +9,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from .._model.exceptions import ConfigurationError
 from .._speech.energy import EnergyVoice, Verdict
-from .._speech.silero import SILERO_RATE, SILERO_SIZE, SileroModel
+from .._speech.silero import ENOUGH, SILERO_RATE, SILERO_SIZE, SURELY, SileroModel
 from ..resample import Resampler
 
 __all__ = ["Vad", "Voice", "voice_of"]
 
 Vad = Literal["energy", "silero"]
 
-_SURELY: Final = 0.5  # probabilities of speech: to begin with, and to go on with
-_ENOUGH: Final = 0.35
 _MOST_ROWS: Final = 256  # in one run: longer ones would hold up who comes next
 
 
@@ -104,18 +101,16 @@ class _Silero:
         while len(self._samples) >= SILERO_SIZE:  # the resampler looks ahead: a frame may come with the one after it
             frame, self._samples = self._samples[:SILERO_SIZE], self._samples[SILERO_SIZE:]
             self._probability = await self._batches.probability(self._row, frame)
-        return Verdict(self._probability > _SURELY, self._probability > _ENOUGH, level)
+        return Verdict(self._probability > SURELY, self._probability > ENOUGH, level)
 
     def close(self) -> None:
         self._batches.model.give_back(self._row)
 
 
 async def voice_of(vad: Vad, rate: int) -> Voice:
-    """A detector for one stream at ``rate`` Hz. Raises ConfigurationError, MissingExtraError."""
+    """A detector for one stream at ``rate`` Hz. Raises MissingExtraError."""
     if vad == "energy":
         return _Energy()
-    if vad != "silero":
-        raise ConfigurationError(f"vad {vad!r}: 'energy' or 'silero'")
     loop = asyncio.get_running_loop()
     if loop not in _batches:
         model = await asyncio.to_thread(SileroModel)

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from .._model.exceptions import MissingExtraError
 from .._model.extras import install
 
-__all__ = ["SILERO_RATE", "SILERO_SIZE", "SileroModel", "session"]
+__all__ = ["ENOUGH", "SILERO_RATE", "SILERO_SIZE", "SURELY", "SileroModel", "session"]
 
 SILERO_RATE: Final = 8000
 SILERO_SIZE: Final = 256  # samples of a frame
+SURELY: Final = 0.5  # probabilities of speech: to begin with, and to go on with
+ENOUGH: Final = 0.35
 _CONTEXT: Final = 32  # samples of the frame before that the model sees again
 _STATE: Final = 128  # values in each of the two states of the network
 
@@ -44,7 +46,8 @@ def session() -> Any:
 
 
 class SileroModel:
-    """The network and a row of state for each stream that takes one: :meth:`take_row`, :meth:`give_back`.
+    """The network, and a row of state for each stream: rows of the caller's choice (:meth:`grow`, :meth:`reset`), or
+    those that :meth:`take_row` gives out.
 
     Raises MissingExtraError when the model is not installed.
     """
@@ -55,20 +58,29 @@ class SileroModel:
         self._context = np.zeros((0, _CONTEXT), np.float32)
         self._free: list[int] = []
 
+    def grow(self, rows: int) -> None:
+        """Have so many rows; new ones are as for a stream that begins."""
+        more = rows - len(self._context)
+        self._state = np.concatenate([self._state, np.zeros((2, more, _STATE), np.float32)], axis=1)
+        self._context = np.concatenate([self._context, np.zeros((more, _CONTEXT), np.float32)])
+
+    def reset(self, row: int) -> None:
+        """Another stream begins in a row."""
+        self._state[:, row] = 0
+        self._context[row] = 0
+
     def take_row(self) -> int:
         """A row of its own for one more stream."""
         if not self._free:
             rows = len(self._context)
-            more = max(16, rows)
-            self._state = np.concatenate([self._state, np.zeros((2, more, _STATE), np.float32)], axis=1)
-            self._context = np.concatenate([self._context, np.zeros((more, _CONTEXT), np.float32)])
-            self._free = list(range(rows + more - 1, rows - 1, -1))
+            self.grow(rows + max(16, rows))
+            self._free = list(range(len(self._context) - 1, rows - 1, -1))
         row = self._free.pop()
-        self._state[:, row] = 0
-        self._context[row] = 0
+        self.reset(row)
         return row
 
     def give_back(self, row: int) -> None:
+        """The stream of that row has ended."""
         self._free.append(row)
 
     def inputs(self, row: I64, samples: F32) -> tuple[F32, F32]:

@@ -13,7 +13,7 @@ from .._model.exceptions import ConfigurationError
 from .analysis.columns import rows_of
 from .analysis.frame_batch import FrameBatch
 from .analysis.segmenter import Segmenter
-from .analysis.vad import EnergyDetector, SileroDetector, VoiceDetector, levels_of
+from .analysis.vad import DETECTORS, levels_of
 from .frames import FrameSink
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["VoiceBatch", "VoiceSink"]
 
 _SCRATCH_FRAMES: Final = 512  # whose levels are measured at once
-_DETECTORS: Final[dict[str, Callable[[], VoiceDetector]]] = {"energy": EnergyDetector, "silero": SileroDetector}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +69,12 @@ class VoiceSink(FrameSink):
         on_started: Callable[[StreamInfo], object] | None = None,
         on_ended: Callable[[StreamInfo, StreamReport], object] | None = None,
     ) -> None:
-        if vad not in _DETECTORS:
+        if vad not in DETECTORS:
             raise ConfigurationError(f"vad {vad!r}: 'energy' or 'silero'")
         if hang_ms < 0:
             raise ConfigurationError(f"hang_ms {hang_ms:g}: choose 0 or more")
         self._tell = function
-        self._detector = detector = _DETECTORS[vad]()
+        self._detector = detector = DETECTORS[vad]()
         frame_ms = 1000 * detector.size / detector.rate
         self._segmenter = Segmenter(detector.start, max(1, round(hang_ms / frame_ms)), detector.size)
         self._rows = 0

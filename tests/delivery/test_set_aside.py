@@ -51,6 +51,7 @@ from strep.sinks.analysis import quality as quality_module
 from strep.sinks.analysis import spectrum as spectrum_module
 from strep.sinks.analysis import speech as speech_module
 from strep.sinks.analysis import tones as tones_module
+from strep.sinks.analysis import vad as vad_module
 
 PCMU = Codec("PCMU", 8000, 8000, 1, 1)
 STREAMS = 8
@@ -411,7 +412,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, Callable[..., bool]]] = {
     "speech: samples": (SpeechMeter, bank_module, "mono_samples", in_batch),
     "speech: bank": (SpeechMeter, cutter_module.FrameCutter, "cut", in_rows),
     "speech: levels": (SpeechMeter, speech_module, "levels_of", in_list),
-    "speech: detector": (SpeechMeter, speech_module.EnergyDetector, "judge", in_frames),
+    "speech: detector": (SpeechMeter, vad_module.EnergyDetector, "judge", in_frames),
     "speech: segment": (SpeechMeter, monitor_module.DialogueMonitor, "open", in_row),
     "speech: segment's end": (SpeechMeter, monitor_module.DialogueMonitor, "close", in_row),
     "speech: turn": (SpeechMeter, monitor_module.DialogueMonitor, "_end_turn", in_track),

@@ -18,7 +18,7 @@ from .dialogue_monitor import DialogueMonitor
 from .frame_batch import FrameBatch
 from .segmenter import Segmenter
 from .talk import Rules
-from .vad import EnergyDetector, SileroDetector, VoiceDetector, levels_of
+from .vad import DETECTORS, levels_of
 
 if TYPE_CHECKING:
     from ..._model.blocks import BlockBatch
@@ -32,7 +32,6 @@ I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
 
 _FRAMES_IN_CACHE: Final = 512  # frames whose levels are measured at once
-_DETECTORS: Final[dict[str, Callable[[], VoiceDetector]]] = {"energy": EnergyDetector, "silero": SileroDetector}
 
 
 class SpeechMeter(Analyzer):
@@ -80,12 +79,12 @@ class SpeechMeter(Analyzer):
         one_way_s: float | None = 5.0,
     ) -> None:
         super().__init__(on_event)
-        if vad not in _DETECTORS:
+        if vad not in DETECTORS:
             raise ConfigurationError(f"vad {vad!r}: 'energy' or 'silero'")
         if min(pause_s, yield_s, dead_air_s, one_way_s or 1.0) <= 0:
             raise ConfigurationError("pause_s, yield_s, dead_air_s and one_way_s: more than 0 (one_way_s may be None)")
         self._vad = vad
-        self._detector = detector = _DETECTORS[vad]()
+        self._detector = detector = DETECTORS[vad]()
         self._bank = FrameBank(detector.size, rate=detector.rate, dtype=detector.dtype, aside=self.aside)
         self._frame_ns = detector.size * SECOND_NS // detector.rate
         self._scratch = np.zeros(_FRAMES_IN_CACHE * detector.size, np.float32)

