@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._model.exceptions import ConfigurationError
+from .._model.samples import pcm_bytes
 from .._model.types import Gap, GapCause, Mask
 from ..resample import Resampler
 from .frame_size import frame_size
@@ -68,10 +69,7 @@ class Frame(Generic[S]):
     @property
     def pcm(self) -> bytes:
         """The samples as 16-bit little-endian bytes (channels interleaved), as voice frameworks want them."""
-        samples = self.samples
-        if samples.dtype != np.int16:
-            samples = np.clip(np.rint(samples * np.float32(32_768)), -32_768, 32_767)
-        return samples.astype("<i2").tobytes()
+        return pcm_bytes(self.samples)
 
 
 @dataclass(slots=True)

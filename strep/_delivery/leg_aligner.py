@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .._model.blocks import Block
 from .._model.exceptions import ConfigurationError
+from .._model.samples import mono
 from .._model.time import SECOND_NS
 from .._model.types import Direction, GapCause, Mask
 from ..resample import Resampler
@@ -118,9 +119,7 @@ class _Lane:
         self._put(place, block.position)
 
     def _feed(self, block: Block) -> None:
-        samples: Any = block.samples
-        if samples.ndim > 1:
-            samples = samples.mean(axis=1).astype(np.int16)
+        samples: Any = mono(block.samples)
         if (block.mask != Mask.RECEIVED).any():
             mask = block.mask
             edges = [0, *(np.flatnonzero(mask[1:] != mask[:-1]) + 1).tolist(), len(mask)]

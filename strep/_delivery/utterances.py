@@ -22,7 +22,8 @@ async def heard_in(blocks: AsyncGenerator[Block], shape: UtteranceShape, vad: Va
     voice: Voice | None = None
     first = asyncio.ensure_future(_next(blocks))  # from now on audio is kept for us, whatever the imports take
     try:
-        await asyncio.to_thread(prepare)
+        if shape.rate is not None or vad == "silero":  # otherwise nothing is resampled
+            await asyncio.to_thread(prepare)
         block = await first
         while block is not None:
             if cutter is None or voice is None:

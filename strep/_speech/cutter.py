@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from .._model.blocks import Block
 from .._model.exceptions import ConfigurationError
+from .._model.samples import mono
 from .._model.time import SECOND_NS
 from .._model.types import GapCause, Mask
 from ..resample import Resampler, polyphase
@@ -150,15 +151,15 @@ class UtteranceCutter:
             return
         self._chunks.append(_Chunk(self._end, samples, mask, missed))
         self._end += len(samples)
-        mono = samples if self._channels == 1 else samples.mean(axis=1).astype(np.int16)
+        waiting = mono(samples)
         if self._waiting is not None:
-            mono = np.concatenate([self._waiting, mono])
+            waiting = np.concatenate([self._waiting, waiting])
         self._waiting = None
         size = self._size
-        for begin in range(0, len(mono) - size + 1, size):
-            yield mono[begin : begin + size], self._share(self._frame_at, self._frame_at + size)
-        if rest := len(mono) % size:
-            self._waiting = mono[-rest:]
+        for begin in range(0, len(waiting) - size + 1, size):
+            yield waiting[begin : begin + size], self._share(self._frame_at, self._frame_at + size)
+        if rest := len(waiting) % size:
+            self._waiting = waiting[-rest:]
 
     def _share(self, begin: int, end: int) -> float:
         """How much of it was received: 0 to 1."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 import numpy.typing as npt
+
+from .._model.samples import pcm_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # checkers know it; in typing it has no default before Python 3.13
@@ -96,7 +98,4 @@ class Utterance(Generic[S]):
     @property
     def pcm(self) -> bytes:
         """The samples as 16-bit little-endian bytes (channels interleaved)."""
-        samples: npt.NDArray[Any] = self.samples
-        if samples.dtype != np.int16:
-            samples = np.clip(np.rint(samples * np.float32(32_768)), -32_768, 32_767)
-        return samples.astype("<i2").tobytes()
+        return pcm_bytes(self.samples)

@@ -12,6 +12,7 @@ from .._delivery.call_leg import CallLeg
 from .._delivery.stream import Stream
 from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._model.extras import install
+from .._model.samples import mono, pcm_bytes
 
 try:
     from livekit import rtc
@@ -74,8 +75,8 @@ async def publish_stream(
             if time.time_ns() - frame.arrival_ns > max_delay_ms * 1e6:
                 left_out += len(frame.samples)
                 continue
-            samples = frame.samples if frame.samples.ndim == 1 else frame.samples.mean(axis=1).astype("<i2")
-            await source.capture_frame(rtc.AudioFrame(samples.astype("<i2").tobytes(), rate, 1, len(samples)))
+            audio = pcm_bytes(mono(frame.samples))
+            await source.capture_frame(rtc.AudioFrame(audio, rate, 1, len(frame.samples)))
         await source.wait_for_playout()
     finally:
         await participant.unpublish_track(publication.sid)

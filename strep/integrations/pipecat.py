@@ -13,6 +13,7 @@ from .._delivery.stream import Stream
 from .._delivery.voices import Vad
 from .._model.exceptions import ConfigurationError, MissingExtraError
 from .._model.extras import install
+from .._model.samples import mono, pcm_bytes
 from .._speech.utterance import SpeechStarted, SpeechStopped
 from ..resample import prepare
 
@@ -127,8 +128,7 @@ class StrepInputTransport(BaseInputTransport):
         async for frame in frames:
             self._begun.set()
             self.missed += frame.missed
-            samples = frame.samples if frame.samples.ndim == 1 else frame.samples.mean(axis=1).astype("<i2")
-            audio = samples.astype("<i2").tobytes()
+            audio = pcm_bytes(mono(frame.samples))
             await self.push_audio_frame(InputAudioRawFrame(audio=audio, sample_rate=self.sample_rate, num_channels=1))
         await self._audio_in_queue.join()
         await self.push_frame(EndWorkerFrame(reason=f"the stream ended: {self.stream.report().end}"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..._model.samples import mono
 from ...resample import Resampler
 from .drift import DriftCorrector
 from .file import WavFile
@@ -101,5 +102,5 @@ class WavTrack:
             self._tree.write(self.file, data, position * self.file.format.frame_bytes)
             return
         if self.stream.channels > 1:
-            samples = samples.reshape(-1, self.stream.channels).mean(axis=1).astype(np.int16)
+            samples = mono(samples.reshape(-1, self.stream.channels))
         self._tree.write_channel(self.file, self.channel, samples, position + self.offset)
