@@ -38,13 +38,12 @@ _RELEASE_MANY_GROUPS: Final = 6
 class PairsLook:
     """What a look found in the ports of pairs: how many ``datagrams``, and whether there was more (``full``);
     ``buffer``: the smallest granted receive buffer of such a port, in bytes; ``rows``: how many datagrams are read in
-    one go at most; ``since_ns``: how long ago the look before was."""
+    one go at most."""
 
     datagrams: int
     full: bool
     buffer: int
     rows: int
-    since_ns: int
 
 
 class Pacing:
@@ -106,7 +105,7 @@ class Pacing:
         if self._iterated:
             return _until_read_s(now_ns) if only_pairs else _SHORTEST_PAUSE_S
         shared_s = self._shared_pause_s(datagrams, since_ns) if pairs is None or self._shared else _PAIRS_PAUSE_S
-        pause_s = shared_s if pairs is None else min(shared_s, self._pairs_pause_s(pairs))
+        pause_s = shared_s if pairs is None else min(shared_s, self._pairs_pause_s(pairs, since_ns))
         if pairs is not None and pause_s > TICK_NS / 1e9:
             return pause_s
         few = datagrams + (0 if pairs is None else pairs.datagrams) < _MUCH_DATAGRAMS
@@ -120,16 +119,21 @@ class Pacing:
         """How long sockets that all calls share may be left alone; 0: not beyond the tick."""
         if not self._long_pauses:
             return 0.0
-        return min(_LONG_PAUSE_S, self._most * since_ns / 1e9 / max(datagrams, 1))
+        return min(_LONG_PAUSE_S, _so_many_s(self._most, datagrams, since_ns))
 
-    def _pairs_pause_s(self, pairs: PairsLook) -> float:
+    def _pairs_pause_s(self, pairs: PairsLook, since_ns: int) -> float:
         """How long the ports of pairs may be left alone; 0: not beyond the tick."""
         if self._prompt or pairs.full:
             return 0.0
         # what comes meanwhile is to be read in one go: only then it is taken in order
         most = min(pairs.rows * 3 // 4, _PAIRS_DATAGRAMS)
-        so_many_s = most * pairs.since_ns / 1e9 / max(pairs.datagrams, 1)
+        so_many_s = _so_many_s(most, pairs.datagrams, since_ns)
         return min(_PAIRS_PAUSE_S, pairs.buffer / _PORT_BYTES_A_S, so_many_s)
+
+
+def _so_many_s(most: int, datagrams: int, since_ns: int) -> float:
+    """In which time ``most`` datagrams come, if so many came in ``since_ns``."""
+    return most * since_ns / 1e9 / max(datagrams, 1)
 
 
 def _until_tick_s(now_ns: int) -> float:

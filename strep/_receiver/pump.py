@@ -170,15 +170,15 @@ class Pump:
             self._looks_in_vain += 1
             if self._looks_in_vain > 1:
                 return None
-        pairs = self._pairs_look(since_ns)
+        pairs = self._pairs_look()
         return self._pacing.pause_s(self._datagrams - self._of_pairs, self._now_ns(), pairs, since_ns)
 
-    def _pairs_look(self, since_ns: int) -> PairsLook | None:
-        """What the last look, so long after the one before, found in the ports of pairs; None: there are no pairs."""
+    def _pairs_look(self) -> PairsLook | None:
+        """What the last look found in the ports of pairs; None: there are no pairs."""
         group, buffer = self._sockets.group, self._sockets.pair_buffer
         if group is None or not buffer:
             return None
-        return PairsLook(self._of_pairs, group.full, buffer, group.rows, since_ns)
+        return PairsLook(self._of_pairs, group.full, buffer, group.rows)
 
     # --- sleeping -------------------------------------------------------------------------------------------------
 
