@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .fork import command_options, run_command, state_bytes
+from .call_command import CallCommand, call_command
 
 __all__ = ["hush", "play", "speak"]
 
@@ -23,7 +23,7 @@ _stop = click.option(
 @click.option("--language", metavar="LANG", help="Like en-GB. Default: en-US.")
 @click.option("--ssml", is_flag=True, help="TEXT is SSML.")
 @_stop
-@command_options
+@call_command
 def speak(
     call_control_id: str,
     text: str,
@@ -31,18 +31,13 @@ def speak(
     language: str | None,
     ssml: bool,
     stop: Any,
-    client_state: str | None,
-    command_id: str | None,
-    base_url: str | None,
-    as_json: bool,
+    sent: CallCommand,
 ) -> None:
     """Say TEXT to the party of a call. The API key is taken from TELNYX_API_KEY."""
-    run_command(
-        base_url,
-        as_json,
+    sent.send(
         lambda control: control.speak(
             call_control_id, text, voice=voice, language=language, payload_type="ssml" if ssml else None, stop=stop,
-            client_state=state_bytes(client_state), command_id=command_id,
+            **sent.fields,
         ),
         f"speaking to {call_control_id}",
     )  # fmt: skip
@@ -55,7 +50,7 @@ def speak(
 @click.option("--overlay", is_flag=True, help="Mixed with what is played already.")
 @click.option("--legs", type=click.Choice(["self", "opposite", "both"]), help="Default: self.")
 @_stop
-@command_options
+@call_command
 def play(
     call_control_id: str,
     url: str,
@@ -63,19 +58,14 @@ def play(
     overlay: bool,
     legs: Any,
     stop: Any,
-    client_state: str | None,
-    command_id: str | None,
-    base_url: str | None,
-    as_json: bool,
+    sent: CallCommand,
 ) -> None:
     """Play the WAV or MP3 file at URL to the party of a call. The API key is taken from TELNYX_API_KEY."""
     loops: Any = int(loop) if loop and loop.isascii() and loop.isdigit() and len(loop) < 4 else loop
-    run_command(
-        base_url,
-        as_json,
+    sent.send(
         lambda control: control.playback_start(
             call_control_id, audio_url=url, loop=loops, overlay=overlay or None, target_legs=legs, stop=stop,
-            client_state=state_bytes(client_state), command_id=command_id,
+            **sent.fields,
         ),
         f"playing {url} to {call_control_id}",
     )  # fmt: skip
@@ -84,21 +74,10 @@ def play(
 @click.command()
 @click.argument("call_control_id")
 @click.option("--stop", type=click.Choice(["current", "all"]), help="current: go on with what waits. Default: all.")
-@command_options
-def hush(
-    call_control_id: str,
-    stop: Any,
-    client_state: str | None,
-    command_id: str | None,
-    base_url: str | None,
-    as_json: bool,
-) -> None:
+@call_command
+def hush(call_control_id: str, stop: Any, sent: CallCommand) -> None:
     """End what is spoken or played to the party of a call. The API key is taken from TELNYX_API_KEY."""
-    run_command(
-        base_url,
-        as_json,
-        lambda control: control.playback_stop(
-            call_control_id, stop=stop, client_state=state_bytes(client_state), command_id=command_id
-        ),
+    sent.send(
+        lambda control: control.playback_stop(call_control_id, stop=stop, **sent.fields),
         f"nothing is spoken or played to {call_control_id} any more",
     )

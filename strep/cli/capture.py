@@ -32,6 +32,7 @@ from .options import (
     leg_options,
     pcap_option,
     port_options,
+    recording_options,
     settings_of,
     socket_options,
     stream_options,
@@ -67,13 +68,7 @@ class CaptureOptions:
 
 @click.command()
 @port_options(_WAY)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where files go; without it nothing is written.",
-)
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
+@recording_options
 @output_options
 @nats_options
 @leg_options(_WAY)

@@ -15,7 +15,7 @@ from rich.console import Console
 from ..remote import Receiver
 from .events import EventSink, EventWriter, emit, events_lost, write_incidents
 from .exit_codes import EXIT_SINK
-from .options import values_of
+from .options import recording_options, values_of
 from .output import Output, output_options
 from .results import keep_summary, locked, sink_failed, wrote
 from .running import console, favor_receiving, run_async, stop_on_signals
@@ -56,13 +56,7 @@ class ListenOptions:
     show_default=True,
     help="Where a new group begins: with what the server keeps, or with what comes.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where files go; without it nothing is written.",
-)
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop after S seconds.")
+@recording_options
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON lines on stdout.")
 def listen(**options: Any) -> None:

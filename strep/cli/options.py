@@ -27,6 +27,7 @@ __all__ = [
     "option_of",
     "pcap_option",
     "port_options",
+    "recording_options",
     "redact_option",
     "settings_of",
     "socket_options",
@@ -117,6 +118,17 @@ def decorated(options: Callable[[], list[Any]]) -> Callable[[_F], _F]:
 
     decorate.__doc__ = options.__doc__
     return decorate
+
+
+@decorated
+def recording_options() -> list[Any]:
+    """Where a command that records until it is interrupted writes to, and how long it runs."""
+    return [
+        click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+                     help="Where files go; without it nothing is written."),
+        click.option("--duration", type=click.FloatRange(min=0, min_open=True), metavar="S",
+                     help="Stop after S seconds."),
+    ]  # fmt: skip
 
 
 # --- options of receivers ---------------------------------------------------------------------------------------------
