@@ -31,6 +31,7 @@ from .rows import LegRows, leg_rows
 __all__ = ["Catalogue", "CatalogueError"]
 
 _BUSY_MS: Final = 10_000  # how long SQLite waits for another writer
+_CONNECT_S: Final = 5  # for a server to answer
 _ESCAPE: Final = "\\"
 _TRIES: Final = 3  # of a transaction that another one is in the way of
 
@@ -292,7 +293,9 @@ def _engine(url: str | Path) -> Engine:
         parsed = make_url(text)
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise ConfigurationError(f"catalogue {parsed.drivername}: give a path, or postgresql://USER@HOST/DATABASE")
-        engine = create_engine(parsed, pool_pre_ping=True)
+        # a server that does not answer is tried again; nobody waits for it
+        patience = {} if parsed.get_backend_name() == "sqlite" else {"connect_timeout": _CONNECT_S}
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=patience)
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(f"catalogue {text!r}: give a path, or postgresql://USER@HOST/DATABASE") from error
     except ImportError as error:

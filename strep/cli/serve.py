@@ -307,12 +307,13 @@ def _catalogue(own: ServeOptions) -> CatalogueWriter | None:
         return None
     from ..catalogue import Catalogue, CatalogueError, CatalogueWriter
 
+    opened: list[Catalogue] = []
     try:
-        Catalogue(url).close()
+        opened.append(Catalogue(url))
     except CatalogueError as error:
         if not error.passing:
             raise
-    return CatalogueWriter(lambda: Catalogue(url), socket.gethostname())
+    return CatalogueWriter(lambda: opened.pop() if opened else Catalogue(url), socket.gethostname())
 
 
 def _check_reach(control: CallControl, own: ServeOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
@@ -237,6 +238,14 @@ def test_wrong_urls_say_what_would_be_right(tmp_path: Path) -> None:
         Catalogue("postgresql://u:secret@127.0.0.1:1/x")
     assert "secret" not in str(failed.value)
     assert failed.value.passing
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strep.catalogue.store._CONNECT_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(CatalogueError, match="timeout") as failed:
+            Catalogue(f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x")
+        assert failed.value.passing
 
 
 class TestWriter:
