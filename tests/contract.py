@@ -7,6 +7,9 @@ from typing import Any
 
 import jsonschema
 import places
+import pytest
+
+from strep.standin._answers import Refusal
 
 CONTRACT = json.loads(places.CONTRACT.read_text())
 
@@ -29,3 +32,12 @@ def answer_schema(path: str, method: str, status: int) -> str:
 def event_schema(event_type: str) -> str:
     """``call.fork.started`` → ``schemas/CallForkStartedEvent``."""
     return "schemas/" + "".join(word.capitalize() for word in event_type.split(".")) + "Event"
+
+
+def refusal(function: Any, *arguments: Any) -> tuple[int, list[tuple[str, Any]]]:
+    """What the stand-in's ``function`` must refuse: the answer's status, the code and the source of each error."""
+    with pytest.raises(Refusal) as caught:
+        function(*arguments)
+    answer = caught.value.answer
+    assert errors_of(answer.body, "schemas/Errors") == []
+    return answer.status, [(e["code"], e.get("source")) for e in answer.body["errors"]]

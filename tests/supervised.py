@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import wave
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from live import port_of, samples_of, until
-from support import packet
+from support import LEG, packet, payload_of, pcmu
 
 import strep
 from strep._workers.steering import worker_of
@@ -51,6 +53,31 @@ def check_accounts(summary: dict[str, Any]) -> None:
     assert totals["buffered"] == 0
     for whole, parts in (("dropped", "dropped_by"), ("rejected", "rejected_by"), ("datagrams", "by_kind")):
         assert totals[whole] == sum(totals[parts].values())
+
+
+async def plain_load(supervisor: strep.Supervisor) -> list[str]:
+    """30 packets of each of eight plain streams to ``listen``, of one to ``rx`` and of one to ``tx``; their files."""
+    ports = {role: port_of(supervisor, role) for role in ("listen", "rx", "tx")}  # type: ignore[arg-type]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        for k in range(30):
+            for ssrc in range(1, 9):
+                plain.sendto(packet(k, call=None, ssrc=ssrc), ("127.0.0.1", ports["listen"]))
+            plain.sendto(packet(k, call=None, ssrc=100), ("127.0.0.1", ports["rx"]))
+            plain.sendto(packet(k, call=None, ssrc=200), ("127.0.0.1", ports["tx"]))
+            await asyncio.sleep(0.002)
+    await until(lambda: supervisor.totals().datagrams == 300)
+    names = [f"rtp-{ports['listen']}-{ssrc:08x}/a-inbound.wav" for ssrc in range(1, 9)]
+    return [*names, f"{LEG}/a-inbound.wav", f"{LEG}/a-outbound.wav"]
+
+
+def check_plain_load(summary: dict[str, Any], files: list[Path]) -> None:
+    """After `plain_load` to three workers: every sample is there, and each packet came to the worker it is for."""
+    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(30)])
+    for file in files:
+        np.testing.assert_array_equal(samples_of(file), wanted)
+    check_accounts(summary)
+    expected = Counter(worker_of(packet(0, call=None, ssrc=ssrc), 3) for ssrc in range(1, 9))
+    assert [w["datagrams"] for w in summary["workers"]] == [30 * (expected[i] + 2 * (i == 2)) for i in range(3)]
 
 
 async def under_load(

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import errors_of, event_schema
+from contract import errors_of, event_schema, refusal
 from depth import usual_or_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import MS, T0
 
-from strep.standin._answers import OK, Refusal
+from strep.standin._answers import OK
 from strep.standin._audio_requests import parse_playback_start, parse_playback_stop, parse_speak
 from strep.standin._call import NEVER_NS, AudioLoad, AudioStart, AudioStop, Call, Effect, Webhook
 from strep.standin._calls import Calls
@@ -21,14 +21,6 @@ from strep.standin._requests import parse_command, parse_fork_start
 
 SECOND = 1_000 * MS
 SAY = {"payload": "Good day", "voice": "female", "language": "en-GB"}
-
-
-def refusal(function: Any, *arguments: Any) -> tuple[int, list[tuple[str, Any]]]:
-    with pytest.raises(Refusal) as caught:
-        function(*arguments)
-    answer = caught.value.answer
-    assert errors_of(answer.body, "schemas/Errors") == []
-    return answer.status, [(e["code"], e.get("source")) for e in answer.body["errors"]]
 
 
 def clip(seconds: float) -> Clip:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import errors_of, event_schema
+from contract import errors_of, event_schema, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import MS, T0
@@ -42,14 +42,6 @@ def kinds(effects: list[Effect]) -> list[str]:
 
 def start(calls: Calls, call: Call, now_ns: int, **body: Any) -> tuple[Answer, list[Effect]]:
     return calls.fork_start(call.call_control_id, parse_fork_start(TARGET | body), now_ns)
-
-
-def refusal(function: Any, *arguments: Any) -> tuple[int, list[tuple[str, Any]]]:
-    with pytest.raises(Refusal) as caught:
-        function(*arguments)
-    answer = caught.value.answer
-    assert errors_of(answer.body, "schemas/Errors") == []
-    return answer.status, [(e["code"], e.get("source")) for e in answer.body["errors"]]
 
 
 # --- a call's life ---------------------------------------------------------------------------------------------------

@@ -27,8 +27,17 @@ from commands import STREP
 from live import port_of, samples_of, until
 from ring_frames import ipv4, ipv6, udp
 from steered import of_every_kind
-from supervised import check_accounts, check_after_restart, load, streams_of, supervising, under_load
-from support import LEG, leg_id, packet, payload_of, pcmu
+from supervised import (
+    check_accounts,
+    check_after_restart,
+    check_plain_load,
+    load,
+    plain_load,
+    streams_of,
+    supervising,
+    under_load,
+)
+from support import LEG, leg_id, packet
 from worker_sinks import Recording
 
 import strep
@@ -357,23 +366,8 @@ async def test_two_workers_record_as_one_process_does(tmp_path: Path) -> None:
 async def test_plain_rtp_and_a_pair_of_ports(tmp_path: Path) -> None:
     options = {"rx": "127.0.0.1:0", "tx": "127.0.0.1:0", "call_leg_id": LEG, "workers": 3}
     async with supervising(transport="ring", sinks=Recording(tmp_path), **options) as supervisor:
-        ports = {role: port_of(supervisor, role) for role in ("listen", "rx", "tx")}  # type: ignore[arg-type]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
-            for k in range(30):
-                for ssrc in range(1, 9):
-                    plain.sendto(packet(k, call=None, ssrc=ssrc), ("127.0.0.1", ports["listen"]))
-                plain.sendto(packet(k, call=None, ssrc=100), ("127.0.0.1", ports["rx"]))
-                plain.sendto(packet(k, call=None, ssrc=200), ("127.0.0.1", ports["tx"]))
-                await asyncio.sleep(0.001)
-        await until(lambda: supervisor.totals().datagrams == 300)
-    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(30)])
-    names = [f"rtp-{ports['listen']}-{ssrc:08x}/a-inbound.wav" for ssrc in range(1, 9)]
-    for name in [*names, f"{LEG}/a-inbound.wav", f"{LEG}/a-outbound.wav"]:
-        np.testing.assert_array_equal(samples_of(tmp_path / name), wanted)
-    summary = supervisor.summary()
-    check_accounts(summary)
-    expected = Counter(worker_of(packet(0, call=None, ssrc=ssrc), 3) for ssrc in range(1, 9))
-    assert [w["datagrams"] for w in summary["workers"]] == [30 * (expected[i] + 2 * (i == 2)) for i in range(3)]
+        names = await plain_load(supervisor)
+    check_plain_load(supervisor.summary(), [tmp_path / name for name in names])
 
 
 @pytest.mark.parametrize(("how", "end"), [(signal.SIGKILL, "worker died"), (signal.SIGTERM, "closed")])

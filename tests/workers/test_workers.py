@@ -16,7 +16,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,19 @@ from stopwatch import Stopwatch
 from supervised import (
     check_accounts,
     check_after_restart,
+    check_plain_load,
     load,
+    plain_load,
     streams_of,
     supervising,
     under_load,
     worker_of_stream,
 )
-from support import LEG, packet, payload_of, pcmu
+from support import LEG
 from worker_sinks import Recording, RecordingMuted, Stuck, contradicting, dying, failing, raising
 
 import strep
 from strep._workers import steering
-from strep._workers.steering import worker_of
 from strep.cli import cli
 from strep.simulate.load import call_leg_id_of, expected_samples, send_load
 
@@ -122,23 +122,9 @@ async def test_plain_rtp_and_a_pair_of_ports(tmp_path: Path) -> None:
         pcap=tmp_path / "a.pcap",
     ) as supervisor:
         assert [s.role for s in supervisor.sockets] == ["listen", "rx", "tx"]
-        ports = {role: port_of(supervisor, role) for role in ("listen", "rx", "tx")}  # type: ignore[arg-type]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
-            for k in range(30):
-                for ssrc in range(1, 9):
-                    plain.sendto(packet(k, call=None, ssrc=ssrc), ("127.0.0.1", ports["listen"]))
-                plain.sendto(packet(k, call=None, ssrc=100), ("127.0.0.1", ports["rx"]))
-                plain.sendto(packet(k, call=None, ssrc=200), ("127.0.0.1", ports["tx"]))
-                await asyncio.sleep(0.002)
-        await until(lambda: supervisor.totals().datagrams == 300)
-    wanted = np.concatenate([pcmu(payload_of(k)) for k in range(30)])
-    names = [f"rtp-{ports['listen']}-{ssrc:08x}/a-inbound.wav" for ssrc in range(1, 9)]
-    for name in [*names, f"{LEG}/a-inbound.wav", f"{LEG}/a-outbound.wav"]:
-        np.testing.assert_array_equal(samples_of(tmp_path / name), wanted)
+        names = await plain_load(supervisor)
     summary = supervisor.summary()
-    check_accounts(summary)
-    expected = Counter(worker_of(packet(0, call=None, ssrc=ssrc), 3) for ssrc in range(1, 9))
-    assert [w["datagrams"] for w in summary["workers"]] == [30 * (expected[i] + 2 * (i == 2)) for i in range(3)]
+    check_plain_load(summary, [tmp_path / name for name in names])
     recorded = [strep.replay(tmp_path / f"a.{i}.pcap").totals().datagrams for i in range(3)]
     assert recorded == [w["datagrams"] for w in summary["workers"]]
 
